@@ -1,0 +1,180 @@
+/** What an agent says of its node, under its own lease. Everything here was observed by the agent itself. */
+import { type Decoded, type Decoder, bool, integer, list, lsn, nullable, object, oneOf, record, refine, text, union, literal, withDefault } from './decode.ts';
+import { type NodeId, type Revision, type Term, type Timeline, type WallMs, makeRevision, makeTerm, makeTimeline, makeWallMs } from './ids.ts';
+import { nodeId } from './spec.ts';
+
+export const term: Decoder<Term> = refine(integer, (n) => (n >= 0 ? makeTerm(n) : null), 'a term ≥ 0');
+export const timeline: Decoder<Timeline> = refine(integer, (n) => (n >= 1 ? makeTimeline(n) : null), 'a timeline ≥ 1');
+export const revision: Decoder<Revision> = refine(integer, (n) => (n >= 0 ? makeRevision(n) : null), 'a revision ≥ 0');
+export const wallMs: Decoder<WallMs> = refine(integer, (n) => makeWallMs(n), 'milliseconds since 1970');
+
+/** One line of a timeline history file: `timeline` ended at `forkLsn`, where the next one begins. Source: PostgreSQL, access/timeline.c. */
+export const fork = object({ timeline, forkLsn: lsn });
+export type Fork = Decoded<typeof fork>;
+
+/** Where a data directory's WAL ends. `final` only when no process can append to it any more and local WAL is exhausted. */
+export const position = object({ timeline, lsn });
+export type Position = Decoded<typeof position>;
+
+/** One row of pg_stat_replication of a member; foreign walsenders are not listed. */
+export const walsender = object({
+  node: nodeId,
+  state: text,
+  sentLsn: nullable(lsn),
+  writeLsn: nullable(lsn),
+  flushLsn: nullable(lsn),
+  replayLsn: nullable(lsn),
+  replayLagMs: nullable(integer),
+  syncState: text,
+});
+export type Walsender = Decoded<typeof walsender>;
+
+export const postgresState = oneOf(
+  'absent', // no data directory, or an empty one
+  'incomplete', // a clone or a rewind was interrupted: the directory must not be started
+  'stopped',
+  'crashed', // processes are gone (verified) without a shutdown checkpoint of this start
+  'starting', // postmaster lives, not yet answering
+  'running',
+  'stopping',
+  'hung', // postmaster lives, but bounded probes fail
+  'cloning',
+  'rewinding',
+);
+export type PostgresState = Decoded<typeof postgresState>;
+
+export const postgresReport = object({
+  state: postgresState,
+  /** Of the running server (pg_is_in_recovery); for a stopped one, what the directory was last: from pg_control. Null when absent. */
+  role: nullable(oneOf('primary', 'standby')),
+  systemIdentifier: nullable(text),
+  /** server_version_num, e.g. 150018 */
+  version: nullable(integer),
+  timeline: nullable(timeline),
+  /** Oldest first; forks of all ancestors of `timeline`. */
+  history: list(fork),
+  /** Primary: pg_current_wal_flush_lsn. */
+  flushLsn: nullable(lsn),
+  /** Standby: pg_last_wal_receive_lsn. */
+  receivedLsn: nullable(lsn),
+  replayedLsn: nullable(lsn),
+  /** Stopped, crashed or detached: the end of local WAL, read from the files. */
+  walEnd: nullable(lsn),
+  /** Stopped: pg_control says "shut down" / "shut down in recovery". */
+  cleanShutdown: bool,
+  /** Clean shutdown of a primary: end of its shutdown checkpoint record, what a successor must have replayed. */
+  shutdownLsn: nullable(lsn),
+  /** Standby: a walreceiver is connected and streaming, from this member. */
+  streamingFrom: nullable(nodeId),
+  walsenders: list(walsender),
+  /** Parameters that wait for a restart, with pg_settings' names. */
+  pendingRestart: list(text),
+  postmasterPid: nullable(integer),
+  startedAt: nullable(wallMs),
+  /** Values of settings that a standby may not have lower than the primary. */
+  minimums: record(integer),
+});
+export type PostgresReport = Decoded<typeof postgresReport>;
+
+/** One viewpoint: how this agent sees another member's PostgreSQL. */
+export const probeResult = object({
+  /** `primary`: accepts a bounded write; `standby`: answers, in recovery; `blocked`: refuses clients; `down`: ≥ probeAttempts failures in a row; `unknown`: fewer. */
+  verdict: oneOf('primary', 'standby', 'blocked', 'down', 'unknown'),
+  failures: integer,
+  /** Milliseconds since the last success when the report was made; null when there was none. */
+  lastOkAgoMs: nullable(integer),
+  error: nullable(text),
+  /** The other agent's HTTP endpoint answered. */
+  agentAlive: bool,
+});
+export type ProbeResult = Decoded<typeof probeResult>;
+
+/**
+ * A durable vote: fsynced before it is reported. A node that voted for `term` makes no promise to and acknowledges
+ * nothing for a lower term.
+ */
+export const vote = object({
+  term,
+  /** Position read after the walreceiver was gone; null while detaching. */
+  position: nullable(position),
+  final: bool,
+});
+export type Vote = Decoded<typeof vote>;
+
+/** What the node is doing, or failed to do, about its goal. Refers to the goal by `goalId`. */
+export const activity = union({
+  idle: object({ kind: literal('idle') }),
+  busy: object({
+    kind: literal('busy'),
+    goalId: text,
+    step: text,
+    sinceWallMs: wallMs,
+    doneBytes: nullable(integer),
+    totalBytes: nullable(integer),
+  }),
+  failed: object({
+    kind: literal('failed'),
+    goalId: text,
+    step: text,
+    code: text,
+    message: text,
+    attempts: integer,
+    atWallMs: wallMs,
+    /** The agent tries again by itself. False: it waits for another goal. */
+    retrying: bool,
+  }),
+  done: object({ kind: literal('done'), goalId: text, detail: text }),
+});
+export type Activity = Decoded<typeof activity>;
+
+export const nodeProblem = object({ code: text, text, remedy: text });
+export type NodeProblem = Decoded<typeof nodeProblem>;
+
+export const nodeReport = object({
+  version: integer,
+  node: nodeId,
+  agentVersion: text,
+  /** New at every start of the agent process. */
+  agentRun: text,
+  bootId: text,
+  atWallMs: wallMs,
+  /** Revision of `state` this agent acts on; 0 before the first. */
+  stateRevision: revision,
+  postgres: postgresReport,
+  /** The write lease that this agent holds by its own deadline; null when none. */
+  leaseTerm: nullable(term),
+  /** This agent holds no lease, and no process of its data directory can accept writes (none is left, or it runs in recovery). */
+  fenced: bool,
+  /** Clients are let in for writes: in term `leaseTerm`. */
+  open: bool,
+  vote: nullable(vote),
+  /** Terms whose promote order this node durably refuses (bounded to the newest few). */
+  refusedTerms: list(term),
+  activity,
+  probes: record(probeResult),
+  guard: oneOf('alive', 'missing', 'off'),
+  firewall: oneOf('fail-closed', 'off'),
+  watchdog: oneOf('armed', 'off'),
+  /** Trusted addresses answered (true), did not (false), none configured (null). */
+  trustedReachable: nullable(bool),
+  slots: withDefault(list(object({ name: text, active: bool, retainedBytes: nullable(integer), walStatus: nullable(text) })), []),
+  problems: list(nodeProblem),
+});
+export type NodeReport = Decoded<typeof nodeReport>;
+
+/** Registration of a member, written by its agent at start. */
+export const member = object({
+  version: integer,
+  node: nodeId,
+  host: text,
+  internalHost: nullable(text),
+  port: integer,
+  agentPort: integer,
+  dataDirectory: text,
+  agentVersion: text,
+  postgresVersion: nullable(integer),
+  registeredWallMs: wallMs,
+});
+export type Member = Decoded<typeof member>;
+
+export type ReportsById = Readonly<Record<NodeId, NodeReport>>;

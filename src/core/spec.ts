@@ -1,0 +1,168 @@
+/**
+ * The spec: what people want of a cluster. Stored under `spec`, edited by `init`, `settings`, `meta edit`.
+ * The controller never changes it except to answer a command of a person.
+ */
+import { type Decoded, type Decoder, bool, list, nullable, number, object, oneOf, record, refine, text, withDefault } from './decode.ts';
+import { type ClusterId, type NodeId, parseClusterId, parseNodeId } from './ids.ts';
+
+export const nodeId: Decoder<NodeId> = refine(text, parseNodeId, 'a name of a–z, 0–9, "-" and "_" (at most 63 characters)');
+export const clusterId: Decoder<ClusterId> = refine(text, parseClusterId, 'a name of a–z, 0–9, "-" and "_" (at most 63 characters)');
+
+/**
+ * Every default with its reason. `pgherd config defaults` prints this table.
+ * A limit errs to one of two sides; the comment says which side is worse.
+ */
+export const DEFAULTS = {
+  /** 3 s: shorter loses the lease on a slow disk of the store; longer adds to every unplanned outage. etcd's practical minimum is 2 s. */
+  leaseTtlMs: 3000,
+  /** Six renewals fit into one TTL, so that two lost ones do not fence a healthy primary. */
+  leaseRenewMs: 500,
+  /** Must cover the worst time to complete a fence (block, kill, verify). Too small risks two writable nodes, which is worse than fencing early. */
+  leaseMarginMs: 500,
+  /** How often an agent reports when nothing changes; a change is reported at once. */
+  reportIntervalMs: 500,
+  probeIntervalMs: 500,
+  /** One probe; longer than any healthy local statement, short enough that two failures are seen within 2 s. */
+  probeTimeoutMs: 700,
+  /** Consecutive failures before one viewpoint calls a node down. */
+  probeAttempts: 2,
+  /** Viewpoints that must agree. One alone is never enough while others still see the node work. */
+  probeViewpoints: 2,
+  /** An election of the controller; its loss costs this long at most. */
+  controllerTtlMs: 2000,
+  failover: 'automatic',
+  recovery: 'automatic',
+  onCrash: 'failover',
+  /** 1 MiB: bytes that may be lost by an automatic failover in asynchronous mode. */
+  maxLagOnFailoverBytes: 1_048_576,
+  /** 60 s between automatic failovers; a cascade of promotions is worse than a minute without a primary. Manual ones are exempt. */
+  antiFlappingMs: 60_000,
+  /** Re-checks of a returned node, then the delay, before it is taken back. */
+  recoveryChecks: 3,
+  recoveryDelayMs: 5000,
+  /** Each rung of the stop ladder: fast for this long, then immediate, then kill. */
+  stopFastMs: 10_000,
+  statusLineMs: 300_000,
+  /** Copies of set-aside data directories that are kept a node. */
+  keepSavedDirectories: 2,
+  switchoverTimeoutMs: 30_000,
+} as const;
+
+export const durability = object(
+  {
+    mode: withDefault(oneOf('async', 'sync', 'quorum'), 'async'),
+    k: withDefault(number({ integer: true, min: 1, max: 8 }), 1),
+    strict: withDefault(bool, false),
+    minSync: withDefault(number({ integer: true, min: 0, max: 8 }), 0),
+  },
+  'strict',
+);
+export type Durability = Decoded<typeof durability>;
+
+const ms = (value: number, bounds: { min: number; max: number }): Decoder<number> => withDefault(number({ integer: true, ...bounds }), value);
+const port = number({ integer: true, min: 1, max: 65535 });
+
+export const nodeSpec = object(
+  {
+    id: nodeId,
+    /** Where clients reach this node. */
+    host: text,
+    /** Replication, probes and agents; null means `host`. */
+    internalHost: withDefault(nullable(text), null),
+    port: withDefault(port, 5432),
+    /** Higher is preferred; 0 means never promoted (not even by hand without --accept-loss). */
+    priority: withDefault(number({ integer: true, min: 0, max: 1000 }), 100),
+    location: withDefault(nullable(text), null),
+    /** A witness holds no data: it votes, it probes, it is never a candidate. */
+    kind: withDefault(oneOf('data', 'witness'), 'data'),
+    /** Set by `node maintenance`: watched, never promoted, never restarted. */
+    maintenance: withDefault(bool, false),
+  },
+  'strict',
+);
+export type NodeSpec = Decoded<typeof nodeSpec>;
+
+const vip = object({ address: text, interface: withDefault(nullable(text), null) }, 'strict');
+
+export const clusterSpec = object(
+  {
+    version: withDefault(number({ integer: true, min: 1, max: 1 }), 1),
+    name: clusterId,
+    failover: withDefault(oneOf('automatic', 'manual'), DEFAULTS.failover),
+    recovery: withDefault(oneOf('automatic', 'standby', 'manual'), DEFAULTS.recovery),
+    /** After a crash of PostgreSQL on a live host: fail over if a lossless candidate streams, or always restart in place. */
+    onCrash: withDefault(oneOf('failover', 'restart'), DEFAULTS.onCrash),
+    maxLagOnFailoverBytes: withDefault(number({ integer: true, min: 0 }), DEFAULTS.maxLagOnFailoverBytes),
+    antiFlappingMs: ms(DEFAULTS.antiFlappingMs, { min: 0, max: 86_400_000 }),
+    recoveryChecks: withDefault(number({ integer: true, min: 1, max: 100 }), DEFAULTS.recoveryChecks),
+    recoveryDelayMs: ms(DEFAULTS.recoveryDelayMs, { min: 0, max: 3_600_000 }),
+    durability: withDefault(durability, { mode: 'async', k: 1, strict: false, minSync: 0 }),
+    leaseTtlMs: ms(DEFAULTS.leaseTtlMs, { min: 2000, max: 60_000 }),
+    leaseRenewMs: ms(DEFAULTS.leaseRenewMs, { min: 100, max: 20_000 }),
+    leaseMarginMs: ms(DEFAULTS.leaseMarginMs, { min: 200, max: 20_000 }),
+    reportIntervalMs: ms(DEFAULTS.reportIntervalMs, { min: 100, max: 10_000 }),
+    probeIntervalMs: ms(DEFAULTS.probeIntervalMs, { min: 100, max: 60_000 }),
+    probeTimeoutMs: ms(DEFAULTS.probeTimeoutMs, { min: 100, max: 60_000 }),
+    probeAttempts: withDefault(number({ integer: true, min: 1, max: 20 }), DEFAULTS.probeAttempts),
+    probeViewpoints: withDefault(number({ integer: true, min: 1, max: 9 }), DEFAULTS.probeViewpoints),
+    stopFastMs: ms(DEFAULTS.stopFastMs, { min: 500, max: 600_000 }),
+    switchoverTimeoutMs: ms(DEFAULTS.switchoverTimeoutMs, { min: 2000, max: 600_000 }),
+    keepSavedDirectories: withDefault(number({ integer: true, min: 0, max: 20 }), DEFAULTS.keepSavedDirectories),
+    trustedAddresses: withDefault(list(text), []),
+    postgres: withDefault(
+      object(
+        {
+          /** Written to pgherd's own included file; people's own lines are never touched. */
+          parameters: withDefault(record(text), {}),
+          /** Complete pg_hba lines for clients, inside the managed block. */
+          hba: withDefault(list(text), []),
+          checksums: withDefault(bool, true),
+        },
+        'strict',
+      ),
+      { parameters: {}, hba: [], checksums: true },
+    ),
+    vips: withDefault(object({ write: withDefault(nullable(vip), null), read: withDefault(nullable(vip), null) }, 'strict'), {
+      write: null,
+      read: null,
+    }),
+    nodes: list(nodeSpec),
+  },
+  'strict',
+);
+export type ClusterSpec = Decoded<typeof clusterSpec>;
+
+/** What is wrong between the fields of a decoded spec; empty when it is consistent. */
+export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; readonly message: string }[] {
+  const problems: { path: string; message: string }[] = [];
+  const seen = new Set<string>();
+  const endpoints = new Set<string>();
+  for (const [index, node] of spec.nodes.entries()) {
+    if (seen.has(node.id)) problems.push({ path: `nodes[${index}].id`, message: `node "${node.id}" is named twice` });
+    seen.add(node.id);
+    const endpoint = `${node.host}:${node.port}`;
+    if (endpoints.has(endpoint)) problems.push({ path: `nodes[${index}].port`, message: `${endpoint} belongs to two nodes` });
+    endpoints.add(endpoint);
+  }
+  if (!spec.nodes.some((node) => node.kind === 'data')) problems.push({ path: 'nodes', message: 'a cluster needs at least one data node' });
+  // Invariant: a primary fences itself before its lease can expire in the store.
+  // Because: the own deadline is (send + TTL − margin) and must leave room for at least two renewals.
+  // Broken if: renew + margin reaches the TTL; then every late renewal is a fence.
+  if (spec.leaseRenewMs * 2 + spec.leaseMarginMs > spec.leaseTtlMs) {
+    problems.push({
+      path: 'leaseRenewMs',
+      message: `two renewals (2 × ${spec.leaseRenewMs} ms) and the margin (${spec.leaseMarginMs} ms) do not fit into the lease TTL (${spec.leaseTtlMs} ms)`,
+    });
+  }
+  return problems;
+}
+
+export function findNode(spec: ClusterSpec, id: NodeId): NodeSpec | null {
+  return spec.nodes.find((node) => node.id === id) ?? null;
+}
+
+/** The address other members use. */
+export function internalHost(node: NodeSpec): string {
+  return node.internalHost ?? node.host;
+}
+

@@ -1,0 +1,213 @@
+/**
+ * The state: what the controller decided last. Only the elected controller writes it, in one transaction that is
+ * guarded by its election key and by the revision of `state` that it read.
+ */
+import { type Decoded, bool, integer, list, literal, lsn, nullable, object, oneOf, record, text, union, withDefault } from './decode.ts';
+import type { NodeId } from './ids.ts';
+import { fork, position, term, timeline, wallMs } from './report.ts';
+import { nodeId } from './spec.ts';
+
+/**
+ * What one node is to become. `id` changes whenever the controller wants the work done anew (it names the attempt);
+ * `term` is compared by the agent with the newest it has seen: a goal of a lower term is refused.
+ */
+const goalBase = { id: text, term };
+export const goal = union({
+  /** Nothing: leave PostgreSQL as it is (before bootstrap, maintenance). */
+  none: object({ kind: literal('none'), ...goalBase }),
+  /** initdb, start, take the lease of `term`, open. Refused unless the directory is absent. */
+  create: object({ kind: literal('create'), ...goalBase }),
+  /** Take over the running server without a restart: managed files, slots, lease of `term`. */
+  adopt: object({ kind: literal('adopt'), ...goalBase }),
+  /** Be the primary of `term`: hold the lease, run writable, open. Restarts a crashed one in place. */
+  primary: object({ kind: literal('primary'), ...goalBase, generation: withDefault(integer, 0) }),
+  /** Vote for `term`: durable promise, walreceiver gone, position reported. */
+  vote: object({ kind: literal('vote'), ...goalBase }),
+  /** Point of no return: take the lease for `term`, promote with clients blocked, open after one more renewal. Wait until replayed ≥ requiredLsn first. */
+  promote: object({ kind: literal('promote'), ...goalBase, requiredLsn: nullable(lsn) }),
+  /** Stream from `upstream`. `via` is the rung of the recovery ladder. */
+  standby: object({
+    kind: literal('standby'),
+    ...goalBase,
+    upstream: nodeId,
+    via: oneOf('stream', 'rewind', 'clone'),
+    generation: withDefault(integer, 0),
+  }),
+  /** Planned stop of a primary for a switchover: checkpointed, fast, then release the lease and report shutdownLsn. Undo is `primary` again. */
+  handover: object({ kind: literal('handover'), ...goalBase, to: nodeId }),
+  /** Not writable, no process if it was writable: after a fence, a divergence under `recovery: manual`, or a hang. */
+  fenced: object({ kind: literal('fenced'), ...goalBase, reason: text }),
+  /** Stopped on request (fast). A primary releases its lease. */
+  stopped: object({ kind: literal('stopped'), ...goalBase, reason: text }),
+});
+export type Goal = Decoded<typeof goal>;
+export type GoalKind = Goal['kind'];
+
+/** The attempt to open a new term. */
+export const attempt = object({
+  term,
+  /** `lease`: asynchronous mode, the old lease is gone. `quorum`: more than |voters| − k detached voters. `planned`: switchover. `manual`: a person's failover. */
+  path: oneOf('lease', 'quorum', 'planned', 'manual'),
+  /** `vote`: positions are collected. `promote`: the order was given (point of no return). */
+  phase: oneOf('vote', 'promote'),
+  rule: text,
+  reason: text,
+  candidate: nullable(nodeId),
+  /** Positions that the decision rested on. */
+  positions: record(position),
+  startedWallMs: wallMs,
+  /** When writes stopped, as well as it is known. */
+  outageFromWallMs: wallMs,
+  /** Bytes of WAL that the old primary had and the candidate has not; null when unknown. */
+  lostBytes: nullable(integer),
+  acceptLoss: bool,
+  /** A person's target; null: the best. */
+  target: nullable(nodeId),
+  taskId: nullable(text),
+});
+export type Attempt = Decoded<typeof attempt>;
+
+/** Lineage is identified by (timeline, fork LSN, creating node, term): two late promotions can share a timeline number. */
+export const termRecord = object({
+  term,
+  timeline: nullable(timeline),
+  primary: nodeId,
+  forkLsn: nullable(lsn),
+  rule: text,
+  reason: text,
+  startedWallMs: wallMs,
+  outageMs: nullable(integer),
+  lostBytes: nullable(integer),
+});
+export type TermRecord = Decoded<typeof termRecord>;
+
+export const switchover = object({
+  taskId: text,
+  from: nodeId,
+  to: nodeId,
+  /** checks → checkpoint → hold → stop → promote → follow. `undo`: give the old primary its role back. */
+  phase: oneOf('checkpoint', 'hold', 'stop', 'promote', 'undo'),
+  startedWallMs: wallMs,
+  phaseWallMs: wallMs,
+  deadlineWallMs: wallMs,
+  /** Epoch of the route that proxies must have acknowledged before the phase `stop`. */
+  holdRoute: integer,
+  reason: text,
+});
+export type Switchover = Decoded<typeof switchover>;
+
+/** What a person asked of one node; stays until the person takes it back. */
+export const nodeOverride = object({ kind: oneOf('stopped', 'maintenance', 'manual'), reason: text, by: text, sinceWallMs: wallMs });
+
+/** Progress of taking a node back: kept in the state so that a new controller does not start counting again. */
+export const recoveryProgress = object({
+  /** Good looks at the returned node so far. */
+  checks: integer,
+  firstSeenWallMs: wallMs,
+  attempts: integer,
+  /** Not before this time (back-off). */
+  notBeforeWallMs: wallMs,
+  lastError: nullable(text),
+});
+export type RecoveryProgress = Decoded<typeof recoveryProgress>;
+
+export const clusterState = object({
+  version: integer,
+  /** Incarnation of the store in which this was decided. */
+  incarnation: text,
+  phase: oneOf('new', 'creating', 'adopting', 'running', 'stopping', 'stopped'),
+  systemIdentifier: nullable(text),
+  /** The newest term assigned, opened or not. */
+  term,
+  /** Primary of the newest *opened* term. */
+  primary: nullable(nodeId),
+  primaryTerm: term,
+  /** Timeline of `primaryTerm`, and where each older one ended. */
+  timeline: nullable(timeline),
+  history: list(fork),
+  goals: record(goal),
+  /** Who votes, with a rising revision: a promotion needs P of them, a primary without the store F (F + P > M). */
+  electorate: object({ revision: integer, members: list(nodeId) }),
+  /** Published quorum facts; k = 0 in asynchronous mode. */
+  quorum: object({ revision: integer, term, k: integer, voters: list(nodeId) }),
+  attempt: nullable(attempt),
+  switchover: nullable(switchover),
+  overrides: record(nodeOverride),
+  recovery: record(recoveryProgress),
+  frozen: nullable(object({ reason: text, by: text, sinceWallMs: wallMs, untilWallMs: nullable(wallMs) })),
+  /** Last automatic failover, for the anti-flapping window. */
+  lastFailoverWallMs: nullable(wallMs),
+  /** Newest position the old primary is known to have reached (kept when it dies). */
+  primaryLsn: nullable(lsn),
+  /** Terms, newest last, at most 32; the full list is under `history/`. */
+  terms: list(termRecord),
+  /** Grows with every change that a proxy must apply. */
+  route: object({ epoch: integer, writer: nullable(nodeId), readers: list(nodeId), hold: bool }),
+  /** Last decision: rule id and why. */
+  decided: object({ rule: text, why: text, atWallMs: wallMs }),
+});
+export type ClusterState = Decoded<typeof clusterState>;
+
+/** A person's command, kept under `tasks/ID`; survives the death of CLI, server and controller. */
+export const taskRequest = union({
+  create: object({ kind: literal('create') }),
+  switchover: object({ kind: literal('switchover'), to: nullable(nodeId) }),
+  failover: object({ kind: literal('failover'), to: nullable(nodeId), acceptLoss: bool }),
+  nodeStop: object({ kind: literal('nodeStop'), node: nodeId }),
+  nodeStart: object({ kind: literal('nodeStart'), node: nodeId }),
+  nodeRestart: object({ kind: literal('nodeRestart'), node: nodeId }),
+  nodeRejoin: object({ kind: literal('nodeRejoin'), node: nodeId, via: nullable(oneOf('stream', 'rewind', 'clone')) }),
+  nodeMaintenance: object({ kind: literal('nodeMaintenance'), node: nodeId, on: bool }),
+  clusterStop: object({ kind: literal('clusterStop') }),
+  clusterStart: object({ kind: literal('clusterStart') }),
+  clusterRestart: object({ kind: literal('clusterRestart'), rolling: bool }),
+  freeze: object({ kind: literal('freeze'), forMs: nullable(integer) }),
+  unfreeze: object({ kind: literal('unfreeze') }),
+});
+export type TaskRequest = Decoded<typeof taskRequest>;
+
+export const taskStep = object({ name: text, state: oneOf('running', 'done', 'failed', 'undone'), atWallMs: wallMs, detail: text });
+export const task = object({
+  version: integer,
+  id: text,
+  request: taskRequest,
+  reason: text,
+  by: text,
+  createdWallMs: wallMs,
+  status: oneOf('pending', 'running', 'done', 'failed', 'refused', 'cancelled'),
+  cancelRequested: bool,
+  /** Journal, at most 200 entries. */
+  steps: list(taskStep),
+  /** Refusals and failures in words, one a line; empty otherwise. */
+  problems: list(object({ code: text, text, remedy: text })),
+  finishedWallMs: nullable(wallMs),
+  result: nullable(text),
+});
+export type Task = Decoded<typeof task>;
+
+/** Who may accept writes; under the lease of the holder's agent. */
+export const writeLease = object({ version: integer, term, holder: nodeId });
+export type WriteLease = Decoded<typeof writeLease>;
+
+/** An event as people read it; bounded in the store. */
+export const clusterEvent = object({
+  atWallMs: wallMs,
+  level: oneOf('info', 'warn', 'error'),
+  /** Rule id, or the part that speaks (`agent.…`). */
+  rule: text,
+  node: nullable(nodeId),
+  term,
+  text,
+  detail: withDefault(record(text), {}),
+});
+export type ClusterEvent = Decoded<typeof clusterEvent>;
+
+/** Votes that a promotion needs (P) and promises that a primary without the store needs (F), of `members` voters: F + P > M. */
+export function votesNeeded(members: number): { readonly promotion: number; readonly promises: number } {
+  const promotion = Math.max(1, Math.ceil(members / 2));
+  return { promotion, promises: members - promotion + 1 };
+}
+
+export function goalOf(state: ClusterState, node: NodeId): Goal | null {
+  return state.goals[node] ?? null;
+}
