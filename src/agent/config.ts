@@ -1,0 +1,35 @@
+/** agent.yaml: what this host's agent is, where its files are, how it reaches the store. */
+import { type Decoded, bool, list, nullable, number, object, oneOf, text, withDefault } from '../core/decode.ts';
+import { clusterId, nodeId } from '../core/spec.ts';
+
+const port = number({ integer: true, min: 1, max: 65535 });
+
+export const agentConfig = object(
+  {
+    cluster: clusterId,
+    node: nodeId,
+    /** A witness has no PostgreSQL: it votes and probes. */
+    kind: withDefault(oneOf('data', 'witness'), 'data'),
+    /** Where clients reach this node. */
+    host: text,
+    /** Replication, probes and agents; null means `host`. */
+    internalHost: withDefault(nullable(text), null),
+    port: withDefault(port, 5432),
+    dataDirectory: text,
+    /** The agent's own files: certificates, cluster secret, promises, guard socket, saved directories, logs. */
+    stateDirectory: text,
+    /** Null: the newest of /usr/lib/postgresql/<version>/bin. */
+    binDirectory: withDefault(nullable(text), null),
+    /** Runs PostgreSQL when the agent is root. */
+    osUser: withDefault(text, 'postgres'),
+    listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 8432) }, 'strict'), { host: '127.0.0.1', port: 8432 }),
+    store: object({ endpoints: list(text), ca: nullable(text), cert: nullable(text), key: nullable(text) }, 'strict'),
+    /** `auto`: fail-closed nftables rules when root; `off`: fencing is weaker, and `show` says so. */
+    firewall: withDefault(oneOf('auto', 'off'), 'auto'),
+    /** False only for tests of single parts: without a guard nothing fences when the agent is frozen. */
+    guard: withDefault(bool, true),
+    log: withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' }),
+  },
+  'strict',
+);
+export type AgentConfig = Decoded<typeof agentConfig>;

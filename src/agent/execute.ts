@@ -1,0 +1,198 @@
+/** Executors: one for each NodeAction. Each looks again at its precondition right beside the action. */
+import type { NodeAction, NodeActionKind } from '../core/node/action.ts';
+import { mayAcceptWrites } from '../core/node/decide.ts';
+import type { NodeId, Term } from '../core/ids.ts';
+import { type Failure, type Result, err, ok } from '../core/result.ts';
+import { type ClusterSpec, findNode, internalHost } from '../core/spec.ts';
+import type { Goal } from '../core/state.ts';
+import type { LoopInput, LoopPorts } from './loop.ts';
+import type { Progress, Upstream } from './ports.ts';
+
+export interface ExecuteContext extends LoopPorts {
+  readonly input: LoopInput & { readonly spec: ClusterSpec };
+  readonly goal: Goal | null;
+  readonly signal: AbortSignal;
+  readonly setOpen: (open: boolean) => void;
+  readonly onProgress: (progress: Progress) => void;
+}
+
+type Executor<K extends NodeActionKind> = (action: Extract<NodeAction, { kind: K }>, context: ExecuteContext) => Promise<Result<string, Failure>>;
+
+const EXECUTORS: { readonly [K in Exclude<NodeActionKind, 'none'>]: Executor<K> } = {
+  initdb: async (_action, context) => {
+    const made = await context.postgres.initdb(context.input.spec, context.signal);
+    if (made.ok) await context.memory.finish(step(context, 'initdb'));
+    return made;
+  },
+  'start-primary': startPrimary,
+  'start-standby': async (action, context) => {
+    await context.firewall.openStandby();
+    const started = await context.postgres.startStandby(context.input.spec, upstreamOf(context, action.upstream), context.signal);
+    if (started.ok) await context.memory.finish(step(context, 'started'));
+    return started;
+  },
+  stop: (_action, context) => context.postgres.stop(context.input.spec, context.signal),
+  fence: async (_action, context) => {
+    context.setOpen(false);
+    await context.firewall.close();
+    return context.postgres.kill();
+  },
+  'acquire-lease': acquireLease,
+  'release-lease': releaseLease,
+  'wait-replay': async (action, context) => {
+    const waited = await context.postgres.waitReplay(action.requiredLsn, context.signal);
+    if (waited.ok) await context.memory.finish(step(context, 'wait-replay'));
+    return waited;
+  },
+  promote,
+  open: openForWrites,
+  vote,
+  follow: (action, context) => {
+    const upstream = upstreamOf(context, action.upstream);
+    return upstream === null ? Promise.resolve(err(noSuchMember(action.upstream))) : context.postgres.follow(upstream, context.signal);
+  },
+  rewind: async (action, context) => {
+    const upstream = upstreamOf(context, action.upstream);
+    if (upstream === null) return err(noSuchMember(action.upstream));
+    const rewound = await context.postgres.rewind(context.input.spec, upstream, context.signal, context.onProgress);
+    if (rewound.ok) await context.memory.finish(step(context, 'rewind'));
+    return rewound;
+  },
+  clone: async (action, context) => {
+    const upstream = upstreamOf(context, action.upstream);
+    if (upstream === null) return err(noSuchMember(action.upstream));
+    const cloned = await context.postgres.clone(context.input.spec, upstream, context.signal, context.onProgress);
+    if (cloned.ok) await context.memory.finish(step(context, 'clone'));
+    return cloned;
+  },
+  checkpoint: async (_action, context) => {
+    const done = await context.postgres.checkpoint(context.signal);
+    if (done.ok) await context.memory.finish(`${context.input.state?.switchover?.taskId ?? ''}/checkpoint`);
+    return done;
+  },
+  adopt: async (_action, context) => {
+    const settings = await context.postgres.applySettings(context.input.spec);
+    if (!settings.ok) return settings;
+    const roles = await context.postgres.ensureRolesAndSlots(context.input.spec, context.signal);
+    if (roles.ok) await context.memory.finish(step(context, 'adopt'));
+    return roles;
+  },
+  refuse: async (action, context) => {
+    await context.memory.refuse(action.term);
+    return ok(`refused term ${action.term}: ${action.why}`);
+  },
+};
+
+/** Action kinds with an executor; compared with NodeAction by a test (Q1). */
+export const executableActions: readonly string[] = Object.keys(EXECUTORS);
+
+export function executeAction(action: Exclude<NodeAction, { kind: 'none' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  return EXECUTORS[action.kind](action as never, context);
+}
+
+async function startPrimary(action: Extract<NodeAction, { kind: 'start-primary' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  context.setOpen(false);
+  await context.firewall.close();
+  const started = await context.postgres.startPrimary(context.input.spec, () => holds(context, action.term), context.signal);
+  if (started.ok) await context.memory.finish(step(context, 'started'));
+  return started;
+}
+
+/**
+ * Invariant: the lease is taken only while nothing here can accept writes, except a primary that is being adopted.
+ * Because: a writable server that got its lease late may have acknowledged rows that another term does not have.
+ */
+async function acquireLease(action: Extract<NodeAction, { kind: 'acquire-lease' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  const observed = await context.postgres.observe();
+  if (mayAcceptWrites(observed) && context.goal?.kind !== 'adopt') {
+    return err(refused('lease.still-writable', `the write lease of term ${action.term} was not asked for`, 'PostgreSQL here can accept writes'));
+  }
+  await context.firewall.close();
+  const acquired = await context.lease.acquire(action.term, context.input.stateRevision);
+  return acquired.ok ? ok(`write lease of term ${action.term}`) : acquired;
+}
+
+/**
+ * Invariant: "released" means that no process of the data directory can accept writes (§4.3).
+ * Because: the next primary opens on the strength of the missing lease.
+ * Broken if: the look at PostgreSQL is older than the release.
+ */
+async function releaseLease(_action: Extract<NodeAction, { kind: 'release-lease' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  const observed = await context.postgres.observe();
+  if (mayAcceptWrites(observed)) {
+    return err(refused('lease.still-writable', 'the write lease was not released', 'PostgreSQL here can still accept writes'));
+  }
+  context.setOpen(false);
+  const released = await context.lease.release();
+  if (!released.ok) return released;
+  await context.firewall.openStandby();
+  return ok('write lease released');
+}
+
+async function promote(action: Extract<NodeAction, { kind: 'promote' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  context.setOpen(false);
+  await context.firewall.close();
+  const promoted = await context.postgres.promote(action.requiredLsn, () => holds(context, action.term), context.signal);
+  if (promoted.ok) return promoted;
+  // The request may still work inside the server. Only a server that is gone, and a refusal on disk, make the term free (§4.5).
+  const killed = await context.postgres.kill();
+  if (!killed.ok) return killed;
+  await context.memory.refuse(action.term);
+  await context.lease.release();
+  await context.firewall.openStandby();
+  return err({ ...promoted.error, now: `this node refuses term ${action.term} for good; another candidate may be chosen`, retryable: false });
+}
+
+async function openForWrites(action: Extract<NodeAction, { kind: 'open' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  const first = context.goal?.kind === 'create' || context.goal?.kind === 'adopt';
+  if (first) {
+    const roles = await context.postgres.ensureRolesAndSlots(context.input.spec, context.signal);
+    if (!roles.ok) return roles;
+  }
+  if (!holds(context, action.term)) return err(refused('lease.lost', `term ${action.term} was not opened`, 'the write lease is not held any more'));
+  await context.firewall.openTimed();
+  context.setOpen(true);
+  return ok(`open for writes in term ${action.term}`);
+}
+
+/** The promise is on disk before the walreceiver is touched; the position is read only after the walreceiver is gone. */
+async function vote(action: Extract<NodeAction, { kind: 'vote' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  const given = context.memory.vote();
+  if (given === null || given.term < action.term) await context.memory.setVote({ term: action.term, position: null, final: false });
+  if (context.witness) {
+    await context.memory.setVote({ term: action.term, position: null, final: true });
+    return ok(`voted for term ${action.term}`);
+  }
+  const position = await context.postgres.detach(context.signal);
+  if (!position.ok) return position;
+  await context.memory.setVote({ term: action.term, position: position.value, final: true });
+  return ok(`voted for term ${action.term}`);
+}
+
+function holds(context: ExecuteContext, term: Term): boolean {
+  return context.lease.heldTerm() === term && !context.signal.aborted;
+}
+
+function step(context: ExecuteContext, name: string): string {
+  return `${context.goal?.id ?? ''}/${name}`;
+}
+
+function upstreamOf(context: ExecuteContext, node: NodeId | null): Upstream | null {
+  const member = node === null ? null : findNode(context.input.spec, node);
+  return member === null ? null : { node: member.id, host: internalHost(member), port: member.port };
+}
+
+function noSuchMember(node: NodeId): Failure {
+  return {
+    code: 'follow.no-member',
+    what: `cannot follow ${node}`,
+    cause: 'the spec of the cluster has no such node',
+    now: 'PostgreSQL stays as it is',
+    remedy: 'compare `pgherd meta get` with the nodes that exist',
+    retryable: true,
+  };
+}
+
+function refused(code: string, what: string, cause: string): Failure {
+  return { code, what, cause, now: 'nothing was changed; it is looked at again at once', remedy: '', retryable: true };
+}

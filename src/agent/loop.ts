@@ -1,0 +1,316 @@
+/**
+ * The agent's loop: observe, decide, act, report; one action at a time, a fence before everything.
+ *
+ * Modes: idle (no action runs) and busy (one runs, cancellable). Entry to busy: decideNode names an action. Exit: the
+ * action settles, or it is aborted because the goal changed or a fence is due. The lease keeper and the guard fence
+ * by themselves; this loop is never what safety waits for.
+ */
+import type { MonoMs, NodeId, Revision, Term } from '../core/ids.ts';
+import type { NodeAction } from '../core/node/action.ts';
+import { type LocalFacts, decideNode, mayAcceptWrites } from '../core/node/decide.ts';
+import type { Activity, PostgresReport } from '../core/report.ts';
+import { type Failure, describeFailure } from '../core/result.ts';
+import type { ClusterSpec } from '../core/spec.ts';
+import type { ClusterState, Goal } from '../core/state.ts';
+import type { Logger } from '../base/log.ts';
+import { type ExecuteContext, executeAction } from './execute.ts';
+import type { ClockPort, FirewallPort, LeasePort, MemoryPort, PostgresPort, Progress } from './ports.ts';
+
+export interface LoopInput {
+  readonly spec: ClusterSpec | null;
+  readonly state: ClusterState | null;
+  readonly stateRevision: Revision;
+}
+
+export interface LoopStatus {
+  readonly postgres: PostgresReport;
+  readonly leaseTerm: Term | null;
+  readonly open: boolean;
+  readonly activity: Activity;
+  readonly stateRevision: Revision;
+}
+
+export interface LoopPorts {
+  readonly node: NodeId;
+  readonly witness: boolean;
+  readonly postgres: PostgresPort;
+  readonly lease: LeasePort;
+  readonly firewall: FirewallPort;
+  readonly memory: MemoryPort;
+  readonly clock: ClockPort;
+  readonly log: Logger;
+  /** Called after every step with what is true now. */
+  readonly onStatus: (status: LoopStatus) => void;
+  /** Ask for another step at once. */
+  readonly wake: () => void;
+}
+
+interface Running {
+  readonly action: NodeAction;
+  readonly goalId: string;
+  readonly abort: AbortController;
+}
+
+interface Failed {
+  readonly goalId: string;
+  readonly action: string;
+  readonly failure: Failure;
+  readonly attempts: number;
+  readonly notBefore: MonoMs;
+  readonly atWallMs: number;
+}
+
+/** First wait after a failure; doubles with each further one. */
+const RETRY_FIRST_MS = 500;
+const RETRY_MAX_MS = 60_000;
+/** Slots are looked after this often; a standby's are advanced then, so that they do not hold WAL for long. */
+const SLOTS_EVERY_MS = 5000;
+
+export interface AgentLoop {
+  /** One step. Never two at once (the caller's loop coalesces). */
+  step(input: LoopInput): Promise<void>;
+  /** The lease is gone and PostgreSQL was fenced by the keeper. */
+  leaseLost(): void;
+  status(): LoopStatus | null;
+  /** Aborts a running action and waits until it settled. PostgreSQL goes on. */
+  stop(): Promise<void>;
+}
+
+export function createAgentLoop(ports: LoopPorts): AgentLoop {
+  let running: Running | null = null;
+  let settled: Promise<void> = Promise.resolve();
+  let failed: Failed | null = null;
+  let open = false;
+  let confirmed = false;
+  let progress: Progress | null = null;
+  let busySinceWall = 0;
+  let notStreamingSince: MonoMs | null = null;
+  let leaseWantedSince: MonoMs | null = null;
+  let lastPostgres: PostgresReport | null = null;
+  let lastStatus: LoopStatus | null = null;
+  let lastSlots = -Infinity;
+  let lastSpec: ClusterSpec | null = null;
+  let lastWhy = '';
+  let done: { goalId: string; detail: string } | null = null;
+
+  async function step(input: LoopInput): Promise<void> {
+    const postgres = await ports.postgres.observe();
+    lastPostgres = postgres;
+    const now = ports.clock.now();
+    const goal = input.state?.goals[ports.node] ?? null;
+    if (goal !== null && goal.term > ports.memory.highestTerm()) await ports.memory.sawTerm(goal.term);
+    const leaseTerm = ports.lease.heldTerm();
+    if (leaseTerm === null) {
+      open = false;
+      confirmed = false;
+    }
+    if (leaseTerm !== null) leaseWantedSince = null;
+    const facts = await collectFacts(postgres, leaseTerm, goal, now.mono);
+    const action = decideNode(facts, input.state, now.mono);
+    await act(action, goal, input, now.mono);
+    await housekeeping(postgres, goal, input.spec, now.mono);
+    publish(postgres, input.stateRevision, goal);
+  }
+
+  async function collectFacts(postgres: PostgresReport, leaseTerm: Term | null, goal: Goal | null, now: MonoMs): Promise<LocalFacts> {
+    const upstream = postgres.state === 'running' && postgres.role === 'standby' ? await ports.postgres.configuredUpstream() : null;
+    const wanted = goal?.kind === 'standby' ? goal.upstream : null;
+    if (wanted === null || postgres.streamingFrom === wanted || postgres.state !== 'running' || upstream !== wanted) notStreamingSince = null;
+    else notStreamingSince ??= now;
+    return {
+      node: ports.node,
+      witness: ports.witness,
+      postgres,
+      leaseTerm,
+      confirmed,
+      open,
+      highestTerm: ports.memory.highestTerm(),
+      vote: ports.memory.vote(),
+      refusedTerms: ports.memory.refusedTerms(),
+      finished: ports.memory.finished(),
+      failure: failed === null ? null : { goalId: failed.goalId, permanent: !failed.failure.retryable, notBefore: failed.notBefore },
+      notStreamingSince,
+      upstream,
+      leaseWantedSince,
+    };
+  }
+
+  async function act(action: NodeAction, goal: Goal | null, input: LoopInput, now: MonoMs): Promise<void> {
+    const goalId = goal?.id ?? '';
+    if (running !== null) {
+      const same = running.goalId === goalId;
+      const urgent = action.kind === 'fence' && running.action.kind !== 'fence';
+      if (same && !urgent) return;
+      // A fence that runs is never interrupted; everything else is, when the goal changed.
+      if (running.action.kind === 'fence') return;
+      ports.log.info({ action: running.action.kind, goalId: running.goalId, for: action.kind }, 'aborting an action');
+      running.abort.abort();
+      return;
+    }
+    if (action.kind === 'none') {
+      noteIdle(action, goalId);
+      await confirmIfNeeded(now);
+      return;
+    }
+    if (input.spec === null) return;
+    if (action.kind === 'acquire-lease') leaseWantedSince ??= now;
+    begin(action, goal, { ...input, spec: input.spec });
+  }
+
+  function noteIdle(action: Extract<NodeAction, { kind: 'none' }>, goalId: string): void {
+    if (action.why !== lastWhy) {
+      lastWhy = action.why;
+      ports.log.debug({ why: action.why }, 'nothing to do');
+    }
+    done = action.done ? { goalId, detail: action.why } : null;
+    if (action.done && failed?.goalId === goalId) failed = null;
+  }
+
+  /** A primary that is not open yet needs one renewal sent after it became writable. */
+  async function confirmIfNeeded(_now: MonoMs): Promise<void> {
+    const writable = lastPostgres !== null && lastPostgres.state === 'running' && lastPostgres.role === 'primary';
+    if (confirmed || !writable || ports.lease.heldTerm() === null) return;
+    const heldTerm = ports.lease.heldTerm();
+    if ((await ports.lease.renewNow()) && ports.lease.heldTerm() === heldTerm) {
+      confirmed = true;
+      ports.wake();
+    }
+  }
+
+  function begin(action: Exclude<NodeAction, { kind: 'none' }>, goal: Goal | null, input: ExecuteContext['input']): void {
+    const abort = new AbortController();
+    const goalId = goal?.id ?? '';
+    running = { action, goalId, abort };
+    progress = null;
+    done = null;
+    lastWhy = '';
+    const startedAt = ports.clock.now();
+    busySinceWall = startedAt.wall;
+    if (action.kind === 'promote' || action.kind === 'start-primary' || action.kind === 'adopt') confirmed = false;
+    ports.log.info({ action: action.kind, goalId, term: goal?.term, why: action.why }, 'acting');
+    const context: ExecuteContext = {
+      ...ports,
+      input,
+      goal,
+      signal: abort.signal,
+      setOpen: (value) => {
+        open = value;
+      },
+      onProgress: (value) => {
+        progress = value;
+      },
+    };
+    settled = executeAction(action, context)
+      .then(
+        (result) => finish(action, goalId, result.ok ? null : result.error, startedAt.mono, result.ok ? result.value : ''),
+        (cause: unknown) => finish(action, goalId, unexpected(action.kind, cause), startedAt.mono, ''),
+      )
+      .then(async () => {
+        if (action.kind === 'promote' || action.kind === 'start-primary') lastPostgres = await ports.postgres.observe();
+        await confirmIfNeeded(ports.clock.now().mono);
+      })
+      .catch((cause: unknown) => ports.log.error({ cause: String(cause) }, 'after an action'))
+      .then(() => ports.wake());
+  }
+
+  function finish(action: NodeAction, goalId: string, failure: Failure | null, startedAt: MonoMs, detail: string): void {
+    const aborted = running?.abort.signal.aborted === true;
+    running = null;
+    progress = null;
+    const now = ports.clock.now();
+    const durationMs = Math.round(now.mono - startedAt);
+    if (failure === null) {
+      if (failed?.goalId === goalId && failed.action === action.kind) failed = null;
+      ports.log.info({ action: action.kind, goalId, durationMs, detail }, 'done');
+      return;
+    }
+    if (aborted) {
+      ports.log.info({ action: action.kind, goalId, durationMs }, 'aborted');
+      return;
+    }
+    const attempts = failed?.goalId === goalId && failed.action === action.kind ? failed.attempts + 1 : 1;
+    const backoff = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** (attempts - 1));
+    // The lease is asked for again at once: somebody else may release it any moment, and nothing is written by asking.
+    const wait = action.kind === 'acquire-lease' || action.kind === 'fence' ? Math.min(backoff, 100) : backoff;
+    failed = { goalId, action: action.kind, failure, attempts, notBefore: (now.mono + wait) as MonoMs, atWallMs: now.wall };
+    ports.log.warn({ action: action.kind, goalId, attempts, durationMs, code: failure.code }, describeFailure(failure));
+  }
+
+  async function housekeeping(postgres: PostgresReport, goal: Goal | null, spec: ClusterSpec | null, now: MonoMs): Promise<void> {
+    if (spec === null || goal === null || running !== null || postgres.state !== 'running') return;
+    if (goal.kind !== 'primary' && goal.kind !== 'standby') return;
+    if (lastSpec !== spec) {
+      const applied = await ports.postgres.applySettings(spec);
+      if (!applied.ok) ports.log.warn({ code: applied.error.code }, describeFailure(applied.error));
+      lastSpec = spec;
+      lastSlots = -Infinity;
+    }
+    if (now - lastSlots < SLOTS_EVERY_MS || (postgres.role === 'primary' && !open)) return;
+    lastSlots = now;
+    const slots = await ports.postgres.ensureSlots(spec);
+    if (!slots.ok) ports.log.warn({ code: slots.error.code }, describeFailure(slots.error));
+  }
+
+  function publish(postgres: PostgresReport, stateRevision: Revision, goal: Goal | null): void {
+    lastStatus = {
+      postgres,
+      leaseTerm: ports.lease.heldTerm(),
+      open: open && ports.lease.heldTerm() !== null && mayAcceptWrites(postgres),
+      activity: currentActivity(goal),
+      stateRevision,
+    };
+    ports.onStatus(lastStatus);
+  }
+
+  function currentActivity(goal: Goal | null): Activity {
+    if (running !== null) {
+      return {
+        kind: 'busy',
+        goalId: running.goalId,
+        step: running.action.kind,
+        sinceWallMs: busySinceWall as never,
+        doneBytes: progress?.doneBytes ?? null,
+        totalBytes: progress?.totalBytes ?? null,
+      };
+    }
+    if (failed !== null && failed.goalId === goal?.id) {
+      return {
+        kind: 'failed',
+        goalId: failed.goalId,
+        step: failed.action,
+        code: failed.failure.code,
+        message: describeFailure(failed.failure),
+        attempts: failed.attempts,
+        atWallMs: failed.atWallMs as never,
+        retrying: failed.failure.retryable,
+      };
+    }
+    return done === null ? { kind: 'idle' } : { kind: 'done', goalId: done.goalId, detail: done.detail };
+  }
+
+  return {
+    step,
+    leaseLost: () => {
+      open = false;
+      confirmed = false;
+      running?.abort.abort();
+      ports.wake();
+    },
+    status: () => lastStatus,
+    stop: async () => {
+      running?.abort.abort();
+      await settled;
+    },
+  };
+}
+
+function unexpected(action: string, cause: unknown): Failure {
+  return {
+    code: 'agent.unexpected',
+    what: `the action ${action} broke`,
+    cause: cause instanceof Error ? (cause.stack ?? cause.message) : String(cause),
+    now: 'it is tried again after a pause',
+    remedy: 'look at the log of the agent and report it with the lines around this one',
+    retryable: true,
+  };
+}

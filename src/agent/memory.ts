@@ -1,0 +1,75 @@
+/**
+ * What an agent must not forget: the newest term it saw, its vote, the terms it refused, the long steps it finished.
+ *
+ * Invariant: a vote or a refusal is on disk (file and directory fsynced) before anybody hears of it.
+ * Because: the controller promotes on the strength of it; a node that forgets it could acknowledge for an old term.
+ * Broken if: a setter resolves before the write, or the file is not replaced atomically (Q26).
+ */
+import { readFile } from 'node:fs/promises';
+import { writeFileAtomic } from '../base/files.ts';
+import { type Decoded, decodeJson, encodeJson, formatDecodeError, integer, list, nullable, object, text } from '../core/decode.ts';
+import { type Term, makeTerm } from '../core/ids.ts';
+import { term, vote } from '../core/report.ts';
+import { type Failure, type Result, err, ok } from '../core/result.ts';
+import type { MemoryPort } from './ports.ts';
+
+const MAX_FINISHED = 64;
+const MAX_REFUSED = 16;
+
+const record = object({
+  version: integer,
+  highestTerm: term,
+  vote: nullable(vote),
+  refusedTerms: list(term),
+  /** `goalId/step`, oldest first. */
+  finished: list(text),
+});
+type Record_ = Decoded<typeof record>;
+
+const EMPTY: Record_ = { version: 1, highestTerm: makeTerm(0), vote: null, refusedTerms: [], finished: [] };
+
+/** A missing file is an agent's first start. A damaged one is refused: forgetting a vote could lose data. */
+export async function openMemory(file: string): Promise<Result<MemoryPort, Failure>> {
+  let current = EMPTY;
+  try {
+    const decoded = decodeJson(record, await readFile(file, 'utf8'));
+    if (!decoded.ok) return err(damaged(file, formatDecodeError(decoded.error)));
+    current = decoded.value;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') return err(damaged(file, String(cause)));
+  }
+  let finished: ReadonlySet<string> = new Set(current.finished);
+  let writing: Promise<void> = Promise.resolve();
+  // Writes queue one behind the other: two changes at once must not overwrite each other's file.
+  const change = (next: (old: Record_) => Record_): Promise<void> => {
+    const write = writing.then(async () => {
+      const updated = next(current);
+      await writeFileAtomic(file, `${encodeJson(updated)}\n`, { mode: 0o600 });
+      current = updated;
+      finished = new Set(updated.finished);
+    });
+    writing = write.catch(() => undefined);
+    return write;
+  };
+  return ok({
+    highestTerm: () => current.highestTerm,
+    vote: () => current.vote,
+    refusedTerms: () => current.refusedTerms,
+    finished: () => finished,
+    sawTerm: (seen: Term) => change((old) => (seen > old.highestTerm ? { ...old, highestTerm: seen } : old)),
+    setVote: (given) => change((old) => ({ ...old, vote: given, highestTerm: given.term > old.highestTerm ? given.term : old.highestTerm })),
+    refuse: (refused: Term) => change((old) => ({ ...old, refusedTerms: [...old.refusedTerms.filter((t) => t !== refused), refused].slice(-MAX_REFUSED) })),
+    finish: (step: string) => change((old) => ({ ...old, finished: [...old.finished.filter((s) => s !== step), step].slice(-MAX_FINISHED) })),
+  });
+}
+
+function damaged(file: string, cause: string): Failure {
+  return {
+    code: 'agent.memory-damaged',
+    what: `cannot read ${file}, which holds this node's votes`,
+    cause,
+    now: 'the agent does not start: a forgotten vote could lose acknowledged rows',
+    remedy: 'restore the file from a backup, or, when this node surely takes part in no failover, move it away and start the agent again',
+    retryable: false,
+  };
+}

@@ -1,0 +1,93 @@
+/**
+ * The doors of the agent's loop to the world. The real ones are bound in agent.ts; the simulator binds models.
+ */
+import type { NodeId, Now, Revision, Term } from '../core/ids.ts';
+import type { Lsn } from '../core/lsn.ts';
+import type { PostgresReport, ProbeResult, Vote } from '../core/report.ts';
+import type { Failure, Result } from '../core/result.ts';
+import type { ClusterSpec } from '../core/spec.ts';
+
+export interface Progress {
+  readonly doneBytes: number;
+  readonly totalBytes: number | null;
+}
+
+/** Where a member's PostgreSQL is reached by other members. */
+export interface Upstream {
+  readonly node: NodeId;
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface PostgresPort {
+  observe(): Promise<PostgresReport>;
+  /** The upstream that the directory is configured with; null: none, or one that is no member. */
+  configuredUpstream(): Promise<NodeId | null>;
+  initdb(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
+  /** Managed files in order; returns whether something changed. Reloads a running server only then. */
+  applySettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>>;
+  startPrimary(spec: ClusterSpec, mayStart: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>>;
+  startStandby(spec: ClusterSpec, upstream: Upstream | null, signal: AbortSignal): Promise<Result<string, Failure>>;
+  /** Bounded ladder; resolves when no process of the data directory is left. */
+  stop(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
+  /** Immediate, then complete kill. */
+  kill(): Promise<Result<string, Failure>>;
+  waitReplay(required: Lsn, signal: AbortSignal): Promise<Result<string, Failure>>;
+  promote(requiredLsn: Lsn | null, mayPromote: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>>;
+  /** Detaches (walreceiver gone) and reads the final position. A stopped server: from its files. Null position: no data. */
+  detach(signal: AbortSignal): Promise<Result<Vote['position'], Failure>>;
+  follow(upstream: Upstream, signal: AbortSignal): Promise<Result<string, Failure>>;
+  rewind(spec: ClusterSpec, upstream: Upstream, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
+  clone(spec: ClusterSpec, upstream: Upstream, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
+  checkpoint(signal: AbortSignal): Promise<Result<string, Failure>>;
+  /** Roles, heartbeat table, slots of members; on a primary, idempotent. */
+  ensureRolesAndSlots(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
+  /** Slots only; a primary makes and drops, a standby makes and advances. */
+  ensureSlots(spec: ClusterSpec): Promise<Result<string, Failure>>;
+  listSlots(): Promise<readonly { readonly name: string; readonly active: boolean; readonly retainedBytes: number | null; readonly walStatus: string | null }[]>;
+  /** Calls back at once when the postmaster is gone. */
+  onGone(callback: () => void): void;
+  /** What doctor should know: settings overridden, weak settings. */
+  problems(): readonly { readonly code: string; readonly text: string; readonly remedy: string }[];
+}
+
+export interface LeasePort {
+  /** Term of the lease that is valid by our own deadline; null: none. */
+  heldTerm(): Term | null;
+  /** One renewal now, sent after this call; true only when it succeeded (or a complete set of promises replaced it). */
+  renewNow(): Promise<boolean>;
+  acquire(term: Term, stateRevision: Revision): Promise<Result<null, Failure>>;
+  /** Only called when nothing can accept writes. */
+  release(): Promise<Result<null, Failure>>;
+}
+
+export interface FirewallPort {
+  readonly kind: 'fail-closed' | 'off';
+  /** Primary that is not open: only members may connect. */
+  close(): Promise<void>;
+  /** Primary that is open: as long as the lease is refreshed. */
+  openTimed(): Promise<void>;
+  /** Standby: no restriction. */
+  openStandby(): Promise<void>;
+}
+
+/** Small facts that outlive the agent, written atomically and fsynced before they count. */
+export interface MemoryPort {
+  highestTerm(): Term;
+  vote(): Vote | null;
+  refusedTerms(): readonly Term[];
+  finished(): ReadonlySet<string>;
+  sawTerm(term: Term): Promise<void>;
+  setVote(vote: Vote): Promise<void>;
+  refuse(term: Term): Promise<void>;
+  finish(step: string): Promise<void>;
+}
+
+export interface ViewpointPort {
+  probes(): Readonly<Record<string, ProbeResult>>;
+  trustedReachable(): boolean | null;
+}
+
+export interface ClockPort {
+  now(): Now;
+}

@@ -1,0 +1,97 @@
+/** From what is true here to the report that the cluster reads. */
+import type { NodeId, WallMs } from '../core/ids.ts';
+import { mayAcceptWrites } from '../core/node/decide.ts';
+import type { NodeProblem, NodeReport } from '../core/report.ts';
+import type { LoopStatus } from './loop.ts';
+import type { FirewallPort, MemoryPort, PostgresPort, ViewpointPort } from './ports.ts';
+
+export interface PublishInput {
+  readonly node: NodeId;
+  readonly agentVersion: string;
+  readonly agentRun: string;
+  readonly bootId: string;
+  readonly at: WallMs;
+  readonly status: LoopStatus;
+  readonly memory: MemoryPort;
+  readonly viewpoints: ViewpointPort;
+  readonly firewall: FirewallPort['kind'];
+  readonly guard: NodeReport['guard'];
+  readonly slots: NodeReport['slots'];
+  readonly problems: ReturnType<PostgresPort['problems']>;
+}
+
+export function buildReport(input: PublishInput): NodeReport {
+  const { status } = input;
+  return {
+    version: 1,
+    node: input.node,
+    agentVersion: input.agentVersion,
+    agentRun: input.agentRun,
+    bootId: input.bootId,
+    atWallMs: input.at,
+    stateRevision: status.stateRevision,
+    postgres: status.postgres,
+    leaseTerm: status.leaseTerm,
+    fenced: status.leaseTerm === null && !mayAcceptWrites(status.postgres),
+    open: status.open,
+    vote: input.memory.vote(),
+    refusedTerms: input.memory.refusedTerms(),
+    activity: status.activity,
+    probes: input.viewpoints.probes(),
+    guard: input.guard,
+    firewall: input.firewall,
+    watchdog: 'off',
+    trustedReachable: input.viewpoints.trustedReachable(),
+    slots: input.slots,
+    problems: [...weakFencing(input), ...input.problems],
+  };
+}
+
+function weakFencing(input: PublishInput): readonly NodeProblem[] {
+  const problems: NodeProblem[] = [];
+  if (input.firewall === 'off') {
+    problems.push({
+      code: 'fence.no-firewall',
+      text: 'no fail-closed firewall rule: if agent and guard are both killed, PostgreSQL stays writable',
+      remedy: 'run the agent as root with nftables installed, and `firewall: auto` in agent.yaml',
+    });
+  }
+  if (input.guard === 'off') {
+    problems.push({
+      code: 'fence.no-guard',
+      text: 'no guard process: a frozen agent cannot fence its PostgreSQL',
+      remedy: 'remove `guard: false` from agent.yaml',
+    });
+  }
+  return problems;
+}
+
+/**
+ * What must be told at once when it changes. Positions and times are left out: they change all the time and are
+ * told with the next regular report.
+ */
+export function urgentPart(report: NodeReport): string {
+  const { postgres } = report;
+  const probes = Object.entries(report.probes).map(([node, probe]) => `${node}:${probe.verdict}`);
+  return JSON.stringify([
+    report.stateRevision,
+    postgres.state,
+    postgres.role,
+    postgres.timeline,
+    postgres.streamingFrom,
+    postgres.cleanShutdown,
+    postgres.walsenders.map((w) => [w.node, w.state, w.syncState]),
+    report.leaseTerm,
+    report.open,
+    report.fenced,
+    report.vote?.term,
+    report.vote?.final,
+    report.refusedTerms,
+    report.activity.kind,
+    report.activity.kind === 'idle' ? '' : report.activity.goalId,
+    report.activity.kind === 'busy' || report.activity.kind === 'failed' ? report.activity.step : '',
+    probes,
+    report.guard,
+    report.trustedReachable,
+  ]);
+}

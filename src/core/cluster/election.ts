@@ -1,0 +1,117 @@
+/** Ranks candidates for a new term. Pure; every rejected one has its reasons. */
+import type { NodeId, Now } from '../ids.ts';
+import { type Lsn, bytesBetween, formatLsn } from '../lsn.ts';
+import type { NodeReport, Position } from '../report.ts';
+import { type NodeSpec, findNode } from '../spec.ts';
+import type { ClusterView } from '../view.ts';
+import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
+import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live } from './observe.ts';
+
+/** A candidate that refused or failed a promotion stands back this long (Z38). */
+export const REFUSAL_BACKOFF_MS = 10_000;
+
+export interface Candidate {
+  readonly node: NodeId;
+  readonly position: Position;
+  readonly priority: number;
+  readonly sameLocation: boolean;
+}
+
+export interface Rejected {
+  readonly node: NodeId;
+  readonly reasons: readonly string[];
+}
+
+export interface Ranking {
+  /** Best first. */
+  readonly eligible: readonly Candidate[];
+  readonly rejected: readonly Rejected[];
+}
+
+export interface ElectionOptions {
+  /** `vote`: only final positions of the attempt's term count. `report`: what nodes say now (before an attempt, `explain`). */
+  readonly positions: { readonly kind: 'vote'; readonly term: number } | { readonly kind: 'report' };
+  /** Lifts the ban on priority 0. */
+  readonly acceptLoss: boolean;
+  /** Only this node may win; null: any. */
+  readonly target: NodeId | null;
+}
+
+/**
+ * Data nodes other than the primary, ranked by lineage, position, location (the old primary's first), priority, node id.
+ * `eligible` is empty when nobody may be promoted; then each data node is in `rejected`. The present primary is in neither.
+ */
+export function rankCandidates(view: ClusterView, now: Now, options: ElectionOptions): Ranking {
+  const eligible: Candidate[] = [];
+  const rejected: Rejected[] = [];
+  const home = view.state.primary === null ? null : (findNode(view.spec, view.state.primary)?.location ?? null);
+  for (const node of dataNodes(view.spec)) {
+    if (node.id === view.state.primary) continue;
+    const report = live(view, node.id);
+    const position = report === null ? null : positionFor(report, options);
+    const reasons = rejections(view, now, node, report, position, options);
+    if (reasons.length > 0 || position === null) rejected.push({ node: node.id, reasons });
+    else eligible.push({ node: node.id, position, priority: node.priority, sameLocation: node.location === home });
+  }
+  return { eligible: eligible.sort(better), rejected };
+}
+
+/** Sort order, best first. Positions are compared as (timeline, LSN) numbers, never as text (H31, Q20). */
+export function better(a: Candidate, b: Candidate): number {
+  const position = comparePositions(b.position, a.position);
+  if (position !== 0) return position;
+  if (a.sameLocation !== b.sameLocation) return a.sameLocation ? -1 : 1;
+  if (a.priority !== b.priority) return b.priority - a.priority;
+  return a.node < b.node ? -1 : 1;
+}
+
+/** Bytes of `known` that `position` has not; 0 when it has all, null when they cannot be compared. */
+export function missingBytes(position: Position, known: { readonly timeline: number | null; readonly lsn: Lsn | null }): number | null {
+  if (known.lsn === null || known.timeline === null) return null;
+  if (position.timeline > known.timeline) return 0;
+  return Math.max(0, bytesBetween({ from: position.lsn, to: known.lsn }));
+}
+
+function positionFor(report: NodeReport, options: ElectionOptions): Position | null {
+  if (options.positions.kind === 'report') return endOfWal(report);
+  const { vote } = report;
+  return vote !== null && vote.term === options.positions.term && vote.final ? vote.position : null;
+}
+
+function rejections(view: ClusterView, now: Now, node: NodeSpec, report: NodeReport | null, position: Position | null, options: ElectionOptions): readonly string[] {
+  if (report === null) return ['its agent does not report'];
+  const reasons: string[] = [];
+  const { state } = report.postgres;
+  if (isMaintenance(view, node.id)) reasons.push('it is in maintenance');
+  else if (view.state.overrides[node.id] !== undefined) reasons.push(`it was ${view.state.overrides[node.id]?.kind ?? ''} on request`);
+  if (node.priority === 0 && !options.acceptLoss) reasons.push('its priority is 0 (never promoted)');
+  if (options.target !== null && options.target !== node.id) reasons.push(`${options.target} was asked for`);
+  if (state === 'absent') reasons.push('it has no data');
+  if (state === 'incomplete' || state === 'cloning' || state === 'rewinding') reasons.push(`its data directory is ${state === 'incomplete' ? 'incomplete' : `being ${state === 'cloning' ? 'cloned' : 'rewound'}`}`);
+  if (state === 'hung') reasons.push('its PostgreSQL hangs');
+  if (isForeignSystem(view, report)) reasons.push(`its system identifier ${report.postgres.systemIdentifier} is not the cluster's`);
+  const refused = report.refusedTerms.some((term) => term > view.state.primaryTerm);
+  const progress = view.state.recovery[node.id];
+  if (refused && progress !== undefined && !isDue(now, progress.notBeforeWallMs, REFUSAL_BACKOFF_MS)) reasons.push('it refused a promotion a moment ago');
+  if (position === null) {
+    if (reasons.length === 0) reasons.push(options.positions.kind === 'vote' ? `it reported no final position for term ${options.positions.term}` : 'its position is unknown');
+    return reasons;
+  }
+  const verdict = lineage(view, report, position);
+  if (verdict !== null && !isContained(verdict)) reasons.push(describeLineage(verdict, position));
+  return reasons;
+}
+
+function lineage(view: ClusterView, report: NodeReport, position: Position): LineageVerdict | null {
+  if (view.state.timeline === null) return null;
+  return compareLineage(position, report.postgres.history, { timeline: view.state.timeline, history: view.state.history });
+}
+
+/** `n2 at 0/3000060 on timeline 1` */
+export function describeCandidate(candidate: Candidate): string {
+  return `${candidate.node} at ${formatLsn(candidate.position.lsn)} on timeline ${candidate.position.timeline}`;
+}
+
+export function describeRejected(rejected: readonly Rejected[]): string {
+  return rejected.map((one) => `${one.node}: ${one.reasons.join(', ')}`).join('; ');
+}

@@ -1,0 +1,149 @@
+/** Readings of one snapshot that several rules share. */
+import type { NodeId, Now, WallMs } from '../ids.ts';
+import { type Lsn, maxLsn } from '../lsn.ts';
+import type { NodeReport, Position } from '../report.ts';
+import { type ClusterSpec, type NodeSpec, findNode } from '../spec.ts';
+import type { Goal } from '../state.ts';
+import type { ClusterView } from '../view.ts';
+import { type LineageVerdict, compareLineage } from './lineage.ts';
+
+/** Three missed reports: one may be lost, two may be late; longer would let a silent node count as a viewpoint. */
+export function freshLimitMs(spec: ClusterSpec): number {
+  return Math.max(1500, 3 * spec.reportIntervalMs);
+}
+
+/** The controller knows what is fresh only after it has watched for two report intervals. */
+export function watchNeededMs(spec: ClusterSpec): number {
+  return 2 * spec.reportIntervalMs + 100;
+}
+
+/** The node's report while its lease stands in the store; null when the agent is gone. */
+export function live(view: ClusterView, node: NodeId): NodeReport | null {
+  const seen = view.reports[node];
+  return seen !== undefined && seen.alive ? seen.report : null;
+}
+
+/** A live report that is also recent: this node can be heard now. */
+export function fresh(view: ClusterView, node: NodeId): NodeReport | null {
+  const seen = view.reports[node];
+  return seen !== undefined && seen.alive && seen.ageMs <= freshLimitMs(view.spec) ? seen.report : null;
+}
+
+/** The last report, of a dead node too. */
+export function lastKnown(view: ClusterView, node: NodeId): NodeReport | null {
+  return view.reports[node]?.report ?? null;
+}
+
+export function dataNodes(spec: ClusterSpec): readonly NodeSpec[] {
+  return spec.nodes.filter((node) => node.kind === 'data');
+}
+
+export function isMaintenance(view: ClusterView, node: NodeId): boolean {
+  return findNode(view.spec, node)?.maintenance === true || view.state.overrides[node]?.kind === 'maintenance';
+}
+
+/** Nobody asked for this node to be left alone. */
+export function isAvailable(view: ClusterView, node: NodeId): boolean {
+  return !isMaintenance(view, node) && view.state.overrides[node] === undefined;
+}
+
+/** Data nodes other than the primary, in the order of the spec. */
+export function otherDataNodes(view: ClusterView): readonly NodeSpec[] {
+  return dataNodes(view.spec).filter((node) => node.id !== view.state.primary);
+}
+
+/** The newest WAL that the node is known to hold; null when unknown or when it has no data. */
+export function endOfWal(report: NodeReport): Position | null {
+  const pg = report.postgres;
+  if (pg.timeline === null) return null;
+  const lsn = maxLsn(pg.flushLsn, pg.receivedLsn, pg.replayedLsn, pg.walEnd, pg.shutdownLsn);
+  return lsn === null ? null : { timeline: pg.timeline, lsn };
+}
+
+/** The newest position the primary is known to have reached, from the state and from its last report. */
+export function primaryEnd(view: ClusterView): Lsn | null {
+  const primary = view.state.primary;
+  const report = primary === null ? null : lastKnown(view, primary);
+  if (report === null || report.postgres.timeline !== view.state.timeline) return view.state.primaryLsn;
+  return maxLsn(view.state.primaryLsn, endOfWal(report)?.lsn ?? null);
+}
+
+export function isPrimaryRole(report: NodeReport): boolean {
+  return report.postgres.role === 'primary' && (report.postgres.state === 'running' || report.postgres.state === 'starting');
+}
+
+/** Open for writes in exactly this term, by its own word. */
+export function isOpen(report: NodeReport | null, term: number): boolean {
+  return report !== null && report.leaseTerm === term && report.open && report.postgres.role === 'primary' && report.postgres.state === 'running';
+}
+
+export function isStreaming(report: NodeReport | null, upstream: NodeId | null): boolean {
+  return report !== null && upstream !== null && report.postgres.state === 'running' && report.postgres.role === 'standby' && report.postgres.streamingFrom === upstream;
+}
+
+/** PostgreSQL of a living agent ended without being asked to. */
+export function isGone(report: NodeReport): boolean {
+  return report.postgres.state === 'crashed' || report.postgres.state === 'stopped';
+}
+
+/** Null when the cluster has no timeline yet or the node reports none. */
+export function lineageOf(view: ClusterView, report: NodeReport): LineageVerdict | null {
+  const position = endOfWal(report);
+  if (position === null || view.state.timeline === null) return null;
+  return compareLineage(position, report.postgres.history, { timeline: view.state.timeline, history: view.state.history });
+}
+
+export function isForeignSystem(view: ClusterView, report: NodeReport): boolean {
+  const known = view.state.systemIdentifier;
+  return known !== null && report.postgres.systemIdentifier !== null && report.postgres.systemIdentifier !== known;
+}
+
+/** What the node's activity says of exactly this goal; null when it speaks of another or of none. */
+export function activityFor(report: NodeReport, goal: Goal | null): Exclude<NodeReport['activity'], { kind: 'idle' }> | null {
+  const activity = report.activity;
+  return goal !== null && activity.kind !== 'idle' && activity.goalId === goal.id ? activity : null;
+}
+
+/** The agent gave up on this goal and waits for another. */
+export function gaveUp(report: NodeReport, goal: Goal | null): boolean {
+  const activity = activityFor(report, goal);
+  return activity?.kind === 'failed' && !activity.retrying;
+}
+
+export interface Viewpoints {
+  /** Members that were asked and can be heard. */
+  readonly asked: readonly NodeId[];
+  /** They say that the node serves nothing. */
+  readonly down: readonly NodeId[];
+  /** They see it accept writes. */
+  readonly writable: readonly NodeId[];
+  /** They said `down` but reach no trusted address, so it may be they who are cut off. */
+  readonly untrusted: readonly NodeId[];
+}
+
+/**
+ * How the other members see `target`. A viewpoint is a fresh report with a probe result; a witness has one too.
+ * With trusted addresses configured, a member that does not reach them does not count (H17).
+ */
+export function viewpoints(view: ClusterView, target: NodeId): Viewpoints {
+  const asked: NodeId[] = [];
+  const down: NodeId[] = [];
+  const writable: NodeId[] = [];
+  const untrusted: NodeId[] = [];
+  for (const node of view.spec.nodes) {
+    const report = node.id === target ? null : fresh(view, node.id);
+    if (report === null) continue;
+    asked.push(node.id);
+    const verdict = report.probes[target]?.verdict;
+    if (verdict === 'primary') writable.push(node.id);
+    if (verdict !== 'down' && verdict !== 'blocked') continue;
+    if (view.spec.trustedAddresses.length > 0 && report.trustedReachable !== true) untrusted.push(node.id);
+    else down.push(node.id);
+  }
+  return { asked, down, writable, untrusted };
+}
+
+/** True when `at` is reached. A clock that was set back by more than `longestMs` counts as reached, so that nothing waits for hours. */
+export function isDue(now: Now, at: WallMs, longestMs: number): boolean {
+  return now.wall >= at || at - now.wall > longestMs;
+}

@@ -1,0 +1,169 @@
+/**
+ * Promises and votes: how a primary goes on without the store, and why no other primary can be opened meanwhile.
+ *
+ * A *promise* says "until `untilMono` on my own clock I vote for nobody but `to`". A *vote* for a term ends every promise to lower terms for good.
+ *
+ * Invariant: while a primary lives on F promises, no promotion can collect P votes.
+ * Because: F + P > M (votesNeeded), so that each set of P voters holds a promiser, and a promiser does not vote before its promise ran out on its own
+ *   clock, which started later than the primary's own count (from before the request was sent, minus the margin).
+ * Broken if: a promiser forgets its promise in a restart (then it waits the longest TTL out), or counts on another host's clock.
+ */
+import { type MonoMs, type NodeId, type Term, addMono, makeTerm } from '../ids.ts';
+import { votesNeeded } from '../state.ts';
+
+export interface PromiseRequest {
+  readonly cluster: string;
+  readonly incarnation: string;
+  readonly term: Term;
+  /** The primary that asks. */
+  readonly from: NodeId;
+  /** Revision of the electorate that the primary counts with. */
+  readonly electorateRevision: number;
+  readonly ttlMs: number;
+}
+
+export type PromiseRefusal =
+  | 'other-cluster'
+  | 'other-store'
+  | 'newer-term'
+  | 'voted'
+  | 'promoting'
+  | 'promised-to-other'
+  | 'newer-electorate'
+  | 'not-a-member'
+  | 'not-stored'
+  | 'bad-request';
+
+export type PromiseAnswer =
+  | { readonly kind: 'promised'; readonly node: NodeId; readonly term: Term }
+  | { readonly kind: 'refused'; readonly node: NodeId; readonly term: Term; readonly why: PromiseRefusal };
+
+export interface OpenPromise {
+  readonly term: Term;
+  readonly to: NodeId;
+  readonly until: MonoMs;
+}
+
+/** What a member remembers of its votes and promises. */
+export interface Ballot {
+  /** Highest term voted for; 0 when none. */
+  readonly votedTerm: Term;
+  readonly promise: OpenPromise | null;
+  /** After a restart: promises of the former run may still stand until then. Null: none can. */
+  readonly waitUntil: MonoMs | null;
+}
+
+export const EMPTY_BALLOT: Ballot = { votedTerm: makeTerm(0), promise: null, waitUntil: null };
+
+/** What the member knows besides its ballot. */
+export interface MemberFacts {
+  readonly cluster: string;
+  readonly node: NodeId;
+  /** Store incarnation that this member knows; null before it saw one. */
+  readonly incarnation: string | null;
+  /** Newest term this member saw in the state; 0 when none. */
+  readonly knownTerm: Term;
+  readonly electorateRevision: number;
+  readonly electorate: readonly NodeId[];
+  /** A promote order is being carried out here. */
+  readonly promoting: boolean;
+}
+
+/** Decides over a request for a promise. The ballot returned is to be kept (and made durable) before the answer is sent. */
+export function mayPromise(ballot: Ballot, facts: MemberFacts, request: PromiseRequest, now: MonoMs): { readonly answer: PromiseAnswer; readonly ballot: Ballot } {
+  const why = refusal(ballot, facts, request, now);
+  if (why !== null) return { answer: { kind: 'refused', node: facts.node, term: maxTerm(facts.knownTerm, ballot.votedTerm), why }, ballot };
+  const until = addMono(now, request.ttlMs);
+  const open = ballot.promise;
+  const kept = open !== null && open.term === request.term && open.until > until ? open.until : until;
+  return {
+    answer: { kind: 'promised', node: facts.node, term: request.term },
+    ballot: { ...ballot, promise: { term: request.term, to: request.from, until: kept } },
+  };
+}
+
+function refusal(ballot: Ballot, facts: MemberFacts, request: PromiseRequest, now: MonoMs): PromiseRefusal | null {
+  if (request.cluster !== facts.cluster) return 'other-cluster';
+  if (facts.incarnation !== null && request.incarnation !== facts.incarnation) return 'other-store';
+  // A member that voted for the request's own term did so for the candidate that now asks as the primary of that term, or for one that
+  // never opened it; only a higher vote binds against it.
+  if (ballot.votedTerm > request.term) return 'voted';
+  if (facts.knownTerm > request.term) return 'newer-term';
+  if (facts.promoting && request.from !== facts.node) return 'promoting';
+  if (facts.electorateRevision > request.electorateRevision) return 'newer-electorate';
+  if (!facts.electorate.includes(facts.node)) return 'not-a-member';
+  const open = ballot.promise;
+  if (open !== null && open.until > now) {
+    if (open.term > request.term) return 'newer-term';
+    if (open.to !== request.from) return 'promised-to-other';
+  }
+  return null;
+}
+
+export type VoteDecision =
+  | { readonly kind: 'granted'; readonly ballot: Ballot }
+  /** A promise to another still stands, or one may have been given before this process started. */
+  | { readonly kind: 'wait'; readonly until: MonoMs; readonly why: string }
+  | { readonly kind: 'refused'; readonly why: string };
+
+/** Decides over a vote for `term`. A repeated vote for the same term is granted again. The ballot is to be durable before the vote is reported. */
+export function mayVote(ballot: Ballot, term: Term, now: MonoMs): VoteDecision {
+  if (term < ballot.votedTerm) return { kind: 'refused', why: `voted for term ${ballot.votedTerm} already` };
+  if (term === ballot.votedTerm) return { kind: 'granted', ballot };
+  const open = ballot.promise;
+  if (open !== null && open.until > now && open.term < term) {
+    return { kind: 'wait', until: open.until, why: `promised the primary of term ${open.term} (${open.to}) not to vote` };
+  }
+  if (open !== null && open.until > now && open.term > term) return { kind: 'refused', why: `promised the primary of term ${open.term} (${open.to})` };
+  if (ballot.waitUntil !== null && ballot.waitUntil > now) {
+    return { kind: 'wait', until: ballot.waitUntil, why: 'a promise given before the restart may still stand' };
+  }
+  return { kind: 'granted', ballot: { votedTerm: term, promise: null, waitUntil: null } };
+}
+
+/**
+ * The ballot after a restart of the member's agent.
+ * `record` is what the former run made durable: null when it never promised (it writes before its first promise).
+ * The wait ends with the promise itself, and at the latest one TTL after this start, because every promise was given before it.
+ */
+export function ballotAfterRestart(
+  record: { readonly votedTerm: Term; readonly promise: (OpenPromise & { readonly bootId: string; readonly ttlMs: number }) | null } | null,
+  options: { readonly bootId: string; readonly startedAt: MonoMs },
+): Ballot {
+  if (record === null) return EMPTY_BALLOT;
+  const promise = record.promise;
+  if (promise === null) return { votedTerm: record.votedTerm, promise: null, waitUntil: null };
+  const latest = addMono(options.startedAt, promise.ttlMs);
+  // Times of another boot are not comparable with ours.
+  const waitUntil = promise.bootId === options.bootId && promise.until < latest ? promise.until : latest;
+  return { votedTerm: record.votedTerm, promise: null, waitUntil };
+}
+
+export interface PromiseCount {
+  readonly needed: number;
+  readonly have: readonly NodeId[];
+  readonly enough: boolean;
+  /** Who refused because of something newer: the primary must not go on asking. */
+  readonly superseded: { readonly node: NodeId; readonly term: Term; readonly why: PromiseRefusal } | null;
+}
+
+/** Counts answers of distinct members of the electorate for `term`; answers of strangers, repeats and other terms do not count. */
+export function countPromises(electorate: readonly NodeId[], term: Term, answers: readonly PromiseAnswer[]): PromiseCount {
+  const members = new Set(electorate);
+  const have = new Set<NodeId>();
+  let superseded: PromiseCount['superseded'] = null;
+  for (const answer of answers) {
+    if (!members.has(answer.node)) continue;
+    if (answer.kind === 'promised') {
+      if (answer.term === term) have.add(answer.node);
+    } else if (answer.term > term && (answer.why === 'newer-term' || answer.why === 'voted')) {
+      superseded = { node: answer.node, term: answer.term, why: answer.why };
+    }
+  }
+  const needed = votesNeeded(members.size).promises;
+  return { needed, have: [...have].sort(), enough: members.size > 0 && have.size >= needed, superseded };
+}
+
+function maxTerm(a: Term, b: Term): Term {
+  return a > b ? a : b;
+}

@@ -1,0 +1,173 @@
+/** Fake ports for the agent's loop: a PostgreSQL that is a few fields, and a log of what was done to it. */
+import { makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../src/core/ids.ts';
+import type { NodeId, Term } from '../../src/core/ids.ts';
+import { makeLsn } from '../../src/core/lsn.ts';
+import type { PostgresReport, Vote } from '../../src/core/report.ts';
+import { type Failure, type Result, err, ok } from '../../src/core/result.ts';
+import { type ClusterSpec, clusterSpec } from '../../src/core/spec.ts';
+import type { Goal } from '../../src/core/state.ts';
+import { type AgentLoop, type LoopInput, type LoopPorts, type LoopStatus, createAgentLoop } from '../../src/agent/loop.ts';
+import type { MemoryPort, PostgresPort } from '../../src/agent/ports.ts';
+import { N1, postgres, stateWith } from '../core/node/facts.ts';
+
+export const failure = (code: string, retryable: boolean): Failure => ({ code, what: code, cause: '', now: '', remedy: '', retryable });
+
+export const spec: ClusterSpec = (() => {
+  const decoded = clusterSpec({ name: 'c', nodes: [{ id: 'n1', host: 'h1' }, { id: 'n2', host: 'h2' }, { id: 'n3', host: 'h3' }] }, '');
+  if (!decoded.ok) throw new Error(decoded.error.message);
+  return decoded.value;
+})();
+
+export interface World {
+  readonly loop: AgentLoop;
+  readonly did: string[];
+  pg: PostgresReport;
+  upstream: NodeId | null;
+  lease: Term | null;
+  at: number;
+  status: LoopStatus | null;
+  /** Results or gates of operations by name; absent: they succeed at once. */
+  readonly answers: Map<string, (signal: AbortSignal) => Promise<Result<string, Failure>>>;
+  /** Steps until the loop has nothing more to do at once. */
+  settle(goal: Goal | null): Promise<void>;
+}
+
+export function createWorld(): World {
+  const did: string[] = [];
+  const answers: World['answers'] = new Map();
+  let woken = false;
+  const run = async (name: string, signal: AbortSignal, effect: () => void): Promise<Result<string, Failure>> => {
+    did.push(name);
+    const answer = answers.get(name);
+    const result = answer === undefined ? ok('') : await answer(signal);
+    if (result.ok) effect();
+    return result;
+  };
+  const never = new AbortController().signal;
+  const port: PostgresPort = {
+    observe: () => Promise.resolve(world.pg),
+    configuredUpstream: () => Promise.resolve(world.upstream),
+    initdb: (_spec, signal) => run('initdb', signal, () => set({ state: 'stopped', role: 'primary' })),
+    applySettings: () => Promise.resolve(ok({ changed: false })),
+    startPrimary: (_spec, may, signal) =>
+      may() ? run('start-primary', signal, () => set({ state: 'running', role: 'primary' })) : Promise.resolve(err(failure('start.no-lease', true))),
+    startStandby: (_spec, upstream, signal) =>
+      run('start-standby', signal, () => {
+        set({ state: 'running', role: 'standby', streamingFrom: upstream?.node ?? null });
+        world.upstream = upstream?.node ?? null;
+      }),
+    stop: (_spec, signal) => run('stop', signal, () => set({ state: 'stopped', cleanShutdown: true })),
+    kill: () => run('kill', never, () => set({ state: 'crashed' })),
+    waitReplay: (required, signal) => run('wait-replay', signal, () => set({ replayedLsn: required })),
+    promote: (_lsn, may, signal) =>
+      may() ? run('promote', signal, () => set({ role: 'primary', streamingFrom: null })) : Promise.resolve(err(failure('promote.no-lease', true))),
+    detach: async (signal) => {
+      const result = await run('detach', signal, () => set({ streamingFrom: null }));
+      return result.ok ? ok({ timeline: makeTimeline(1), lsn: makeLsn(5n) }) : result;
+    },
+    follow: (upstream, signal) =>
+      run('follow', signal, () => {
+        world.upstream = upstream.node;
+        set({ streamingFrom: upstream.node });
+      }),
+    rewind: (_spec, _upstream, signal) => run('rewind', signal, () => set({ state: 'stopped', role: 'standby' })),
+    clone: (_spec, _upstream, signal) => run('clone', signal, () => set({ state: 'stopped', role: 'standby' })),
+    checkpoint: (signal) => run('checkpoint', signal, () => undefined),
+    ensureRolesAndSlots: (_spec, signal) => run('roles', signal, () => undefined),
+    ensureSlots: () => Promise.resolve(ok('')),
+    listSlots: () => Promise.resolve([]),
+    onGone: () => undefined,
+    problems: () => [],
+  };
+  const set = (change: Partial<PostgresReport>): void => {
+    world.pg = { ...world.pg, ...change };
+  };
+  const ports: LoopPorts = {
+    node: N1,
+    witness: false,
+    postgres: port,
+    lease: {
+      heldTerm: () => world.lease,
+      renewNow: () => Promise.resolve(world.lease !== null),
+      acquire: async (term) => {
+        const result = await run(`acquire ${term}`, never, () => {
+          world.lease = term;
+        });
+        return result.ok ? ok(null) : result;
+      },
+      release: async () => {
+        const result = await run('release', never, () => {
+          world.lease = null;
+        });
+        return result.ok ? ok(null) : result;
+      },
+    },
+    firewall: {
+      kind: 'off',
+      close: () => Promise.resolve(void did.push('close')),
+      openTimed: () => Promise.resolve(void did.push('open')),
+      openStandby: () => Promise.resolve(void did.push('open-standby')),
+    },
+    memory: memory(did),
+    clock: { now: () => ({ mono: makeMonoMs(world.at), wall: makeWallMs(world.at) }) },
+    log: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined } as never,
+    onStatus: (status) => {
+      world.status = status;
+    },
+    wake: () => {
+      woken = true;
+    },
+  };
+  const world: World = {
+    loop: createAgentLoop(ports),
+    did,
+    pg: postgres(),
+    upstream: makeNodeId('n2'),
+    lease: null,
+    at: 1000,
+    status: null,
+    answers,
+    settle: async (goal) => {
+      const input: LoopInput = { spec, state: stateWith(goal), stateRevision: makeRevision(7) };
+      for (let i = 0; i < 50; i++) {
+        woken = false;
+        await world.loop.step(input);
+        await new Promise((resolve) => setImmediate(resolve));
+        if (!woken) return;
+      }
+      throw new Error(`the loop does not come to rest: ${did.slice(-10).join(', ')}`);
+    },
+  };
+  return world;
+}
+
+function memory(did: string[]): MemoryPort {
+  let highest = makeTerm(0);
+  let vote: Vote | null = null;
+  const refused: Term[] = [];
+  const finished = new Set<string>();
+  return {
+    highestTerm: () => highest,
+    vote: () => vote,
+    refusedTerms: () => refused,
+    finished: () => finished,
+    sawTerm: (term) => {
+      highest = term;
+      return Promise.resolve();
+    },
+    setVote: (given) => {
+      did.push(given.final ? `vote ${given.term} final` : `vote ${given.term}`);
+      vote = given;
+      return Promise.resolve();
+    },
+    refuse: (term) => {
+      did.push(`refuse ${term}`);
+      refused.push(term);
+      return Promise.resolve();
+    },
+    finish: (step) => {
+      finished.add(step);
+      return Promise.resolve();
+    },
+  };
+}

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { executableActions } from '../../src/agent/execute.ts';
+import { makeNodeId, makeTerm } from '../../src/core/ids.ts';
+import { err } from '../../src/core/result.ts';
+import type { Goal } from '../../src/core/state.ts';
+import { down, postgres, primaryRunning } from '../core/node/facts.ts';
+import { createWorld, failure } from './fake-world.ts';
+
+const n2 = makeNodeId('n2');
+const n3 = makeNodeId('n3');
+const T = makeTerm;
+const standbyOf = (upstream: typeof n2, via: 'stream' | 'rewind' | 'clone' = 'stream', id = `s-${upstream}-${via}`): Goal => ({
+  kind: 'standby',
+  id,
+  term: T(1),
+  upstream,
+  via,
+  generation: 0,
+});
+
+test('a new cluster: initdb, lease, start, roles, and only then open', async () => {
+  const world = createWorld();
+  world.pg = down('absent', null);
+  await world.settle({ kind: 'create', id: 'c', term: T(1) });
+  assert.deepEqual(world.did, ['initdb', 'close', 'acquire 1', 'close', 'start-primary', 'roles', 'open']);
+  assert.equal(world.status?.open, true);
+  assert.equal(world.status?.leaseTerm, 1);
+});
+
+test('a promotion takes the lease first and opens after it', async () => {
+  const world = createWorld();
+  await world.settle({ kind: 'promote', id: 'x', term: T(2), requiredLsn: null });
+  assert.deepEqual(world.did, ['close', 'acquire 2', 'close', 'promote', 'open']);
+});
+
+test('a promotion that fails kills the server, refuses the term durably and releases, in this order (Z38, H28)', async () => {
+  const world = createWorld();
+  world.answers.set('promote', () => Promise.resolve(err(failure('promote.timeout', true))));
+  await world.settle({ kind: 'promote', id: 'x', term: T(2), requiredLsn: null });
+  assert.deepEqual(world.did, ['close', 'acquire 2', 'close', 'promote', 'kill', 'refuse 2', 'release', 'open-standby']);
+  assert.equal(world.lease, null);
+});
+
+test('a handover stops before it releases', async () => {
+  const world = createWorld();
+  world.pg = primaryRunning;
+  world.lease = T(1);
+  await world.settle({ kind: 'handover', id: 'h', term: T(1), to: n2 });
+  assert.deepEqual(world.did.slice(0, 2), ['stop', 'release']);
+});
+
+test('a vote is on disk before the walreceiver is touched', async () => {
+  const world = createWorld();
+  await world.settle({ kind: 'vote', id: 'v', term: T(2) });
+  assert.deepEqual(world.did, ['vote 2', 'detach', 'vote 2 final']);
+  assert.deepEqual(world.status?.activity.kind, 'done');
+});
+
+test('a clone that runs is aborted when the goal changes, and the new goal is taken up', async () => {
+  const world = createWorld();
+  world.pg = down('absent', null);
+  world.answers.set(
+    'clone',
+    (signal) =>
+      new Promise((resolve) => {
+        signal.addEventListener('abort', () => resolve(err(failure('clone.aborted', true))), { once: true });
+      }),
+  );
+  await world.settle(standbyOf(n2, 'clone'));
+  assert.equal(world.status?.activity.kind, 'busy');
+  world.answers.delete('clone');
+  await world.settle(standbyOf(n3, 'clone'));
+  await world.settle(standbyOf(n3, 'clone'));
+  assert.deepEqual(world.did, ['clone', 'clone', 'open-standby', 'start-standby']);
+  assert.equal(world.upstream, n3);
+});
+
+test('a failed follow waits with a growing pause, and says how often it was tried (H27, I10)', async () => {
+  const world = createWorld();
+  world.answers.set('follow', () => Promise.resolve(err(failure('follow.refused', true))));
+  await world.settle(standbyOf(n3));
+  await world.settle(standbyOf(n3));
+  assert.equal(world.did.length, 1);
+  world.at += 600;
+  await world.settle(standbyOf(n3));
+  assert.equal(world.did.length, 2);
+  const activity = world.status?.activity;
+  assert.deepEqual([activity?.kind, activity?.kind === 'failed' && activity.attempts], ['failed', 2]);
+  world.at += 600;
+  await world.settle(standbyOf(n3));
+  assert.equal(world.did.length, 2, 'the second pause is longer than the first');
+  world.answers.delete('follow');
+  world.at += 1000;
+  await world.settle(standbyOf(n3));
+  assert.equal(world.status?.activity.kind, 'done');
+});
+
+test('a lost lease closes the node for writes and fences what is left', async () => {
+  const world = createWorld();
+  const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0 };
+  world.pg = down('stopped', 'primary');
+  await world.settle(goal);
+  assert.equal(world.status?.open, true);
+  world.lease = null;
+  world.answers.set('acquire 1', () => Promise.resolve(err(failure('lease.store', true))));
+  world.loop.leaseLost();
+  await world.settle(goal);
+  assert.equal(world.status?.open, false);
+  assert.ok(world.did.includes('kill'));
+  assert.equal(world.pg.state, 'crashed');
+});
+
+test('an aborted promotion does not start a second one beside it', async () => {
+  const world = createWorld();
+  let running = 0;
+  world.answers.set('promote', async (signal) => {
+    running++;
+    assert.equal(running, 1);
+    await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    running--;
+    return err(failure('aborted', true));
+  });
+  await world.settle({ kind: 'promote', id: 'x', term: T(2), requiredLsn: null });
+  await world.settle({ kind: 'promote', id: 'y', term: T(3), requiredLsn: null });
+  await world.settle({ kind: 'fenced', id: 'f', term: T(3), reason: 'r' });
+  assert.equal(running, 0);
+});
+
+test('rejoin by rewind: stop, rewind, start, once', async () => {
+  const world = createWorld();
+  world.pg = postgres({ streamingFrom: null });
+  await world.settle(standbyOf(n2, 'rewind'));
+  await world.settle(standbyOf(n2, 'rewind'));
+  assert.deepEqual(world.did, ['stop', 'rewind', 'open-standby', 'start-standby']);
+});
+
+test('every action has an executor (Q1)', () => {
+  assert.deepEqual([...executableActions].sort(), [
+    'acquire-lease', 'adopt', 'checkpoint', 'clone', 'fence', 'follow', 'initdb', 'open', 'promote', 'refuse',
+    'release-lease', 'rewind', 'start-primary', 'start-standby', 'stop', 'vote', 'wait-replay',
+  ]);
+});

@@ -1,0 +1,89 @@
+/** Builders for decideNode's tables: a healthy standby, changed by what a case names. */
+import { makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
+import { makeLsn } from '../../../src/core/lsn.ts';
+import type { LocalFacts } from '../../../src/core/node/decide.ts';
+import type { PostgresReport } from '../../../src/core/report.ts';
+import type { ClusterState, Goal } from '../../../src/core/state.ts';
+
+export const N1 = makeNodeId('n1');
+export const N2 = makeNodeId('n2');
+export const T = makeTerm;
+export const NOW = makeMonoMs(100_000);
+
+export function postgres(change: Partial<PostgresReport> = {}): PostgresReport {
+  return {
+    state: 'running',
+    role: 'standby',
+    systemIdentifier: '1',
+    version: 150018,
+    timeline: makeTimeline(1),
+    history: [],
+    flushLsn: null,
+    receivedLsn: makeLsn(0x3000000n),
+    replayedLsn: makeLsn(0x3000000n),
+    walEnd: null,
+    cleanShutdown: false,
+    shutdownLsn: null,
+    streamingFrom: N2,
+    walsenders: [],
+    pendingRestart: [],
+    postmasterPid: 42,
+    startedAt: makeWallMs(1),
+    minimums: {},
+    ...change,
+  };
+}
+
+export const primaryRunning = postgres({ role: 'primary', streamingFrom: null, receivedLsn: null, replayedLsn: null, flushLsn: makeLsn(0x3000000n) });
+export const down = (state: PostgresReport['state'], role: PostgresReport['role']): PostgresReport =>
+  postgres({ state, role, streamingFrom: null, postmasterPid: null });
+
+export function facts(change: Partial<LocalFacts> = {}): LocalFacts {
+  return {
+    node: N1,
+    witness: false,
+    postgres: postgres(),
+    leaseTerm: null,
+    confirmed: false,
+    open: false,
+    highestTerm: T(1),
+    vote: null,
+    refusedTerms: [],
+    finished: new Set(),
+    failure: null,
+    notStreamingSince: null,
+    upstream: N2,
+    leaseWantedSince: null,
+    ...change,
+  };
+}
+
+export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {}): ClusterState {
+  return {
+    version: 1,
+    incarnation: 'i',
+    phase: 'running',
+    systemIdentifier: '1',
+    term: T(1),
+    primary: N2,
+    primaryTerm: T(1),
+    timeline: makeTimeline(1),
+    history: [],
+    goals: goal === null ? {} : { [N1]: goal },
+    electorate: { revision: 1, members: [N1, N2] },
+    quorum: { revision: 0, term: T(1), k: 0, voters: [] },
+    attempt: null,
+    switchover: null,
+    overrides: {},
+    recovery: {},
+    frozen: null,
+    lastFailoverWallMs: null,
+    primaryLsn: null,
+    terms: [],
+    route: { epoch: 1, writer: N2, readers: [], hold: false },
+    decided: { rule: 'test', why: 'test', atWallMs: makeWallMs(0) },
+    ...change,
+  };
+}
+
+export { makeLsn, makeMonoMs, makeRevision, makeTimeline, makeWallMs };
