@@ -1,6 +1,6 @@
 /** Executors: one for each NodeAction. Each looks again at its precondition right beside the action. */
 import type { NodeAction, NodeActionKind } from '../core/node/action.ts';
-import { mayAcceptWrites } from '../core/node/decide.ts';
+import { mayAcceptWrites, restartStep } from '../core/node/decide.ts';
 import type { NodeId, Term } from '../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import { type ClusterSpec, findNode, internalHost } from '../core/spec.ts';
@@ -28,7 +28,7 @@ const EXECUTORS: { readonly [K in Exclude<NodeActionKind, 'none'>]: Executor<K> 
   'start-standby': async (action, context) => {
     await context.firewall.openStandby();
     const started = await context.postgres.startStandby(context.input.spec, upstreamOf(context, action.upstream), context.signal);
-    if (started.ok) await context.memory.finish(step(context, 'started'));
+    if (started.ok) await rememberStart(context);
     return started;
   },
   stop: (_action, context) => context.postgres.stop(context.input.spec, context.signal),
@@ -94,7 +94,7 @@ async function startPrimary(action: Extract<NodeAction, { kind: 'start-primary' 
   context.setOpen(false);
   await context.firewall.close();
   const started = await context.postgres.startPrimary(context.input.spec, () => holds(context, action.term), context.signal);
-  if (started.ok) await context.memory.finish(step(context, 'started'));
+  if (started.ok) await rememberStart(context);
   return started;
 }
 
@@ -171,6 +171,12 @@ async function vote(action: Extract<NodeAction, { kind: 'vote' }>, context: Exec
 
 function holds(context: ExecuteContext, term: Term): boolean {
   return context.lease.heldTerm() === term && !context.signal.aborted;
+}
+
+async function rememberStart(context: ExecuteContext): Promise<void> {
+  const { goal } = context;
+  const request = goal?.kind === 'primary' || goal?.kind === 'standby' ? goal.restart : null;
+  if (request !== null) await context.memory.finish(restartStep(request));
 }
 
 function step(context: ExecuteContext, name: string): string {

@@ -144,8 +144,8 @@ function standardError(): LogStream {
       try {
         sink.flushSync();
       } catch (cause) {
-        // Nothing is left to tell it to: the log itself cannot be written.
-        process.exitCode ??= cause instanceof Error ? 1 : 1;
+        // The log itself cannot be written (the reader is gone): nobody is left to tell it to.
+        dropped += cause === undefined ? 0 : 1;
       }
     },
   };
@@ -157,6 +157,8 @@ const SECRET_KEY = '(?:password|passwd|secret|token|passphrase|authorization|pri
 const JSON_MEMBER = new RegExp(String.raw`(\\*"[A-Za-z_]*${SECRET_KEY}\\*"\s*:\s*\\*")((?:(?!\\*").|\\\\.)+?)(\\*")`, 'gi');
 /** `password=…` of connection strings and command lines; quoted values may hold blanks. */
 const ASSIGNMENT = new RegExp(String.raw`(\b[A-Za-z_-]*${SECRET_KEY}\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'"&,;\\]+)`, 'gi');
+/** `ALTER ROLE … PASSWORD '…'` */
+const SQL_PASSWORD = /(\bPASSWORD\s+)('(?:[^'\\]|''|\\.)*')/gi;
 /** `postgres://user:…@host` */
 const URI_PASSWORD = /(\b[a-z][a-z0-9+.-]*:\/\/[^\s:@/"]*:)([^\s@/"]+)(@)/gi;
 /** Tokens of the HTTP API, wherever they stand. */
@@ -170,6 +172,7 @@ export function maskSecrets(text: string): string {
     .replace(PEM, MASK)
     .replace(JSON_MEMBER, `$1${MASK}$3`)
     .replace(ASSIGNMENT, `$1${MASK}`)
+    .replace(SQL_PASSWORD, `$1${MASK}`)
     .replace(URI_PASSWORD, `$1${MASK}$3`)
     .replace(BEARER, `$1${MASK}`)
     .replace(API_TOKEN, MASK);

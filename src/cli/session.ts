@@ -1,4 +1,5 @@
 /** What a verb's action is handed: connection, cluster, output. */
+import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 import { type Api, makeApi } from './api.ts';
 import { type GlobalFlags, type Presentation, readClusterName, readConnection, readPresentation } from './context.ts';
@@ -17,6 +18,8 @@ export interface Session {
   cluster(): Promise<CliResult<string>>;
   /** Data to standard output: the table text, or the same data as JSON or YAML. */
   show(data: unknown, table: () => string): void;
+  /** Makes a request that is sent again after a lost answer harmless. */
+  newRequestId(): string;
   /** A line for people on standard error; silent with -q. */
   note(text: string): void;
 }
@@ -88,6 +91,7 @@ function openSession(io: Io, flags: GlobalFlags, view: Presentation): Session & 
       const text = view.format === 'table' ? table() : renderData(data, view.format);
       if (text !== '') io.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
     },
+    newRequestId: () => randomUUID(),
     note: (text) => {
       if (!view.quiet) io.stderr.write(`${text}\n`);
     },
@@ -101,7 +105,7 @@ async function chooseCluster(flags: GlobalFlags, io: Io, api: () => CliResult<Ap
   if (named.value !== null) return { ok: true, value: named.value };
   const client = api();
   if (!client.ok) return client;
-  const clusters = await client.value.clusters();
+  const clusters = await client.value.call('clusters', {});
   if (!clusters.ok) return clusters;
   const names = clusters.value.map((cluster) => cluster.cluster);
   const [only, ...others] = names;

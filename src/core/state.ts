@@ -10,6 +10,7 @@ import { nodeId } from './spec.ts';
 /**
  * What one node is to become. `id` changes whenever the controller wants the work done anew (it names the attempt);
  * `term` is compared by the agent with the newest it has seen: a goal of a lower term is refused.
+ * `restart` names a request (a task id) to stop and start the running server once; null: no goal change ever restarts it.
  */
 const goalBase = { id: text, term };
 export const goal = union({
@@ -20,7 +21,7 @@ export const goal = union({
   /** Take over the running server without a restart: managed files, slots, lease of `term`. */
   adopt: object({ kind: literal('adopt'), ...goalBase }),
   /** Be the primary of `term`: hold the lease, run writable, open. Restarts a crashed one in place. */
-  primary: object({ kind: literal('primary'), ...goalBase, generation: withDefault(integer, 0) }),
+  primary: object({ kind: literal('primary'), ...goalBase, generation: withDefault(integer, 0), restart: withDefault(nullable(text), null) }),
   /** Vote for `term`: durable promise, walreceiver gone, position reported. */
   vote: object({ kind: literal('vote'), ...goalBase }),
   /** Point of no return: take the lease for `term`, promote with clients blocked, open after one more renewal. Wait until replayed ≥ requiredLsn first. */
@@ -32,6 +33,7 @@ export const goal = union({
     upstream: nodeId,
     via: oneOf('stream', 'rewind', 'clone'),
     generation: withDefault(integer, 0),
+    restart: withDefault(nullable(text), null),
   }),
   /** Planned stop of a primary for a switchover: checkpointed, fast, then release the lease and report shutdownLsn. Undo is `primary` again. */
   handover: object({ kind: literal('handover'), ...goalBase, to: nodeId }),

@@ -17,6 +17,7 @@ const standbyOf = (upstream: typeof n2, via: 'stream' | 'rewind' | 'clone' = 'st
   upstream,
   via,
   generation: 0,
+  restart: null,
 });
 
 test('a new cluster: initdb, lease, start, roles, and only then open', async () => {
@@ -98,7 +99,7 @@ test('a failed follow waits with a growing pause, and says how often it was trie
 
 test('a lost lease closes the node for writes and fences what is left', async () => {
   const world = createWorld();
-  const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0 };
+  const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null };
   world.pg = down('stopped', 'primary');
   await world.settle(goal);
   assert.equal(world.status?.open, true);

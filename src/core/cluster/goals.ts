@@ -5,46 +5,55 @@ import type { ClusterState, Goal } from '../state.ts';
 
 export type Via = 'stream' | 'rewind' | 'clone';
 
-export const noneGoal = (term: Term): Goal => ({ kind: 'none', id: `none-${term}`, term });
-export const createGoal = (term: Term): Goal => ({ kind: 'create', id: `create-${term}`, term });
-export const adoptGoal = (term: Term): Goal => ({ kind: 'adopt', id: `adopt-${term}`, term });
-export const primaryGoal = (term: Term, generation: number): Goal => ({ kind: 'primary', id: `primary-${term}-${generation}`, term, generation });
-export const voteGoal = (term: Term): Goal => ({ kind: 'vote', id: `vote-${term}`, term });
-export const promoteGoal = (term: Term, requiredLsn: Lsn | null): Goal => ({ kind: 'promote', id: `promote-${term}`, term, requiredLsn });
-export const handoverGoal = (term: Term, to: NodeId, taskId: string): Goal => ({ kind: 'handover', id: `handover-${term}-${taskId}`, term, to });
-export const fencedGoal = (term: Term, reason: string): Goal => ({ kind: 'fenced', id: `fenced-${term}`, term, reason });
-export const stoppedGoal = (term: Term, reason: string, taskId: string): Goal => ({ kind: 'stopped', id: `stopped-${term}-${taskId}`, term, reason });
+/** What a goal asks, without its identity. */
+export type Wanted =
+  | { readonly kind: 'none' | 'create' | 'adopt' | 'primary' | 'vote' }
+  | { readonly kind: 'promote'; readonly requiredLsn: Lsn | null }
+  | { readonly kind: 'standby'; readonly upstream: NodeId; readonly via: Via }
+  | { readonly kind: 'handover'; readonly to: NodeId }
+  | { readonly kind: 'fenced' | 'stopped'; readonly reason: string };
 
-export function standbyGoal(options: { term: Term; upstream: NodeId; via: Via; generation: number }): Goal {
-  return { kind: 'standby', id: `standby-${options.term}-${options.upstream}-${options.via}-${options.generation}`, ...options };
-}
+/** `anew`: the work is to be done again although the goal asks the same. */
+export type Repeat = 'as-is' | 'anew';
 
-/** The generation that makes a new id beside the present goal: one more on the same kind and term, else 0. */
-export function nextGeneration(present: Goal | undefined, kind: 'primary' | 'standby', term: Term): number {
-  if (present === undefined || present.term !== term) return 0;
-  return present.kind === kind ? present.generation + 1 : kind === 'primary' ? generationAfter(present) : 0;
-}
-
-/** A goal between two `primary` goals of one term (stopped, handover, fenced) forgets the generation: a clock-free unique one is needed. */
-function generationAfter(present: Goal): number {
-  let hash = 7;
-  for (const char of present.id) hash = (hash * 31 + char.charCodeAt(0)) % 1_000_003;
-  return 1000 + hash;
-}
-
-/** The same object when nothing changes, so that no write follows. */
-export function withGoal(state: ClusterState, node: NodeId, goal: Goal): ClusterState {
+/** The same state object when the node has this goal already, so that no write follows. */
+export function withGoal(state: ClusterState, node: NodeId, term: Term, wanted: Wanted, repeat: Repeat = 'as-is'): ClusterState {
   const present = state.goals[node];
-  if (present !== undefined && present.id === goal.id && present.kind === goal.kind && sameReason(present, goal)) return state;
-  return { ...state, goals: { ...state.goals, [node]: goal } };
+  if (present !== undefined && repeat === 'as-is' && asks(present, term, wanted)) return state;
+  const generation = generationAfter(present, term);
+  const id = `${wanted.kind}-${term}-g${generation}`;
+  return { ...state, goals: { ...state.goals, [node]: makeGoal(id, term, generation, wanted) } };
 }
 
-function sameReason(a: Goal, b: Goal): boolean {
-  return ('reason' in a ? a.reason : '') === ('reason' in b ? b.reason : '');
+function makeGoal(id: string, term: Term, generation: number, wanted: Wanted): Goal {
+  switch (wanted.kind) {
+    case 'primary':
+      return { kind: 'primary', id, term, generation };
+    case 'standby':
+      return { kind: 'standby', id, term, upstream: wanted.upstream, via: wanted.via, generation };
+    case 'promote':
+      return { kind: 'promote', id, term, requiredLsn: wanted.requiredLsn };
+    case 'handover':
+      return { kind: 'handover', id, term, to: wanted.to };
+    case 'fenced':
+    case 'stopped':
+      return { kind: wanted.kind, id, term, reason: wanted.reason };
+    default:
+      return { kind: wanted.kind, id, term };
+  }
 }
 
-export function withGoals(state: ClusterState, goals: readonly (readonly [NodeId, Goal])[]): ClusterState {
-  return goals.reduce((next, [node, goal]) => withGoal(next, node, goal), state);
+function asks(present: Goal, term: Term, wanted: Wanted): boolean {
+  if (present.kind !== wanted.kind || present.term !== term) return false;
+  const { id: _id, term: _term, ...rest } = present;
+  return Object.entries(wanted).every(([key, value]) => (rest as Readonly<Record<string, unknown>>)[key] === value);
+}
+
+/** Each goal of a node has its own number within its term, so that an id never comes back. */
+function generationAfter(present: Goal | undefined, term: Term): number {
+  if (present === undefined || present.term !== term) return 0;
+  const match = /-g(\d+)$/.exec(present.id);
+  return match === null ? 0 : Number(match[1]) + 1;
 }
 
 /** A copy without the key; the same object when it is not there. */

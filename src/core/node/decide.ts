@@ -146,12 +146,21 @@ function decidePrimary(facts: LocalFacts, goal: Extract<Goal, { kind: 'primary' 
     }
     return { kind: 'acquire-lease', why: `primary of term ${goal.term}`, term: goal.term };
   }
-  const restart = goal.generation > 0 && !facts.finished.has(`${goal.id}/started`);
+  const restart = wantsRestart(facts, goal);
   if (restart && postgres.state === 'running') return { kind: 'stop', why: 'restart on request' };
   if (postgres.role === 'standby' && isAlive(postgres)) {
     return { kind: 'stop', why: 'it runs read-only and is to be the primary of this term again' };
   }
   return towardsOpen(facts, goal.term);
+}
+
+function wantsRestart(facts: LocalFacts, goal: { readonly restart: string | null }): boolean {
+  return goal.restart !== null && !facts.finished.has(restartStep(goal.restart));
+}
+
+/** What is remembered as finished once the server was started after the request. */
+export function restartStep(request: string): string {
+  return `restart/${request}`;
 }
 
 /** Lease held → PostgreSQL writable → clients let in. */
@@ -210,7 +219,7 @@ function decideStandby(facts: LocalFacts, goal: Extract<Goal, { kind: 'standby' 
   }
   if (postgres.state === 'hung') return { kind: 'stop', why: 'it does not answer' };
   if (postgres.state !== 'running') return nothing(`PostgreSQL is ${postgres.state}`);
-  const restart = goal.generation > 0 && !facts.finished.has(`${goal.id}/started`);
+  const restart = wantsRestart(facts, goal);
   if (restart) return { kind: 'stop', why: 'restart on request' };
   if (facts.upstream !== goal.upstream) return { kind: 'follow', why: `upstream is to be ${goal.upstream}`, upstream: goal.upstream };
   if (postgres.streamingFrom === goal.upstream) return reached(`streams from ${goal.upstream}`);

@@ -6,8 +6,16 @@ import { N1, N2, NOW, T, down, facts, makeLsn, makeMonoMs, makeWallMs, postgres,
 
 const decide = (goal: Goal | null, change: Partial<LocalFacts> = {}): string => decideNode(facts(change), stateWith(goal), NOW).kind;
 
-const standby = (via: 'stream' | 'rewind' | 'clone' = 'stream', generation = 0): Goal => ({ kind: 'standby', id: 's', term: T(1), upstream: N2, via, generation });
-const primary = (generation = 0): Goal => ({ kind: 'primary', id: 'p', term: T(1), generation });
+const standby = (via: 'stream' | 'rewind' | 'clone' = 'stream', restart: string | null = null): Goal => ({
+  kind: 'standby',
+  id: 's',
+  term: T(1),
+  upstream: N2,
+  via,
+  generation: 3,
+  restart,
+});
+const primary = (restart: string | null = null): Goal => ({ kind: 'primary', id: 'p', term: T(1), generation: 3, restart });
 const promote: Goal = { kind: 'promote', id: 'x', term: T(2), requiredLsn: null };
 const lease1 = { leaseTerm: T(1), confirmed: true };
 
@@ -46,7 +54,7 @@ describe('primary', () => {
   test('takes the lease before it starts', () => assert.equal(decide(primary(), { postgres: down('stopped', 'primary') }), 'acquire-lease'));
   test('starts under its lease', () => assert.equal(decide(primary(), { ...lease1, postgres: down('stopped', 'primary') }), 'start-primary'));
   test('restarts in place after a crash (S129)', () => {
-    assert.equal(decide(primary(1), { ...lease1, postgres: down('crashed', 'primary') }), 'start-primary');
+    assert.equal(decide(primary(), { ...lease1, postgres: down('crashed', 'primary') }), 'start-primary');
   });
   test('opens only after one more renewal', () => {
     assert.equal(decide(primary(), { leaseTerm: T(1), postgres: primaryRunning, confirmed: false }), 'none');
@@ -56,9 +64,9 @@ describe('primary', () => {
   test('waits for the controller when it hangs', () => {
     assert.equal(decide(primary(), { ...lease1, postgres: { ...primaryRunning, state: 'hung' } }), 'none');
   });
-  test('restarts on a new generation, once', () => {
-    assert.equal(decide(primary(2), { ...lease1, postgres: primaryRunning, open: true }), 'stop');
-    assert.equal(decide(primary(2), { ...lease1, postgres: primaryRunning, open: true, finished: new Set(['p/started']) }), 'none');
+  test('restarts on request, once', () => {
+    assert.equal(decide(primary('t1'), { ...lease1, postgres: primaryRunning, open: true }), 'stop');
+    assert.equal(decide(primary('t1'), { ...lease1, postgres: primaryRunning, open: true, finished: new Set(['restart/t1']) }), 'none');
   });
   test('comes back read-only when no lease can be had', () => {
     const waiting = { postgres: down('stopped', 'primary'), leaseWantedSince: makeMonoMs(NOW - 4000) };
@@ -126,6 +134,10 @@ describe('standby', () => {
   test('is not started from an absent or incomplete directory', () => {
     assert.equal(decide(standby(), { postgres: down('absent', null) }), 'none');
     assert.equal(decide(standby(), { postgres: down('incomplete', null) }), 'none');
+  });
+  test('restarts on request, once', () => {
+    assert.equal(decide(standby('stream', 't2')), 'stop');
+    assert.equal(decide(standby('stream', 't2'), { finished: new Set(['restart/t2']) }), 'none');
   });
   test('gives up a lease first', () => {
     assert.equal(decide(standby(), { leaseTerm: T(1), postgres: primaryRunning }), 'stop');

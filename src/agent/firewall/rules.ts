@@ -1,0 +1,97 @@
+/**
+ * The text of pgherd's own nftables table. Pure.
+ *
+ *   input:  tcp dport PORT → gate_in      output: tcp sport PORT → gate_out
+ *   gate:   empty while the node is no primary; else: accept while the set element lives, reject everybody else with a TCP reset.
+ *
+ * Invariant: while the gate is guarded, no client's statement reaches PostgreSQL and no answer leaves it, unless an element with a time-out lives.
+ * Because: the time-out ends with the lease's own deadline and the kernel counts it, whoever of our processes is dead or frozen; established connections
+ *   pass the same hooks; answers are judged in the output hook too, so that a commit that ends late is not acknowledged.
+ * Broken if: clients come over a Unix socket (those are cut by the kill), or a port other than PORT leads to PostgreSQL in this namespace.
+ * *Source:* nft(8), "SETS" (timeout), "REJECT STATEMENT"; man page of nftables 1.0.6.
+ */
+import { isIP } from 'node:net';
+import type { ClusterId, NodeId } from '../../core/ids.ts';
+
+export interface FirewallTable {
+  /** Family and name as nft takes them, e.g. `inet pgherd_demo.n1`. */
+  readonly name: string;
+  readonly port: number;
+}
+
+/** `.` cannot stand in a cluster's or node's name, so that two pairs never share a table. */
+export function firewallTable(options: { readonly cluster: ClusterId; readonly node: NodeId; readonly port: number }): FirewallTable {
+  return { name: `inet pgherd_${options.cluster}.${options.node}`, port: options.port };
+}
+
+/** A name that `firewallTable` can have made: the guard checks what it is told before it runs nft. */
+export function isTableName(name: string): boolean {
+  return /^inet pgherd_[a-z0-9_-]{1,63}\.[a-z0-9_-]{1,63}$/.test(name);
+}
+
+/** Makes the table or brings it to its shape, whatever it was before. `guarded`: everybody is refused but for the sets' elements. Elements stay. */
+export function renderTable(table: FirewallTable, gate: 'guarded' | 'unrestricted'): string {
+  const { name, port } = table;
+  const chain = (way: 'in' | 'out'): readonly string[] => {
+    const [own, peer] = way === 'in' ? ['dport', 'saddr'] : ['sport', 'daddr'];
+    if (gate === 'unrestricted') return [];
+    return [
+      `add rule ${name} gate_${way} tcp ${own} @open accept`,
+      `add rule ${name} gate_${way} ip ${peer} @members4 accept`,
+      `add rule ${name} gate_${way} ip6 ${peer} @members6 accept`,
+      `add rule ${name} gate_${way} reject with tcp reset`,
+    ];
+  };
+  return [
+    `add table ${name}`,
+    `add set ${name} open { type inet_service; flags timeout; }`,
+    `add set ${name} members4 { type ipv4_addr; flags timeout; }`,
+    `add set ${name} members6 { type ipv6_addr; flags timeout; }`,
+    `add chain ${name} input { type filter hook input priority -10; policy accept; }`,
+    `add chain ${name} output { type filter hook output priority -10; policy accept; }`,
+    `add chain ${name} gate_in`,
+    `add chain ${name} gate_out`,
+    `flush chain ${name} input`,
+    `flush chain ${name} output`,
+    `flush chain ${name} gate_in`,
+    `flush chain ${name} gate_out`,
+    ...chain('in'),
+    ...chain('out'),
+    `add rule ${name} input tcp dport ${port} goto gate_in`,
+    `add rule ${name} output tcp sport ${port} goto gate_out`,
+  ].join('; ');
+}
+
+/** Nobody may pass. One transaction. */
+export function renderClose(name: string): string {
+  return `flush set ${name} open; flush set ${name} members4; flush set ${name} members6`;
+}
+
+/** Everybody may pass for `timeoutMs`. One transaction: no packet sees the set empty. */
+export function renderOpen(table: FirewallTable, timeoutMs: number): string {
+  return `${renderClose(table.name)}; add element ${table.name} open { ${table.port} timeout ${timeoutMs}ms }`;
+}
+
+/** Only these addresses may pass, for `timeoutMs`. Texts that are no addresses are left out: they can never open anything. */
+export function renderMembers(table: FirewallTable, addresses: readonly string[], timeoutMs: number): string {
+  const parts = [renderClose(table.name)];
+  for (const version of [4, 6] as const) {
+    const own = [...new Set(addresses.filter((address) => isIP(address) === version && !address.includes('%')))];
+    if (own.length === 0) continue;
+    parts.push(`add element ${table.name} members${version} { ${own.map((address) => `${address} timeout ${timeoutMs}ms`).join(', ')} }`);
+  }
+  return parts.join('; ');
+}
+
+/** The longest `expires` of a listed set in milliseconds; null when no element lives. */
+export function parseExpires(listing: string): number | null {
+  let longest: number | null = null;
+  for (const match of listing.matchAll(/expires ((?:\d+(?:ms|[dhms]))+)/g)) {
+    let total = 0;
+    for (const part of (match[1] ?? '').matchAll(/(\d+)(ms|[dhms])/g)) total += Number(part[1]) * UNIT_MS[part[2] as keyof typeof UNIT_MS];
+    if (longest === null || total > longest) longest = total;
+  }
+  return longest;
+}
+
+const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;

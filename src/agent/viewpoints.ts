@@ -1,0 +1,99 @@
+/**
+ * This agent's view of the primary: is its PostgreSQL writable, is its agent alive. One viewpoint of several (§4.6).
+ *
+ * Each round is bounded and never waits for the one before; a probe that hangs is a failure of that round, nothing else.
+ */
+import type { MonoMs, NodeId } from '../core/ids.ts';
+import type { ProbeResult } from '../core/report.ts';
+import { type ClusterSpec, findNode, internalHost } from '../core/spec.ts';
+import type { ClockPort, ViewpointPort } from './ports.ts';
+
+/** One bounded look at a member's PostgreSQL. Never throws. */
+export type ProbeMember = (target: { node: NodeId; host: string; port: number; timeoutMs: number }) => Promise<{
+  readonly verdict: 'primary' | 'standby' | 'blocked' | 'down';
+  readonly error: string | null;
+}>;
+
+export interface ViewpointOptions {
+  readonly node: NodeId;
+  readonly clock: ClockPort;
+  readonly probe: ProbeMember;
+  /** True when that member's agent answers within the time limit. */
+  readonly agentAlive: (node: NodeId, timeoutMs: number) => Promise<boolean>;
+  /** True when at least one answers; called only when some are configured. */
+  readonly trusted: (addresses: readonly string[], timeoutMs: number) => Promise<boolean>;
+  readonly onChange: () => void;
+}
+
+interface Seen {
+  failures: number;
+  lastOk: MonoMs | null;
+  verdict: ProbeResult['verdict'];
+  error: string | null;
+  agentAlive: boolean;
+}
+
+export interface Viewpoints extends ViewpointPort {
+  /** One round: probes `target` (the primary; null: nobody) and the trusted addresses. */
+  round(spec: ClusterSpec, target: NodeId | null): Promise<void>;
+}
+
+export function createViewpoints(options: ViewpointOptions): Viewpoints {
+  const seen = new Map<NodeId, Seen>();
+  let trusted: boolean | null = null;
+
+  async function probeOne(spec: ClusterSpec, target: NodeId): Promise<void> {
+    const member = findNode(spec, target);
+    if (member === null || member.kind === 'witness') return;
+    const [result, alive] = await Promise.all([
+      options.probe({ node: target, host: internalHost(member), port: member.port, timeoutMs: spec.probeTimeoutMs }),
+      options.agentAlive(target, spec.probeTimeoutMs),
+    ]);
+    const before = seen.get(target);
+    const previous = before?.verdict ?? 'unknown';
+    const failing = result.verdict === 'down';
+    const failures = failing ? (before?.failures ?? 0) + 1 : 0;
+    // One failure is not "down": the verdict falls to unknown until enough came in a row.
+    const verdict: ProbeResult['verdict'] = !failing ? result.verdict : failures >= spec.probeAttempts ? 'down' : 'unknown';
+    seen.set(target, {
+      failures,
+      verdict,
+      error: result.error,
+      agentAlive: alive,
+      lastOk: failing ? (before?.lastOk ?? null) : options.clock.now().mono,
+    });
+    if (verdict !== previous || alive !== before?.agentAlive) options.onChange();
+  }
+
+  return {
+    round: async (spec, target) => {
+      for (const node of seen.keys()) if (node !== target) seen.delete(node);
+      const work: Promise<void>[] = [];
+      if (target !== null && target !== options.node) work.push(probeOne(spec, target));
+      if (spec.trustedAddresses.length > 0) {
+        work.push(
+          options.trusted(spec.trustedAddresses, spec.probeTimeoutMs).then((reachable) => {
+            if (trusted !== reachable) options.onChange();
+            trusted = reachable;
+          }),
+        );
+      } else trusted = null;
+      await Promise.all(work);
+    },
+    probes: () => {
+      const now = options.clock.now().mono;
+      const out: Record<string, ProbeResult> = {};
+      for (const [node, one] of seen) {
+        out[node] = {
+          verdict: one.verdict,
+          failures: one.failures,
+          lastOkAgoMs: one.lastOk === null ? null : Math.max(0, Math.round(now - one.lastOk)),
+          error: one.error,
+          agentAlive: one.agentAlive,
+        };
+      }
+      return out;
+    },
+    trustedReachable: () => trusted,
+  };
+}

@@ -1,0 +1,197 @@
+/** `pgherd show`: what a person needs at 3 am, in the order in which it is needed. */
+import type { LagRow, ShowAnswer } from '../../api/schema.ts';
+import type { Problem } from '../exit.ts';
+import type { Style, Tone } from '../output/style.ts';
+import { type Cell, type Column, cell, oneLine, renderTable } from '../output/table.ts';
+import { count, formatAge, formatBytes } from '../output/units.ts';
+import { hanging } from '../output/width.ts';
+import { renderProblems } from './plan.ts';
+
+type ShowNode = ShowAnswer['nodes'][number];
+
+interface Options {
+  readonly style: Style;
+  readonly width: number | null;
+}
+
+const STATE_TONES: Readonly<Record<ShowAnswer['state'], Tone>> = {
+  healthy: 'good',
+  degraded: 'warn',
+  'no-primary': 'bad',
+  switching: 'accent',
+  frozen: 'warn',
+  stopped: 'dim',
+  unknown: 'warn',
+};
+
+/** Prose is easiest to read at this width, however wide the terminal is. */
+const PROSE_WIDTH = 100;
+
+/** Ends without a line break. */
+export function renderShow(show: ShowAnswer, options: Options): string {
+  const prose = { style: options.style, width: Math.min(options.width ?? PROSE_WIDTH, PROSE_WIDTH) };
+  const sections = [renderHeader(show, prose), renderNodes(show.nodes, options)];
+  const traffic = renderTraffic(show, options);
+  if (traffic !== '') sections.push(traffic);
+  sections.push(renderTrouble(show, prose));
+  return sections.join('\n\n');
+}
+
+/** `demo · healthy · primary n1 · term 3 · timeline 2`, and the durability in words below it. */
+function renderHeader(show: ShowAnswer, { style, width }: { style: Style; width: number }): string {
+  const facts = [
+    `${style.paint('bold', show.cluster)}  ${style.paint(STATE_TONES[show.state], show.state)}`,
+    show.primary === null ? style.paint('bad', 'no primary') : `primary ${style.paint('bold', show.primary)}`,
+    `term ${show.term}`,
+    `timeline ${show.timeline ?? '–'}`,
+  ];
+  const lines = [facts.join('  ·  '), ...hanging('durability: ', durabilityWords(show.sync), width)];
+  if (show.frozen) lines.push(...hanging('', 'frozen: no automatic action until "pgherd unfreeze"; leases and fencing go on', width).map((line) => style.paint('warn', line)));
+  return lines.join('\n');
+}
+
+/** What an acknowledged commit is worth, in words. */
+export function durabilityWords(sync: ShowAnswer['sync']): string {
+  if (sync.mode === 'async') return 'asynchronous (a failover may lose the last commits)';
+  const strict = sync.strict ? 'strict: writes wait when too few are there' : 'adaptive: asks for less when too few are there';
+  if (sync.k === 0) return `${sync.mode}, but no standby has to confirm a commit now (${strict})`;
+  return `${sync.mode}: a commit is on the primary and ${sync.k} of ${count(sync.voters.length, 'standby', 'standbys')} (${sync.voters.join(', ')}); ${strict}`;
+}
+
+const NODE_COLUMNS: readonly Column[] = [
+  { head: 'NODE', min: 6 },
+  { head: 'ROLE', min: 9 },
+  { head: 'STATE' },
+  { head: 'TL', align: 'right', rank: 2 },
+  { head: 'LSN', align: 'right', rank: 3 },
+  { head: 'LAG', align: 'right', rank: 1 },
+  { head: 'UPSTREAM', rank: 4, min: 6 },
+  { head: 'ADDRESS', rank: 5, min: 14 },
+  { head: 'PRIO', align: 'right', rank: 8 },
+  { head: 'LOCATION', rank: 7, min: 6 },
+  { head: 'AGENT', rank: 6 },
+];
+
+function renderNodes(nodes: readonly ShowNode[], options: Options): string {
+  if (nodes.length === 0) return 'no node belongs to this cluster yet';
+  const someLocation = nodes.some((node) => node.location !== null);
+  const columns = NODE_COLUMNS.filter((column) => column.head !== 'LOCATION' || someLocation);
+  const rows = nodes.map((node) => nodeCells(node).filter((_, index) => NODE_COLUMNS[index]?.head !== 'LOCATION' || someLocation));
+  return renderTable(columns, rows, options);
+}
+
+function nodeCells(node: ShowNode): readonly Cell[] {
+  const seen = node.agent.seenMs;
+  return [
+    cell(node.id, node.role === 'primary' ? 'bold' : 'plain'),
+    roleCell(node),
+    cell(node.state, stateTone(node)),
+    cell(node.timeline),
+    cell(node.lsn),
+    node.role === 'primary' ? cell('–', 'dim') : cell(formatBytes(node.replayLagBytes)),
+    upstreamCell(node),
+    cell(`${node.host}:${node.port}`),
+    cell(node.priority),
+    cell(node.location),
+    cell(formatAge(seen), seen === null || seen > 5000 ? 'bad' : 'plain'),
+  ];
+}
+
+/** `* primary`, `standby`; `! standby, not primary` where the actual role is not the wanted one. */
+export function roleCell(node: ShowNode): Cell {
+  const { role, wantedRole } = node;
+  if (role === null) return cell(wantedRole === null ? 'witness' : `- (wanted ${wantedRole})`, wantedRole === null ? 'dim' : 'warn');
+  if (wantedRole !== null && wantedRole !== role) return cell(`! ${role}, not ${wantedRole}`, 'bad');
+  return role === 'primary' ? cell('* primary', 'good') : cell('  standby');
+}
+
+function stateTone(node: ShowNode): Tone {
+  switch (node.state) {
+    case 'running':
+      return node.role === 'standby' && !node.streaming ? 'warn' : 'good';
+    case 'starting':
+    case 'stopping':
+    case 'cloning':
+    case 'rewinding':
+    case 'recovering':
+      return 'accent';
+    case 'stopped':
+    case 'maintenance':
+      return 'dim';
+    default:
+      return 'bad';
+  }
+}
+
+/** `! n1`: registered as upstream, but not attached to it. */
+function upstreamCell(node: ShowNode): Cell {
+  if (node.role === 'primary' || node.upstream === null) return cell('–', 'dim');
+  return node.streaming ? cell(node.upstream) : cell(`! ${node.upstream}`, 'warn');
+}
+
+function renderTraffic(show: ShowAnswer, options: Options): string {
+  const lines: string[] = [];
+  for (const kind of ['write', 'read'] as const) {
+    const vip = show.vips[kind];
+    if (vip !== null) lines.push(`${kind} VIP ${vip.address}  ${vip.node === null ? options.style.paint('bad', 'on no node') : `on ${vip.node}`}`);
+  }
+  if (show.proxies.length === 0) return lines.join('\n');
+  const columns: readonly Column[] = [{ head: 'PROXY', min: 8 }, { head: 'HOST', rank: 1, min: 8 }, { head: 'TERM', align: 'right' }, { head: 'SEEN' }];
+  const rows = show.proxies.map((proxy) => [cell(proxy.id), cell(proxy.host), cell(proxy.term, proxy.term < show.term ? 'warn' : 'plain'), cell(formatAge(proxy.seenMs))]);
+  return [...lines, renderTable(columns, rows, options)].join('\n');
+}
+
+/** Problems of the cluster, then those of each node that are not among them. */
+function renderTrouble(show: ShowAnswer, options: { style: Style; width: number }): string {
+  const problems = allProblems(show);
+  if (problems.length === 0) return options.style.paint('good', 'no problems');
+  const head = options.style.paint('bold', `${count(problems.length, 'problem')}:`);
+  return [head, ...renderProblems(problems, options)].join('\n');
+}
+
+export function allProblems(show: ShowAnswer): readonly Problem[] {
+  const found: Problem[] = [];
+  const add = (problem: Problem, prefix: string): void => {
+    const text = oneLine(problem.text.startsWith(prefix) || problem.text.includes(prefix.replace(': ', '')) ? problem.text : `${prefix}${problem.text}`);
+    if (!found.some((other) => other.code === problem.code && (other.text === text || other.text === oneLine(problem.text)))) found.push({ code: problem.code, text, remedy: oneLine(problem.remedy) });
+  };
+  for (const problem of show.problems) add(problem, '');
+  for (const node of show.nodes) for (const problem of node.problems) add(problem, `${node.id}: `);
+  return found;
+}
+
+const LAG_COLUMNS: readonly Column[] = [
+  { head: 'NODE', min: 6 },
+  { head: 'ROLE' },
+  { head: 'STATE', min: 7 },
+  { head: 'SYNC', rank: 2 },
+  { head: 'CURRENT LSN', align: 'right', rank: 4 },
+  { head: 'SENT', align: 'right', rank: 3 },
+  { head: 'WRITE', align: 'right', rank: 3 },
+  { head: 'FLUSH', align: 'right', rank: 1 },
+  { head: 'REPLAY', align: 'right' },
+  { head: 'DELAY', align: 'right' },
+  { head: 'SLOT', rank: 5, min: 8 },
+];
+
+/** Bytes that each standby is behind, by stage; the primary has none of them. */
+export function renderLag(rows: readonly LagRow[], options: Options): string {
+  const cells = rows.map((row) => {
+    const bytes = (value: number | null): Cell => (row.role === 'primary' ? cell('–', 'dim') : cell(formatBytes(value)));
+    const fine = row.role === 'primary' || row.state === 'streaming';
+    return [
+      cell(row.node, row.role === 'primary' ? 'bold' : 'plain'),
+      cell(row.role),
+      row.role === 'primary' ? cell('–', 'dim') : cell(row.state ?? 'not attached', fine ? 'good' : 'warn'),
+      cell(row.sync),
+      cell(row.currentLsn),
+      bytes(row.sentLagBytes),
+      bytes(row.writeLagBytes),
+      bytes(row.flushLagBytes),
+      bytes(row.replayLagBytes),
+      cell(row.replayLagMs === null ? null : `${Math.round(row.replayLagMs)} ms`, row.replayLagMs === null ? 'dim' : 'plain'),
+      cell(row.slot),
+    ];
+  });
+  return renderTable(LAG_COLUMNS, cells, options);
+}

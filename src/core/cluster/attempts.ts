@@ -1,0 +1,140 @@
+/** The attempt to open a new term: how it begins, and how it ends with an opened term. Shared by failover, switchover and restart. */
+import { type NodeId, type Now, type Term, type WallMs, makeWallMs, nextTerm } from '../ids.ts';
+import type { NodeReport } from '../report.ts';
+import type { Attempt, ClusterState, TermRecord } from '../state.ts';
+import { trimHistory } from '../timeline.ts';
+import type { ClusterView } from '../view.ts';
+import { forkOf } from '../timeline.ts';
+import { withGoal } from './goals.ts';
+import { dataNodes, endOfWal, isMaintenance, lastKnown, primaryEnd } from './observe.ts';
+import { publishFacts } from './quorum.ts';
+
+const MAX_TERMS = 32;
+
+export interface AttemptOptions {
+  readonly path: Attempt['path'];
+  readonly rule: string;
+  readonly reason: string;
+  readonly outageFromWallMs: WallMs;
+  readonly acceptLoss: boolean;
+  readonly target: NodeId | null;
+  readonly taskId: string | null;
+}
+
+/**
+ * Opens an attempt under the next term, in the phase `vote`. The old primary's goal becomes `fenced` in the new term.
+ *
+ * *Invariant:* once an attempt is open, the old primary cannot take the write lease again. *Because:* taking it compares the
+ * revision of `state`, which this write changes, and in the new state its goal is not `primary`. *Broken if:* a rule gives
+ * `primary` back in a term other than the attempt's.
+ */
+export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions): ClusterState {
+  const { state } = view;
+  const term = nextTerm(state.term);
+  const attempt: Attempt = {
+    term,
+    phase: 'vote',
+    candidate: null,
+    positions: {},
+    startedWallMs: now.wall,
+    lostBytes: null,
+    ...options,
+  };
+  const opened: ClusterState = { ...state, term, attempt, primaryLsn: primaryEnd(view) };
+  return state.primary === null ? opened : withGoal(opened, state.primary, term, { kind: 'fenced', reason: options.reason });
+}
+
+/** Everybody but the old primary and members in maintenance is asked to vote. The same object when all were. */
+export function askVotes(view: ClusterView, attempt: Attempt): ClusterState {
+  let state = view.state;
+  for (const node of view.spec.nodes) {
+    if (node.id === state.primary || isMaintenance(view, node.id)) continue;
+    if (state.overrides[node.id]?.kind === 'stopped') continue;
+    state = withGoal(state, node.id, attempt.term, { kind: 'vote' });
+  }
+  return state;
+}
+
+/** Gives the order of no return to `candidate`: `promote`, or `primary` when it is the old primary under a new term. */
+export function orderOpening(state: ClusterState, candidate: NodeId, attempt: Attempt): ClusterState {
+  const next: ClusterState = { ...state, attempt: { ...attempt, phase: 'promote', candidate } };
+  if (candidate === state.primary) return withGoal(next, candidate, attempt.term, { kind: 'primary' });
+  return withGoal(next, candidate, attempt.term, { kind: 'promote', requiredLsn: null });
+}
+
+/** When writes stopped, as well as members know: the last success that anyone saw of the primary; never in the future. */
+export function outageStart(view: ClusterView, now: Now, primary: NodeId): WallMs {
+  const seen = view.reports[primary];
+  if (seen !== undefined && seen.alive && (seen.report.postgres.state === 'crashed' || seen.report.postgres.state === 'stopped')) {
+    return makeWallMs(Math.min(now.wall, Math.max(seen.report.atWallMs, now.wall - 600_000)));
+  }
+  let agoMs = seen === undefined ? 0 : seen.ageMs;
+  for (const node of view.spec.nodes) {
+    const other = view.reports[node.id];
+    const lastOkAgoMs = node.id === primary || other === undefined || !other.alive ? null : (other.report.probes[primary]?.lastOkAgoMs ?? null);
+    if (other !== undefined && lastOkAgoMs !== null) agoMs = agoMs === 0 ? lastOkAgoMs + other.ageMs : Math.min(agoMs, lastOkAgoMs + other.ageMs);
+  }
+  return makeWallMs(Math.round(now.wall - agoMs));
+}
+
+/** The state after `winner` reported that it is open in the attempt's term, and the record of that term. */
+export function openTerm(view: ClusterView, now: Now, winner: NodeReport, attempt: Attempt): { readonly state: ClusterState; readonly opened: TermRecord } {
+  const { state } = view;
+  const term = attempt.term;
+  const timeline = winner.postgres.timeline ?? state.timeline;
+  const history = trimHistory(winner.postgres.history);
+  const restarted = winner.node === state.primary;
+  const opened: TermRecord = {
+    term,
+    timeline,
+    primary: winner.node,
+    forkLsn: state.timeline === null || restarted ? null : forkOf(history, state.timeline),
+    rule: attempt.rule,
+    reason: attempt.reason,
+    startedWallMs: now.wall,
+    outageMs: Math.max(0, now.wall - attempt.outageFromWallMs),
+    lostBytes: restarted ? 0 : attempt.lostBytes,
+  };
+  const automatic = attempt.path === 'lease' || attempt.path === 'quorum';
+  let next: ClusterState = publishFacts({
+    ...state,
+    phase: 'running',
+    systemIdentifier: state.systemIdentifier ?? winner.postgres.systemIdentifier,
+    primary: winner.node,
+    primaryTerm: term,
+    timeline,
+    history,
+    attempt: null,
+    switchover: null,
+    primaryLsn: endOfWal(winner)?.lsn ?? null,
+    lastFailoverWallMs: automatic && !restarted ? now.wall : state.lastFailoverWallMs,
+    terms: [...state.terms, opened].slice(-MAX_TERMS),
+  });
+  next = withGoal(next, winner.node, term, { kind: 'primary' });
+  return { state: followersAfter(view, next, winner.node, term, state.primary), opened };
+}
+
+/** Goals of everybody else in the new term. Members that cannot be heard get theirs too, so that no goal names a dead upstream (I11). */
+function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId, term: Term, old: NodeId | null): ClusterState {
+  let state = opened;
+  for (const node of view.spec.nodes) {
+    if (node.id === winner) continue;
+    if (node.kind === 'witness' || isMaintenance(view, node.id)) state = withGoal(state, node.id, term, { kind: 'none' });
+    else if (state.overrides[node.id]?.kind === 'stopped') state = withGoal(state, node.id, term, { kind: 'stopped', reason: 'stopped on request' });
+    else if (node.id === old && !isCleanHandover(view, node.id)) state = withGoal(state, node.id, term, { kind: 'fenced', reason: `${winner} is primary since term ${term}` });
+    else if (lastKnown(view, node.id)?.postgres.state === 'absent') state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'clone' });
+    else state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'stream' });
+  }
+  return state;
+}
+
+/** The old primary ended with a shutdown checkpoint that its successor waited for: it holds nothing that the new one has not. */
+function isCleanHandover(view: ClusterView, node: NodeId): boolean {
+  const report = lastKnown(view, node);
+  return view.state.switchover !== null && report !== null && report.postgres.cleanShutdown && report.postgres.state === 'stopped';
+}
+
+/** Data nodes that may be asked for a plausible candidate's sake. */
+export function hasOtherDataNodes(view: ClusterView): boolean {
+  return dataNodes(view.spec).some((node) => node.id !== view.state.primary);
+}

@@ -1,0 +1,251 @@
+/**
+ * The ladder that takes a node back: stream, rewind, clone. Pure: one step for one node from one snapshot.
+ *
+ *   fenced/none ──looks──> stream | rewind | clone ──> streaming
+ *   stream ──WAL removed──> clone        stream ──past the fork──> rewind
+ *   rewind ──failed for good──> clone    clone ──failed──> clone again, after a back-off
+ *   any ──unknown lineage or foreign system──> quarantined (fenced, never wiped; a person decides)
+ *
+ * Looks: `recoveryChecks` good looks, one report interval apart, before a node's data is changed or its role given back.
+ * `recoveryDelayMs` is the least pause before a *repeated* try; a first one is not delayed, so that a returned primary
+ * streams again within seconds.
+ */
+import type { NodeId, Now } from '../ids.ts';
+import { makeWallMs } from '../ids.ts';
+import type { NodeReport } from '../report.ts';
+import type { NodeSpec } from '../spec.ts';
+import type { Goal, RecoveryProgress } from '../state.ts';
+import type { ClusterView } from '../view.ts';
+import type { Via, Wanted } from './goals.ts';
+import { type LineageVerdict, describeLineage, isContained } from './lineage.ts';
+import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isStreaming, lineageOf } from './observe.ts';
+
+/** 60 s: a node that fails again and again is tried once a minute; more often only fills logs. */
+export const LONGEST_BACKOFF_MS = 60_000;
+/** Marks in `recovery.lastError` a promotion that was ordered and never opened: its timeline holds nothing that a client was told. */
+export const UNFINISHED_PROMOTION = 'a promotion was not completed';
+
+export type RecoveryRule =
+  | 'standby.stream'
+  | 'standby.rewind'
+  | 'standby.clone'
+  | 'standby.retry'
+  | 'standby.back'
+  | 'standby.checking'
+  | 'standby.fenced'
+  | 'standby.quarantined'
+  | 'standby.waits-for-person';
+
+export type RecoveryStep =
+  | { readonly kind: 'nothing' }
+  | {
+      readonly kind: 'step';
+      readonly rule: RecoveryRule;
+      readonly why: string;
+      readonly wanted: Wanted | null;
+      readonly repeat: 'as-is' | 'anew';
+      /** Null: progress is complete, forget it. */
+      readonly progress: RecoveryProgress | null;
+    };
+
+const NOTHING: RecoveryStep = { kind: 'nothing' };
+
+interface Case {
+  readonly view: ClusterView;
+  readonly now: Now;
+  readonly node: NodeId;
+  readonly report: NodeReport;
+  readonly goal: Goal | null;
+  readonly primary: NodeId;
+  readonly verdict: LineageVerdict | null;
+  readonly progress: RecoveryProgress | null;
+}
+
+/** The next step for a data node that is not the primary. `nothing` when it streams, works on its goal, or cannot be heard. */
+export function nextRecoveryStep(view: ClusterView, spec: NodeSpec, now: Now): RecoveryStep {
+  const { state } = view;
+  const report = fresh(view, spec.id);
+  if (report === null || state.primary === null || state.timeline === null) return NOTHING;
+  const one: Case = {
+    view,
+    now,
+    node: spec.id,
+    report,
+    goal: state.goals[spec.id] ?? null,
+    primary: state.primary,
+    verdict: lineageOf(view, report),
+    progress: state.recovery[spec.id] ?? null,
+  };
+  if (isStreaming(report, state.primary) && one.goal?.kind === 'standby' && !isForeignSystem(view, report)) return settled(one);
+  if (one.goal?.kind === 'standby' && one.goal.via !== 'stream' && !gaveUp(report, one.goal)) return NOTHING;
+  return unsettled(one);
+}
+
+/** It streams: the rung is done, and its progress forgotten. */
+function settled(one: Case): RecoveryStep {
+  const { goal, progress, primary } = one;
+  if (goal?.kind !== 'standby') return NOTHING;
+  const sameGoal = goal.via === 'stream';
+  if (sameGoal && progress === null) return NOTHING;
+  return step('standby.back', `${one.node} streams from ${primary}`, sameGoal ? null : { kind: 'standby', upstream: primary, via: 'stream' }, null);
+}
+
+function unsettled(one: Case): RecoveryStep {
+  const { report, goal, verdict } = one;
+  if (report.postgres.role === 'primary' && report.postgres.state === 'running' && !report.fenced) {
+    const reason = `${one.primary} is the primary of term ${one.view.state.primaryTerm}`;
+    if (goal?.kind === 'fenced') return NOTHING;
+    return step('standby.fenced', `${one.node} runs as a primary although ${reason}`, { kind: 'fenced', reason }, one.progress);
+  }
+  if (one.view.state.frozen !== null) return NOTHING;
+  const strange = quarantineReason(one);
+  if (strange !== null) {
+    if (goal?.kind === 'fenced' && goal.reason === strange) return NOTHING;
+    return step('standby.quarantined', `${one.node} ${strange}`, { kind: 'fenced', reason: strange }, one.progress);
+  }
+  const via = rung(one);
+  if (goal?.kind === 'standby' && goal.via === 'stream' && via === 'stream') return retryStream(one);
+  if (via === 'stream' && goal?.kind !== 'fenced' && (verdict === null || isContained(verdict))) return order(one, 'stream');
+  return afterLooks(one, via);
+}
+
+/** Which rung fits what is known now. */
+function rung(one: Case): Via {
+  const { report, goal, verdict } = one;
+  const { state } = report.postgres;
+  if (state === 'absent' || state === 'incomplete') return 'clone';
+  const activity = activityFor(report, goal);
+  const failed = activity?.kind === 'failed' ? activity : null;
+  if (failed !== null && (failed.code === 'follow.wal-removed' || failed.code.startsWith('clone.'))) return 'clone';
+  if (goal?.kind === 'standby' && goal.via === 'clone' && gaveUp(report, goal)) return 'clone';
+  if (goal?.kind === 'standby' && goal.via === 'rewind' && gaveUp(report, goal)) return isPassingRewindFailure(one) ? 'rewind' : 'clone';
+  return verdict !== null && isContained(verdict) ? 'stream' : verdict === null ? 'clone' : 'rewind';
+}
+
+/** The source was lost or busy: the directory was not changed, and trying again can work. Twice at most, then clone. */
+function isPassingRewindFailure(one: Case): boolean {
+  const activity = activityFor(one.report, one.goal);
+  const code = activity?.kind === 'failed' ? activity.code : '';
+  return ['rewind.source-unreachable', 'rewind.source-in-recovery', 'rewind.timeout'].includes(code) && (one.progress?.attempts ?? 0) < 2;
+}
+
+/**
+ * *Invariant:* a directory whose content no term of this cluster explains is never rewound or wiped by a rule.
+ * *Because:* it may be the only copy of what somebody wrote (Q9, I9). *Broken if:* the highest timeline wins.
+ */
+function quarantineReason(one: Case): string | null {
+  const { report, verdict, view } = one;
+  if (isForeignSystem(view, report)) {
+    return `holds a data directory of another cluster (system identifier ${report.postgres.systemIdentifier}, expected ${view.state.systemIdentifier})`;
+  }
+  if (verdict === null || isContained(verdict) || verdict.kind === 'diverged') return null;
+  if (one.progress?.lastError?.startsWith(UNFINISHED_PROMOTION) === true) return null;
+  const position = endOfWal(report);
+  if (position === null) return null;
+  const oldest = view.state.history[0];
+  if (verdict.kind === 'unknown' && oldest !== undefined && position.timeline < oldest.timeline) return null;
+  return describeLineage(verdict, position);
+}
+
+/** Its goal is to stream, and streaming is right; only an agent that gave up gets the goal anew. */
+function retryStream(one: Case): RecoveryStep {
+  const { goal, report } = one;
+  if (goal?.kind !== 'standby') return NOTHING;
+  if (goal.upstream !== one.primary || goal.term !== one.view.state.primaryTerm) return order(one, 'stream');
+  if (!gaveUp(report, goal)) return NOTHING;
+  return afterFailure(one, 'stream');
+}
+
+function afterLooks(one: Case, via: Via): RecoveryStep {
+  const { view, report, goal, progress, now } = one;
+  const person = waitsForPerson(one, via);
+  if (person !== null) {
+    if (goal?.kind === 'fenced' && goal.reason === person) return NOTHING;
+    return step('standby.waits-for-person', `${one.node} ${person}`, { kind: 'fenced', reason: person }, progress);
+  }
+  if (!isGoodLook(report)) return NOTHING;
+  if (gaveUp(report, goal) && goal?.kind === 'standby') return afterFailure(one, via);
+  if (progress !== null && progress.notBeforeWallMs > now.wall && progress.notBeforeWallMs - now.wall <= LONGEST_BACKOFF_MS) return NOTHING;
+  const needed = view.spec.recoveryChecks;
+  const checks = progress?.checks ?? 0;
+  const since = progress?.firstSeenWallMs ?? now.wall;
+  if (report.postgres.state !== 'absent' && checks < needed) {
+    const due = since + checks * view.spec.reportIntervalMs;
+    if (now.wall < due && due - now.wall <= LONGEST_BACKOFF_MS) return NOTHING;
+    const next = { checks: checks + 1, firstSeenWallMs: makeWallMs(since), attempts: progress?.attempts ?? 0, notBeforeWallMs: now.wall, lastError: progress?.lastError ?? null };
+    if (next.checks < needed) return step('standby.checking', `${one.node} is back; it is looked at ${needed} times before it is taken in`, null, next);
+    return order({ ...one, progress: next }, via);
+  }
+  return order(one, via);
+}
+
+function isGoodLook(report: NodeReport): boolean {
+  const { state, role } = report.postgres;
+  const quiet = state === 'stopped' || state === 'crashed' || state === 'absent' || state === 'incomplete';
+  return report.leaseTerm === null && (quiet || (state === 'running' && role === 'standby') || report.fenced) && state !== 'hung';
+}
+
+/** Under `manual`, and under `standby` for a node that was no standby, a person takes the node back. */
+function waitsForPerson(one: Case, via: Via): string | null {
+  const { recovery } = one.view.spec;
+  if (recovery === 'automatic' || one.report.postgres.state === 'absent') return null;
+  if (recovery === 'standby' && one.report.postgres.role === 'standby') return null;
+  const what = one.verdict !== null && !isContained(one.verdict) ? `${describeLineageOf(one)}; ` : '';
+  return `${what}recovery is ${recovery}: take it back with "pgherd node rejoin ${one.node}${via === 'stream' ? '' : ` --via ${via}`}"`;
+}
+
+function describeLineageOf(one: Case): string {
+  const position = endOfWal(one.report);
+  return one.verdict === null || position === null ? '' : describeLineage(one.verdict, position);
+}
+
+function order(one: Case, via: Via): RecoveryStep {
+  const wanted: Wanted = { kind: 'standby', upstream: one.primary, via };
+  const position = endOfWal(one.report);
+  const reason =
+    via === 'clone'
+      ? cloneReason(one)
+      : one.verdict === null || position === null
+        ? ''
+        : describeLineage(one.verdict, position);
+  const why = `${one.node} ${via === 'stream' ? `follows ${one.primary}` : via === 'rewind' ? `is rewound to ${one.primary}` : `is cloned from ${one.primary}`}${reason === '' ? '' : `: it ${reason}`}`;
+  const rules = { stream: 'standby.stream', rewind: 'standby.rewind', clone: 'standby.clone' } as const;
+  return step(rules[via], why, wanted, one.progress);
+}
+
+function cloneReason(one: Case): string {
+  const { state } = one.report.postgres;
+  if (state === 'absent') return 'has no data';
+  if (state === 'incomplete') return 'has an incomplete data directory';
+  const activity = activityFor(one.report, one.goal);
+  return activity?.kind === 'failed' ? `could not be taken back otherwise (${activity.code})` : 'cannot be compared with the primary';
+}
+
+/** The agent gave up: the next try, or the next rung, after a doubling pause. */
+function afterFailure(one: Case, via: Via): RecoveryStep {
+  const { goal, report, progress, now, view } = one;
+  const activity = activityFor(report, goal);
+  const message = withMark(progress, activity?.kind === 'failed' ? `${activity.code}: ${activity.message}` : 'failed');
+  const escalates = goal?.kind === 'standby' && goal.via !== via;
+  const waiting = progress !== null && progress.lastError === message && progress.attempts > 0;
+  if (!escalates && !waiting) {
+    const attempts = (progress?.attempts ?? 0) + 1;
+    const pauseMs = Math.max(view.spec.recoveryDelayMs, Math.min(LONGEST_BACKOFF_MS, 1000 * 2 ** Math.min(attempts - 1, 10)));
+    const next: RecoveryProgress = { checks: 0, firstSeenWallMs: now.wall, attempts, notBeforeWallMs: makeWallMs(now.wall + pauseMs), lastError: message };
+    return step('standby.retry', `${one.node} failed (${message}); it is tried again later`, null, next);
+  }
+  if (!escalates && progress !== null && progress.notBeforeWallMs > now.wall && progress.notBeforeWallMs - now.wall <= LONGEST_BACKOFF_MS) return NOTHING;
+  const cleared = progress === null || escalates ? progress : { ...progress, lastError: withMark(progress, '') };
+  const ordered = order({ ...one, progress: cleared }, via);
+  return ordered.kind === 'step' ? { ...ordered, repeat: 'anew' } : ordered;
+}
+
+/** An unfinished promotion stays known until the node streams again. */
+function withMark(progress: RecoveryProgress | null, message: string): string | null {
+  if (progress?.lastError?.startsWith(UNFINISHED_PROMOTION) === true) return message === '' ? UNFINISHED_PROMOTION : `${UNFINISHED_PROMOTION}; ${message}`;
+  return message === '' ? null : message;
+}
+
+function step(rule: RecoveryRule, why: string, wanted: Wanted | null, progress: RecoveryProgress | null): RecoveryStep {
+  return { kind: 'step', rule, why, wanted, repeat: 'as-is', progress };
+}

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type ProbeMember, createViewpoints } from '../../src/agent/viewpoints.ts';
+import { makeMonoMs, makeNodeId, makeWallMs } from '../../src/core/ids.ts';
+import { spec } from './fake-world.ts';
+
+const n1 = makeNodeId('n1');
+const n2 = makeNodeId('n2');
+const n3 = makeNodeId('n3');
+
+function viewpoint(answers: readonly Awaited<ReturnType<ProbeMember>>['verdict'][]) {
+  let at = 0;
+  let changes = 0;
+  let index = 0;
+  const asked: string[] = [];
+  const points = createViewpoints({
+    node: n1,
+    clock: { now: () => ({ mono: makeMonoMs(at), wall: makeWallMs(at) }) },
+    probe: ({ node }) => {
+      asked.push(node);
+      return Promise.resolve({ verdict: answers[Math.min(index++, answers.length - 1)] ?? 'down', error: null });
+    },
+    agentAlive: () => Promise.resolve(true),
+    trusted: () => Promise.resolve(false),
+    onChange: () => {
+      changes++;
+    },
+  });
+  return { points, asked, changes: () => changes, pass: (ms: number) => (at += ms) };
+}
+
+test('one failed probe is not "down", two in a row are (S15, H12)', async () => {
+  const { points } = viewpoint(['primary', 'down', 'down', 'primary']);
+  const verdicts: string[] = [];
+  for (let i = 0; i < 4; i++) {
+    await points.round(spec, n2);
+    verdicts.push(points.probes()['n2']?.verdict ?? '-');
+  }
+  assert.deepEqual(verdicts, ['primary', 'unknown', 'down', 'primary']);
+});
+
+test('the age of the last success is told', async () => {
+  const { points, pass } = viewpoint(['primary', 'down']);
+  await points.round(spec, n2);
+  pass(700);
+  await points.round(spec, n2);
+  assert.equal(points.probes()['n2']?.lastOkAgoMs, 700);
+});
+
+test('nobody probes itself, and a former primary is forgotten', async () => {
+  const { points, asked } = viewpoint(['primary']);
+  await points.round(spec, n1);
+  await points.round(spec, n2);
+  await points.round(spec, n3);
+  assert.deepEqual(asked, ['n2', 'n3']);
+  assert.deepEqual(Object.keys(points.probes()), ['n3']);
+});
+
+test('a change of the verdict is told at once, and only then', async () => {
+  const { points, changes } = viewpoint(['primary', 'primary', 'down', 'down', 'down']);
+  const counts: number[] = [];
+  for (let i = 0; i < 5; i++) {
+    await points.round(spec, n2);
+    counts.push(changes());
+  }
+  assert.deepEqual(counts, [1, 1, 2, 3, 3]);
+});
+
+test('trusted addresses that are silent are told; none configured is null', async () => {
+  const { points } = viewpoint(['primary']);
+  await points.round(spec, n2);
+  assert.equal(points.trustedReachable(), null);
+  await points.round({ ...spec, trustedAddresses: ['10.0.0.1'] }, n2);
+  assert.equal(points.trustedReachable(), false);
+});

@@ -1,0 +1,90 @@
+/** A plain PostgreSQL for the measuring clients' own tests: made, started, stopped and removed here. */
+import { execFileSync, spawn } from 'node:child_process';
+import { chmodSync, chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Client } from 'pg';
+import { monoMs, realClock } from '../../src/base/clock.ts';
+import type { Login } from '../../src/demo/history.ts';
+
+const BIN = ['18', '17', '16', '15', '14', '13'].map((version) => `/usr/lib/postgresql/${version}/bin`).find((path) => existsSync(`${path}/initdb`)) ?? '';
+export const login: Login = { database: 'postgres', user: 'postgres', password: 'only-in-this-test' };
+
+export interface PlainPostgres {
+  readonly port: number;
+  readonly directory: string;
+  pid(): number;
+  restartAsStandby(): Promise<void>;
+  query(sql: string): Promise<readonly Record<string, unknown>[]>;
+  signal(name: NodeJS.Signals): void;
+  remove(): Promise<void>;
+}
+
+export async function startPlainPostgres(port: number): Promise<PlainPostgres> {
+  const root = mkdtempSync(join(tmpdir(), 'pgherd-plain-'));
+  const directory = join(root, 'data');
+  const as = process.getuid?.() === 0 ? postgresUser() : {};
+  if ('uid' in as) chownSync(root, as.uid, as.gid);
+  chmodSync(root, 0o755);
+  const passwordFile = join(root, 'password');
+  writeFileSync(passwordFile, login.password, { mode: 0o644 });
+  execFileSync(`${BIN}/initdb`, ['-D', directory, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', passwordFile, '-N'], { ...as, cwd: root, stdio: 'ignore' });
+  const start = (): void => {
+    const settings = ['-c', `port=${port}`, '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${root}`, '-c', 'fsync=off'];
+    spawn(`${BIN}/postgres`, ['-D', directory, ...settings], { ...as, cwd: root, stdio: 'ignore', detached: true }).unref();
+  };
+  const pid = (): number => Number(readFileSync(join(directory, 'postmaster.pid'), 'utf8').split('\n')[0]);
+  const query = (sql: string): Promise<readonly Record<string, unknown>[]> => ask(port, sql);
+  const stop = async (): Promise<void> => {
+    if (!existsSync(join(directory, 'postmaster.pid'))) return;
+    const postmaster = pid();
+    process.kill(postmaster, 'SIGCONT');
+    process.kill(postmaster, 'SIGINT');
+    await until(() => !existsSync(`/proc/${postmaster}`), 10_000);
+  };
+  start();
+  await until(() => query('select 1').then(() => true, () => false), 15_000);
+  return {
+    port,
+    directory,
+    pid,
+    query,
+    signal: (name) => void process.kill(pid(), name),
+    restartAsStandby: async () => {
+      await stop();
+      writeFileSync(join(directory, 'standby.signal'), '');
+      start();
+      await until(() => query('select 1').then(() => true, () => false), 15_000);
+    },
+    remove: async () => {
+      await stop();
+      rmSync(root, { recursive: true, force: true });
+    },
+  };
+}
+
+async function ask(port: number, sql: string): Promise<readonly Record<string, unknown>[]> {
+  const client = new Client({ host: '127.0.0.1', port, ...login, connectionTimeoutMillis: 2000, query_timeout: 5000 });
+  client.on('error', () => undefined);
+  await client.connect();
+  try {
+    return (await client.query<Record<string, unknown>>(sql)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+function postgresUser(): { uid: number; gid: number } {
+  const line = readFileSync('/etc/passwd', 'utf8').split('\n').find((entry) => entry.startsWith('postgres:'));
+  const [, , uid, gid] = (line ?? '').split(':');
+  return { uid: Number(uid), gid: Number(gid) };
+}
+
+/** Polls until the condition holds; fails after `limitMs`. */
+export async function until(condition: () => boolean | Promise<boolean>, limitMs: number): Promise<void> {
+  const end = monoMs() + limitMs;
+  while (!(await condition())) {
+    if (monoMs() > end) throw new Error(`still not so after ${limitMs} ms: ${condition.toString().slice(0, 200)}`);
+    await realClock.sleep(20);
+  }
+}
