@@ -7,7 +7,7 @@
  */
 import type { MonoMs, NodeId, Revision, Term } from '../core/ids.ts';
 import type { NodeAction } from '../core/node/action.ts';
-import { type LocalFacts, decideNode, mayAcceptWrites } from '../core/node/decide.ts';
+import { type LocalFacts, decideNode, isAlive, mayAcceptWrites } from '../core/node/decide.ts';
 import type { Activity, PostgresReport } from '../core/report.ts';
 import { type Failure, describeFailure } from '../core/result.ts';
 import type { ClusterSpec } from '../core/spec.ts';
@@ -86,6 +86,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let busySinceWall = 0;
   let notStreamingSince: MonoMs | null = null;
   let leaseWantedSince: MonoMs | null = null;
+  let ranUnder: string | null = null;
+  let downSince: MonoMs | null = null;
   let lastPostgres: PostgresReport | null = null;
   let lastStatus: LoopStatus | null = null;
   let lastSlots = -Infinity;
@@ -105,6 +107,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       confirmed = false;
     }
     if (leaseTerm !== null) leaseWantedSince = null;
+    if (postgres.state === 'running' && postgres.role === 'primary' && goal !== null) ranUnder = goal.id;
+    downSince = isAlive(postgres) ? null : (downSince ?? now.mono);
     const facts = await collectFacts(postgres, leaseTerm, goal, now.mono);
     const action = decideNode(facts, input.state, now.mono);
     await act(action, goal, input, now.mono);
@@ -131,6 +135,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       failure: failed === null ? null : { goalId: failed.goalId, permanent: !failed.failure.retryable, notBefore: failed.notBefore },
       notStreamingSince,
       upstream,
+      ranUnderGoal: goal !== null && ranUnder === goal.id,
+      downSince,
       leaseWantedSince,
     };
   }

@@ -2,7 +2,7 @@
 import type { NodeId } from '../ids.ts';
 import { type ClusterState, votesNeeded } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { fresh, isMaintenance, live } from './observe.ts';
+import { activityFor, fresh, isMaintenance, live } from './observe.ts';
 
 /** Members that vote: all of the spec but those in maintenance, in the spec's order. A witness votes. */
 export function electorateOf(view: ClusterView): readonly NodeId[] {
@@ -48,7 +48,7 @@ export function countVotes(view: ClusterView, term: number): Ballot {
   for (const node of members) {
     const report = live(view, node);
     if (report === null) continue;
-    const fencedPrimary = node === view.state.primary && report.fenced && report.leaseTerm === null && report.stateRevision >= view.stateRevision;
+    const fencedPrimary = node === view.state.primary && report.fenced && report.leaseTerm === null && knowsAttempt(view, node);
     if (report.vote?.term === term || fencedPrimary) voted.push(node);
     else if (fresh(view, node) !== null) pending.push(node);
     if (report.vote?.term === term && !report.vote.final && fresh(view, node) !== null && report.postgres.state !== 'absent' && node !== view.state.primary) pending.push(node);
@@ -60,4 +60,10 @@ export function countVotes(view: ClusterView, term: number): Ballot {
     missing: members.filter((node) => !voted.includes(node)),
     pending: pending.filter((node) => !(witnesses.has(node) && voted.includes(node))),
   };
+}
+
+/** The agent acts on the goal that the attempt gave it. */
+function knowsAttempt(view: ClusterView, node: NodeId): boolean {
+  const report = live(view, node);
+  return report !== null && (report.stateRevision >= view.stateRevision || activityFor(report, view.state.goals[node] ?? null) !== null);
 }

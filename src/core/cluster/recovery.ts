@@ -86,6 +86,8 @@ function settled(one: Case): RecoveryStep {
   const { goal, progress, primary } = one;
   if (goal?.kind !== 'standby') return NOTHING;
   const sameGoal = goal.via === 'stream';
+  // A node that was told to rewind or clone still streams for a moment before it begins.
+  if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && one.report.stateRevision >= one.view.stateRevision)) return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
   return step('standby.back', `${one.node} streams from ${primary}`, sameGoal ? null : { kind: 'standby', upstream: primary, via: 'stream' }, null);
 }
@@ -248,4 +250,12 @@ function withMark(progress: RecoveryProgress | null, message: string): string | 
 
 function step(rule: RecoveryRule, why: string, wanted: Wanted | null, progress: RecoveryProgress | null): RecoveryStep {
   return { kind: 'step', rule, why, wanted, repeat: 'as-is', progress };
+}
+
+/** The rung that fits a node now, for a person's `rejoin` without `--via`. */
+export function fittingVia(view: ClusterView, report: NodeReport): Via {
+  const { state } = report.postgres;
+  if (state === 'absent' || state === 'incomplete') return 'clone';
+  const verdict = lineageOf(view, report);
+  return verdict === null ? 'clone' : isContained(verdict) ? 'stream' : 'rewind';
 }

@@ -33,12 +33,21 @@ export interface LocalFacts {
   readonly notStreamingSince: MonoMs | null;
   /** The upstream that the running server is configured with; null: none. */
   readonly upstream: NodeId | null;
+  /** The server ran as primary under the present goal. */
+  readonly ranUnderGoal: boolean;
+  /** Since when no process of the data directory is left; null while one lives. */
+  readonly downSince: MonoMs | null;
   /** The write lease was refused or the store does not answer, since then. */
   readonly leaseWantedSince: MonoMs | null;
 }
 
 /** How long a primary without a lease stays stopped before it comes back read-only; a lease normally takes milliseconds. */
 export const READ_ONLY_COMEBACK_MS = 3000;
+/**
+ * How long a crashed primary waits for the controller's choice between failover and restart in place. The choice takes
+ * milliseconds; without a controller nobody can fail over, and the restart must not wait for long.
+ */
+export const CRASH_DECISION_MS = 1500;
 /** A follow that does not stream after this long is tried again. */
 export const FOLLOW_RETRY_MS = 5000;
 
@@ -150,6 +159,11 @@ function decidePrimary(facts: LocalFacts, goal: Extract<Goal, { kind: 'primary' 
   if (restart && postgres.state === 'running') return { kind: 'stop', why: 'restart on request' };
   if (postgres.role === 'standby' && isAlive(postgres)) {
     return { kind: 'stop', why: 'it runs read-only and is to be the primary of this term again' };
+  }
+  if (restart) return towardsOpen(facts, goal.term);
+  const down = postgres.state === 'crashed' || postgres.state === 'stopped';
+  if (down && facts.ranUnderGoal && facts.downSince !== null && now - facts.downSince < CRASH_DECISION_MS) {
+    return nothing('PostgreSQL is gone; the controller chooses between failover and restart in place');
   }
   return towardsOpen(facts, goal.term);
 }

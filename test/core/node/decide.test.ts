@@ -56,6 +56,11 @@ describe('primary', () => {
   test('restarts in place after a crash (S129)', () => {
     assert.equal(decide(primary(), { ...lease1, postgres: down('crashed', 'primary') }), 'start-primary');
   });
+  test('leaves the choice after a crash to the controller, for a moment', () => {
+    const crashed = { ...lease1, postgres: down('crashed', 'primary'), ranUnderGoal: true };
+    assert.equal(decide(primary(), { ...crashed, downSince: makeMonoMs(NOW - 100) }), 'none');
+    assert.equal(decide(primary(), { ...crashed, downSince: makeMonoMs(NOW - 2000) }), 'start-primary');
+  });
   test('opens only after one more renewal', () => {
     assert.equal(decide(primary(), { leaseTerm: T(1), postgres: primaryRunning, confirmed: false }), 'none');
     assert.equal(decide(primary(), { ...lease1, postgres: primaryRunning }), 'open');

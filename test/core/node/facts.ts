@@ -53,6 +53,8 @@ export function facts(change: Partial<LocalFacts> = {}): LocalFacts {
     failure: null,
     notStreamingSince: null,
     upstream: N2,
+    ranUnderGoal: false,
+    downSince: null,
     leaseWantedSince: null,
     ...change,
   };

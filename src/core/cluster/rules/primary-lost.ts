@@ -9,6 +9,7 @@ import { describeCandidate, describeRejected, missingBytes, rankCandidates } fro
 import { withGoal } from '../goals.ts';
 import { endOfWal, gaveUp, activityFor, isGone, isOpen, live, primaryEnd, viewpoints, watchNeededMs, isDue } from '../observe.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
+import { formatIso } from '../text.ts';
 
 /** An agent that reports gets this long to take its lease back before it counts as lost; failing over early is worse than two seconds. */
 const OWN_AGENT_GRACE_MS = 2000;
@@ -84,7 +85,7 @@ function policyGate(view: ClusterView, now: Now): Assessment | null {
   if (spec.failover === 'manual') return blocked(view, 'manual', 'failover is manual; "pgherd failover" promotes the best candidate');
   const last = state.lastFailoverWallMs;
   if (last !== null && !isDue(now, makeWallMs(last + spec.antiFlappingMs), spec.antiFlappingMs)) {
-    return blocked(view, 'flapping', `the last automatic failover was less than ${spec.antiFlappingMs} ms ago; until ${new Date(last + spec.antiFlappingMs).toISOString()} only "pgherd failover" promotes`);
+    return blocked(view, 'flapping', `the last automatic failover was less than ${spec.antiFlappingMs} ms ago; until ${formatIso(last + spec.antiFlappingMs)} only "pgherd failover" promotes`);
   }
   return null;
 }

@@ -1,0 +1,233 @@
+/**
+ * The guard: a separate tiny process that fences when the agent is dead, frozen or stuck.
+ * Started detached by the agent, one a state directory. It exits by itself only when it is told to, or when nothing is armed and no agent has been
+ * connected for a while; never with its parent.
+ */
+import { mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { type Server, type Socket, createServer } from 'node:net';
+import { setPriority } from 'node:os';
+import { join } from 'node:path';
+import { monoMs } from '../../base/clock.ts';
+import { decodeJson, formatDecodeError } from '../../core/decode.ts';
+import { assertNever } from '../../core/result.ts';
+import { type FenceOptions, fenceNow, readFenceFile, recordFence } from './guard-fence.ts';
+import { type GuardReply, type GuardState, IDLE, acknowledge, arm, beginFence, disarm, isDue, mayQuit, noteFence } from './guard-state.ts';
+import { takeLock } from './lock.ts';
+import { type Armed, GUARD_PROTOCOL, type GuardAnswer, type GuardRequest, type GuardStatus, createLineReader, fenceRecord, guardRequest } from './protocol.ts';
+
+/** Exit code when another guard serves this state directory. */
+export const EXIT_ANOTHER_GUARD = 3;
+/** An idle guard without an agent: long enough for any agent restart, short enough not to be forgotten on a host. */
+const LONELY_MS = 600_000;
+/** Rounds of killing what could not be killed at once. */
+const AGAIN_MS = 250;
+const MAX_CONNECTIONS = 16;
+
+interface Guard {
+  state: GuardState;
+  readonly bootId: string;
+  readonly stateDirectory: string;
+  readonly fenceOptions: FenceOptions;
+  timer: ReturnType<typeof setTimeout> | null;
+  lonely: ReturnType<typeof setTimeout> | null;
+  connections: number;
+  quit: () => void;
+}
+
+/** Runs until it may end; resolves with the exit code: 0, 2 (wrong arguments), or EXIT_ANOTHER_GUARD. */
+export async function runGuard(argv: readonly string[]): Promise<number> {
+  const options = parseArguments(argv);
+  if (options !== null) return serveUntilQuit(options);
+  process.stderr.write('usage: guard --state DIRECTORY\n');
+  return 2;
+}
+
+async function serveUntilQuit(options: FenceOptions): Promise<number> {
+  const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  const run = join(options.stateDirectory, 'run');
+  mkdirSync(run, { recursive: true, mode: 0o700 });
+  if (!takeLock(join(run, 'guard.lock'), bootId)) return EXIT_ANOTHER_GUARD;
+  preferOurselves();
+  // A closed terminal or a stopped service manager must not take the guard away from a living primary.
+  for (const name of ['SIGHUP', 'SIGINT', 'SIGPIPE'] as const) process.on(name, () => undefined);
+  const guard: Guard = {
+    state: await restoredState(options.stateDirectory),
+    bootId,
+    stateDirectory: options.stateDirectory,
+    fenceOptions: options,
+    timer: null,
+    lonely: null,
+    connections: 0,
+    quit: () => undefined,
+  };
+  const ended = new Promise<void>((resolve) => {
+    guard.quit = resolve;
+  });
+  process.on('SIGTERM', () => {
+    if (mayQuit(guard.state)) guard.quit();
+  });
+  const server = await listen(guard, join(run, 'guard.sock'));
+  watchLoneliness(guard);
+  await ended;
+  server.close();
+  return 0;
+}
+
+async function restoredState(stateDirectory: string): Promise<GuardState> {
+  const text = await readFenceFile(stateDirectory);
+  if (text === null) return IDLE;
+  const record = decodeJson(fenceRecord, text);
+  // An unreadable record still says that a fence happened; the agent deletes the file when it acknowledges.
+  return record.ok && record.value.complete ? { phase: 'fenced', armed: null, fenced: record.value } : IDLE;
+}
+
+function listen(guard: Guard, path: string): Promise<Server> {
+  try {
+    // We hold the lock: a socket that is left here belongs to a guard that is gone.
+    unlinkSync(path);
+  } catch (cause) {
+    if (!(cause instanceof Error && 'code' in cause && cause.code === 'ENOENT')) throw cause;
+  }
+  const server = createServer((socket) => serve(guard, socket));
+  server.maxConnections = MAX_CONNECTIONS;
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, () => resolve(server));
+  });
+}
+
+function serve(guard: Guard, socket: Socket): void {
+  guard.connections += 1;
+  watchLoneliness(guard);
+  socket.setEncoding('utf8');
+  const read = createLineReader(
+    (line) => answer(guard, socket, line),
+    () => socket.destroy(),
+  );
+  socket.on('data', (chunk: string) => read(chunk));
+  socket.on('error', () => socket.destroy());
+  socket.on('close', () => {
+    guard.connections -= 1;
+    watchLoneliness(guard);
+  });
+}
+
+function answer(guard: Guard, socket: Socket, line: string): void {
+  const request = decodeJson(guardRequest, line);
+  if (!request.ok) {
+    send(socket, { id: 0, ok: false, why: formatDecodeError(request.error), status: status(guard) });
+    return;
+  }
+  const reply = handle(guard, request.value);
+  guard.state = reply.state;
+  schedule(guard);
+  send(socket, { id: request.value.id, ok: reply.ok, why: reply.why, status: status(guard) });
+  if (request.value.kind === 'quit' && reply.ok) socket.end(() => guard.quit());
+}
+
+function handle(guard: Guard, request: GuardRequest): GuardReply {
+  const { state } = guard;
+  switch (request.kind) {
+    case 'status':
+      return { state, ok: true, why: '' };
+    case 'arm':
+      // A guard that was itself frozen past the deadline fences first, and takes no later deadline then.
+      if (isDue(state, monoMs())) {
+        fence(guard);
+        return { state: guard.state, ok: false, why: 'the deadline has passed' };
+      }
+      return arm(state, request.arm, monoMs());
+    case 'disarm':
+      return disarm(state);
+    case 'acknowledge': {
+      const reply = acknowledge(state);
+      if (reply.ok) forgetFence(guard.stateDirectory);
+      return reply;
+    }
+    case 'quit':
+      return mayQuit(state) ? { state, ok: true, why: '' } : { state, ok: false, why: `the guard is ${state.phase}` };
+    default:
+      return assertNever(request, 'guard request');
+  }
+}
+
+function schedule(guard: Guard): void {
+  if (guard.timer !== null) clearTimeout(guard.timer);
+  guard.timer = null;
+  const { armed, phase } = guard.state;
+  if (phase !== 'armed' || armed === null) return;
+  guard.timer = setTimeout(() => (isDue(guard.state, monoMs()) ? fence(guard) : schedule(guard)), Math.max(0, armed.deadline - monoMs()));
+}
+
+function fence(guard: Guard): void {
+  const { armed } = guard.state;
+  if (armed === null || guard.state.phase !== 'armed') return;
+  guard.state = beginFence(guard.state);
+  void fenceUntilDone(guard, armed);
+}
+
+async function fenceUntilDone(guard: Guard, armed: Armed): Promise<void> {
+  const why = `the write lease of term ${armed.term} was not renewed before its deadline`;
+  for (;;) {
+    const record = await fenceNow(armed, why, guard.fenceOptions);
+    if (record.complete) {
+      // Served from memory before the disk has it: the kill is done, the record is for people.
+      const recorded = await recordFence(armed, record, guard.fenceOptions);
+      guard.state = noteFence(guard.state, recorded);
+      return;
+    }
+    guard.state = noteFence(guard.state, record);
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+  }
+}
+
+function status(guard: Guard): GuardStatus {
+  return { protocol: GUARD_PROTOCOL, bootId: guard.bootId, pid: process.pid, phase: guard.state.phase, armed: guard.state.armed, fenced: guard.state.fenced };
+}
+
+function send(socket: Socket, answered: GuardAnswer): void {
+  if (!socket.destroyed) socket.write(`${JSON.stringify(answered)}\n`);
+}
+
+function watchLoneliness(guard: Guard): void {
+  if (guard.lonely !== null) clearTimeout(guard.lonely);
+  guard.lonely = null;
+  if (guard.connections > 0) return;
+  guard.lonely = setTimeout(() => (mayQuit(guard.state) ? guard.quit() : watchLoneliness(guard)), LONELY_MS);
+}
+
+function forgetFence(stateDirectory: string): void {
+  try {
+    unlinkSync(join(stateDirectory, 'fenced.json'));
+  } catch (cause) {
+    if (!(cause instanceof Error && 'code' in cause && cause.code === 'ENOENT')) throw cause;
+  }
+}
+
+/** The last to be killed when memory is short, the first to run when the processor is; both need root and are not vital. */
+function preferOurselves(): void {
+  try {
+    writeFileSync('/proc/self/oom_score_adj', '-900');
+    setPriority(-10);
+  } catch (cause) {
+    if (!(cause instanceof Error && 'code' in cause)) throw cause;
+  }
+}
+
+/** `--state DIRECTORY [--executable NAME]…` */
+function parseArguments(argv: readonly string[]): FenceOptions | null {
+  let stateDirectory: string | null = null;
+  const executables: string[] = [];
+  for (let index = 0; index < argv.length; index += 2) {
+    const value = argv[index + 1];
+    if (value === undefined) return null;
+    if (argv[index] === '--state') stateDirectory = value;
+    else if (argv[index] === '--executable') executables.push(value);
+    else return null;
+  }
+  if (stateDirectory === null) return null;
+  return executables.length === 0 ? { stateDirectory } : { stateDirectory, executables };
+}
+
+// The entry of dist/guard.mjs; `pgherd guard` calls runGuard instead. An open connection does not hold the process.
+if (import.meta.main) process.exit(await runGuard(process.argv.slice(2)));

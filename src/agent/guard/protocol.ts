@@ -1,0 +1,89 @@
+/**
+ * What agent and guard say to each other over `<stateDirectory>/run/guard.sock`: one JSON object a line, each request with a number that its answer repeats.
+ * Times are monotonic milliseconds of this boot, the same clock in both processes.
+ */
+import { type Decoded, type Decoder, bool, integer, list, literal, nullable, number, object, refine, text, union } from '../../core/decode.ts';
+import { type MonoMs, makeMonoMs } from '../../core/ids.ts';
+
+/** Bump when an old guard cannot serve a new agent: the agent then tells it to go once it is not armed. */
+export const GUARD_PROTOCOL = 1;
+/** A line is about 500 bytes; a peer that sends more without a line break is not our agent. */
+export const MAX_LINE = 65_536;
+
+const mono: Decoder<MonoMs> = refine(number(), (value) => makeMonoMs(value), 'monotonic milliseconds');
+export const processId = object({ pid: integer, startTime: number() });
+
+/** What the guard must know to fence without asking anybody. */
+export const armed = object({
+  term: integer,
+  leaseId: text,
+  /** When the fence begins unless a later deadline came. */
+  deadline: mono,
+  /** Symbolic links resolved by the agent. */
+  dataDirectory: text,
+  /** Null: none runs yet; processes are then found by their working directory. */
+  postmaster: nullable(processId),
+  /** nft's family and name; null when the firewall is off. */
+  table: nullable(text),
+});
+export type Armed = Decoded<typeof armed>;
+
+export const fenceRecord = object({
+  version: integer,
+  term: integer,
+  leaseId: text,
+  why: text,
+  /** ISO 8601, for people. */
+  at: text,
+  /** No process of the data directory is left. */
+  complete: bool,
+  killed: list(integer),
+  survivors: list(integer),
+  /** From the deadline to the last process gone (or the limit). */
+  durationMs: number(),
+  /** What went wrong beside the kill: nft, standby.signal, full disk. */
+  problems: list(text),
+});
+export type FenceRecord = Decoded<typeof fenceRecord>;
+
+export const guardStatus = object({
+  protocol: integer,
+  bootId: text,
+  pid: integer,
+  phase: text,
+  armed: nullable(armed),
+  fenced: nullable(fenceRecord),
+});
+export type GuardStatus = Decoded<typeof guardStatus>;
+
+export const guardRequest = union({
+  status: object({ kind: literal('status'), id: integer }),
+  arm: object({ kind: literal('arm'), id: integer, arm: armed }),
+  /** The lease was released or PostgreSQL is no primary any more. */
+  disarm: object({ kind: literal('disarm'), id: integer }),
+  /** The agent has read the fence record: a new lease may be armed. */
+  acknowledge: object({ kind: literal('acknowledge'), id: integer }),
+  /** Go, unless armed or fencing. */
+  quit: object({ kind: literal('quit'), id: integer }),
+});
+export type GuardRequest = Decoded<typeof guardRequest>;
+
+export const guardAnswer = object({ id: integer, ok: bool, why: text, status: guardStatus });
+export type GuardAnswer = Decoded<typeof guardAnswer>;
+
+/** Splits a byte stream into lines; `onTooLong` once when a line exceeds MAX_LINE. */
+export function createLineReader(onLine: (line: string) => void, onTooLong: () => void): (chunk: string) => void {
+  let rest = '';
+  return (chunk) => {
+    rest += chunk;
+    for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
+      const line = rest.slice(0, end);
+      rest = rest.slice(end + 1);
+      if (line !== '') onLine(line);
+    }
+    if (rest.length > MAX_LINE) {
+      rest = '';
+      onTooLong();
+    }
+  };
+}

@@ -1,0 +1,237 @@
+/** Finds, verifies and watches the processes of a data directory by /proc; never by a pid file alone (Z26, Q16, Z27). */
+import { closeSync, openSync, readFileSync, readSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
+import { join } from 'node:path';
+import { errnoOf } from './failure.ts';
+
+export interface ProcessInfo {
+  readonly pid: number;
+  readonly parent: number;
+  /** One letter of proc(5): R, S, D, T (stopped), Z (zombie), … */
+  readonly state: string;
+  /** Start time in clock ticks since boot; with the pid it identifies a process. */
+  readonly startTicks: number;
+  readonly command: string;
+}
+
+export interface Postmaster extends ProcessInfo {
+  /** Line 8 of postmaster.pid: `starting`, `ready`, `standby`, `stopping`; null when the file is gone or has no such line yet. */
+  readonly status: string | null;
+  /** Seconds since 1970, from the pid file. */
+  readonly startedAtSeconds: number | null;
+}
+
+/** Null when there is no such process. Source: proc(5); the command may hold blanks and parentheses, so the last `)` counts. */
+export function readProcess(pid: number): ProcessInfo | null {
+  try {
+    return parseStat(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch (cause) {
+    if (isGone(cause)) return null;
+    throw cause;
+  }
+}
+
+function parseStat(text: string): ProcessInfo | null {
+  const open = text.indexOf('(');
+  const close = text.lastIndexOf(')');
+  if (open < 0 || close < 0) return null;
+  const rest = text.slice(close + 2).split(' ');
+  return {
+    pid: Number.parseInt(text, 10),
+    command: text.slice(open + 1, close),
+    state: rest[0] ?? '?',
+    parent: Number(rest[1]),
+    startTicks: Number(rest[19]),
+  };
+}
+
+function isGone(cause: unknown): boolean {
+  const code = errnoOf(cause);
+  return code === 'ENOENT' || code === 'ESRCH';
+}
+
+/** Zombies have ended: nothing of theirs can write. */
+export function isAlive(process: ProcessInfo | null): process is ProcessInfo {
+  return process !== null && process.state !== 'Z' && process.state !== 'X';
+}
+
+/** Working directory; null when unknown (gone, or another user's and we are not root). A removed directory keeps its old path. */
+function workingDirectory(pid: number): string | null {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`).replace(/ \(deleted\)$/, '');
+  } catch (cause) {
+    if (isGone(cause) || errnoOf(cause) === 'EACCES') return null;
+    throw cause;
+  }
+}
+
+/** The path as /proc shows it; the given path when it does not exist (any more). */
+export function canonicalDirectory(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT') return path;
+    throw cause;
+  }
+}
+
+/**
+ * The living postmaster of a data directory; null when there is none. A pid file whose process works in another directory,
+ * is a zombie, or is no PostgreSQL is not believed. When the file is missing or wrong, /proc is searched for a postmaster
+ * that works in the directory (its data directory may have been deleted under it, Z27).
+ */
+export function findPostmaster(dataDirectory: string): Postmaster | null {
+  const directory = canonicalDirectory(dataDirectory);
+  const file = readPidFile(dataDirectory);
+  if (file !== null) {
+    const process = readProcess(file.pid);
+    if (isAlive(process) && workingDirectory(file.pid) === directory && isPostgres(process)) return { ...process, status: file.status, startedAtSeconds: file.startedAtSeconds };
+  }
+  const group = findProcesses(dataDirectory);
+  const pids = new Set(group.map((member) => member.pid));
+  // The postmaster is the one whose parent is not of the group.
+  const top = group.find((member) => isPostgres(member) && !pids.has(member.parent) && isPostmasterTitle(member.pid));
+  return top === undefined ? null : { ...top, status: file?.pid === top.pid ? file.status : null, startedAtSeconds: null };
+}
+
+function isPostgres(process: ProcessInfo): boolean {
+  return process.command.startsWith('postgres') || process.command === 'postmaster';
+}
+
+/** Children overwrite their title with `postgres: …`; the postmaster keeps its argv. */
+function isPostmasterTitle(pid: number): boolean {
+  try {
+    return !readFileSync(`/proc/${pid}/cmdline`, 'latin1').startsWith('postgres: ');
+  } catch (cause) {
+    if (isGone(cause)) return false;
+    throw cause;
+  }
+}
+
+export interface PidFile {
+  readonly pid: number;
+  readonly startedAtSeconds: number | null;
+  readonly status: string | null;
+}
+
+/** postmaster.pid; null when missing or without a pid. Source: PostgreSQL, src/include/utils/pidfile.h. */
+export function readPidFile(dataDirectory: string): PidFile | null {
+  let text: string;
+  try {
+    text = readFileSync(join(dataDirectory, 'postmaster.pid'), 'latin1');
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT' || errnoOf(cause) === 'ENOTDIR') return null;
+    throw cause;
+  }
+  const lines = text.split('\n');
+  const pid = Math.abs(Number.parseInt(lines[0] ?? '', 10));
+  const started = Number.parseInt(lines[2] ?? '', 10);
+  const status = (lines[7] ?? '').trim();
+  if (!Number.isInteger(pid) || pid <= 1) return null;
+  return { pid, startedAtSeconds: Number.isInteger(started) ? started : null, status: status === '' ? null : status };
+}
+
+/** Every process of this machine that we may see; processes that end meanwhile are left out. */
+export function listProcesses(): readonly ProcessInfo[] {
+  const all: ProcessInfo[] = [];
+  for (const name of readdirSync('/proc')) {
+    const first = name.charCodeAt(0);
+    if (first < 48 || first > 57) continue;
+    const process = readProcess(Number(name));
+    if (process !== null) all.push(process);
+  }
+  return all;
+}
+
+/**
+ * Living processes of the data directory: those that work in it and are PostgreSQL or began from it, and all their descendants
+ * (archive commands, shells). A shell of a person who stands in the directory is not among them.
+ */
+export function findProcesses(dataDirectory: string, also: readonly number[] = []): readonly ProcessInfo[] {
+  const directory = canonicalDirectory(dataDirectory);
+  const all = listProcesses().filter(isAlive);
+  const members = new Map<number, ProcessInfo>();
+  const wanted = new Set(also);
+  for (const process of all) {
+    if (process.pid === globalThis.process.pid) continue;
+    if (wanted.has(process.pid) || (isPostgres(process) && workingDirectory(process.pid) === directory)) members.set(process.pid, process);
+  }
+  for (let grew = true; grew; ) {
+    grew = false;
+    for (const process of all) {
+      if (members.has(process.pid) || !members.has(process.parent)) continue;
+      members.set(process.pid, process);
+      grew = true;
+    }
+  }
+  return [...members.values()];
+}
+
+/** Living descendants of `pid`, without itself. */
+export function listDescendants(pid: number): readonly ProcessInfo[] {
+  const all = listProcesses().filter(isAlive);
+  const members = new Set([pid]);
+  const found: ProcessInfo[] = [];
+  for (let grew = true; grew; ) {
+    grew = false;
+    for (const process of all) {
+      if (members.has(process.pid) || !members.has(process.parent)) continue;
+      members.add(process.pid);
+      found.push(process);
+      grew = true;
+    }
+  }
+  return found;
+}
+
+/** True while exactly this process (pid and start time) lives. */
+export function isSameProcessAlive({ pid, startTicks }: { readonly pid: number; readonly startTicks: number }): boolean {
+  const process = readProcess(pid);
+  return isAlive(process) && process.startTicks === startTicks;
+}
+
+/**
+ * 20 ms: a crash is noticed within 25 ms, at about 0.1 % of a core. Longer adds to every crash's outage.
+ */
+const WATCH_INTERVAL_MS = 20;
+
+/**
+ * Calls `onGone` once when the process has ended (or is a zombie), within 25 ms; at once (asynchronously) when it is gone already.
+ * Works for children and for processes of an earlier agent. Returns a function that ends the watch.
+ * The open descriptor of /proc/PID/stat belongs to that one process: after its end a read fails, even if the pid is used again.
+ */
+export function watchPostmaster({ pid, startTicks }: { readonly pid: number; readonly startTicks: number }, onGone: () => void): () => void {
+  let descriptor: number | null = null;
+  let timer: NodeJS.Timeout | null = null;
+  let ended = false;
+  const buffer = Buffer.alloc(512);
+  const stop = (): void => {
+    ended = true;
+    if (timer !== null) clearInterval(timer);
+    if (descriptor !== null) closeSync(descriptor);
+    descriptor = null;
+  };
+  const look = (): void => {
+    if (ended || stillThere()) return;
+    stop();
+    onGone();
+  };
+  const stillThere = (): boolean => {
+    if (descriptor === null) return false;
+    try {
+      const process = parseStat(buffer.latin1Slice(0, readSync(descriptor, buffer, 0, buffer.length, 0)));
+      return isAlive(process) && process.startTicks === startTicks;
+    } catch (cause) {
+      if (isGone(cause)) return false;
+      throw cause;
+    }
+  };
+  try {
+    descriptor = openSync(`/proc/${pid}/stat`, 'r');
+  } catch (cause) {
+    if (!isGone(cause)) throw cause;
+  }
+  timer = setInterval(look, WATCH_INTERVAL_MS);
+  timer.unref();
+  setImmediate(look);
+  return stop;
+}

@@ -1,0 +1,112 @@
+/** Small upkeep of the state. All go on with the rules below; none changes who is primary. */
+import type { NodeId } from '../../ids.ts';
+import type { ClusterState } from '../../state.ts';
+import type { Rule } from '../../view.ts';
+import { bytesBetween } from '../../lsn.ts';
+import { findNode } from '../../spec.ts';
+import { without, withGoal } from '../goals.ts';
+import { isMaintenance, isOpen, live } from '../observe.ts';
+import { publishElectorate } from '../quorum.ts';
+
+/**
+ * The primary's position is written when it moved this far. Each write of `state` wakes every agent, so not each report is written;
+ * what a failover may lose unseen, when the controller that saw the last report dies with the primary, is bounded by it.
+ */
+const POSITION_STEP_BYTES = 524_288;
+
+export const housekeepingRules: readonly Rule[] = [
+  {
+    id: 'housekeeping.freeze-expired',
+    when: 'the time of a `freeze --for` has passed',
+    why: 'A forgotten freeze means that HA is off.',
+    decide: (view, now) => {
+      const { frozen } = view.state;
+      if (frozen === null || frozen.untilWallMs === null || now.wall < frozen.untilWallMs) return null;
+      return { why: 'the time of the freeze has passed', state: { ...view.state, frozen: null }, events: [{ level: 'info', node: null, text: 'automatic actions go on: the time of the freeze has passed', detail: {} }], then: 'continue' };
+    },
+  },
+  {
+    id: 'housekeeping.electorate',
+    when: 'the members that vote are not those of the spec, and no attempt is open',
+    why: 'Votes and promises are counted of the same members; the revision rises. It is never changed under an open attempt.',
+    decide: (view) => {
+      if (view.state.attempt !== null) return null;
+      const state = publishElectorate(view);
+      return state === view.state ? null : { why: `${state.electorate.members.join(', ')} vote (revision ${state.electorate.revision})`, state, then: 'continue' };
+    },
+  },
+  {
+    id: 'housekeeping.removed-node',
+    when: 'a node is in the state but no longer in the spec',
+    why: 'Its goal, override and progress are forgotten; its data stays as it is. The primary is kept until another one is.',
+    decide: (view) => {
+      const gone = new Set<NodeId>();
+      const known = [...Object.keys(view.state.goals), ...Object.keys(view.state.overrides), ...Object.keys(view.state.recovery)] as NodeId[];
+      for (const node of known) if (findNode(view.spec, node) === null && node !== view.state.primary && node !== view.state.attempt?.candidate) gone.add(node);
+      if (gone.size === 0) return null;
+      let state: ClusterState = view.state;
+      for (const node of gone) state = { ...state, goals: without(state.goals, node), overrides: without(state.overrides, node), recovery: without(state.recovery, node) };
+      return { why: `${[...gone].join(', ')} left the cluster`, state, then: 'continue' };
+    },
+  },
+  {
+    id: 'housekeeping.maintenance',
+    when: 'a node other than the primary is in maintenance, and has another goal than none',
+    why: 'It is never promoted, never touched (I14).',
+    decide: (view) => {
+      if (view.state.phase !== 'running') return null;
+      let { state } = view;
+      for (const node of view.spec.nodes) {
+        if (node.id === state.primary || node.id === state.attempt?.candidate || !isMaintenance(view, node.id)) continue;
+        if (state.goals[node.id]?.kind !== 'none') state = withGoal(state, node.id, state.term, { kind: 'none' });
+      }
+      return state === view.state ? null : { why: 'maintenance: left alone', state, then: 'continue' };
+    },
+  },
+  {
+    id: 'housekeeping.primary-settled',
+    when: 'a primary that was restarted in place is open',
+    why: 'The next crash is a new one.',
+    decide: (view) => {
+      const { primary, primaryTerm, recovery, attempt } = view.state;
+      if (primary === null || attempt !== null || recovery[primary] === undefined || !isOpen(live(view, primary), primaryTerm)) return null;
+      return { why: `${primary} is open again`, state: { ...view.state, recovery: without(recovery, primary) }, events: [{ level: 'info', node: primary, text: `${primary} is open again in term ${primaryTerm}`, detail: {} }], then: 'continue' };
+    },
+  },
+  {
+    id: 'housekeeping.timeline',
+    when: 'the open primary reports other forks or another system identifier than the state holds',
+    why: 'The lineage is that of the primary of the newest opened term; a state of an older version may lack it (Z45).',
+    decide: (view) => {
+      const { primary, primaryTerm, systemIdentifier, timeline } = view.state;
+      const report = primary === null ? null : live(view, primary);
+      if (report === null || !isOpen(report, primaryTerm) || view.state.attempt !== null) return null;
+      const pg = report.postgres;
+      if ((systemIdentifier !== null || pg.systemIdentifier === null) && (timeline !== null || pg.timeline === null)) return null;
+      return { why: 'the lineage is taken from the primary', state: { ...view.state, systemIdentifier: systemIdentifier ?? pg.systemIdentifier, timeline: timeline ?? pg.timeline, history: pg.history }, then: 'continue' };
+    },
+  },
+  {
+    id: 'housekeeping.primary-position',
+    when: 'the open primary moved on by half a MiB or more',
+    why: 'When it dies together with the controller, the next one knows what may be lost (Q45).',
+    decide: (view) => {
+      const { primary, primaryTerm, primaryLsn } = view.state;
+      const report = primary === null ? null : live(view, primary);
+      const lsn = report?.postgres.flushLsn ?? null;
+      if (!isOpen(report, primaryTerm) || lsn === null || view.state.attempt !== null) return null;
+      if (primaryLsn !== null && bytesBetween({ from: primaryLsn, to: lsn }) < POSITION_STEP_BYTES) return null;
+      return { why: 'the position of the primary is remembered', state: { ...view.state, primaryLsn: lsn }, then: 'continue' };
+    },
+  },
+];
+
+/** The last rule: it always applies. */
+export const steadyRules: readonly Rule[] = [
+  {
+    id: 'cluster.steady',
+    when: 'nothing else applies',
+    why: 'No news is a decision too: `explain` shows that nothing stands against a failover but its need.',
+    decide: (view) => ({ why: view.state.phase === 'running' ? `${view.state.primary ?? 'nobody'} is the primary of term ${view.state.primaryTerm}` : `the cluster is ${view.state.phase}` }),
+  },
+];

@@ -1,0 +1,188 @@
+/** Runs inside a network namespace of its own (started by firewall.test.ts). */
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { type Socket, createConnection, createServer } from 'node:net';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { monoMs } from '../../src/base/clock.ts';
+import { addMono, makeClusterId, makeNodeId } from '../../src/core/ids.ts';
+import { type Firewall, createNftFirewall } from '../../src/agent/firewall/firewall.ts';
+import { createNftSession } from '../../src/agent/firewall/nft-session.ts';
+import { firewallTable } from '../../src/agent/firewall/rules.ts';
+import { createGuardClient } from '../../src/agent/guard/guard-client.ts';
+import { createRig, until } from './harness.ts';
+
+const PORT = 23_100;
+const table = firewallTable({ cluster: makeClusterId('demo'), node: makeNodeId('n-1'), port: PORT });
+let firewall: Firewall;
+const server = createServer((socket) => {
+  socket.on('error', () => socket.destroy());
+  socket.on('data', (chunk) => socket.write(chunk));
+});
+
+before(async () => {
+  execFileSync('ip', ['link', 'set', 'lo', 'up']);
+  execFileSync('ip', ['address', 'add', '10.99.1.1/32', 'dev', 'lo']);
+  execFileSync('nft', ['add table inet other; add chain inet other c { type filter hook input priority 0; policy accept; }; add set inet other s { type inet_service; }']);
+  await new Promise<void>((resolve) => server.listen({ host: '::', port: PORT }, resolve));
+  firewall = createNftFirewall(table, createNftSession());
+});
+after(() => {
+  firewall.close();
+  server.close();
+});
+
+const soon = (ms: number) => addMono(monoMs(), ms);
+
+function connect(host = '127.0.0.1', localAddress?: string): Promise<Socket | null> {
+  return new Promise((resolve) => {
+    const socket = createConnection({ host, port: PORT, ...(localAddress === undefined ? {} : { localAddress }) });
+    socket.once('connect', () => resolve(socket));
+    socket.once('error', () => resolve(null));
+  });
+}
+
+/** The echo of one byte; null when the connection was reset. */
+function echo(socket: Socket): Promise<string | null> {
+  return new Promise((resolve) => {
+    socket.once('data', (chunk) => resolve(String(chunk)));
+    socket.once('error', () => resolve(null));
+    socket.once('close', () => resolve(null));
+    socket.write('x');
+  });
+}
+
+async function reachable(host = '127.0.0.1', localAddress?: string): Promise<boolean> {
+  const socket = await connect(host, localAddress);
+  socket?.destroy();
+  return socket !== null;
+}
+
+async function apply(mode: Parameters<Firewall['apply']>[0]): Promise<void> {
+  const result = await firewall.apply(mode);
+  assert.equal(result.ok, true, result.ok ? '' : result.error.cause);
+}
+
+test('a standby is open to everybody, a closed port to nobody, over IPv4 and IPv6', async () => {
+  await apply({ kind: 'unrestricted' });
+  assert.deepEqual([await reachable(), await reachable('::1')], [true, true]);
+  await apply({ kind: 'closed' });
+  assert.deepEqual([await reachable(), await reachable('::1')], [false, false]);
+});
+
+test('an open port closes by itself at the time-out, also for connections that stand', async () => {
+  await apply({ kind: 'timed', until: soon(500) });
+  const socket = await connect();
+  assert.ok(socket);
+  assert.equal(await echo(socket), 'x');
+  await until(async () => !(await reachable()), 2000, 'closed by the kernel');
+  assert.equal(await echo(socket), null);
+});
+
+test('refreshes never interrupt a connection that stands, and keep it open past the first time-out', async () => {
+  await apply({ kind: 'timed', until: soon(400) });
+  const socket = await connect();
+  assert.ok(socket);
+  const end = soon(1200);
+  let echoes = 0;
+  while (monoMs() < end) {
+    if (echoes % 10 === 0) await apply({ kind: 'timed', until: soon(400) });
+    assert.equal(await echo(socket), 'x');
+    echoes += 1;
+  }
+  assert.ok(echoes > 100);
+  socket.destroy();
+});
+
+test('while an opening is pending only members get in, and only for the given time', async () => {
+  await apply({ kind: 'members', addresses: ['10.99.1.1', 'fd00::1'], until: soon(600) });
+  assert.equal(await reachable('127.0.0.1'), false);
+  assert.equal(await reachable('10.99.1.1', '10.99.1.1'), true);
+  await until(async () => !(await reachable('10.99.1.1', '10.99.1.1')), 2000, 'closed for members too');
+});
+
+test('a deadline that has passed closes', async () => {
+  await apply({ kind: 'timed', until: soon(-5) });
+  assert.equal(await reachable(), false);
+});
+
+test('somebody removes our table: the next refresh brings it back', async () => {
+  execFileSync('nft', [`delete table ${table.name}`]);
+  await apply({ kind: 'timed', until: soon(700) });
+  assert.equal(await reachable(), true);
+  await until(async () => !(await reachable()), 2000, 'fail-closed again');
+});
+
+test('a refresh costs the helper less than 1 ms of processor', async () => {
+  const cpu = (): number => {
+    const pid = execFileSync('ps', ['-o', 'pid=', '--ppid', String(process.pid), '-C', 'nft'], { encoding: 'utf8' });
+    const own = pid.split('\n').map(Number).filter((p) => p > 0 && commandOf(p) === 'nft');
+    const stat = readFileSync(`/proc/${own[0]}/stat`, 'utf8').split(' ');
+    return (Number(stat[13]) + Number(stat[14])) * 10;
+  };
+  await apply({ kind: 'timed', until: soon(5000) });
+  const begin = cpu();
+  for (let i = 0; i < 200; i++) await apply({ kind: 'timed', until: soon(5000) });
+  const eachMs = (cpu() - begin) / 200;
+  process.stdout.write(`# refresh: ${eachMs.toFixed(2)} ms of processor\n`);
+  assert.ok(eachMs < 1, `${eachMs} ms`);
+});
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
+test('agent and guard both killed: no client gets through after the deadline', async () => {
+  const rig = createRig();
+  try {
+    const postmaster = await rig.startServer(1);
+    await apply({ kind: 'timed', until: soon(1500) });
+    const socket = await connect();
+    assert.ok(socket);
+    const script = fileURLToPath(new URL('./agent-process.ts', import.meta.url));
+    const agent = spawn(process.execPath, ['--no-warnings', script, rig.stateDirectory, rig.dataDirectory, String(postmaster.pid), String(postmaster.startTime), '1500', table.name], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    rig.adopt(agent.pid ?? 0);
+    await new Promise<void>((resolve) => agent.stdout.on('data', (chunk: Buffer) => String(chunk).includes('armed') && resolve()));
+    const look = createGuardClient({ stateDirectory: rig.stateDirectory });
+    const status = await look.status();
+    look.close();
+    process.kill(agent.pid ?? 0, 'SIGKILL');
+    process.kill(status?.pid ?? 0, 'SIGKILL');
+    await until(async () => !(await reachable()), 3000, 'the port is closed');
+    assert.equal(await echo(socket), null);
+  } finally {
+    await rig.cleanup();
+  }
+});
+
+test('the guard of a killed agent closes the port and kills', async () => {
+  const rig = createRig();
+  try {
+    const postmaster = await rig.startServer(1);
+    await apply({ kind: 'timed', until: soon(30_000) });
+    const client = createGuardClient({ stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
+    assert.equal(await client.arm({ term: 1, leaseId: '1', deadline: soon(300), dataDirectory: rig.dataDirectory, postmaster, table: table.name }), true);
+    await until(async () => !(await reachable()), 2000, 'the port is closed');
+    await until(async () => (await client.status())?.phase === 'fenced', 3000, 'fenced');
+    assert.deepEqual((await client.status())?.fenced?.problems, []);
+    await client.acknowledge();
+    await client.quit();
+  } finally {
+    await rig.cleanup();
+  }
+});
+
+test('other tables are as they were, and remove takes only ours away', async () => {
+  const result = await firewall.remove();
+  assert.equal(result.ok, true);
+  const tables = execFileSync('nft', ['list tables'], { encoding: 'utf8' }).trim();
+  assert.equal(tables, 'table inet other');
+  assert.match(execFileSync('nft', ['list table inet other'], { encoding: 'utf8' }), /chain c/);
+});

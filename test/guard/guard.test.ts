@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { spawn } from 'node:child_process';
+import { afterEach, beforeEach, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { monoMs } from '../../src/base/clock.ts';
+import { type MonoMs, addMono } from '../../src/core/ids.ts';
+import { type GuardClient, adoptable, createGuardClient, readBootId } from '../../src/agent/guard/guard-client.ts';
+import { findProcesses, isAlive, killTree, parseStat, readProcess } from '../../src/agent/guard/kill-tree.ts';
+import type { Armed } from '../../src/agent/guard/protocol.ts';
+import { takeLock } from '../../src/agent/guard/lock.ts';
+import { type Rig, createRig, until } from './harness.ts';
+
+let rig: Rig;
+let clients: GuardClient[];
+
+beforeEach(() => {
+  rig = createRig();
+  clients = [];
+});
+afterEach(async () => {
+  for (const client of clients) client.close();
+  await rig.cleanup();
+});
+
+function openClient(onGone?: () => void): GuardClient {
+  const client = createGuardClient({ stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid), ...(onGone === undefined ? {} : { onGone }) });
+  clients.push(client);
+  return client;
+}
+
+function armedUntil(deadline: MonoMs, more: Partial<Armed> = {}): Armed {
+  return { term: 3, leaseId: '77', deadline, dataDirectory: rig.dataDirectory, postmaster: null, table: null, ...more };
+}
+
+const left = (): number => findProcesses({ dataDirectory: rig.dataDirectory, postmaster: null }).length;
+
+test('a stat line with blanks and parentheses in the command is parsed', () => {
+  const fields = Array.from({ length: 30 }, (_, i) => String(i + 4));
+  assert.deepEqual(parseStat(`42 (a) b (c) S 1 ${fields.slice(1).join(' ')}`), { pid: 42, ppid: 1, state: 'S', startTime: 22, command: 'a) b (c' });
+});
+
+test('the complete kill leaves no process of a stopped server (SIGSTOP) and takes under 300 ms', async () => {
+  const postmaster = await rig.startServer(5);
+  for (const info of findProcesses({ dataDirectory: rig.dataDirectory, postmaster })) process.kill(info.pid, 'SIGSTOP');
+  const outcome = await killTree({ dataDirectory: rig.dataDirectory, postmaster }, { limitMs: 2000 });
+  assert.equal(outcome.complete, true);
+  assert.ok(outcome.killed.length >= 6);
+  assert.ok(outcome.durationMs < 300, `took ${outcome.durationMs} ms`);
+  assert.equal(left(), 0);
+});
+
+test('orphaned backends of a dead postmaster are found by their working directory (Z27)', async () => {
+  const postmaster = await rig.startServer(3);
+  process.kill(postmaster.pid, 'SIGKILL');
+  await until(() => !isAlive(postmaster), 2000, 'the postmaster is gone');
+  assert.ok(left() >= 3);
+  const outcome = await killTree({ dataDirectory: rig.dataDirectory, postmaster }, { limitMs: 2000 });
+  assert.equal(outcome.complete, true);
+  assert.equal(left(), 0);
+});
+
+test('a process with the pid of a former postmaster is not killed (Z26, Q16)', async () => {
+  const other = spawn('/bin/sleep', ['1000'], { stdio: 'ignore' });
+  rig.adopt(other.pid ?? 0);
+  const real = readProcess(other.pid ?? 0);
+  assert.ok(real);
+  const outcome = await killTree({ dataDirectory: rig.dataDirectory, postmaster: { pid: real.pid, startTime: real.startTime - 1 } }, { limitMs: 500 });
+  assert.deepEqual(outcome.killed, []);
+  assert.equal(isAlive(real), true);
+});
+
+test("a person's shell in the data directory is left alone", async () => {
+  const shell = spawn('/bin/sleep', ['1000'], { cwd: rig.dataDirectory, stdio: 'ignore' });
+  rig.adopt(shell.pid ?? 0);
+  const outcome = await killTree({ dataDirectory: rig.dataDirectory, postmaster: null }, { limitMs: 500 });
+  assert.deepEqual([outcome.complete, outcome.killed], [true, []]);
+});
+
+test('only one of two lock takers gets the lock, and a stale lock is taken over', () => {
+  const path = join(rig.root, 'lock');
+  writeFileSync(path, JSON.stringify({ bootId: 'another boot', pid: 1, startTime: 1 }));
+  assert.equal(takeLock(path, 'b'), true);
+  assert.equal(takeLock(path, 'b'), false);
+});
+
+test('the guard fences at the deadline without any message, records it, and puts standby.signal back (Q4)', async () => {
+  const postmaster = await rig.startServer(3);
+  const client = openClient();
+  assert.equal((await client.ensure()).ok, true);
+  const deadline = addMono(monoMs(), 400);
+  assert.equal(await client.arm(armedUntil(deadline, { postmaster })), true);
+  await until(() => left() === 0, 3000, 'the guard killed the server');
+  assert.ok(monoMs() >= deadline, 'not before the deadline');
+  await until(async () => (await client.status())?.phase === 'fenced', 3000, 'the fence is recorded');
+  const record = JSON.parse(readFileSync(join(rig.stateDirectory, 'fenced.json'), 'utf8'));
+  assert.equal(record.term, 3);
+  assert.equal(record.complete, true);
+  assert.equal(existsSync(join(rig.dataDirectory, 'standby.signal')), true);
+  assert.equal(await client.arm(armedUntil(addMono(monoMs(), 5000), { term: 4 })), false, 'a new lease needs the acknowledgement first');
+  assert.equal(await client.acknowledge(), true);
+  assert.equal(existsSync(join(rig.stateDirectory, 'fenced.json')), false);
+  assert.equal(await client.arm(armedUntil(addMono(monoMs(), 5000), { term: 4 })), true);
+  assert.equal(await client.disarm(), true);
+});
+
+test('a renewal moves the deadline, a late or older arm does not', async () => {
+  const postmaster = await rig.startServer(1);
+  const client = openClient();
+  const begin = monoMs();
+  assert.equal(await client.arm(armedUntil(addMono(begin, 5000), { postmaster })), true);
+  assert.equal(await client.arm(armedUntil(addMono(begin, 4000), { postmaster })), true);
+  assert.equal((await client.status())?.armed?.deadline, begin + 5000);
+  assert.equal(await client.arm(armedUntil(addMono(begin, 5000), { postmaster, term: 2 })), false);
+  assert.equal(await client.arm(armedUntil(addMono(monoMs(), -1), { postmaster })), false);
+  assert.equal(await client.disarm(), true);
+  assert.equal(isAlive(postmaster), true);
+});
+
+test('a killed guard is back at once and still fences at the deadline that it knew', async () => {
+  const postmaster = await rig.startServer(1);
+  let gone = 0;
+  const client = openClient(() => gone++);
+  const first = await client.ensure();
+  assert.ok(first.ok);
+  await client.arm(armedUntil(addMono(monoMs(), 2500), { postmaster }));
+  process.kill(first.value.pid, 'SIGKILL');
+  await until(async () => gone >= 1 && (await client.status())?.phase === 'armed', 2400, 'a new guard is armed');
+  assert.notEqual((await client.status())?.pid, first.value.pid);
+  await until(() => left() === 0, 5000, 'the new guard killed the server');
+});
+
+test('a frozen guard does not acknowledge, so that the renewal does not count', async () => {
+  const client = openClient();
+  const status = await client.ensure();
+  assert.ok(status.ok);
+  process.kill(status.value.pid, 'SIGSTOP');
+  const begin = monoMs();
+  assert.equal(await client.arm(armedUntil(addMono(begin, 5000))), false);
+  assert.ok(monoMs() - begin < 400);
+  process.kill(status.value.pid, 'SIGCONT');
+});
+
+test('the guard outlives its agent: killed or frozen, the server is fenced; a restarted agent adopts before that', async () => {
+  const postmaster = await rig.startServer(2);
+  const agentMain = fileURLToPath(new URL('./agent-process.ts', import.meta.url));
+  for (const fate of ['SIGKILL', 'SIGSTOP'] as const) {
+    const agent = spawn(process.execPath, ['--no-warnings', agentMain, rig.stateDirectory, rig.dataDirectory, String(postmaster.pid), String(postmaster.startTime), '1500'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    rig.adopt(agent.pid ?? 0);
+    await new Promise<void>((resolve) => agent.stdout.on('data', (chunk: Buffer) => String(chunk).includes('armed') && resolve()));
+    process.kill(agent.pid ?? 0, fate);
+    const next = openClient();
+    const status = await next.ensure();
+    assert.ok(status.ok);
+    rig.adopt(status.value.pid);
+    const adopted = adoptable(status.value, readBootId());
+    assert.equal(adopted?.term, 3);
+    assert.equal(adoptable(status.value, 'another boot'), null);
+    if (fate === 'SIGKILL') {
+      assert.equal(await next.arm({ ...armedUntil(addMono(monoMs(), 60_000)), postmaster }), true);
+      assert.equal(await next.disarm(), true);
+      assert.equal(isAlive(postmaster), true);
+      continue;
+    }
+    await until(() => left() === 0, 4000, 'the guard of the frozen agent killed the server');
+  }
+});
+
+test('a second guard of one state directory goes away', async () => {
+  const client = openClient();
+  await client.ensure();
+  const entry = fileURLToPath(new URL('../../src/agent/guard/guard-main.ts', import.meta.url));
+  const second = spawn(process.execPath, ['--no-warnings', entry, '--state', rig.stateDirectory], { stdio: 'ignore' });
+  rig.adopt(second.pid ?? 0);
+  const code = await new Promise((resolve) => second.on('exit', resolve));
+  assert.equal(code, 3);
+});
+
+test('a guard that is armed does not quit on request or by SIGTERM; an idle one does', async () => {
+  const client = openClient();
+  const status = await client.ensure();
+  assert.ok(status.ok);
+  const id = { pid: status.value.pid, startTime: readProcess(status.value.pid)?.startTime ?? 0 };
+  await client.arm(armedUntil(addMono(monoMs(), 20_000)));
+  process.kill(id.pid, 'SIGTERM');
+  assert.equal((await client.status())?.phase, 'armed');
+  await client.disarm();
+  assert.equal(await client.quit(), true);
+  await until(() => !isAlive(id), 2000, 'the guard is gone');
+});
+
+test('a state directory whose socket path is too long is refused with the reason', async () => {
+  const stateDirectory = join(rig.root, 'x'.repeat(100));
+  mkdirSync(stateDirectory);
+  const client = createGuardClient({ stateDirectory });
+  const result = await client.ensure();
+  assert.equal(result.ok, false);
+  assert.match(result.ok ? '' : result.error.cause, /longer than 107 bytes/);
+});

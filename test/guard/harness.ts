@@ -1,0 +1,66 @@
+/** Dummy "servers" for the guard's tests: a process tree whose executable is called postgres and whose working directory is a data directory. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { copyFileSync, chmodSync, mkdtempSync, mkdirSync, realpathSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { monoMs } from '../../src/base/clock.ts';
+import { type ProcessId, findProcesses, isAlive, readProcess } from '../../src/agent/guard/kill-tree.ts';
+
+export interface Rig {
+  readonly root: string;
+  readonly stateDirectory: string;
+  readonly dataDirectory: string;
+  startServer(children: number): Promise<ProcessId>;
+  /** Remember a process that the test started otherwise. */
+  adopt(pid: number): void;
+  cleanup(): Promise<void>;
+}
+
+export function createRig(): Rig {
+  const root = realpathSync(mkdtempSync(join(tmpdir(), 'pgherd-guard-')));
+  const stateDirectory = join(root, 'agent');
+  const dataDirectory = join(root, 'data');
+  mkdirSync(stateDirectory);
+  mkdirSync(dataDirectory);
+  const shell = join(root, 'postgres');
+  copyFileSync('/bin/dash', shell);
+  chmodSync(shell, 0o755);
+  const started: ProcessId[] = [];
+  const children: ChildProcess[] = [];
+  const adopt = (pid: number): void => {
+    const info = readProcess(pid);
+    if (info !== null) started.push({ pid, startTime: info.startTime });
+  };
+  return {
+    root,
+    stateDirectory,
+    dataDirectory,
+    adopt,
+    startServer: async (count) => {
+      // Each child is a shell of the same executable that waits in a read which nobody answers; all ignore what a server may ignore.
+      const script = `trap '' TERM INT QUIT HUP; i=0; while [ $i -lt ${count} ]; do ${shell} -c "trap '' TERM INT QUIT HUP; while :; do sleep 1000; done" & i=$((i+1)); done; while :; do sleep 1000; done`;
+      const child = spawn(shell, ['-c', script], { cwd: dataDirectory, stdio: 'ignore', detached: true });
+      children.push(child);
+      const pid = child.pid ?? 0;
+      const id = { pid, startTime: readProcess(pid)?.startTime ?? 0 };
+      started.push(id);
+      await until(() => findProcesses({ dataDirectory, postmaster: id }).length >= 1 + 2 * count, 5000, 'the dummy server runs');
+      return id;
+    },
+    cleanup: async () => {
+      for (const info of findProcesses({ dataDirectory, postmaster: started[0] ?? null })) started.push(info);
+      for (const id of started) if (isAlive(id)) process.kill(id.pid, 'SIGKILL');
+      await until(() => started.every((id) => !isAlive(id)), 5000, 'everything of the test is gone');
+      rmSync(root, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Polls until the condition holds; fails with `what` at the limit. */
+export async function until(condition: () => boolean | Promise<boolean>, limitMs: number, what: string): Promise<void> {
+  const end = monoMs() + limitMs;
+  while (!(await condition())) {
+    if (monoMs() > end) throw new Error(`not within ${limitMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
