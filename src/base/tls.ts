@@ -2,8 +2,9 @@
 import { createPrivateKey, createHash, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { TLSSocket } from 'node:tls';
-import { wallMs } from './clock.ts';
+import { formatWall, wallMs } from './clock.ts';
 import { readCertificate } from './pki.ts';
+import { makeWallMs } from '../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 
 export interface TlsFilePaths {
@@ -44,7 +45,7 @@ export function loadTls(files: TlsFilePaths): Result<TlsMaterial, Failure> {
   } catch (cause) {
     return err(fail('tls.invalid', `${files.key} is no private key`, cause instanceof Error ? cause.message : String(cause)));
   }
-  if (facts.notAfterMs <= wallMs()) return err(fail('tls.expired', `${files.cert} has expired`, `valid until ${new Date(facts.notAfterMs).toISOString()}`));
+  if (facts.notAfterMs <= wallMs()) return err(fail('tls.expired', `${files.cert} has expired`, `valid until ${formatWall(makeWallMs(facts.notAfterMs))}`));
   return ok(texts);
 }
 

@@ -1,6 +1,6 @@
 /** What a verb's action is handed: connection, cluster, output. */
-import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
+import { newRequestId } from '../api/client.ts';
 import { type Api, makeApi } from './api.ts';
 import { type GlobalFlags, type Presentation, readClusterName, readConnection, readPresentation } from './context.ts';
 import { type CliResult, EXIT, type Outcome, cliError, usageError } from './exit.ts';
@@ -47,13 +47,9 @@ export function act(host: Host, action: Action): (this: Command) => Promise<void
       return;
     }
     const session = openSession(host.io, flags, view.value);
-    try {
-      const outcome = await action(session, this);
-      host.run.exit = outcome.ok ? outcome.value : outcome.error.exit;
-      if (!outcome.ok) printFailure(host.io, view.value, outcome.error);
-    } finally {
-      session.close();
-    }
+    const outcome = await action(session, this);
+    host.run.exit = outcome.ok ? outcome.value : outcome.error.exit;
+    if (!outcome.ok) printFailure(host.io, view.value, outcome.error);
   };
 }
 
@@ -71,15 +67,14 @@ export function printFailure(io: Io, view: Presentation, error: Parameters<typeo
   io.stderr.write(view.format === 'table' ? renderFailure(error, { style: view.errorStyle, width: errorWidth(io) }) : renderFailureJson(error));
 }
 
-function openSession(io: Io, flags: GlobalFlags, view: Presentation): Session & { close(): void } {
+function openSession(io: Io, flags: GlobalFlags, view: Presentation): Session {
   let connected: Api | null = null;
   const api = (): CliResult<Api> => {
     if (connected !== null) return { ok: true, value: connected };
     const connection = readConnection(flags, io);
     if (!connection.ok) return connection;
-    const made = makeApi(connection.value);
-    if (made.ok) connected = made.value;
-    return made;
+    connected = makeApi(connection.value);
+    return { ok: true, value: connected };
   };
   return {
     io,
@@ -91,11 +86,10 @@ function openSession(io: Io, flags: GlobalFlags, view: Presentation): Session & 
       const text = view.format === 'table' ? table() : renderData(data, view.format);
       if (text !== '') io.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
     },
-    newRequestId: () => randomUUID(),
+    newRequestId,
     note: (text) => {
       if (!view.quiet) io.stderr.write(`${text}\n`);
     },
-    close: () => connected?.close(),
   };
 }
 

@@ -64,6 +64,8 @@ export interface Herd {
   agent(node: string): RoleProcess | null;
   /** Runs a verb on the server's host with an admin's token. */
   verb(args: readonly string[], limitMs?: number): Promise<VerbResult>;
+  /** The same on a node's host, without a token. */
+  verbOn(node: string, args: readonly string[], limitMs?: number): Promise<VerbResult>;
   /** Null when the server did not answer with a cluster. */
   show(): Promise<Show | null>;
   postmaster(node: string): number | null;
@@ -134,6 +136,7 @@ export function openHerd(plan: HerdPlan): Herd {
     agent: (node) => alive(node),
     verb: (args, limitMs = 60_000) =>
       runOnce({ inside: plan.server.inside, argv: [...plan.program, ...args], cwd: plan.directory, env: { XDG_CONFIG_HOME: places.cli, NO_COLOR: '1' }, limitMs }),
+    verbOn: (node, args, limitMs = 60_000) => runOnce({ inside: findPlan(plan, node).inside, argv: [...plan.program, ...args], cwd: plan.directory, limitMs }),
     show: async () => parseShow(await herd.verb(['show', '--json'], 5000)),
     postmaster: (node) => postmasterOf(places.data(findPlan(plan, node).node)),
     guard: (node) => herd.processes(node).find((pid) => isGuard(pid)) ?? null,

@@ -111,19 +111,103 @@ async function joinAll(herd: Herd, say: Say): Promise<Failure | null> {
 async function joinNode(herd: Herd, node: NodePlan): Promise<Failure | null> {
   const { plan, places } = herd;
   prepareDirectory(places.node(node.node));
-  const token = await herd.verb(['token', 'join', '-c', plan.cluster, '--json'], 15_000);
-  const text = token.code === 0 ? joinTokenOf(token.stdout) : null;
-  if (text === null) return verbFailed('demo.join-token', 'no join token was given', token);
+  const token = await herd.verb(['token', 'join', '-c', plan.cluster, '--join-url', serverUrl(plan)], 15_000);
+  if (token.code !== 0) return verbFailed('demo.join-token', 'no join token was given', token);
   const tokenFile = `${places.node(node.node)}/join.token`;
-  writeFileSync(tokenFile, text, { mode: 0o600 });
-  const join = await herd.verbOn(node.node, [
-    'agent', 'join', '--server', serverUrl(plan), '--token-file', tokenFile, '--cluster', plan.cluster, '--node', node.node,
-    '--host', node.address, '--port', String(node.port), '--data-directory', places.data(node.node), '--state-directory', places.state(node.node),
-    '--config', places.agentConfig(node.node),
-  ], 20_000);
+  writeFileSync(tokenFile, token.stdout, { mode: 0o600 });
+  const target = ['--cluster', plan.cluster, '--node', node.node, '--host', node.address, '--port', String(node.port)];
+  const files = ['--data-directory', places.data(node.node), '--state-directory', places.state(node.node), '--config', places.agentConfig(node.node)];
+  const joined = await herd.verbOn(node.node, ['agent', 'join', '--server', serverUrl(plan), '--token-file', tokenFile, ...target, ...files], 20_000);
   rmSync(tokenFile, { force: true });
-  if (join.code !== 0) return verbFailed('demo.join', `${node.node} could not join`, join);
-  completeAgentConfig(herd, node);
+  if (joined.code !== 0) return verbFailed('demo.join', `${node.node} could not join`, joined);
+  writeFileSync(places.agentConfig(node.node), agentConfig(herd, node));
   herd.startAgent(node.node);
   return null;
+}
+
+/** PostgreSQL's OS user has to pass through; its own directories below are made by the agent. */
+function prepareDirectory(path: string): void {
+  mkdirSync(path, { recursive: true });
+  chmodSync(path, 0o755);
+  const user = process.getuid?.() === 0 ? databaseUser() : null;
+  if (user !== null) chownSync(path, user.uid, user.gid);
+}
+
+function databaseUser(): { readonly uid: number; readonly gid: number } | null {
+  const line = readFileSync('/etc/passwd', 'utf8').split('\n').find((entry) => entry.startsWith('postgres:'));
+  const [, , uid, gid] = (line ?? '').split(':');
+  return uid === undefined || gid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
+}
+
+function agentConfig({ plan, places }: Herd, node: NodePlan): string {
+  const state = places.state(node.node);
+  return stringify({
+    cluster: plan.cluster,
+    node: node.node,
+    host: node.address,
+    port: node.port,
+    dataDirectory: places.data(node.node),
+    stateDirectory: state,
+    listen: { host: node.address, port: node.agentPort },
+    store: { endpoints: [`https://${plan.server.address}:${plan.server.storePort}`], ca: `${state}/ca.crt`, cert: `${state}/agent.crt`, key: `${state}/agent.key` },
+    firewall: plan.firewall,
+    log: { level: plan.logLevel ?? 'info' },
+  });
+}
+
+async function createCluster(herd: Herd, say: Say): Promise<Failure | null> {
+  const { plan } = herd;
+  const file = `${plan.directory}/cluster.yaml`;
+  writeFileSync(file, clusterSpec(herd));
+  say('creating the cluster: initdb on one node, base backups on the others');
+  const init = await herd.verb(['init', '-f', file, '--timeout', `${CREATE_MS / 1000}s`], CREATE_MS + 5000);
+  if (init.code !== 0) return verbFailed('demo.create', 'the cluster could not be created', init);
+  const healthy = await waitHealthy(herd, CREATE_MS);
+  return healthy ? null : verbFailed('demo.create', 'the cluster was created but did not become healthy', await herd.verb(['show']));
+}
+
+/** The spec as a person would write it, with a login for the measuring clients. */
+export function clusterSpec({ plan, login }: Herd): string {
+  return stringify({
+    name: plan.cluster,
+    postgres: { parameters: {}, hba: [`host ${login.database} ${login.user} ${plan.clientNetwork} scram-sha-256`] },
+    nodes: plan.nodes.map(({ node, address, port }) => ({ id: node, host: address, port })),
+    ...plan.spec,
+  });
+}
+
+/** One primary, and every other node streams from it; false when that is not so within `limitMs`. */
+export function waitHealthy(herd: Herd, limitMs: number): Promise<boolean> {
+  return waitUntil(async () => (await herd.show())?.state === 'healthy', limitMs, 200);
+}
+
+async function prepareMeasuring(herd: Herd): Promise<Failure | null> {
+  const { user, password, database } = herd.login;
+  const primary = (await herd.show())?.primary ?? '';
+  try {
+    // Not in the server's log: the statement holds a password.
+    await herd.sql(primary, `set log_min_error_statement = panic; set log_statement = none; create role ${user} login password ${quote(password)}`);
+    await herd.sql(primary, `create database ${database} owner ${user}`);
+    await herd.sql(primary, [`set role ${user}`, ...RECORDER_SCHEMA].join('; '), database);
+    return null;
+  } catch (cause) {
+    return problem('demo.prepare', {
+      what: `the tables of the measuring clients could not be made on ${primary}`,
+      cause: cause instanceof Error ? cause.message : String(cause),
+      remedy: `read the log of PostgreSQL below ${herd.places.node(primary)}`,
+    });
+  }
+}
+
+function verbFailed(code: string, what: string, result: { readonly code: number; readonly stdout: string; readonly stderr: string }): Failure {
+  const cause = `exit code ${result.code}: ${result.stderr.trim() === '' ? result.stdout.trim() : result.stderr.trim()}`.slice(-2000);
+  return problem(code, { what, cause, remedy: 'the logs lie in the folder logs/ of the working directory; --keep keeps it' });
+}
+
+function lastLines(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim().split('\n').slice(-8).map((line) => line.replaceAll(/pgh_[A-Za-z0-9_-]+/g, 'pgh_…')).join('\n');
+  } catch (error) {
+    return `${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`;
+  }
 }

@@ -218,7 +218,7 @@ export function watchPostmaster({ pid, startTicks }: { readonly pid: number; rea
   const stillThere = (): boolean => {
     if (descriptor === null) return false;
     try {
-      const process = parseStat(buffer.latin1Slice(0, readSync(descriptor, buffer, 0, buffer.length, 0)));
+      const process = parseStat(buffer.toString('latin1', 0, readSync(descriptor, buffer, 0, buffer.length, 0)));
       return isAlive(process) && process.startTicks === startTicks;
     } catch (cause) {
       if (isGone(cause)) return false;

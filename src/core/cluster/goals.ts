@@ -7,9 +7,11 @@ export type Via = 'stream' | 'rewind' | 'clone';
 
 /** What a goal asks, without its identity. */
 export type Wanted =
-  | { readonly kind: 'none' | 'create' | 'adopt' | 'primary' | 'vote' }
+  | { readonly kind: 'none' | 'create' | 'adopt' | 'vote' }
+  /** `restart` names the request for one restart of a running server; absent: whatever the present goal says. */
+  | { readonly kind: 'primary'; readonly restart?: string }
   | { readonly kind: 'promote'; readonly requiredLsn: Lsn | null }
-  | { readonly kind: 'standby'; readonly upstream: NodeId; readonly via: Via }
+  | { readonly kind: 'standby'; readonly upstream: NodeId; readonly via: Via; readonly restart?: string }
   | { readonly kind: 'handover'; readonly to: NodeId }
   | { readonly kind: 'fenced' | 'stopped'; readonly reason: string };
 
@@ -28,9 +30,9 @@ export function withGoal(state: ClusterState, node: NodeId, term: Term, wanted: 
 function makeGoal(id: string, term: Term, generation: number, wanted: Wanted): Goal {
   switch (wanted.kind) {
     case 'primary':
-      return { kind: 'primary', id, term, generation };
+      return { kind: 'primary', id, term, generation, restart: wanted.restart ?? null };
     case 'standby':
-      return { kind: 'standby', id, term, upstream: wanted.upstream, via: wanted.via, generation };
+      return { kind: 'standby', id, term, upstream: wanted.upstream, via: wanted.via, generation, restart: wanted.restart ?? null };
     case 'promote':
       return { kind: 'promote', id, term, requiredLsn: wanted.requiredLsn };
     case 'handover':
@@ -89,4 +91,11 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     route: { epoch: 0, writer: null, readers: [], hold: false },
     decided: { rule: 'cluster.new', why: 'nothing was decided yet', atWallMs: now.wall },
   };
+}
+
+/** The request for a restart was fulfilled; the goal keeps its id, so that nothing is done anew. */
+export function withoutRestart(state: ClusterState, node: NodeId): ClusterState {
+  const goal = state.goals[node];
+  if (goal === undefined || (goal.kind !== 'primary' && goal.kind !== 'standby') || goal.restart === null) return state;
+  return { ...state, goals: { ...state.goals, [node]: { ...goal, restart: null } } };
 }

@@ -5,7 +5,7 @@
  * The revision counter is not stored: it is the highest revision in `history` (compaction always leaves a row at its own revision, or the counter in `meta`).
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync } from 'node:fs';
+import { chmodSync, closeSync, openSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 
@@ -55,6 +55,9 @@ export interface Database {
 export function openDatabase(file: string, maxBytes: number): Result<Database, Failure> {
   let sql: DatabaseSync;
   try {
+    // Made before SQLite opens it: the WAL takes over the mode of the database file.
+    closeSync(openSync(file, 'a', 0o600));
+    chmodSync(file, 0o600);
     sql = new DatabaseSync(file);
   } catch (cause) {
     return err(openFailure(file, cause));
@@ -67,7 +70,6 @@ export function openDatabase(file: string, maxBytes: number): Result<Database, F
     const pageSize = scalar(sql, 'PRAGMA page_size');
     sql.exec(`PRAGMA max_page_count=${Math.ceil((maxBytes * 1.5) / pageSize)}`);
     const identity = readIdentity(sql);
-    chmodSync(file, 0o600);
     return ok(wrap(sql, identity, pageSize));
   } catch (cause) {
     sql.close();

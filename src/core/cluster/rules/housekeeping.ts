@@ -1,6 +1,6 @@
 /** Small upkeep of the state. All go on with the rules below; none changes who is primary. */
 import type { NodeId } from '../../ids.ts';
-import type { ClusterState } from '../../state.ts';
+import type { ClusterState, Goal } from '../../state.ts';
 import type { Rule } from '../../view.ts';
 import { bytesBetween } from '../../lsn.ts';
 import { findNode } from '../../spec.ts';
@@ -69,7 +69,7 @@ export const housekeepingRules: readonly Rule[] = [
     why: 'The next crash is a new one.',
     decide: (view) => {
       const { primary, primaryTerm, recovery, attempt } = view.state;
-      if (primary === null || attempt !== null || recovery[primary] === undefined || !isOpen(live(view, primary), primaryTerm)) return null;
+      if (primary === null || attempt !== null || recovery[primary] === undefined || isRestartAsked(view.state.goals[primary]) || !isOpen(live(view, primary), primaryTerm)) return null;
       return { why: `${primary} is open again`, state: { ...view.state, recovery: without(recovery, primary) }, events: [{ level: 'info', node: primary, text: `${primary} is open again in term ${primaryTerm}`, detail: {} }], then: 'continue' };
     },
   },
@@ -110,3 +110,8 @@ export const steadyRules: readonly Rule[] = [
     decide: (view) => ({ why: view.state.phase === 'running' ? `${view.state.primary ?? 'nobody'} is the primary of term ${view.state.primaryTerm}` : `the cluster is ${view.state.phase}` }),
   },
 ];
+
+/** A restart on request was not yet seen to be over: the server is open because it has not begun. */
+function isRestartAsked(goal: Goal | undefined): boolean {
+  return goal?.kind === 'primary' && goal.restart !== null;
+}

@@ -161,11 +161,11 @@ function assessCrash(view: ClusterView, now: Now, primary: NodeId, report: NodeR
   return { rule: 'crash.restart', outcome: { why: `${primary} is restarted in place: ${because}`, state: restartInPlace(state, now, primary), events: [{ level: 'warn', node: primary, text: `PostgreSQL of ${primary} is gone; it is restarted in place (${because})`, detail: {} }] } };
 }
 
-/** The order to run as primary of the same term anew, with the time from which it counts as failed. */
-export function restartInPlace(state: ClusterState, now: Now, primary: NodeId): ClusterState {
+/** The order to run as primary of the same term anew, with the time from which it counts as failed. `request`: stop a running server first. */
+export function restartInPlace(state: ClusterState, now: Now, primary: NodeId, request: string | null = null): ClusterState {
   const attempts = (state.recovery[primary]?.attempts ?? 0) + 1;
   const progress = { checks: 0, firstSeenWallMs: now.wall, attempts, notBeforeWallMs: makeWallMs(now.wall + RESTART_LIMIT_MS), lastError: null };
-  return withGoal({ ...state, recovery: { ...state.recovery, [primary]: progress } }, primary, state.primaryTerm, { kind: 'primary' }, 'anew');
+  return withGoal({ ...state, recovery: { ...state.recovery, [primary]: progress } }, primary, state.primaryTerm, request === null ? { kind: 'primary' } : { kind: 'primary', restart: request }, 'anew');
 }
 
 function attemptFrom(view: ClusterView, now: Now, primary: NodeId, rule: string, reason: string): Assessment {

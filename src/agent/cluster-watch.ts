@@ -1,0 +1,144 @@
+/** What the agent knows of the cluster: spec, state and members, listed once and watched from there. */
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { type Decoder, decodeJson, formatDecodeError } from '../core/decode.ts';
+import { type MonoMs, type NodeId, type Revision, makeNodeId, makeRevision } from '../core/ids.ts';
+import { type Member, member } from '../core/report.ts';
+import { type ClusterSpec, clusterSpec } from '../core/spec.ts';
+import { type ClusterState, clusterState } from '../core/state.ts';
+import type { ClusterKeys } from '../store/keys.ts';
+import type { KeyValue, Store, Watcher } from '../store/store.ts';
+
+export interface ClusterKnowledge {
+  readonly spec: ClusterSpec | null;
+  readonly state: ClusterState | null;
+  /** mod_revision of `state`; 0 when it does not exist. */
+  readonly stateRevision: Revision;
+  readonly members: ReadonlyMap<NodeId, Member>;
+  /** The store confirmed at this time that nothing newer exists; null: never. */
+  readonly freshAt: MonoMs | null;
+}
+
+export interface ClusterWatch {
+  current(): ClusterKnowledge;
+  close(): void;
+}
+
+/** Between two tries to list while the store does not answer. */
+const RETRY_MS = 200;
+
+/** Starts at once; `onChange` after each change of spec, state or members. */
+export function watchCluster(options: {
+  readonly store: Store;
+  readonly keys: ClusterKeys;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly onChange: (what: 'spec' | 'state' | 'members' | 'fresh') => void;
+}): ClusterWatch {
+  const { store, keys, clock, log, onChange } = options;
+  const stopping = new AbortController();
+  let spec: ClusterSpec | null = null;
+  let state: ClusterState | null = null;
+  let stateRevision = makeRevision(0);
+  let freshAt: MonoMs | null = null;
+  const members = new Map<NodeId, Member>();
+  let watcher: Watcher | null = null;
+
+  /** Bad bytes are logged and the last good value stays: a crash here would fence a healthy primary. */
+  function decode<T>(decoder: Decoder<T>, kv: KeyValue): T | null {
+    const decoded = decodeJson(decoder, kv.value);
+    if (decoded.ok) return decoded.value;
+    log.error({ key: kv.key, revision: kv.modRevision }, `cannot read ${kv.key}: ${formatDecodeError(decoded.error)}; the last good value stays`);
+    return null;
+  }
+
+  function take(kv: KeyValue): void {
+    if (kv.key === keys.spec) {
+      spec = decode(clusterSpec, kv) ?? spec;
+      onChange('spec');
+    } else if (kv.key === keys.state) {
+      // An older revision can come after a newer one only from a re-listing that lost a race; it must not undo it.
+      if (kv.modRevision < stateRevision) return;
+      const decoded = decode(clusterState, kv);
+      if (decoded === null) return;
+      state = decoded;
+      stateRevision = kv.modRevision;
+      onChange('state');
+    } else if (kv.key.startsWith(keys.nodes) && kv.key.endsWith('/member')) {
+      const decoded = decode(member, kv);
+      if (decoded !== null) members.set(decoded.node, decoded);
+      onChange('members');
+    }
+  }
+
+  function drop(key: string): void {
+    if (key === keys.state) {
+      state = null;
+      stateRevision = makeRevision(0);
+      onChange('state');
+    } else if (key === keys.spec) {
+      spec = null;
+      onChange('spec');
+    } else if (key.startsWith(keys.nodes) && key.endsWith('/member')) {
+      members.delete(makeNodeId(key.slice(keys.nodes.length).split('/')[0] ?? ''));
+      onChange('members');
+    }
+  }
+
+  async function run(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      const sentAt = clock.now().mono;
+      const listed = await store.list(keys.prefix);
+      if (!listed.ok) {
+        log.debug({ error: listed.error.kind }, `listing the cluster failed: ${listed.error.message}`);
+        await clock.sleep(RETRY_MS, stopping.signal);
+        continue;
+      }
+      freshAt = sentAt;
+      const present = new Set(listed.value.kvs.map((kv) => kv.key));
+      if (state !== null && !present.has(keys.state)) drop(keys.state);
+      if (spec !== null && !present.has(keys.spec)) drop(keys.spec);
+      for (const id of [...members.keys()]) if (!present.has(keys.member(id))) drop(keys.member(id));
+      for (const kv of listed.value.kvs) take(kv);
+      await watchFrom(listed.value.revision);
+    }
+  }
+
+  function watchFrom(revision: Revision): Promise<void> {
+    return new Promise((resolve) => {
+      const end = (): void => {
+        watcher?.close();
+        watcher = null;
+        resolve();
+      };
+      stopping.signal.addEventListener('abort', end, { once: true });
+      watcher = store.watch(keys.prefix, revision, {
+        onBatch: (batch) => {
+          for (const event of batch.events) {
+            if (event.kind === 'put') take(event.kv);
+            else drop(event.key);
+          }
+        },
+        onAlive: (sentAt) => {
+          freshAt = sentAt;
+          onChange('fresh');
+        },
+        onEnd: (reason, message) => {
+          log.info({ reason }, `the watch ended: ${message}; listing again`);
+          stopping.signal.removeEventListener('abort', end);
+          end();
+        },
+      });
+      if (stopping.signal.aborted) end();
+    });
+  }
+
+  run().catch((cause: unknown) => {
+    log.error({ cause: String(cause) }, 'the watch of the cluster broke');
+    throw cause;
+  });
+  return {
+    current: () => ({ spec, state, stateRevision, members, freshAt }),
+    close: () => stopping.abort(),
+  };
+}

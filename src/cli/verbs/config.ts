@@ -1,0 +1,55 @@
+import { Command, Option } from 'commander';
+import { parse } from 'yaml';
+import { checkConfigText } from '../../base/config.ts';
+import { DEFAULTS } from '../../core/spec.ts';
+import { type ConfigKind, FILE_DECODERS, guessKind } from '../config-kinds.ts';
+import { EXIT, type Outcome, cliError, usageError } from '../exit.ts';
+import { cell, renderTable } from '../output/table.ts';
+import { type Host, type Session, act } from '../session.ts';
+import { parseSpec, readInput } from '../yaml-file.ts';
+
+export function configCommand(host: Host): Command {
+  return new Command('config').description('configuration files and defaults').addCommand(checkCommand(host)).addCommand(defaultsCommand(host));
+}
+
+function checkCommand(host: Host): Command {
+  return new Command('check')
+    .description('check a server.yaml, agent.yaml or cluster.yaml: syntax, keys and values, with line numbers')
+    .argument('<file>', 'file; "-" reads standard input')
+    .addOption(new Option('--kind <kind>', 'what the file is (default: judged by its keys)').choices(['server', 'agent', 'cluster']))
+    .action(act(host, async (session, self) => check(session, self.processedArgs[0] as string, self.opts<{ kind?: ConfigKind }>().kind ?? null)));
+}
+
+function check(session: Session, file: string, named: ConfigKind | null): Outcome {
+  const text = readInput(file);
+  if (!text.ok) return text;
+  const kind = named ?? guessText(text.value);
+  if (kind === null) {
+    // Syntax errors are reported with their line whatever the file was to be.
+    const syntax = checkConfigText({ file, text: text.value, decoder: (input) => ({ ok: true, value: input }) });
+    return syntax.ok ? usageError('config.kind', { what: `${file} is neither a server.yaml, nor an agent.yaml, nor a cluster.yaml`, remedy: 'say what it is with --kind server, agent or cluster' }) : cliError(EXIT.usage, syntax.error);
+  }
+  const result = kind === 'cluster' ? parseSpec(file, text.value) : checkConfigText({ file, text: text.value, decoder: FILE_DECODERS[kind] });
+  if (!result.ok) return 'exit' in result.error ? { ok: false, error: result.error } : cliError(EXIT.usage, result.error);
+  session.show({ ok: true, file, kind }, () => `${file}: a valid ${kind}.yaml`);
+  return { ok: true, value: EXIT.done };
+}
+
+function guessText(text: string): ConfigKind | null {
+  try {
+    return guessKind(parse(text));
+  } catch {
+    // Not YAML: the check that follows says so with the line.
+    return null;
+  }
+}
+
+function defaultsCommand(host: Host): Command {
+  return new Command('defaults').description('every default of a cluster').action(
+    act(host, async (session) => {
+      const rows = Object.entries(DEFAULTS).map(([name, value]) => [cell(name), cell(String(value))]);
+      session.show(DEFAULTS, () => renderTable([{ head: 'SETTING' }, { head: 'DEFAULT', align: 'right' }], rows, session.view));
+      return { ok: true, value: EXIT.done };
+    }),
+  );
+}

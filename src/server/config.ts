@@ -1,0 +1,46 @@
+/** server.yaml: what a server reads at its start. */
+import { type Decoded, type Decoder, bool, list, literal, nullable, number, object, oneOf, text, withDefault } from '../core/decode.ts';
+import { DEFAULTS } from '../core/spec.ts';
+
+const port = number({ integer: true, min: 0, max: 65535 });
+
+const embedded = object({ engine: literal('embedded'), listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 2379) }, 'strict'), { host: '127.0.0.1', port: 2379 }) }, 'strict');
+const etcd = object({ engine: literal('etcd'), endpoints: list(text), ca: text, cert: text, key: text }, 'strict');
+
+/** A union on `engine`, which may be left out for the embedded one. */
+const store: Decoder<Decoded<typeof embedded> | Decoded<typeof etcd>> = (input, path) => {
+  const engine = typeof input === 'object' && input !== null && 'engine' in input ? input.engine : 'embedded';
+  if (engine === 'etcd') return etcd(input, path);
+  if (engine !== 'embedded') return { ok: false, error: { path: `${path}.engine`, message: `expected embedded or etcd, found ${JSON.stringify(engine)}` } };
+  return embedded({ ...(input as object), engine }, path);
+};
+
+export const serverConfig = object(
+  {
+    /** Loopback by default: whoever opens the API to a network does so knowingly (H4, H5). Port 0: a free one. */
+    listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 8433) }, 'strict'), { host: '127.0.0.1', port: 8433 }),
+    dataDirectory: text,
+    store: withDefault(store, { engine: 'embedded', listen: { host: '127.0.0.1', port: 2379 } }),
+    /** More host names and addresses for the server's certificate; the first one is what agents are told to use. */
+    names: withDefault(list(text), []),
+    controller: withDefault(bool, true),
+    /** At the first start the admin's token goes into this file (0600) and is not printed. */
+    firstTokenFile: withDefault(nullable(text), null),
+    statusLineMs: withDefault(number({ integer: true, min: 1000, max: 86_400_000 }), DEFAULTS.statusLineMs),
+    log: withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' }),
+  },
+  'strict',
+);
+export type ServerConfig = Decoded<typeof serverConfig>;
+
+/** `https://host:port`, with brackets around IPv6. */
+export function formatUrl(host: string, atPort: number): string {
+  return `https://${host.includes(':') ? `[${host}]` : host}:${atPort}`;
+}
+
+/** The host by which others reach what listens on `host`: a name from the configuration when it listens on every address. */
+export function reachableHost(host: string, names: readonly string[]): string {
+  const wildcard = host === '0.0.0.0' || host === '::' || host === '';
+  return names[0] ?? (wildcard ? '127.0.0.1' : host);
+}
+

@@ -1,0 +1,59 @@
+/** One keep-alive, one answer: a stream that is opened for it and closed after it, so that no renewal hides behind a stuck stream. */
+import { create } from '@bufbuild/protobuf';
+import { status } from '@grpc/grpc-js';
+import type { MonoMs } from '../core/ids.ts';
+import { type Result, err, ok } from '../core/result.ts';
+import { type RpcError, classify } from './classify.ts';
+import { type Attempt, type Connection, type Endpoint, TRY_MS } from './connection.ts';
+import { Lease, LeaseKeepAliveRequestSchema, type LeaseKeepAliveResponse } from './proto/gen/rpc_pb.ts';
+import { methodOf } from './proto/services.ts';
+import type { StoreError } from './store.ts';
+
+const KEEP_ALIVE = methodOf(Lease.method.leaseKeepAlive);
+
+/** Repeated at other endpoints until `deadline`: a renewal does no harm twice. */
+export async function keepAliveOnce(connection: Connection, lease: string, deadline: MonoMs): Promise<Result<{ readonly ttlMs: number }, StoreError>> {
+  let sent = false;
+  let last: RpcError = { code: 0, details: 'no time was left to try' };
+  while (connection.clock.now().mono < deadline && !connection.closed()) {
+    const foreign = connection.foreign();
+    if (foreign !== null) return err({ kind: 'refused', message: foreign });
+    const endpoint = connection.current();
+    const attempt = await tryKeepAlive(connection, endpoint, lease, deadline);
+    if (attempt.kind === 'foreign') return err({ kind: 'refused', message: attempt.message });
+    if (attempt.kind === 'answer') {
+      const refusal = connection.checkHeader(attempt.value.header);
+      if (refusal !== null) return err({ kind: 'refused', message: refusal });
+      if (attempt.value.TTL <= 0n) return err({ kind: 'lease-not-found', message: `lease ${lease} does not exist` });
+      return ok({ ttlMs: Number(attempt.value.TTL) * 1000 });
+    }
+    const outcome = classify(attempt.error);
+    if (outcome === 'lease-not-found') return err({ kind: 'lease-not-found', message: attempt.error.details });
+    if (outcome === 'refused') return err({ kind: 'refused', message: attempt.error.details });
+    last = attempt.error;
+    sent ||= attempt.sent && outcome === 'unclear';
+    connection.leave(endpoint);
+    await connection.pause(deadline);
+  }
+  return err({ kind: sent ? 'unknown' : 'unavailable', message: `no answer within the limit: ${last.details}` });
+}
+
+async function tryKeepAlive(connection: Connection, endpoint: Endpoint, lease: string, deadline: MonoMs): Promise<Attempt<LeaseKeepAliveResponse>> {
+  const ready = await connection.prepare(endpoint, deadline);
+  if (ready.kind !== 'answer') return ready;
+  return new Promise((resolve) => {
+    const stream = connection.stream(endpoint, KEEP_ALIVE);
+    const finish = (attempt: Attempt<LeaseKeepAliveResponse>): void => {
+      clearTimeout(timer);
+      resolve(attempt);
+      stream.cancel();
+    };
+    const fail = (code: number, details: string): void => finish({ kind: 'failed', sent: true, error: { code, details: `${details} (${endpoint.url})` } });
+    const limitMs = Math.max(1, Math.min(TRY_MS, deadline - connection.clock.now().mono));
+    const timer = setTimeout(() => fail(status.DEADLINE_EXCEEDED, `no answer within ${Math.round(limitMs)} ms`), limitMs);
+    stream.on('data', (value: LeaseKeepAliveResponse) => finish({ kind: 'answer', value }));
+    stream.on('error', (cause: Error & { code?: number; details?: string }) => fail(cause.code ?? status.UNKNOWN, cause.details ?? cause.message));
+    stream.on('end', () => fail(status.UNAVAILABLE, 'the stream ended without an answer'));
+    stream.write(create(LeaseKeepAliveRequestSchema, { ID: BigInt(lease) }));
+  });
+}
