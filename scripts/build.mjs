@@ -61,7 +61,9 @@ async function bundle() {
   const entries = ['pgherd.mjs', 'guard.mjs'];
   const names = result.outputFiles.map((file) => relative(dist, file.path));
   // Entry points last: whoever starts the program meanwhile gets a whole build, the old one or the new one.
-  const ordered = [...result.outputFiles].sort((a, b) => Number(entries.includes(relative(dist, a.path))) - Number(entries.includes(relative(dist, b.path))));
+  const ordered = [...result.outputFiles].sort(
+    (a, b) => Number(entries.includes(relative(dist, a.path))) - Number(entries.includes(relative(dist, b.path))),
+  );
   for (const file of ordered) {
     const temporary = `${file.path}.${process.pid}.tmp`;
     writeFileSync(temporary, file.contents);
@@ -82,7 +84,12 @@ function readStamp() {
 function hashInputs() {
   const hash = createHash('sha256');
   const files = ['package.json', 'package-lock.json', 'scripts/build.mjs', ...walk('src')];
-  for (const file of files) hash.update(file).update('\0').update(readFileSync(join(root, file))).update('\0');
+  for (const file of files)
+    hash
+      .update(file)
+      .update('\0')
+      .update(readFileSync(join(root, file)))
+      .update('\0');
   return hash.digest('hex');
 }
 

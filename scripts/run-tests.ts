@@ -46,7 +46,9 @@ async function main(): Promise<number> {
   rmSync(temporary, { recursive: true, force: true });
 
   const seconds = Math.round((performance.now() - startedAt) / 1000);
-  console.log(`test: ${files.length} files, ${Math.floor(seconds / 60)} min ${seconds % 60} s${failures.length > 0 ? `; FAILED: ${failures.join(', ')}` : ''}`);
+  console.log(
+    `test: ${files.length} files, ${Math.floor(seconds / 60)} min ${seconds % 60} s${failures.length > 0 ? `; FAILED: ${failures.join(', ')}` : ''}`,
+  );
   // A step or a leak that failed is no test, but must show in the closing line too.
   const extra = failures.filter((step) => step !== 'tests').length;
   const failed = counts.failed + extra + (code !== 0 && counts.failed === 0 ? 1 : 0);

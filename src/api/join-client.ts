@@ -32,7 +32,7 @@ export interface JoinedHost {
 /**
  * Uses the token up. Files are written only after the server's answer was checked; joining again replaces them.
  * Failures: `join.token-invalid|-expired|-used`, `join.fingerprint` (somebody else answers: the token was not sent),
- * `join.node-live`, `join.host-refused`, `join.files` (this host's disk; the token is used up then), `server.…`.
+ * `join.node-live`, `join.files` (this host's disk; the token is used up then), `server.…`.
  */
 export async function joinServer(options: JoinOptions): Promise<Result<JoinedHost, ApiFailure>> {
   const token = parseJoinToken(options.token);

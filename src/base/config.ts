@@ -67,7 +67,8 @@ export function checkConfigText<T>(options: LoadConfigOptions<T> & { readonly te
 
   const failedPath = result.error.path;
   const fromEnv = overrides.find((override) => failedPath === override.path.join('.') || failedPath.startsWith(`${override.path.join('.')}.`));
-  const where = fromEnv === undefined ? place(options.file, lines, offsetOf(document.contents, result.error)) : `environment variable ${fromEnv.name}`;
+  const where =
+    fromEnv === undefined ? place(options.file, lines, offsetOf(document.contents, result.error)) : `environment variable ${fromEnv.name}`;
   return err(invalid(where, result.error));
 }
 

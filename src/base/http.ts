@@ -107,7 +107,8 @@ function openHttp(options: HttpRequest, deadline: AbortSignal): Promise<Result<H
     });
     request.on('response', (stream) => {
       const headers: Record<string, string> = {};
-      for (const [name, value] of Object.entries(stream.headers)) if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(', ') : value;
+      for (const [name, value] of Object.entries(stream.headers))
+        if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(', ') : value;
       // An error of the body is the reader's; without a reader it must not crash the process.
       stream.on('error', () => stream.destroy());
       resolve(ok({ status: stream.statusCode ?? 0, headers, stream, close: () => request.destroy() }));
@@ -142,7 +143,9 @@ function makeRequest(options: HttpRequest, signal: AbortSignal): ClientRequest {
  */
 function checkRole(certificate: PeerCertificate, expect: 'server' | 'agent' | undefined): Error | undefined {
   if (expect === undefined || certificate.subject.O !== 'pgherd' || certificate.subject.OU === expect) return undefined;
-  return Object.assign(new Error(`the certificate is one of a pgherd ${String(certificate.subject.OU)}, not of a ${expect}`), { code: 'ERR_TLS_ROLE' });
+  return Object.assign(new Error(`the certificate is one of a pgherd ${String(certificate.subject.OU)}, not of a ${expect}`), {
+    code: 'ERR_TLS_ROLE',
+  });
 }
 
 function classify(cause: unknown, sent: boolean, deadline: AbortSignal, options: HttpRequest): HttpError {
@@ -150,7 +153,8 @@ function classify(cause: unknown, sent: boolean, deadline: AbortSignal, options:
   if (deadline.aborted) return { kind: 'timeout', message: `no complete answer within ${options.timeoutMs} ms` };
   const message = cause instanceof Error ? cause.message || String(errorCode(cause)) : String(cause);
   const code = cause instanceof Error ? errorCode(cause) : null;
-  if (code !== null && /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_|SELF_SIGNED|UNABLE_TO|HOSTNAME_MISMATCH|EPROTO)/.test(code)) return { kind: 'certificate', message };
+  if (code !== null && /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_|SELF_SIGNED|UNABLE_TO|HOSTNAME_MISMATCH|EPROTO)/.test(code))
+    return { kind: 'certificate', message };
   const refused = code === 'ECONNREFUSED' || code === 'ENOTFOUND' || code === 'EHOSTUNREACH' || code === 'ENETUNREACH' || code === 'ETIMEDOUT';
   return { kind: sent && !refused ? 'lost' : 'unreachable', message };
 }

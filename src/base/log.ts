@@ -12,11 +12,11 @@ export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const satisfies 
 
 /** Any field may be logged; these have one meaning everywhere. */
 export interface LogFields {
-  readonly cluster?: string;
-  readonly node?: string;
-  readonly term?: number;
+  readonly cluster?: string | undefined;
+  readonly node?: string | undefined;
+  readonly term?: number | undefined;
   /** Id of the rule that decided. */
-  readonly rule?: string;
+  readonly rule?: string | undefined;
   readonly [field: string]: unknown;
 }
 
@@ -137,7 +137,9 @@ function standardError(): LogStream {
         notedAt = wallMs();
         const lost = dropped;
         dropped = 0;
-        sink.write(`{"level":"warn","time":"${formatWall(wallMs())}","pid":${process.pid},"lines":${lost},"message":"log lines were dropped: the reader of standard error is too slow"}\n`);
+        sink.write(
+          `{"level":"warn","time":"${formatWall(wallMs())}","pid":${process.pid},"lines":${lost},"message":"log lines were dropped: the reader of standard error is too slow"}\n`,
+        );
       }
     },
     flushSync: () => {
@@ -220,14 +222,24 @@ export function formatPretty(line: string, colour: boolean): string {
   if (entry === null) return line;
   const level = LOG_LEVELS.find((known) => known === entry['level']) ?? 'info';
   const [style, label] = LEVEL_STYLE[level];
-  const paint = (name: 'dim' | 'green' | 'yellow' | 'red' | 'bold', text: string): string => (colour ? styleText(name, text, { validateStream: false }) : text);
+  const paint = (name: 'dim' | 'green' | 'yellow' | 'red' | 'bold', text: string): string =>
+    colour ? styleText(name, text, { validateStream: false }) : text;
   const time = String(entry['time'] ?? '').slice(11, 23);
-  const head = HEAD_FIELDS.filter((field) => entry[field] !== undefined).map((field) => (field === 'term' ? `term ${show(entry[field])}` : show(entry[field])));
+  const head = HEAD_FIELDS.filter((field) => entry[field] !== undefined).map((field) =>
+    field === 'term' ? `term ${show(entry[field])}` : show(entry[field]),
+  );
   const rest = Object.entries(entry).filter(([field, value]) => !HIDDEN_FIELDS.has(field) && value !== undefined);
   // Values come from servers and files: control sequences in them must not reach the terminal.
   const tail = rest.map(([field, value]) => `${field}=${stripVTControlCharacters(show(value))}`).join(' ');
   const message = stripVTControlCharacters(String(entry['message'] ?? ''));
-  const parts = [paint('dim', time), paint(style, label), show(entry['role']), head.length > 0 ? `[${head.join(' ')}]` : '', paint('bold', message), paint('dim', tail)];
+  const parts = [
+    paint('dim', time),
+    paint(style, label),
+    show(entry['role']),
+    head.length > 0 ? `[${head.join(' ')}]` : '',
+    paint('bold', message),
+    paint('dim', tail),
+  ];
   return `${parts.filter((part) => part !== '').join(' ')}\n`;
 }
 

@@ -69,7 +69,11 @@ export async function issueCertificate(authority: KeyAndCertificate, subject: Ce
 export async function createRequest(name: string): Promise<{ readonly csr: string; readonly key: string }> {
   const x509 = await loadLibrary();
   const keys = await generateKeys();
-  const csr = await x509.Pkcs10CertificateRequestGenerator.create({ name: new x509.Name([{ CN: [name] }]).toJSON(), keys, signingAlgorithm: SIGNATURE });
+  const csr = await x509.Pkcs10CertificateRequestGenerator.create({
+    name: new x509.Name([{ CN: [name] }]).toJSON(),
+    keys,
+    signingAlgorithm: SIGNATURE,
+  });
   return { csr: csr.toString('pem'), key: await exportKey(keys.privateKey) };
 }
 
@@ -113,7 +117,9 @@ export function readCertificate(pem: string): CertificateFacts | null {
     // Text from a file or from the network: that it is none is an answer, not an error.
     return null;
   }
-  const subject = new Map(certificate.subject.split('\n').map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)] as const));
+  const subject = new Map(
+    certificate.subject.split('\n').map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)] as const),
+  );
   const names = (certificate.subjectAltName ?? '').split(', ').filter((entry) => entry !== '');
   return {
     subject: { organization: subject.get('O') ?? null, unit: subject.get('OU') ?? null, name: subject.get('CN') ?? null },
@@ -144,7 +150,9 @@ async function signKey(authority: KeyAndCertificate, subject: CertificateSubject
   const x509 = await loadLibrary();
   const issuer = new x509.X509Certificate(authority.cert);
   const signingKey = await webcrypto.subtle.importKey('pkcs8', pemToDer(authority.key), KEY, false, ['sign']);
-  const names = [...new Set(subject.hosts)].map((host) => (isIP(host) === 0 ? { type: 'dns' as const, value: host } : { type: 'ip' as const, value: host }));
+  const names = [...new Set(subject.hosts)].map((host) =>
+    isIP(host) === 0 ? { type: 'dns' as const, value: host } : { type: 'ip' as const, value: host },
+  );
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: serial(),
     subject: new x509.Name([{ O: ['pgherd'] }, { OU: [subject.kind] }, { CN: [subject.name] }]).toJSON(),

@@ -45,7 +45,8 @@ export function loadTls(files: TlsFilePaths): Result<TlsMaterial, Failure> {
   } catch (cause) {
     return err(fail('tls.invalid', `${files.key} is no private key`, cause instanceof Error ? cause.message : String(cause)));
   }
-  if (facts.notAfterMs <= wallMs()) return err(fail('tls.expired', `${files.cert} has expired`, `valid until ${formatWall(makeWallMs(facts.notAfterMs))}`));
+  if (facts.notAfterMs <= wallMs())
+    return err(fail('tls.expired', `${files.cert} has expired`, `valid until ${formatWall(makeWallMs(facts.notAfterMs))}`));
   return ok(texts);
 }
 
@@ -56,7 +57,10 @@ export function fingerprintOf(pem: string): string | null {
 
 /** Accepts `AA:BB:…`, blanks and upper case, as openssl prints them; null when it is not a SHA-256 fingerprint. */
 export function parseFingerprint(text: string): string | null {
-  const hex = text.replace(/^sha256[:=]/i, '').replaceAll(/[:\s]/g, '').toLowerCase();
+  const hex = text
+    .replace(/^sha256[:=]/i, '')
+    .replaceAll(/[:\s]/g, '')
+    .toLowerCase();
   return /^[0-9a-f]{64}$/.test(hex) ? hex : null;
 }
 
@@ -77,7 +81,8 @@ export function peerIdentity(socket: TLSSocket): PeerIdentity | null {
   if (raw === undefined) return null;
   const facts = readCertificate(new X509Certificate(raw).toString());
   const kind = facts?.subject.unit;
-  if (facts === null || facts.subject.organization !== 'pgherd' || facts.subject.name === null || (kind !== 'server' && kind !== 'agent')) return null;
+  if (facts === null || facts.subject.organization !== 'pgherd' || facts.subject.name === null || (kind !== 'server' && kind !== 'agent'))
+    return null;
   return { kind, name: facts.subject.name, fingerprint: createHash('sha256').update(raw).digest('hex') };
 }
 

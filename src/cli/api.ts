@@ -2,7 +2,8 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { type ApiClient, type CallInput, createApiClient } from '../api/client.ts';
 import type { ApiFailure } from '../api/errors.ts';
-import type { Answer, RouteName } from '../api/routes.ts';
+import { type Answer, ROUTES, type RouteName } from '../api/routes.ts';
+import type { Clock } from '../base/clock.ts';
 import type { Result } from '../core/result.ts';
 import { type Connection, messageOf } from './context.ts';
 import { type CliResult, EXIT, cliError, usageError } from './exit.ts';
@@ -17,13 +18,16 @@ export interface Api {
 /** A backup of the store is some MiB; a wrong path to something huge must not fill the memory. */
 const MAX_UPLOAD_BYTES = 1024 * 1024 * 1024;
 
-/** Makes no connection yet. */
-export function makeApi(connection: Connection): Api {
+/** Makes no connection yet. `trace` is told each call with its outcome, never a token or a body. */
+export function makeApi(connection: Connection, trace: (text: string) => void, clock: Clock): Api {
   const client = createApiClient({ server: connection.server, token: connection.token, ca: connection.ca });
   return {
     call: async (route, input) => {
       const send = client.call as (name: typeof route, input: unknown) => Promise<Result<Answer<typeof route>, ApiFailure>>;
-      return toCli(await send(route, input), connection);
+      const started = clock.now().mono;
+      const result = await send(route, input);
+      trace(`${ROUTES[route].method} ${ROUTES[route].path} at ${connection.server}: ${result.ok ? 'ok' : result.error.code}, ${Math.round(clock.now().mono - started)} ms`);
+      return toCli(result, connection);
     },
     download: (route, file) => download(client, connection, { route, file }),
     upload: async (route, file, query) => {

@@ -61,6 +61,8 @@ export interface Connection {
   incarnation(): string | null;
   pause(deadline: MonoMs): Promise<void>;
   closed(): boolean;
+  /** Aborted by close(). */
+  readonly signal: AbortSignal;
   close(): void;
 }
 
@@ -165,6 +167,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     incarnation: () => incarnation,
     pause: (deadline) => clock.sleep(Math.min(PAUSE_MS, deadline - clock.now().mono), abort.signal),
     closed: () => closed,
+    signal: abort.signal,
     close: () => {
       closed = true;
       abort.abort();

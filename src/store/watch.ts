@@ -92,7 +92,8 @@ async function follow(session: Session, endpoint: Endpoint): Promise<string> {
   const stream = connection.stream(endpoint, WATCH);
   const stop = new AbortController();
   const closeBoth = (): void => stop.abort();
-  session.abort.signal.addEventListener('abort', closeBoth, { once: true });
+  const ending = AbortSignal.any([session.abort.signal, connection.signal]);
+  ending.addEventListener('abort', closeBoth, { once: true });
   let reason = 'the watch was closed';
   let seen = 0;
   const leave = (why: string): void => {
@@ -108,7 +109,7 @@ async function follow(session: Session, endpoint: Endpoint): Promise<string> {
   });
   stream.write(create(WatchRequestSchema, { requestUnion: { case: 'createRequest', value: { ...prefixRange(prefix), startRevision: BigInt(session.last + 1) } } }));
   await confirmLoop(session, { stream, signal: stop.signal, seen: () => seen, leave });
-  session.abort.signal.removeEventListener('abort', closeBoth);
+  ending.removeEventListener('abort', closeBoth);
   stream.cancel();
   return reason;
 }

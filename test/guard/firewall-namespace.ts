@@ -16,7 +16,9 @@ import { createRig, until } from './harness.ts';
 const PORT = 23_100;
 const table = firewallTable({ cluster: makeClusterId('demo'), node: makeNodeId('n-1'), port: PORT });
 let firewall: Firewall;
+const served: Socket[] = [];
 const server = createServer((socket) => {
+  served.push(socket);
   socket.on('error', () => socket.destroy());
   socket.on('data', (chunk) => socket.write(chunk));
 });
@@ -93,6 +95,31 @@ test('refreshes never interrupt a connection that stands, and keep it open past 
   }
   assert.ok(echoes > 100);
   socket.destroy();
+});
+
+test('an answer that comes after the deadline does not reach the client, whose connection ends when the server is killed (I21)', async () => {
+  await apply({ kind: 'timed', until: soon(5000) });
+  const socket = await connect();
+  assert.ok(socket);
+  assert.equal(await echo(socket), 'x');
+  const late = served.at(-1);
+  assert.ok(late);
+  let heard = '';
+  socket.on('data', (chunk) => {
+    heard += String(chunk);
+  });
+  const ended = new Promise<void>((resolve) => {
+    socket.once('close', () => resolve());
+    socket.once('error', () => resolve());
+    socket.once('end', () => resolve());
+  });
+  await apply({ kind: 'closed' });
+  late.write('COMMIT');
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  // As the kernel does for a killed process: the connection is closed with the answer still unsent.
+  late.end();
+  await ended;
+  assert.equal(heard, '');
 });
 
 test('while an opening is pending only members get in, and only for the given time', async () => {

@@ -2,7 +2,9 @@
  * The text of pgherd's own nftables table. Pure.
  *
  *   input:  tcp dport PORT → gate_in      output: tcp sport PORT → gate_out
- *   gate:   empty while the node is no primary; else: accept while the set element lives, reject everybody else with a TCP reset.
+ *   gate:   empty while the node is no primary; else: accept while the set element lives; everybody else's statements are answered with a TCP reset,
+ *           and PostgreSQL's answers to them leave as resets (RST and ACK set in the segment): a receiver throws the data of a reset
+ *           away, and no client is left hanging without an answer (I21).
  *
  * Invariant: while the gate is guarded, no client's statement reaches PostgreSQL and no answer leaves it, unless an element with a time-out lives.
  * Because: the time-out ends with the lease's own deadline and the kernel counts it, whoever of our processes is dead or frozen; established connections
@@ -32,14 +34,17 @@ export function isTableName(name: string): boolean {
 /** Makes the table or brings it to its shape, whatever it was before. `guarded`: everybody is refused but for the sets' elements. Elements stay. */
 export function renderTable(table: FirewallTable, gate: 'guarded' | 'unrestricted'): string {
   const { name, port } = table;
+  // The end of a connection passes as it is: a FIN without PSH carries no answer (the kernel marks the last segment of each write with PSH).
+  const goodbye = [`add rule ${name} gate_out tcp flags & rst == rst accept`, `add rule ${name} gate_out tcp flags & (fin | psh) == fin accept`];
   const chain = (way: 'in' | 'out'): readonly string[] => {
     const [own, peer] = way === 'in' ? ['dport', 'saddr'] : ['sport', 'daddr'];
     if (gate === 'unrestricted') return [];
     return [
+      ...(way === 'out' ? goodbye : []),
       `add rule ${name} gate_${way} tcp ${own} @open accept`,
       `add rule ${name} gate_${way} ip ${peer} @members4 accept`,
       `add rule ${name} gate_${way} ip6 ${peer} @members6 accept`,
-      `add rule ${name} gate_${way} reject with tcp reset`,
+      `add rule ${name} gate_${way} ${way === 'in' ? 'reject with tcp reset' : 'tcp flags set 0x14 accept'}`,
     ];
   };
   return [

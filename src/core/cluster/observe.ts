@@ -147,3 +147,8 @@ export function viewpoints(view: ClusterView, target: NodeId): Viewpoints {
 export function isDue(now: Now, at: WallMs, longestMs: number): boolean {
   return now.wall >= at || at - now.wall > longestMs;
 }
+
+/** Some node holds the write lease. */
+export function isLeaseTaken(view: ClusterView): boolean {
+  return view.writeLease !== null;
+}

@@ -48,7 +48,8 @@ function isLeaseFree(view: ClusterView): boolean {
 function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
   const old = view.state.primary;
   const oldReport = old === null ? null : live(view, old);
-  const oldIsGone = oldReport !== null && oldReport.fenced && oldReport.leaseTerm === null;
+  // No process of it is left: its walsenders are gone too, and nothing more can arrive.
+  const oldIsGone = oldReport !== null && ((oldReport.fenced && oldReport.leaseTerm === null) || oldReport.postgres.state === 'crashed' || oldReport.postgres.state === 'stopped');
   // Standbys stay attached until the old primary is fenced, so that they still receive what it flushed.
   if (!isLeaseFree(view) && !oldIsGone) return leaseWait(view);
   const asked = askVotes(view, attempt);
@@ -78,7 +79,9 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
   }
   const end = primaryEnd(view);
   const missing = missingBytes(best.position, { timeline: view.state.timeline, lsn: end });
-  if (attempt.rule === 'crash.failover' && (missing === null || missing > 0)) {
+  const endUnknown = oldReport !== null && oldReport.postgres.state === 'crashed' && oldReport.postgres.walEnd === null;
+  if (attempt.rule === 'crash.failover' && endUnknown && !graceOver) return wait('attempt.waiting-votes', `waiting for the end of the WAL of ${oldReport.node}`, 50);
+  if (attempt.rule === 'crash.failover' && (endUnknown || missing === null || missing > 0)) {
     const restart = restartOld(view, now, attempt, oldReport, `the best candidate, ${describeCandidate(best)}, lacks ${missing ?? 'unknown'} bytes`);
     if (restart !== null) return restart;
   }

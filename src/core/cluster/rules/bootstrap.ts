@@ -167,7 +167,7 @@ export const bootstrapRules: readonly Rule[] = [
   },
   { id: 'bootstrap.failed', when: 'the first node gave up on creation or adoption', why: 'The task names the step; the cluster is as new, and can be tried again.', decide: failed },
   { id: 'bootstrap.opened', when: 'the first node is open in term 1', why: 'Only a primary that is open is named as such (H29); the standbys are cloned from it, or go on streaming.', decide: founded },
-  { id: 'bootstrap.completed', when: 'every standby streams', why: 'A command is done when its effect was seen (I10 of the users' complaints: success only after streaming).', decide: completed },
+  { id: 'bootstrap.completed', when: 'every standby streams', why: 'A command is done when its effect was seen (I10 of users: success only after streaming).', decide: completed },
   {
     id: 'bootstrap.waiting',
     when: 'the cluster is being created or adopted, or was not asked for',

@@ -1,0 +1,51 @@
+/** Runs one scenario once, from nothing to nothing. */
+import { monoMs } from '../src/base/clock.ts';
+import { checkHistory } from '../src/demo/check.ts';
+import { waitUntil } from '../src/demo/children.ts';
+import { readRows } from '../src/demo/recording.ts';
+import { type ResultLine, type Scenario, brokenRun, judgeRun } from './scenario.ts';
+import { NODES, type Stage, openStage } from './stage.ts';
+
+/** The final primary answers by now, or it is part of the verdict that there is none. */
+const FINAL_PRIMARY_MS = 10_000;
+
+export async function runScenario(scenario: Scenario, options: { readonly keep: boolean; readonly say: (line: string) => void }): Promise<ResultLine> {
+  const { keep, say } = options;
+  let stage: Stage;
+  try {
+    stage = await openStage({ spec: scenario.spec?.(NODES) ?? {}, keep, say });
+  } catch (error) {
+    return brokenRun(scenario, messageOf(error));
+  }
+  let line: ResultLine;
+  try {
+    say(`${scenario.name}: ${scenario.about}`);
+    line = await measure(scenario, stage);
+  } catch (error) {
+    line = brokenRun(scenario, messageOf(error));
+  }
+  try {
+    await stage.close();
+    return line;
+  } catch (error) {
+    return { ...line, ok: false, detail: `${line.detail}; ${messageOf(error)}` };
+  }
+}
+
+async function measure(scenario: Scenario, stage: Stage): Promise<ResultLine> {
+  const seen = await scenario.run(stage);
+  await stage.recording.stop();
+  const endMs = monoMs();
+  let final: string | null = null;
+  await waitUntil(async () => {
+    final = await stage.writableNode();
+    return final !== null;
+  }, FINAL_PRIMARY_MS);
+  const present = final === null ? null : await readRows(stage.herd, final, stage.recording.run);
+  const verdict = checkHistory(stage.recording.events, { faultMs: seen.faultMs, endMs, present });
+  return judgeRun(scenario, verdict, { ...seen, detail: [`final primary ${final ?? 'none'}`, seen.detail].filter((text) => text !== '').join('; ') });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,88 @@
+/** What a scenario is, and when its result is good. */
+import type { Verdict } from '../src/demo/check.ts';
+import type { Stage } from './stage.ts';
+
+export interface Expectation {
+  /** Longest outage that is good; null: it is only measured. */
+  readonly outageMs: number | null;
+  /** Rows without acknowledgement; null: only counted. */
+  readonly clientErrors: number | null;
+  /** Acknowledged rows that may be missing at the end; null: only counted (asynchronous replication may lose the last ones). */
+  readonly lostRows: number | null;
+  /** Until the lost or old node streams again; null: only measured. */
+  readonly rejoinMs: number | null;
+}
+
+export interface Scenario {
+  readonly name: string;
+  /** One line: what is broken, and what is to happen. */
+  readonly about: string;
+  readonly expect: Expectation;
+  /** Further fields of the cluster's spec. */
+  readonly spec?: (nodes: readonly string[]) => Readonly<Record<string, unknown>>;
+  readonly run: (stage: Stage) => Promise<Observation>;
+}
+
+/** What the scenario itself saw. `wrong`: everything that did not go as it must, in words. */
+export interface Observation {
+  readonly faultMs: number;
+  readonly rejoinMs: number | null;
+  readonly detail: string;
+  readonly wrong: readonly string[];
+}
+
+export interface ResultLine {
+  readonly scenario: string;
+  readonly ok: boolean;
+  readonly outageMs: number | null;
+  readonly clientErrors: number | null;
+  readonly lostRows: number | null;
+  readonly doubleWritableMs: number | null;
+  readonly staleAckRows: number | null;
+  readonly rejoinMs: number | null;
+  readonly detail: string;
+}
+
+/** Pure. Two writable nodes and stale acknowledgements are never good, in no scenario. */
+export function judgeRun(scenario: Scenario, verdict: Verdict, seen: Observation): ResultLine {
+  const { expect } = scenario;
+  const wrong = [...seen.wrong];
+  const bound = (what: string, value: number | null, limit: number | null, unit: string): void => {
+    if (limit === null) return;
+    if (value === null) wrong.push(`${what} could not be measured`);
+    else if (value > limit) wrong.push(`${what} ${value}${unit} is more than ${limit}${unit}`);
+  };
+  bound('outage', verdict.outageMs, expect.outageMs, ' ms');
+  bound('client errors', verdict.clientErrors, expect.clientErrors, '');
+  bound('lost rows', verdict.lostRows, expect.lostRows, '');
+  bound('time with two writable nodes', verdict.doubleWritableMs, 0, ' ms');
+  bound('stale acknowledgements', verdict.staleAckRows, 0, '');
+  bound('rejoin', seen.rejoinMs, expect.rejoinMs, ' ms');
+  if (verdict.lostRows === null) wrong.push('the rows of the final primary could not be compared');
+  return {
+    scenario: scenario.name,
+    ok: wrong.length === 0,
+    outageMs: verdict.outageMs,
+    clientErrors: verdict.clientErrors,
+    lostRows: verdict.lostRows,
+    doubleWritableMs: verdict.doubleWritableMs,
+    staleAckRows: verdict.staleAckRows,
+    rejoinMs: seen.rejoinMs,
+    detail: [...wrong, seen.detail].filter((text) => text !== '').join('; '),
+  };
+}
+
+/** The run itself failed before anything could be measured. */
+export function brokenRun(scenario: Scenario, why: string): ResultLine {
+  return {
+    scenario: scenario.name,
+    ok: false,
+    outageMs: null,
+    clientErrors: null,
+    lostRows: null,
+    doubleWritableMs: null,
+    staleAckRows: null,
+    rejoinMs: null,
+    detail: why,
+  };
+}

@@ -1,0 +1,43 @@
+/** Every scenario, in the order in which the table lists them. */
+import type { Scenario } from '../scenario.ts';
+import { agentFreeze } from './agent-freeze.ts';
+import { agentKill } from './agent-kill.ts';
+import { agentRestart } from './agent-restart.ts';
+import { controllerLoss } from './controller-loss.ts';
+import { hostKill } from './host-kill.ts';
+import { hostLoss } from './host-loss.ts';
+import { oldPrimaryReturns } from './old-primary-returns.ts';
+import { partitionPrimary } from './partition-primary.ts';
+import { partitionStandby } from './partition-standby.ts';
+import { postgresCrash } from './postgres-crash.ts';
+import { postgresHang } from './postgres-hang.ts';
+import { promoteFails } from './promote-fails.ts';
+import { standbyLoss } from './standby-loss.ts';
+import { storeLoss } from './store-loss.ts';
+import { switchover } from './switchover.ts';
+import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
+import { twoFailures } from './two-failures.ts';
+
+export const SCENARIOS: readonly Scenario[] = [
+  postgresCrash,
+  hostLoss,
+  hostKill,
+  postgresHang,
+  switchover,
+  partitionPrimary,
+  agentKill,
+  agentFreeze,
+  agentRestart,
+  storeLoss,
+  oldPrimaryReturns,
+  partitionStandby,
+  standbyLoss,
+  controllerLoss,
+  switchoverCandidateDies,
+  promoteFails,
+  twoFailures,
+];
+
+export function findScenario(name: string): Scenario | null {
+  return SCENARIOS.find((scenario) => scenario.name === name) ?? null;
+}

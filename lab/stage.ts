@@ -1,0 +1,158 @@
+/** One run's stage: five hosts, a healthy cluster of three nodes, and clients that write all the time. */
+import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { chmodSync } from 'node:fs';
+import { monoMs } from '../src/base/clock.ts';
+import { describeFailure } from '../src/core/result.ts';
+import { processTree, sendSignal, waitUntil } from '../src/demo/children.ts';
+import type { Herd, HerdPlan } from '../src/demo/herd.ts';
+import { startHerd, stopHerd } from '../src/demo/processes.ts';
+import { type Recording, recordFrom } from '../src/demo/recording.ts';
+import { type LabNetwork, createNetwork } from './network.ts';
+
+export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
+export const PROGRAM = join(ROOT, 'dist', 'pgherd.mjs');
+export const NODES = ['n1', 'n2', 'n3'] as const;
+const SERVER = 's';
+const CLIENT = 'c';
+/** Writes before the fault, so that caches are warm and the slots have moved. */
+const WARM_ROWS = 200;
+
+export interface Stage {
+  readonly network: LabNetwork;
+  readonly herd: Herd;
+  readonly recording: Recording;
+  /** At the start of the scenario. */
+  readonly primary: string;
+  readonly standbys: readonly [string, string];
+  readonly serverHost: string;
+  readonly clientHost: string;
+  say(line: string): void;
+  /** The node whose PostgreSQL accepts writes by its own word, over its private socket; null when none or several. */
+  writableNode(): Promise<string | null>;
+  /** Milliseconds from `fromMs` until the present primary sees the node streaming; null after `limitMs`. */
+  waitStreaming(node: string, options: { readonly fromMs: number; readonly limitMs: number }): Promise<number | null>;
+  /** A signal to all processes of the node's PostgreSQL, the postmaster first. Returns the pids. */
+  signalPostgres(node: string, signal: NodeJS.Signals): readonly number[];
+  /** Both directions between a host and each of the others. */
+  separate(host: string, others: readonly string[]): void;
+  close(): Promise<void>;
+}
+
+export interface StageOptions {
+  readonly spec: Readonly<Record<string, unknown>>;
+  readonly keep: boolean;
+  readonly say: (line: string) => void;
+}
+
+/** Throws with the reason in words when the cluster does not come up; everything is removed by then. */
+export async function openStage(options: StageOptions): Promise<Stage> {
+  const directory = mkdtempSync(join(tmpdir(), 'pgherd-lab-'));
+  chmodSync(directory, 0o755);
+  const network = createNetwork([SERVER, ...NODES, CLIENT]);
+  const started = await startHerd(planOf(directory, network, options.spec), options.say);
+  const { herd } = started;
+  const close = (recording: Recording | null) => async (): Promise<void> => {
+    network.heal();
+    await recording?.stop();
+    const left = await stopHerd(herd, { keep: options.keep });
+    network.remove();
+    if (left.length > 0) throw new Error(`these processes could not be ended: ${left.join(', ')}`);
+    if (options.keep) options.say(`kept: ${directory}`);
+  };
+  try {
+    if (!started.ok) throw new Error(describeFailure(started.error));
+    const primary = (await herd.show())?.primary ?? null;
+    if (primary === null) throw new Error('the cluster is up but show names no primary');
+    const recording = recordFrom(network.inside(CLIENT), herd, { run: `run-${process.pid}-${Math.round(monoMs())}`, entry: join(ROOT, 'src', 'demo', 'recorder-main.ts') });
+    const stage = makeStage({ network, herd, recording, primary, say: options.say, close: close(recording) });
+    if (!(await recording.waitServing({ afterMs: 0, limitMs: 20_000, rows: WARM_ROWS }))) {
+      await recording.stop();
+      throw new Error('the recorder got no acknowledgements from the healthy cluster');
+    }
+    return stage;
+  } catch (error) {
+    await close(null)();
+    throw error;
+  }
+}
+
+function planOf(directory: string, network: LabNetwork, spec: Readonly<Record<string, unknown>>): HerdPlan {
+  return {
+    directory,
+    program: [process.execPath, PROGRAM],
+    cluster: 'lab',
+    server: { address: network.address(SERVER), apiPort: 8433, storePort: 2379, inside: network.inside(SERVER) },
+    // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
+    nodes: NODES.map((node, index) => ({ node, address: network.address(node), port: 26_432 + index, agentPort: 8432, inside: network.inside(node) })),
+    firewall: 'auto',
+    clientNetwork: '10.99.0.0/24',
+    spec,
+  };
+}
+
+type StageParts = Pick<Stage, 'network' | 'herd' | 'recording' | 'primary' | 'say' | 'close'>;
+
+function makeStage(parts: StageParts): Stage {
+  const { network, herd, primary } = parts;
+  const [first = '', second = ''] = NODES.filter((node) => node !== primary);
+  const writableNode = async (): Promise<string | null> => {
+    const all = await Promise.all(NODES.map(async (node) => ((await isWritable(herd, node)) ? node : null)));
+    const writable = all.filter((node) => node !== null);
+    return writable.length === 1 ? (writable[0] ?? null) : null;
+  };
+  return {
+    ...parts,
+    standbys: [first, second],
+    serverHost: SERVER,
+    clientHost: CLIENT,
+    writableNode,
+    waitStreaming: async (node, { fromMs, limitMs }) => {
+      const seen = await waitUntil(async () => isStreaming(herd, node, await writableNode()), limitMs - (monoMs() - fromMs), 50);
+      return seen ? Math.round(monoMs() - fromMs) : null;
+    },
+    signalPostgres: (node, signal) => {
+      const postmaster = herd.postmaster(node);
+      if (postmaster === null) return [];
+      const pids = processTree(postmaster);
+      for (const pid of pids) sendSignal(pid, signal);
+      return pids;
+    },
+    separate: (host, others) => {
+      for (const other of others) {
+        network.block(host, other);
+        network.block(other, host);
+      }
+    },
+  };
+}
+
+async function isWritable(herd: Herd, node: string): Promise<boolean> {
+  if (herd.postmaster(node) === null) return false;
+  try {
+    const rows = await herd.sql(node, 'select pg_is_in_recovery() as standby');
+    return rows[0]?.['standby'] === false;
+  } catch {
+    // Starting, stopping or hung: not writable as far as anybody can see.
+    return false;
+  }
+}
+
+async function isStreaming(herd: Herd, node: string, primary: string | null): Promise<boolean> {
+  if (primary === null || primary === node) return false;
+  try {
+    const rows = await herd.sql(primary, `select 1 from pg_stat_replication where application_name = '${node}' and state = 'streaming'`);
+    return rows.length > 0;
+  } catch {
+    // The primary changed between the two looks.
+    return false;
+  }
+}
+
+/** Last lines of a role's log, for the detail of a run that went wrong. */
+export function tailOfLog(herd: Herd, role: string, lines: number): string {
+  const file = join(herd.places.logs, `${role}.log`);
+  return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').slice(-lines).join('\n') : '';
+}

@@ -1,0 +1,217 @@
+/** Starts PostgreSQL so that it outlives the agent, and waits as long as the start makes progress (Q17). */
+import { spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { monoMs, realClock } from '../../base/clock.ts';
+import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import { readControlData } from './control-data.ts';
+import { directoryState, ensureStandbySignal, removeStandbySignal } from './data-directory.ts';
+import { cancelled, errnoOf, failure, messageOf } from './failure.ts';
+import { removeIfThere } from './files.ts';
+import { type Instance, asOsUser, binary } from './instance.ts';
+import { tailLog } from './log-tail.ts';
+import { prepareStateDirectory } from './managed-files.ts';
+import { type Postmaster, findPostmaster, findProcesses, isAlive, readPidFile, readProcess } from './postmaster.ts';
+import { withLocalSql } from './sql.ts';
+
+export interface StartOptions {
+  /** `primary`: only under a valid write lease; `standby.signal` is away for the moment of the start only. */
+  readonly mode: 'standby' | 'primary';
+  /** Asked right beside the removal of `standby.signal` of a primary start: false refuses. */
+  readonly mayStart?: () => boolean;
+  readonly signal?: AbortSignal;
+  /** One line when something moved: the startup process's own title. */
+  readonly onProgress?: (step: string) => void;
+  /** Without any progress for this long the wait ends (the server is left alone); default 60 s. Too short throws away a good recovery. */
+  readonly stallMs?: number;
+}
+
+export interface Started {
+  readonly pid: number;
+  readonly startTicks: number;
+  readonly role: 'primary' | 'standby';
+  readonly durationMs: number;
+}
+
+const DEFAULT_STALL_MS = 60_000;
+const POLL_MS = 5;
+
+/**
+ * Starts the instance and waits until it answers on the private socket.
+ * Errors: `start.incomplete`, `start.no-data`, `start.running`, `start.refused` (mayStart), `start.failed` (with the last log lines),
+ * `start.stalled` (the server still lives), `postgres.cancelled` (a standby start goes on; a primary is stopped by the caller).
+ */
+export async function startPostgres(instance: Instance, options: StartOptions): Promise<Result<Started, Failure>> {
+  const startedAt = monoMs();
+  const checked = await checkStartable(instance);
+  if (checked !== null) return err(checked);
+  try {
+    await prepareStateDirectory(instance);
+    await removeStalePidFile(instance);
+    if (options.mode === 'standby') await ensureStandbySignal(instance);
+  } catch (cause) {
+    return err(failure('start.failed', `${instance.node} cannot be started`, messageOf(cause), 'it stays down', 'check the disk and the permissions', true));
+  }
+  const first = await startOnce(instance, options, []);
+  const done = !first.ok && first.error.cause.includes('.s.PGSQL.') && instance.publicSocketDirectory !== null
+    ? // Another server holds the name in the public directory: ours does without it.
+      await startOnce(instance, options, ['-c', `unix_socket_directories=${instance.socketDirectory}`])
+    : first;
+  if (!done.ok) return done;
+  return ok({ ...done.value, durationMs: monoMs() - startedAt });
+}
+
+async function checkStartable(instance: Instance): Promise<Failure | null> {
+  const state = await directoryState(instance);
+  if (state === 'incomplete') return failure('start.incomplete', `${instance.dataDirectory} must not be started`, 'a clone or a rewind of it was interrupted', 'it stays down', 'take the node back by a clone', false);
+  if (state !== 'data') return failure('start.no-data', `${instance.dataDirectory} holds no PostgreSQL data`, state === 'absent' ? 'it is missing or empty' : 'PG_VERSION or pg_control is missing', 'nothing was started', 'is the volume mounted?', false);
+  const left = findProcesses(instance.dataDirectory);
+  if (left.length > 0) return failure('start.running', `${instance.dataDirectory} is in use`, `processes ${left.map((process) => process.pid).slice(0, 10).join(', ')}`, 'nothing was started', 'stop them first', true);
+  return null;
+}
+
+/** A pid file whose pid was taken by a stranger would make PostgreSQL refuse to start. We have verified that nothing works in this directory. */
+async function removeStalePidFile(instance: Instance): Promise<void> {
+  const file = readPidFile(instance.dataDirectory);
+  if (file !== null && isAlive(readProcess(file.pid))) await removeIfThere(join(instance.dataDirectory, 'postmaster.pid'));
+}
+
+async function startOnce(instance: Instance, options: StartOptions, extra: readonly string[]): Promise<Result<Omit<Started, 'durationMs'>, Failure>> {
+  if (options.signal?.aborted === true) return err(cancelled(`start of ${instance.node}`));
+  const before = await controlStamp(instance);
+  if (options.mode === 'primary') {
+    if (options.mayStart?.() === false) return err(failure('start.refused', `${instance.node} may not start as primary`, 'the write lease is not held any more', 'it stays down', '', true));
+    await removeStandbySignal(instance);
+  }
+  const logFile = join(instance.stateDirectory, 'log', 'postgres-start.log');
+  const log = openSync(logFile, 'w', 0o644);
+  try {
+    // Looked at again after the last await: nothing lies between this answer and the spawn.
+    if (options.mode === 'primary' && options.mayStart?.() === false) {
+      return err(failure('start.refused', `${instance.node} may not start as primary`, 'the write lease was lost', 'it stays down', '', true));
+    }
+    const child = spawnPostgres(instance, extra, log);
+    let exited: string | null = null;
+    child.once('exit', (code, signal) => {
+      exited = code === null ? `ended by ${signal}` : `exit code ${code}`;
+    });
+    child.once('error', (cause) => {
+      exited = cause.message;
+    });
+    return await waitUntilUp(instance, options, { pid: child.pid ?? -1, exited: () => exited, before });
+  } finally {
+    closeSync(log);
+    await ensureStandbySignal(instance);
+  }
+}
+
+function spawnPostgres(instance: Instance, extra: readonly string[], log: number): import('node:child_process').ChildProcess {
+  const child = spawn(binary(instance, 'postgres'), ['-D', instance.dataDirectory, ...extra], {
+    ...asOsUser(instance),
+    detached: true,
+    cwd: '/',
+    stdio: ['ignore', log, log],
+    // PG_OOM_*: the postmaster is spared by the kernel, its children are not. Source: PostgreSQL manual 19.4.4.
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', PG_OOM_ADJUST_FILE: '/proc/self/oom_score_adj', PG_OOM_ADJUST_VALUE: '0' },
+  });
+  child.unref();
+  if (child.pid !== undefined && process.getuid?.() === 0) protectFromOom(child.pid);
+  return child;
+}
+
+function protectFromOom(pid: number): void {
+  try {
+    writeFileSync(`/proc/${pid}/oom_score_adj`, '-900');
+  } catch (cause) {
+    // Containers may forbid it, and the child may have ended: both are no reason not to start.
+    if (!['EACCES', 'EPERM', 'ENOENT', 'ESRCH'].includes(errnoOf(cause) ?? '')) throw cause;
+  }
+}
+
+interface Waiting {
+  readonly pid: number;
+  readonly exited: () => string | null;
+  readonly before: string;
+}
+
+async function waitUntilUp(instance: Instance, options: StartOptions, { pid, exited, before }: Waiting): Promise<Result<Omit<Started, 'durationMs'>, Failure>> {
+  const stallMs = options.stallMs ?? DEFAULT_STALL_MS;
+  let progress = '';
+  let title = '';
+  let movedAt = monoMs();
+  let signalBack = options.mode === 'standby';
+  for (let round = 0; ; round++) {
+    const gone = exited();
+    if (gone !== null) return err(await startFailure(instance, gone));
+    if (options.signal?.aborted === true) return err(cancelled(`start of ${instance.node}`));
+    const file = readPidFile(instance.dataDirectory);
+    if (file?.pid === pid && (file.status === 'ready' || file.status === 'standby')) {
+      const answer = await askRole(instance, options.signal);
+      const process = readProcess(pid);
+      if (answer !== null && process !== null) return ok({ pid, startTicks: process.startTicks, role: answer });
+    }
+    if (!signalBack && (await hasReadSignalFiles(instance, before))) {
+      // A long crash recovery must not run without it: if the machine dies now, nothing starts it writable.
+      await ensureStandbySignal(instance);
+      signalBack = true;
+    }
+    if (round % 20 === 19) {
+      const seen = await progressOf(instance, pid);
+      if (seen.key !== progress) movedAt = monoMs();
+      if (seen.title !== title && seen.title !== '') options.onProgress?.(seen.title);
+      ({ key: progress, title } = seen);
+      if (monoMs() - movedAt > stallMs) return err(failure('start.stalled', `${instance.node} does not come up`, `no progress for ${stallMs} ms; ${title}`, 'the server is left running', 'see its log: a standby may wait for WAL that its upstream has not', true));
+    }
+    await realClock.sleep(POLL_MS);
+  }
+}
+
+/**
+ * pg_control is written anew after the startup process has read the signal files, and a recovery that began without
+ * `standby.signal` does not look for it again nor remove it. Source: PostgreSQL xlog.c, StartupXLOG; xlogrecovery.c, InitWalRecovery.
+ */
+async function hasReadSignalFiles(instance: Instance, before: string): Promise<boolean> {
+  if ((await controlStamp(instance)) === before) return false;
+  const control = await readControlData(instance);
+  return control.ok && (control.value.state === 'in crash recovery' || control.value.state === 'in production');
+}
+
+async function controlStamp(instance: Instance): Promise<string> {
+  const found = await stat(join(instance.dataDirectory, 'global', 'pg_control'), { bigint: true });
+  return `${found.mtimeNs}/${found.ino}`;
+}
+
+async function askRole(instance: Instance, signal: AbortSignal | undefined): Promise<'primary' | 'standby' | null> {
+  const answer = await withLocalSql(instance, { limits: { connectMs: 1000, statementMs: 1000 }, ...(signal === undefined ? {} : { signal }) }, async (sql) => {
+    const [row] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
+    return row?.['recovery'] === false ? ('primary' as const) : ('standby' as const);
+  });
+  return answer.ok ? answer.value : null;
+}
+
+/** Redo moves the startup process's title, its CPU time and pg_control: any of them is progress. */
+async function progressOf(instance: Instance, pid: number): Promise<{ readonly key: string; readonly title: string }> {
+  const parts: string[] = [await controlStamp(instance), readPidFile(instance.dataDirectory)?.status ?? ''];
+  let title = '';
+  for (const process of findProcesses(instance.dataDirectory, [pid])) {
+    try {
+      const text = readFileSync(`/proc/${process.pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
+      if (/startup/.test(text)) title = text;
+      parts.push(`${process.pid} ${text} ${readFileSync(`/proc/${process.pid}/stat`, 'latin1').split(' ').slice(13, 15).join(' ')}`);
+    } catch (cause) {
+      if (errnoOf(cause) !== 'ENOENT' && errnoOf(cause) !== 'ESRCH') throw cause;
+    }
+  }
+  return { key: parts.join('\n'), title };
+}
+
+async function startFailure(instance: Instance, how: string): Promise<Failure> {
+  const lines = await tailLog(instance, 6);
+  return failure('start.failed', `PostgreSQL of ${instance.node} did not start`, [how, ...lines].join(' | '), 'it stays down', 'see the cause', true);
+}
+
+/** For callers that only need to know whether something runs. */
+export function runningPostmaster(instance: Pick<Instance, 'dataDirectory'>): Postmaster | null {
+  return findPostmaster(instance.dataDirectory);
+}

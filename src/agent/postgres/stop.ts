@@ -1,0 +1,116 @@
+/** Stops PostgreSQL by a bounded ladder: fast, immediate, complete kill. */
+import { monoMs, realClock } from '../../base/clock.ts';
+import type { Lsn } from '../../core/lsn.ts';
+import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import { isCleanlyShutDown, readControlData } from './control-data.ts';
+import { ensureStandbySignal } from './data-directory.ts';
+import { errnoOf, failure } from './failure.ts';
+import type { Instance } from './instance.ts';
+import { killAll } from './kill-all.ts';
+import { type Postmaster, findPostmaster, findProcesses } from './postmaster.ts';
+import { readWalEnd } from './wal-end.ts';
+
+export type StopRung = 'none' | 'fast' | 'immediate' | 'kill';
+
+export interface StopOptions {
+  /** First rung; default `fast`. */
+  readonly from?: 'fast' | 'immediate' | 'kill';
+  readonly fastMs?: number;
+  readonly immediateMs?: number;
+  /** Aborting goes to the next rung at once: a stop is never abandoned half-way. */
+  readonly signal?: AbortSignal;
+}
+
+export interface Stopped {
+  /** The rung that ended it; `none`: nothing ran. */
+  readonly rung: StopRung;
+  readonly durationMs: number;
+  readonly clean: boolean;
+  /** Clean stop of a primary: end of the shutdown checkpoint record, what a successor must have replayed. */
+  readonly shutdownLsn: Lsn | null;
+}
+
+/** PostgreSQL itself waits 5 s after an immediate stop before it kills its children; a fence must be faster. */
+const IMMEDIATE_MS = 300;
+/**
+ * After the shutdown checkpoint was written, walsenders that do not get rid of it (dead peers, logical clients that never
+ * confirm: Z31) and a slow archiver (Z28, Q30) are waited for this long. An immediate stop then loses nothing.
+ */
+const DRAIN_MS = 2000;
+const POLL_MS = 5;
+
+/**
+ * Returns when no process of the data directory is left, whatever rung that took.
+ * Errors: `stop.unkillable` with the pids: nothing may be released then.
+ */
+export async function stopPostgres(instance: Instance, options: StopOptions = {}): Promise<Result<Stopped, Failure>> {
+  const startedAt = monoMs();
+  const postmaster = findPostmaster(instance.dataDirectory);
+  let rung: StopRung = 'none';
+  const from = options.from ?? 'fast';
+  if (postmaster !== null) {
+    // A stopped postmaster (SIGSTOP) hears nothing: only the kill ends it.
+    const deaf = postmaster.state === 'T' || postmaster.state === 't';
+    if (!deaf && from === 'fast') {
+      rung = 'fast';
+      await fastStop(instance, postmaster, options);
+    }
+    if (!deaf && from !== 'kill' && isLeft(instance)) {
+      rung = 'immediate';
+      signal(postmaster, 'SIGQUIT');
+      await waitGone(instance, options.immediateMs ?? IMMEDIATE_MS);
+    }
+  }
+  if (isLeft(instance)) {
+    rung = 'kill';
+    const outcome = await killAll(instance.dataDirectory);
+    if (outcome.survivors.length > 0) {
+      const names = outcome.survivors.map((process) => `${process.pid} (${process.command}, state ${process.state})`).join(', ');
+      return err(failure('stop.unkillable', `processes of ${instance.dataDirectory} cannot be ended`, names, 'nothing is released: this node may still write', 'the kernel holds them (stuck disk?): power the host off', true));
+    }
+  }
+  return ok({ rung, ...(await readOutcome(instance)), durationMs: monoMs() - startedAt });
+}
+
+function isLeft(instance: Instance): boolean {
+  return findProcesses(instance.dataDirectory).length > 0;
+}
+
+function signal(postmaster: Postmaster, name: 'SIGINT' | 'SIGQUIT'): void {
+  try {
+    process.kill(postmaster.pid, name);
+  } catch (cause) {
+    if (errnoOf(cause) !== 'ESRCH') throw cause;
+  }
+}
+
+/** SIGINT ends client sessions first, then checkpoints. Source: PostgreSQL manual 19.5. */
+async function fastStop(instance: Instance, postmaster: Postmaster, options: StopOptions): Promise<void> {
+  signal(postmaster, 'SIGINT');
+  const deadline = monoMs() + (options.fastMs ?? 10_000);
+  let writtenAt: number | null = null;
+  for (let round = 1; monoMs() < deadline && options.signal?.aborted !== true; round++) {
+    await realClock.sleep(POLL_MS);
+    if (findPostmaster(instance.dataDirectory) === null && !isLeft(instance)) return;
+    if (round % 10 !== 0) continue;
+    const control = await readControlData(instance);
+    if (!control.ok || !isCleanlyShutDown(control.value)) continue;
+    writtenAt ??= monoMs();
+    if (monoMs() - writtenAt > DRAIN_MS) return;
+  }
+}
+
+async function waitGone(instance: Instance, limitMs: number): Promise<void> {
+  const deadline = monoMs() + limitMs;
+  while (monoMs() < deadline && isLeft(instance)) await realClock.sleep(POLL_MS);
+}
+
+async function readOutcome(instance: Instance): Promise<Pick<Stopped, 'clean' | 'shutdownLsn'>> {
+  const control = await readControlData(instance);
+  if (!control.ok) return { clean: false, shutdownLsn: null };
+  // Whoever stopped it: the next start without the agent must not be writable.
+  await ensureStandbySignal(instance);
+  if (!isCleanlyShutDown(control.value)) return { clean: false, shutdownLsn: null };
+  const end = await readWalEnd(instance, { control: control.value });
+  return { clean: true, shutdownLsn: end.ok ? end.value.shutdownLsn : null };
+}

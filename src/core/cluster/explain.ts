@@ -1,0 +1,78 @@
+/** `explain`: which rule decides now and why, who could be promoted, and what would happen if the primary died this moment. */
+import type { NodeId, Now } from '../ids.ts';
+import { makeWallMs } from '../ids.ts';
+import type { NodeReport } from '../report.ts';
+import type { ClusterView, SeenReport } from '../view.ts';
+import { decideCluster } from './decide.ts';
+import { describeCandidate, missingBytes, rankCandidates } from './election.ts';
+import { primaryEnd } from './observe.ts';
+
+/** Votes, and the promotion with one more renewal, as measured on an idle server; shown as an estimate. */
+const VOTE_MS = 300;
+const PROMOTE_MS = 700;
+
+export interface Explanation {
+  readonly rule: string;
+  readonly why: string;
+  /** The last decision that changed something; `rule` may only say that all is steady. */
+  readonly last: { readonly rule: string; readonly why: string; readonly atWallMs: number };
+  readonly candidates: readonly { readonly node: NodeId; readonly eligible: boolean; readonly reasons: readonly string[] }[];
+  readonly ifPrimaryDies: {
+    readonly action: string;
+    readonly rule: string;
+    readonly promoted: NodeId | null;
+    readonly mayLoseBytes: number | null;
+    readonly estimatedOutageMs: number | null;
+  };
+}
+
+/** Candidates are in the order in which they would be promoted, then the rejected ones in the spec's order; never the primary itself. */
+export function explainCluster(view: ClusterView, now: Now): Explanation {
+  const decision = decideCluster(view, now);
+  const { eligible, rejected } = rankCandidates(view, now, { positions: { kind: 'report' }, acceptLoss: false, target: null });
+  const end = { timeline: view.state.timeline, lsn: primaryEnd(view) };
+  return {
+    rule: decision.rule,
+    why: decision.why,
+    last: view.state.decided,
+    candidates: [
+      ...eligible.map((one, index) => ({ node: one.node, eligible: true, reasons: [`${describeCandidate(one)}${lagWords(missingBytes(one.position, end))}${index === 0 ? ', first in line' : ''}`] })),
+      ...rejected.map((one) => ({ node: one.node, eligible: false, reasons: one.reasons })),
+    ],
+    ifPrimaryDies: imagineLoss(view, now),
+  };
+}
+
+const lagWords = (bytes: number | null): string => (bytes === null || bytes === 0 ? '' : `, ${bytes} bytes behind`);
+
+/** Asks the very rules what they would say of a snapshot in which the primary's host is gone. */
+function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] {
+  const { primary } = view.state;
+  if (primary === null || view.state.phase !== 'running') return { action: 'nothing: there is no running primary', rule: 'bootstrap.waiting', promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
+  if (view.state.attempt !== null) return { action: `term ${view.state.attempt.term} is being opened already`, rule: view.state.attempt.rule, promoted: view.state.attempt.candidate, mayLoseBytes: view.state.attempt.lostBytes, estimatedOutageMs: null };
+  const later = { ...now, wall: makeWallMs(now.wall + view.spec.leaseTtlMs) };
+  const decision = decideCluster(withoutPrimary(view, primary), later);
+  if (decision.rule !== 'primary.lost') return { action: `nothing is promoted: ${decision.why}`, rule: decision.rule, promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
+  const best = rankCandidates(view, later, { positions: { kind: 'report' }, acceptLoss: false, target: null }).eligible[0] ?? null;
+  if (best === null) return { action: 'nothing is promoted: there is no candidate', rule: 'failover.blocked-no-candidate', promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
+  const detectMs = view.spec.probeAttempts * view.spec.probeIntervalMs + view.spec.probeTimeoutMs;
+  return {
+    action: `${best.node} is promoted once the write lease of ${primary} has expired`,
+    rule: decision.rule,
+    promoted: best.node,
+    mayLoseBytes: missingBytes(best.position, { timeline: view.state.timeline, lsn: primaryEnd(view) }),
+    estimatedOutageMs: Math.max(view.spec.leaseTtlMs, detectMs) + VOTE_MS + PROMOTE_MS,
+  };
+}
+
+function withoutPrimary(view: ClusterView, primary: NodeId): ClusterView {
+  const reports: Record<string, SeenReport> = {};
+  for (const [node, seen] of Object.entries(view.reports)) {
+    reports[node] = node === primary ? { ...seen, alive: false } : { ...seen, ageMs: 0, report: seesDown(seen.report, primary) };
+  }
+  return { ...view, reports: reports as ClusterView['reports'], writeLease: null, writeLeaseGoneMs: view.spec.leaseTtlMs, tasks: [], watchedMs: 3_600_000, state: { ...view.state, switchover: null } };
+}
+
+function seesDown(report: NodeReport, primary: NodeId): NodeReport {
+  return { ...report, probes: { ...report.probes, [primary]: { verdict: 'down', failures: 99, lastOkAgoMs: null, error: 'imagined', agentAlive: false } } };
+}

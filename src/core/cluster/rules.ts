@@ -1,0 +1,39 @@
+/** The table: every rule, in the order in which they are asked. docs/rules.md is generated from it. */
+import type { Rule } from '../view.ts';
+import { alsoDuringAttempt, attemptRules } from './rules/attempt.ts';
+import { bootstrapRules } from './rules/bootstrap.ts';
+import { commandRules } from './rules/commands.ts';
+import { housekeepingRules, steadyRules } from './rules/housekeeping.ts';
+import { operationRules } from './rules/operations.ts';
+import { primaryLostRules } from './rules/primary-lost.ts';
+import { standbyRules } from './rules/standbys.ts';
+import { switchoverRules } from './rules/switchover.ts';
+
+/**
+ * Upkeep first, because the others count on it; commands before the automatic rules, so that a person's word is not overtaken;
+ * a planned change before an attempt, an attempt before the look for a lost primary; standbys last.
+ */
+export const rules: readonly Rule[] = [
+  ...housekeepingRules,
+  ...commandRules,
+  ...bootstrapRules,
+  ...operationRules,
+  ...switchoverRules,
+  ...attemptRules,
+  ...primaryLostRules.map(alsoDuringAttempt),
+  ...standbyRules,
+  ...steadyRules,
+];
+
+/** The rules by concern, for the documentation. */
+export const ruleGroups: readonly { readonly title: string; readonly rules: readonly Rule[] }[] = [
+  { title: 'Upkeep', rules: housekeepingRules },
+  { title: 'Commands', rules: commandRules },
+  { title: 'Creation and adoption', rules: bootstrapRules },
+  { title: 'Operations', rules: operationRules },
+  { title: 'Switchover', rules: switchoverRules },
+  { title: 'The attempt for a new term', rules: attemptRules },
+  { title: 'The primary does not serve', rules: primaryLostRules },
+  { title: 'Standbys', rules: standbyRules },
+  { title: 'Nothing to do', rules: steadyRules },
+];

@@ -1,0 +1,278 @@
+/** Commands that take several looks: start, stop, restart, rejoin of a node, and of the whole cluster. Done only when seen in reports. */
+import type { NodeId, Now } from '../../ids.ts';
+import type { NodeReport } from '../../report.ts';
+import type { ClusterState, Task } from '../../state.ts';
+import type { ClusterView, Outcome, Rule } from '../../view.ts';
+import { type Via, withGoal, without, withoutRestart } from '../goals.ts';
+import { activityFor, dataNodes, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
+import { fittingVia } from '../recovery.ts';
+import { type RequestKind, addStep, fail, findTask, finish, hasStep, start, stepSince } from '../tasks.ts';
+import { checkNode } from './commands.ts';
+import { restartInPlace } from './primary-lost.ts';
+import { beginSwitchover, chooseSuccessor } from './switchover.ts';
+
+/** A stop ladder ends long before; a start waits for recovery. Too early only ends the task, not the work. */
+const STOP_LIMIT_MS = 120_000;
+const START_LIMIT_MS = 600_000;
+/** A clone of a large database takes hours; the task follows as long as the agent works on it, and this long when it does not. */
+const REJOIN_IDLE_LIMIT_MS = 300_000;
+
+type Serves = 'yes' | 'no';
+
+/** Open when it is the primary, streaming when it is not. */
+function serves(view: ClusterView, node: NodeId): Serves {
+  const report = live(view, node);
+  const { primary, primaryTerm } = view.state;
+  return (node === primary ? isOpen(report, primaryTerm) : isStreaming(report, primary)) ? 'yes' : 'no';
+}
+
+function isDown(report: NodeReport | null): boolean {
+  return report === null || report.postgres.state === 'stopped' || report.postgres.state === 'absent' || report.postgres.state === 'incomplete' || report.postgres.state === 'crashed';
+}
+
+function failureOf(view: ClusterView, node: NodeId): string | null {
+  const report = live(view, node);
+  const goal = view.state.goals[node] ?? null;
+  if (report === null) return `the agent of ${node} fell silent`;
+  if (!gaveUp(report, goal)) return null;
+  const activity = activityFor(report, goal);
+  return activity?.kind === 'failed' ? `${node}: ${activity.message} (${activity.code})` : `${node} gave up`;
+}
+
+function pendingFor<K extends 'nodeStop' | 'nodeStart' | 'nodeRestart' | 'nodeRejoin'>(view: ClusterView, kind: K): (Task & { readonly request: { readonly kind: K; readonly node: NodeId } }) | null {
+  const task = findTask(view, kind as RequestKind, 'pending');
+  if (task === null || !('node' in task.request) || checkNode(view, task.request.node, task.request).length > 0) return null;
+  return task as never;
+}
+
+function withRole(state: ClusterState, now: Now, node: NodeId): ClusterState {
+  if (node === state.primary) return restartInPlace(state, now, node);
+  if (state.primary === null) return state;
+  return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via: 'stream' });
+}
+
+function stopNode(view: ClusterView, now: Now): Outcome | null {
+  const task = pendingFor(view, 'nodeStop');
+  if (task === null) return null;
+  const { node } = task.request;
+  const reason = task.reason === '' ? `stopped by ${task.by}` : task.reason;
+  const overrides = { ...view.state.overrides, [node]: { kind: 'stopped' as const, reason, by: task.by, sinceWallMs: now.wall } };
+  const state = withGoal({ ...view.state, overrides }, node, view.state.primaryTerm, { kind: 'stopped', reason });
+  return { why: `${node} is stopped on request of ${task.by}`, state, tasks: [start(task, now, 'stop')], events: [{ level: 'info', node, text: `${node} is stopped on request of ${task.by}`, detail: { reason } }], then: 'continue' };
+}
+
+function startNode(view: ClusterView, now: Now): Outcome | null {
+  const task = pendingFor(view, 'nodeStart');
+  if (task === null) return null;
+  const { node } = task.request;
+  const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: without(view.state.recovery, node) };
+  const state = serves(view, node) === 'yes' ? base : withRole(base, now, node);
+  return { why: `${node} is started on request of ${task.by}`, state, tasks: [start(task, now, 'start')], then: 'continue' };
+}
+
+function restartNode(view: ClusterView, now: Now): Outcome | null {
+  const task = pendingFor(view, 'nodeRestart');
+  if (task === null) return null;
+  const { node } = task.request;
+  return { why: `${node} is restarted on request of ${task.by}`, state: orderRestart(view.state, now, node, task.id), tasks: [start(task, now, `restart ${node}`, startMark(live(view, node)))], then: 'continue' };
+}
+
+function orderRestart(state: ClusterState, now: Now, node: NodeId, request: string): ClusterState {
+  if (node === state.primary) return restartInPlace(state, now, node, request);
+  const goal = state.goals[node];
+  if (state.primary === null) return state;
+  const via: Via = goal?.kind === 'standby' ? goal.via : 'stream';
+  return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via, restart: request }, 'anew');
+}
+
+/** When the server that is to be restarted was started, so that another start can be told from it. */
+function startMark(report: NodeReport | null): string {
+  return `server of ${report?.postgres.startedAt ?? 0}, process ${report?.postgres.postmasterPid ?? 0}`;
+}
+
+function wasRestarted(view: ClusterView, node: NodeId, task: Task): boolean {
+  const mark = task.steps.findLast((step) => step.name === `restart ${node}`)?.detail ?? '';
+  return serves(view, node) === 'yes' && startMark(live(view, node)) !== mark;
+}
+
+function rejoinNode(view: ClusterView, now: Now): Outcome | null {
+  const pending = pendingFor(view, 'nodeRejoin');
+  const { primary } = view.state;
+  if (pending === null || pending.request.kind !== 'nodeRejoin' || primary === null) return null;
+  const task = findTask(view, 'nodeRejoin', 'pending');
+  const report = task === null ? null : live(view, task.request.node);
+  if (task === null || report === null) return null;
+  const { node } = task.request;
+  const via = task.request.via ?? fittingVia(view, report);
+  const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: without(view.state.recovery, node) };
+  const state = withGoal(base, node, base.primaryTerm, { kind: 'standby', upstream: primary, via }, serves(view, node) === 'yes' && via === 'stream' ? 'as-is' : 'anew');
+  return { why: `${node} is taken back by ${via} on request of ${task.by}`, state, tasks: [start(task, now, via)], events: [{ level: 'info', node, text: `${node} is taken back by ${via} on request of ${task.by}`, detail: {} }], then: 'continue' };
+}
+
+/** Ends the commands for one node whose effect, or failure, is seen. */
+function nodeDone(view: ClusterView, now: Now): Outcome | null {
+  const tasks: Task[] = [];
+  let state = view.state;
+  for (const task of view.tasks) {
+    if (task.status !== 'running' || !('node' in task.request)) continue;
+    const ended = judge(view, now, task);
+    if (ended === null) continue;
+    tasks.push(ended);
+    state = withoutRestart(state, task.request.node);
+  }
+  if (tasks.length === 0) return null;
+  const why = tasks.map((task) => task.result ?? task.problems.at(-1)?.text ?? '').join('; ');
+  return state === view.state ? { why, tasks, then: 'continue' } : { why, tasks, state, then: 'continue' };
+}
+
+function judge(view: ClusterView, now: Now, task: Task): Task | null {
+  const { request } = task;
+  if (!('node' in request)) return null;
+  const { node } = request;
+  const elapsedMs = now.wall - stepSince(task);
+  const broken = failureOf(view, node);
+  const problem = (text: string): Task => fail(task, now, { code: `${request.kind}.failed`, text, remedy: `See "pgherd log ${node}".` });
+  switch (request.kind) {
+    case 'nodeStop':
+      if (live(view, node) !== null && isDown(live(view, node))) return finish(task, now, `${node} is stopped`);
+      return broken !== null ? problem(broken) : elapsedMs > STOP_LIMIT_MS ? problem(`${node} did not stop within ${STOP_LIMIT_MS} ms`) : null;
+    case 'nodeStart':
+      if (serves(view, node) === 'yes') return finish(task, now, `${node} serves`);
+      return broken !== null ? problem(broken) : elapsedMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
+    case 'nodeRestart':
+      if (wasRestarted(view, node, task)) return finish(task, now, `${node} was restarted and serves`);
+      return broken !== null ? problem(broken) : elapsedMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
+    case 'nodeRejoin': {
+      if (isBack(view, node)) return finish(task, now, `${node} streams from ${view.state.primary}`);
+      if (broken !== null) return problem(broken);
+      const report = live(view, node);
+      const works = report !== null && activityFor(report, view.state.goals[node] ?? null)?.kind === 'busy';
+      return !works && elapsedMs > REJOIN_IDLE_LIMIT_MS ? problem(`${node} does not stream from ${view.state.primary} after ${REJOIN_IDLE_LIMIT_MS} ms`) : null;
+    }
+    default:
+      return null;
+  }
+}
+
+/** The goal says `stream` (a done rewind or clone becomes that), and it does. */
+function isBack(view: ClusterView, node: NodeId): boolean {
+  const goal = view.state.goals[node];
+  return serves(view, node) === 'yes' && goal?.kind === 'standby' && goal.via === 'stream';
+}
+
+function stoppable(view: ClusterView): readonly NodeId[] {
+  return dataNodes(view.spec).filter((node) => !isMaintenance(view, node.id)).map((node) => node.id);
+}
+
+function stopCluster(view: ClusterView, now: Now): Outcome | null {
+  const task = findTask(view, 'clusterStop', 'pending') ?? restartTask(view, 'pending', 'all');
+  const { primary } = view.state;
+  if (task === null || view.state.phase !== 'running' || view.state.attempt !== null || primary === null) return null;
+  const reason = `${task.request.kind} by ${task.by}`;
+  const state = withGoal({ ...view.state, phase: 'stopping' }, primary, view.state.primaryTerm, { kind: 'stopped', reason });
+  return { why: `the cluster stops, the primary ${primary} first, so that every standby has its last record`, state, tasks: [start(task, now, `stop ${primary}`)], events: [{ level: 'info', node: primary, text: reason, detail: {} }] };
+}
+
+/** A `clusterRestart` of the given manner. */
+function restartTask(view: ClusterView, status: 'pending' | 'running', manner: 'rolling' | 'all'): Task | null {
+  const task = findTask(view, 'clusterRestart', status);
+  return task !== null && task.request.rolling === (manner === 'rolling') ? task : null;
+}
+
+function stopping(view: ClusterView, now: Now): Outcome | null {
+  const { state } = view;
+  if (state.phase !== 'stopping' || state.primary === null) return null;
+  const task = findTask(view, 'clusterStop', 'running') ?? restartTask(view, 'running', 'all');
+  const primary = live(view, state.primary);
+  if (!isDown(primary) || (primary === null && view.writeLease !== null)) {
+    const late = task !== null && now.wall - stepSince(task) > STOP_LIMIT_MS;
+    const broken = failureOf(view, state.primary);
+    if (!late && broken === null) return { why: `${state.primary} is stopping`, again: 100 };
+    const text = broken ?? `${state.primary} did not stop within ${STOP_LIMIT_MS} ms`;
+    return { why: text, state: restartInPlace({ ...state, phase: 'running' }, now, state.primary), tasks: task === null ? [] : [fail(task, now, { code: 'cluster-stop.failed', text, remedy: 'See "pgherd log".' }, 'undone')] };
+  }
+  let next = state;
+  for (const node of stoppable(view)) if (node !== state.primary) next = withGoal(next, node, state.primaryTerm, { kind: 'stopped', reason: 'the cluster is stopped' });
+  if (next !== state) return { why: `${state.primary} is stopped; the standbys follow`, state: next, tasks: task === null ? [] : [addStep(task, now, 'stop standbys')], again: 100 };
+  const left = stoppable(view).filter((node) => !isDown(live(view, node)));
+  if (left.length > 0) return { why: `${left.join(', ')} is stopping`, again: 100 };
+  if (task !== null && task.request.kind === 'clusterRestart') return { why: 'everything is stopped; it is started again', state: startAll({ ...view, state: next }, now), tasks: [addStep(task, now, 'start')] };
+  const text = 'every node is stopped';
+  return { why: text, state: { ...next, phase: 'stopped' }, tasks: task === null ? [] : [finish(task, now, text)], events: [{ level: 'info', node: null, text, detail: {} }] };
+}
+
+function startAll(view: ClusterView, now: Now): ClusterState {
+  let state: ClusterState = { ...view.state, phase: 'running' };
+  if (state.primary === null) return state;
+  state = restartInPlace(state, now, state.primary);
+  for (const node of stoppable(view)) if (node !== state.primary && state.overrides[node]?.kind !== 'stopped') state = withRole(state, now, node);
+  return state;
+}
+
+function startCluster(view: ClusterView, now: Now): Outcome | null {
+  const task = findTask(view, 'clusterStart', 'pending');
+  if (task === null || view.state.phase !== 'stopped') return null;
+  const text = `the cluster is started by ${task.by}, ${view.state.primary} as the primary`;
+  return { why: text, state: startAll(view, now), tasks: [start(task, now, 'start')], events: [{ level: 'info', node: view.state.primary, text, detail: {} }] };
+}
+
+function clusterServes(view: ClusterView, now: Now): Outcome | null {
+  const task = findTask(view, 'clusterStart', 'running') ?? restartTask(view, 'running', 'all');
+  if (task === null || view.state.phase !== 'running' || !hasStep(task, 'start')) return null;
+  const waiting = dataNodes(view.spec).filter((node) => !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && serves(view, node.id) === 'no').map((node) => node.id);
+  const late = now.wall - stepSince(task) > START_LIMIT_MS;
+  if (waiting.length > 0 && !late) return null;
+  const ended = waiting.length === 0 ? finish(task, now, 'the primary is open and every standby streams') : fail(task, now, { code: 'cluster-start.incomplete', text: `${waiting.join(', ')} does not serve after ${START_LIMIT_MS} ms`, remedy: 'See "pgherd show".' });
+  return { why: ended.result ?? 'the start is incomplete', tasks: [ended], then: 'continue' };
+}
+
+/** One standby after the other, then a switchover: the old primary is restarted by it, and writes go on. */
+function rolling(view: ClusterView, now: Now): Outcome | null {
+  const pending = restartTask(view, 'pending', 'rolling');
+  const task = pending ?? restartTask(view, 'running', 'rolling');
+  const { primary, phase, attempt, switchover } = view.state;
+  if (task === null || primary === null || phase !== 'running' || attempt !== null || switchover !== null || hasStep(task, 'checkpoint')) return null;
+  const others = dataNodes(view.spec).filter((node) => node.id !== primary && !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && live(view, node.id) !== null);
+  for (const node of others) {
+    const name = `restart ${node.id}`;
+    if (hasStep(task, name) && wasRestarted(view, node.id, task)) continue;
+    if (!hasStep(task, name)) {
+      const detail = startMark(live(view, node.id));
+      const next = pending === null ? addStep(task, now, name, detail) : start(task, now, name, detail);
+      return { why: `rolling restart: ${node.id}`, state: orderRestart(view.state, now, node.id, `${task.id}-${node.id}`), tasks: [next] };
+    }
+    const broken = failureOf(view, node.id) ?? (now.wall - stepSince(task) > START_LIMIT_MS ? `${node.id} does not stream after ${START_LIMIT_MS} ms` : null);
+    if (broken === null) return null;
+    return { why: broken, state: withoutRestart(view.state, node.id), tasks: [fail(task, now, { code: 'cluster-restart.failed', text: broken, remedy: 'The other nodes were not touched.' })] };
+  }
+  return rollPrimary(view, now, task, primary, others.map((node) => node.id));
+}
+
+function rollPrimary(view: ClusterView, now: Now, task: Task, primary: NodeId, others: readonly NodeId[]): Outcome | null {
+  const cleared = others.reduce((state, node) => withoutRestart(state, node), view.state);
+  const name = `restart ${primary}`;
+  if (others.length === 0 && hasStep(task, name)) {
+    return wasRestarted(view, primary, task) ? { why: `${primary} was restarted`, state: withoutRestart(view.state, primary), tasks: [finish(task, now, 'every node was restarted')] } : null;
+  }
+  if (others.length === 0) {
+    const detail = startMark(live(view, primary));
+    return { why: `rolling restart: ${primary}, in place, since there is no standby`, state: orderRestart(view.state, now, primary, task.id), tasks: [task.status === 'pending' ? start(task, now, name, detail) : addStep(task, now, name, detail)] };
+  }
+  const { to, problems } = chooseSuccessor(view, now);
+  if (to === null) return { why: problems.map((problem) => problem.text).join(' '), tasks: problems.map((problem) => fail(task, now, problem)).slice(0, 1) };
+  const state = beginSwitchover({ ...view, state: cleared }, now, { task, to, from: primary });
+  return { why: `rolling restart: ${primary} hands over to ${to}, and is restarted by that`, state, tasks: [addStep(task, now, 'checkpoint', `switchover from ${primary} to ${to}`)] };
+}
+
+export const operationRules: readonly Rule[] = [
+  { id: 'node.stop', when: '`node stop` was asked of a standby', why: 'It stays stopped until a person starts it.', decide: stopNode },
+  { id: 'node.start', when: '`node start` was asked', why: 'It gets its role back: standby, or primary of the present term.', decide: startNode },
+  { id: 'node.restart', when: '`node restart` was asked', why: 'The request is named in the goal, so that no other change ever restarts a server.', decide: restartNode },
+  { id: 'node.rejoin', when: '`node rejoin` or `node rebuild` was asked', why: 'A person may take back what no rule may: the directory is set aside, never deleted (I9).', decide: rejoinNode },
+  { id: 'node.done', when: 'the effect or the failure of a command for one node is seen', why: 'Done means seen in a report, not an exit code (H57, I10).', decide: nodeDone },
+  { id: 'cluster.stop', when: '`cluster stop`, or a restart of everything, was asked', why: 'The primary first: its standbys still receive the shutdown checkpoint.', decide: stopCluster },
+  { id: 'cluster.stopping', when: 'the cluster is stopping', why: 'No failover rule speaks; a primary that does not stop gets its role back.', decide: stopping },
+  { id: 'cluster.start', when: '`cluster start` was asked', why: 'The last primary opens its own term again: it has the newest data (I29).', decide: startCluster },
+  { id: 'cluster.serves', when: 'a started cluster serves, or its time is over', why: 'Done means open and streaming; who does not serve is named.', decide: clusterServes },
+  { id: 'cluster.rolling', when: 'a rolling restart was asked, or goes on', why: 'One node at a time; the role moves by switchover, so that writes go on.', decide: rolling },
+];

@@ -1,0 +1,61 @@
+/** The server itself: users, certificates, the store, version. */
+import { setTimeout as later } from 'node:timers/promises';
+import { formatWall } from '../base/clock.ts';
+import { peerIdentity } from '../base/tls.ts';
+import { makeWallMs } from '../core/ids.ts';
+import { err, ok } from '../core/result.ts';
+import { makeApiFailure } from '../api/errors.ts';
+import { expiryOf } from './authority.ts';
+import { type Handler, storeFailure } from './context.ts';
+import { allows } from './users.ts';
+import { listClusters } from './view.ts';
+
+export const version: Handler<'version'> = (context) => ok({ name: 'pgherd', version: context.version, api: 'v1', node: process.version });
+
+export const ca: Handler<'ca'> = (context) => ok({ ca: context.authority.ca, fingerprint: context.authority.fingerprint });
+
+export const users: Handler<'users'> = (context) => ok(context.users.all().map(({ name, role, createdWallMs, by }) => ({ name, role, createdAt: formatWall(makeWallMs(createdWallMs)), by })));
+
+export const addUser: Handler<'addUser'> = async (context, { body, caller }) => {
+  const added = await context.users.add({ name: body.name, role: body.role, by: caller.name });
+  return added.ok ? ok({ name: added.value.user.name, role: added.value.user.role, token: added.value.token }) : added;
+};
+
+export const removeUser: Handler<'removeUser'> = async (context, { params }) => {
+  const removed = await context.users.remove(params.name);
+  if (!removed.ok) return removed;
+  const { name, role, createdWallMs, by } = removed.value;
+  return ok({ name, role, createdAt: formatWall(makeWallMs(createdWallMs)), by });
+};
+
+export const certs: Handler<'certs'> = (context) => ok(context.authority.list().map((row) => ({ ...row, hosts: [...row.hosts] })));
+
+/**
+ * Invariant: an agent renews only its own certificate, under its own name and with the names that it has.
+ * Because: name and hosts are taken from what the authority noted when it signed the one that the connection was made with.
+ */
+export const renewCert: Handler<'renewCert'> = async (context, { body, caller }) => {
+  if (body.kind === 'server') {
+    if (caller.role === null || !allows(caller.role, 'admin')) return err(forbidden('an admin’s token is needed to renew the server’s certificate'));
+    const certificate = await context.authority.renewServer();
+    // After the answer: the connection it goes over has the old one.
+    void later(50).then(context.reloadTls);
+    return ok({ certificate, ca: context.authority.ca, expiresAt: expiryOf(certificate) });
+  }
+  const peer = caller.socket === null ? null : peerIdentity(caller.socket);
+  const known = peer?.kind === 'agent' ? context.authority.list().find((row) => row.kind === 'agent' && row.subject === peer.name) : undefined;
+  if (peer === null || known === undefined) return err(forbidden('an agent renews its certificate over a connection that shows the present one'));
+  const signed = await context.authority.signAgent({ csr: body.csr, name: known.subject, hosts: known.hosts });
+  if (!signed.ok) return err(makeApiFailure('join.csr', signed.error));
+  return ok({ certificate: signed.value, ca: context.authority.ca, expiresAt: expiryOf(signed.value) });
+};
+
+function forbidden(what: string): ReturnType<typeof makeApiFailure> {
+  return makeApiFailure('auth.forbidden', { what, remedy: 'If the certificate has expired, join again with a new token.' });
+}
+
+export const storeStatus: Handler<'storeStatus'> = async (context) => {
+  const status = await context.store.status();
+  if (!status.ok) return err(storeFailure(status.error, 'asking the store for its status'));
+  return ok({ ...status.value, watchAgeMs: context.cache.ageMs(), clusters: listClusters(context.cache).length });
+};

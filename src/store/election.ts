@@ -1,0 +1,184 @@
+/**
+ * The election of the controller: one key, created only when absent, under the holder's lease.
+ *
+ * follower → (key absent: lease granted, key created) → leader → (lease lost, key gone, own deadline passed, resigned) → follower.
+ *
+ * *Invariant:* two leaders never both write. *Because:* every write of a leader carries `guards(leadership)`: the store judges them with the write.
+ * The own deadline only saves work: it ends the deciding of a leader that is cut off, before another can be elected.
+ * *Broken if:* a write of the controller goes without the guards.
+ */
+import { type Clock, realClock } from '../base/clock.ts';
+import { type MonoMs, addMono, makeRevision, type Revision } from '../core/ids.ts';
+import { encodeJson } from '../core/decode.ts';
+import type { Compare, Store, Watcher } from './store.ts';
+
+export interface Leadership {
+  readonly key: string;
+  readonly createRevision: Revision;
+  readonly leaseId: string;
+}
+
+export interface ElectionOptions {
+  /** Who campaigns, e.g. `server/host1`: for people, and stored as the key's value `{"version":1,"name":…}`. */
+  readonly name: string;
+  /** Whole seconds in both engines; etcd grants at least about 2 s. */
+  readonly ttlMs: number;
+  readonly clock?: Clock;
+  /** Ends the campaign like close(), without waiting. */
+  readonly signal?: AbortSignal;
+  /** Called at each change: elected, or no longer (null). */
+  readonly onChange?: (leadership: Leadership | null) => void;
+}
+
+export interface Election {
+  /** Null when not elected, or when the own deadline has passed. */
+  leadership(): Leadership | null;
+  /** Until when the leadership stands by the own clock; null when not elected. */
+  validUntil(): MonoMs | null;
+  /** Value of the key as seen last, whoever holds it; null when nobody does or nothing was seen. */
+  holder(): string | null;
+  /** Resigns: the lease is revoked (bounded: 1 s), so that the next candidate follows at once. */
+  close(): Promise<void>;
+}
+
+/** What every transaction of the leader must compare. */
+export function guards(leadership: Leadership): Compare[] {
+  return [
+    { target: 'create', key: leadership.key, op: '=', revision: leadership.createRevision },
+    { target: 'lease', key: leadership.key, op: '=', lease: leadership.leaseId },
+  ];
+}
+
+/** Renewals per TTL: three may be lost. */
+const RENEWALS = 4;
+/** The own deadline ends this much before the lease could: covers the answer's way and the drift of two clocks over one TTL. */
+const MARGIN_MS = 100;
+const RETRY_MS = 100;
+/** A follower looks again after this time even when its watch says nothing. */
+const LOOK_MS = 1_000;
+const CLOSE_MS = 1_000;
+
+interface State {
+  leader: (Leadership & { readonly ttlMs: number }) | null;
+  deadline: MonoMs;
+  holder: string | null;
+  closed: boolean;
+  readonly abort: AbortController;
+}
+
+interface Context {
+  readonly store: Store;
+  readonly key: string;
+  readonly value: string;
+  readonly ttlMs: number;
+  readonly clock: Clock;
+  readonly state: State;
+  readonly onChange: (leadership: Leadership | null) => void;
+}
+
+/** Campaigns until closed; never throws, a lost store means: not elected. */
+export function electController(store: Store, key: string, options: ElectionOptions): Election {
+  const clock = options.clock ?? realClock;
+  const state: State = { leader: null, deadline: clock.now().mono, holder: null, closed: false, abort: new AbortController() };
+  const value = encodeJson({ version: 1, name: options.name });
+  const context: Context = { store, key, value, ttlMs: options.ttlMs, clock, state, onChange: options.onChange ?? (() => undefined) };
+  const stop = (): void => {
+    state.closed = true;
+    state.abort.abort();
+  };
+  if (options.signal?.aborted === true) stop();
+  options.signal?.addEventListener('abort', stop, { once: true });
+  const running = campaign(context);
+  return {
+    leadership: () => (state.leader !== null && clock.now().mono < state.deadline ? state.leader : null),
+    validUntil: () => (state.leader === null ? null : state.deadline),
+    holder: () => state.holder,
+    close: async () => {
+      stop();
+      options.signal?.removeEventListener('abort', stop);
+      await running;
+    },
+  };
+}
+
+async function campaign(context: Context): Promise<void> {
+  const { state, clock } = context;
+  while (!state.closed) {
+    const elected = await tryElect(context);
+    if (elected === 'elected') await lead(context);
+    else if (elected === 'taken') await waitForVacancy(context);
+    else await clock.sleep(RETRY_MS, state.abort.signal);
+  }
+}
+
+/** Grants a lease and creates the key in one guarded transaction. A lease that won nothing is revoked; one whose outcome is unknown runs out. */
+async function tryElect({ store, key, value, ttlMs, clock, state, onChange }: Context): Promise<'elected' | 'taken' | 'failed'> {
+  const found = await store.get(key);
+  if (!found.ok) return 'failed';
+  state.holder = found.value?.value ?? null;
+  if (found.value !== null) return 'taken';
+  const sentAt = clock.now().mono;
+  const granted = await store.grantLease(ttlMs);
+  if (!granted.ok) return 'failed';
+  const { id, ttlMs: grantedMs } = granted.value;
+  const absent = { target: 'create', key, op: '=', revision: makeRevision(0) } as const;
+  const done = await store.txn([absent], [{ kind: 'put', key, value, lease: id }], [{ kind: 'get', key }]);
+  if (done.ok && done.value.succeeded && !state.closed) {
+    state.leader = { key, createRevision: done.value.revision, leaseId: id, ttlMs: grantedMs };
+    state.deadline = addMono(sentAt, grantedMs - MARGIN_MS);
+    state.holder = value;
+    onChange(state.leader);
+    return 'elected';
+  }
+  await store.revokeLease(id, { deadline: addMono(clock.now().mono, CLOSE_MS) });
+  if (done.ok) state.holder = done.value.reads[0]?.[0]?.value ?? state.holder;
+  return done.ok ? 'taken' : 'failed';
+}
+
+/** Renews until the leadership is over, then resigns. */
+async function lead(context: Context): Promise<void> {
+  const { store, key, clock, state, onChange } = context;
+  const leader = state.leader;
+  if (leader === null) return;
+  const gone = new AbortController();
+  const watcher = watchKey(context, leader.createRevision, () => gone.abort());
+  const wake = AbortSignal.any([gone.signal, state.abort.signal]);
+  while (!wake.aborted && clock.now().mono < state.deadline) {
+    const sentAt = clock.now().mono;
+    const limit = { deadline: addMono(sentAt, Math.min(leader.ttlMs / 2, state.deadline - sentAt)) };
+    const renewed = await store.keepAlive(leader.leaseId, limit);
+    if (!renewed.ok && renewed.error.kind !== 'unavailable' && renewed.error.kind !== 'unknown') break;
+    // The keep-alive proves the lease only; the key may be gone or another's.
+    const held = renewed.ok ? await store.txn(guards(leader), [], [{ kind: 'get', key }], limit) : null;
+    if (held?.ok === true && !held.value.succeeded) break;
+    if (held?.ok === true) state.deadline = addMono(sentAt, leader.ttlMs - MARGIN_MS);
+    await clock.sleep(held?.ok === true ? leader.ttlMs / RENEWALS : RETRY_MS, wake);
+  }
+  watcher.close();
+  state.leader = null;
+  state.holder = null;
+  onChange(null);
+  await store.revokeLease(leader.leaseId, { deadline: addMono(clock.now().mono, CLOSE_MS) });
+}
+
+/** Returns when the key vanished, after LOOK_MS, or at close. */
+async function waitForVacancy(context: Context): Promise<void> {
+  const { store, key, clock, state } = context;
+  const found = await store.list(key, { limit: 1 });
+  if (!found.ok || !found.value.kvs.some((kv) => kv.key === key)) return;
+  const vacant = new AbortController();
+  const watcher = watchKey(context, found.value.revision, () => vacant.abort());
+  await clock.sleep(LOOK_MS, AbortSignal.any([vacant.signal, state.abort.signal]));
+  watcher.close();
+}
+
+function watchKey({ store, key }: Context, after: Revision, onGone: () => void): Watcher {
+  return store.watch(key, after, {
+    onBatch: (batch) => {
+      if (batch.events.some((event) => event.kind === 'delete' && event.key === key)) onGone();
+    },
+    onAlive: () => undefined,
+    // The loops look for themselves at their own pace.
+    onEnd: () => undefined,
+  });
+}
