@@ -4,7 +4,7 @@ import { checkHistory } from '../src/demo/check.ts';
 import { waitUntil } from '../src/demo/children.ts';
 import { readRows } from '../src/demo/recording.ts';
 import { type ResultLine, type Scenario, brokenRun, judgeRun } from './scenario.ts';
-import { NODES, type Stage, openStage } from './stage.ts';
+import { type Stage, openStage } from './stage.ts';
 
 /** The final primary answers by now, or it is part of the verdict that there is none. */
 const FINAL_PRIMARY_MS = 10_000;
@@ -13,7 +13,7 @@ export async function runScenario(scenario: Scenario, options: { readonly keep: 
   const { keep, say } = options;
   let stage: Stage;
   try {
-    stage = await openStage({ spec: scenario.spec?.(NODES) ?? {}, keep, say });
+    stage = await openStage({ spec: scenario.spec ?? {}, priorities: scenario.priorities ?? {}, keep, say });
   } catch (error) {
     return brokenRun(scenario, messageOf(error));
   }

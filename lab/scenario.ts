@@ -19,7 +19,9 @@ export interface Scenario {
   readonly about: string;
   readonly expect: Expectation;
   /** Further fields of the cluster's spec. */
-  readonly spec?: (nodes: readonly string[]) => Readonly<Record<string, unknown>>;
+  readonly spec?: Readonly<Record<string, unknown>>;
+  /** Node → priority; default: all the same. */
+  readonly priorities?: Readonly<Record<string, number>>;
   readonly run: (stage: Stage) => Promise<Observation>;
 }
 

@@ -1,9 +1,8 @@
 /** One run's stage: five hosts, a healthy cluster of three nodes, and clients that write all the time. */
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { chmodSync } from 'node:fs';
 import { monoMs } from '../src/base/clock.ts';
 import { describeFailure } from '../src/core/result.ts';
 import { processTree, sendSignal, waitUntil } from '../src/demo/children.ts';
@@ -43,6 +42,7 @@ export interface Stage {
 
 export interface StageOptions {
   readonly spec: Readonly<Record<string, unknown>>;
+  readonly priorities: Readonly<Record<string, number>>;
   readonly keep: boolean;
   readonly say: (line: string) => void;
 }
@@ -52,7 +52,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-lab-'));
   chmodSync(directory, 0o755);
   const network = createNetwork([SERVER, ...NODES, CLIENT]);
-  const started = await startHerd(planOf(directory, network, options.spec), options.say);
+  const started = await startHerd(planOf(directory, network, options), options.say);
   const { herd } = started;
   const close = (recording: Recording | null) => async (): Promise<void> => {
     network.heal();
@@ -79,14 +79,18 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   }
 }
 
-function planOf(directory: string, network: LabNetwork, spec: Readonly<Record<string, unknown>>): HerdPlan {
+function planOf(directory: string, network: LabNetwork, { spec, priorities }: StageOptions): HerdPlan {
   return {
     directory,
     program: [process.execPath, PROGRAM],
     cluster: 'lab',
     server: { address: network.address(SERVER), apiPort: 8433, storePort: 2379, inside: network.inside(SERVER) },
     // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
-    nodes: NODES.map((node, index) => ({ node, address: network.address(node), port: 26_432 + index, agentPort: 8432, inside: network.inside(node) })),
+    nodes: NODES.map((node, index) => {
+      const priority = priorities[node];
+      const place = { node, address: network.address(node), port: 26_432 + index, agentPort: 8432, inside: network.inside(node) };
+      return priority === undefined ? place : { ...place, priority };
+    }),
     firewall: 'auto',
     clientNetwork: '10.99.0.0/24',
     spec,

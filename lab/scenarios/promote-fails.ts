@@ -7,6 +7,7 @@ export const promoteFails: Scenario = {
   name: 'promote-fails',
   about: 'the preferred candidate cannot write its new timeline (immutable pg_wal): another one is promoted',
   expect: { outageMs: 20_000, clientErrors: null, lostRows: null, rejoinMs: null },
+  priorities: { n1: 200, n2: 150, n3: 100 },
   run: async (stage) => {
     const [preferred] = stage.standbys;
     const wal = `${stage.herd.places.data(preferred)}/pg_wal`;

@@ -66,11 +66,12 @@ export const API_ERRORS = {
 
 export type ApiErrorCode = keyof typeof API_ERRORS;
 
-export interface Problem {
+/** A type, not an interface: answers are loose objects, which only types fit into. */
+export type Problem = {
   readonly code: string;
   readonly text: string;
   readonly remedy: string;
-}
+};
 
 /** What a call to the API can end in. `problems` names each precondition or field that does not hold. */
 export interface ApiFailure extends Failure {

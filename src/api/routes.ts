@@ -107,7 +107,7 @@ export const ROUTES = {
     access: 'operator',
     summary: "Last lines of a node's logs",
     params: z.strictObject({ cluster: s.clusterName, node: s.nodeName }),
-    query: z.strictObject({ lines: z.coerce.number().int().min(1).max(5000).default(200) }),
+    query: z.strictObject({ source: z.enum(['postgres', 'agent']).default('postgres'), lines: z.coerce.number().int().min(1).max(5000).default(200) }),
     answer: s.logAnswer,
   },
   storeStatus: { ...json, method: 'GET', path: '/store/status', access: 'viewer', summary: 'The store', answer: s.storeStatusAnswer },

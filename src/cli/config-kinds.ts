@@ -2,8 +2,8 @@
  * The files that `config check` knows. Roles decode their own configuration; these are the same shapes, held equal by a test,
  * because the command line may not load the roles' code.
  */
-import { type Decoder, bool, list, literal, nullable, number, object, oneOf, text, withDefault } from '../core/decode.ts';
-import { clusterId, clusterSpec, nodeId } from '../core/spec.ts';
+import { type Decoded, type Decoder, bool, list, literal, nullable, number, object, oneOf, text, withDefault } from '../core/decode.ts';
+import { DEFAULTS, clusterId, clusterSpec, nodeId } from '../core/spec.ts';
 
 const port = number({ integer: true, min: 1, max: 65535 });
 const log = withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' });
@@ -29,23 +29,30 @@ export const agentFile = object(
   'strict',
 );
 
+/** The server may take any free port (0). */
+const serverPort = number({ integer: true, min: 0, max: 65535 });
 const listen = (defaultPort: number): Decoder<{ readonly host: string; readonly port: number }> =>
-  withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, defaultPort) }, 'strict'), { host: '127.0.0.1', port: defaultPort });
+  withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(serverPort, defaultPort) }, 'strict'), { host: '127.0.0.1', port: defaultPort });
 
-const embedded = object({ engine: withDefault(literal('embedded'), 'embedded'), listen: listen(2379) }, 'strict');
-const etcd = object({ engine: literal('etcd'), endpoints: list(text), ca: withDefault(nullable(text), null), cert: withDefault(nullable(text), null), key: withDefault(nullable(text), null) }, 'strict');
-const store: Decoder<unknown> = (input, path) => {
-  const isEtcd = typeof input === 'object' && input !== null && 'engine' in input && input.engine === 'etcd';
-  return isEtcd ? etcd(input, path) : embedded(input, path);
+const embedded = object({ engine: literal('embedded'), listen: listen(2379) }, 'strict');
+const etcd = object({ engine: literal('etcd'), endpoints: list(text), ca: text, cert: text, key: text }, 'strict');
+/** A union on `engine`, which may be left out for the embedded one. */
+const store: Decoder<Decoded<typeof embedded> | Decoded<typeof etcd>> = (input, path) => {
+  const engine = typeof input === 'object' && input !== null && 'engine' in input ? input.engine : 'embedded';
+  if (engine === 'etcd') return etcd(input, path);
+  if (engine !== 'embedded') return { ok: false, error: { path: `${path}.engine`, message: `expected embedded or etcd, found ${JSON.stringify(engine)}` } };
+  return embedded({ ...(input as object), engine }, path);
 };
 
 export const serverFile = object(
   {
     listen: listen(8433),
-    dataDirectory: withDefault(text, '/var/lib/pgherd/server'),
-    store: withDefault(store, { engine: 'embedded' }),
+    dataDirectory: text,
+    store: withDefault(store, { engine: 'embedded', listen: { host: '127.0.0.1', port: 2379 } }),
     names: withDefault(list(text), []),
     controller: withDefault(bool, true),
+    firstTokenFile: withDefault(nullable(text), null),
+    statusLineMs: withDefault(number({ integer: true, min: 1000, max: 86_400_000 }), DEFAULTS.statusLineMs),
     log,
   },
   'strict',

@@ -11,6 +11,8 @@ export interface NodePlan {
   readonly address: string;
   readonly port: number;
   readonly agentPort: number;
+  /** Default: the spec's. */
+  readonly priority?: number;
   /** Put before an argv: runs it on the node's host. Empty on this machine itself. */
   readonly inside: readonly string[];
 }

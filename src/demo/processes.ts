@@ -171,7 +171,7 @@ export function clusterSpec({ plan, login }: Herd): string {
   return stringify({
     name: plan.cluster,
     postgres: { parameters: {}, hba: [`host ${login.database} ${login.user} ${plan.clientNetwork} scram-sha-256`] },
-    nodes: plan.nodes.map(({ node, address, port }) => ({ id: node, host: address, port })),
+    nodes: plan.nodes.map(({ node, address, port, priority }) => ({ id: node, host: address, port, ...(priority === undefined ? {} : { priority }) })),
     ...plan.spec,
   });
 }

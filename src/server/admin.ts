@@ -2,6 +2,7 @@
 import { setTimeout as later } from 'node:timers/promises';
 import { formatWall } from '../base/clock.ts';
 import { peerIdentity } from '../base/tls.ts';
+import { backupStore, restoreStore } from '../store/snapshot.ts';
 import { makeWallMs } from '../core/ids.ts';
 import { err, ok } from '../core/result.ts';
 import { makeApiFailure } from '../api/errors.ts';
@@ -58,4 +59,17 @@ export const storeStatus: Handler<'storeStatus'> = async (context) => {
   const status = await context.store.status();
   if (!status.ok) return err(storeFailure(status.error, 'asking the store for its status'));
   return ok({ ...status.value, watchAgeMs: context.cache.ageMs(), clusters: listClusters(context.cache).length });
+};
+
+export const storeBackup: Handler<'storeBackup'> = async (context) => {
+  const text = await backupStore(context.store, context.clock);
+  return text.ok ? text : err(makeApiFailure('store.backup', text.error));
+};
+
+export const storeRestore: Handler<'storeRestore'> = async (context, { query, body }) => {
+  if (!(body instanceof Uint8Array)) return err(makeApiFailure('request.malformed', { what: 'the body is no backup', remedy: 'Send the file that `pgherd store backup` wrote, as application/octet-stream.' }));
+  const restored = await restoreStore(context.store, Buffer.from(body).toString('utf8'), { existing: query.replace ? 'replace' : 'refuse' });
+  if (!restored.ok) return err(makeApiFailure(restored.error.code === 'store.not-empty' ? 'store.not-empty' : restored.error.code === 'store.backup-damaged' ? 'request.invalid' : 'store.unavailable', restored.error));
+  const { keys, takenAt, incarnation } = restored.value;
+  return ok({ keys, text: `${keys} keys of ${takenAt} (store ${incarnation}) are back. Failover stays off until the primaries’ agents have reported to this store.` });
 };

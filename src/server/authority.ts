@@ -1,4 +1,6 @@
 /** The authority in the server's data directory: made at the first start, kept for good; signs the server's and the agents' certificates. */
+import { X509Certificate, createPrivateKey } from 'node:crypto';
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { formatWall, wallMs } from '../base/clock.ts';
 import { makeDirectory, readTextIfThere, writeFileAtomic } from '../base/files.ts';
@@ -30,7 +32,8 @@ export interface Authority {
   /** The server's own material as files, for the store, and as text. */
   readonly files: { readonly ca: string; readonly cert: string; readonly key: string };
   server(): TlsMaterial;
-  serverHosts(): readonly string[];
+  /** Reads the server's files again, or makes them anew when they no longer fit. True when they changed. */
+  reload(hosts: readonly string[]): Promise<boolean>;
   /** A new key and certificate for the server; they serve from the next reload on. */
   renewServer(): Promise<string>;
   /** `pki.csr`. Answers PEM. */
@@ -62,28 +65,34 @@ export async function openAuthority(dataDirectory: string, hosts: readonly strin
   const caFacts = readCertificate(ca.cert);
   if (caFacts === null) return err(broken(paths.ca));
 
-  const renew = async (): Promise<KeyAndCertificate> => {
-    const made = await issueCertificate(ca, { kind: 'server', name: 'pgherd-server', hosts });
+  const renew = async (names: readonly string[]): Promise<KeyAndCertificate> => {
+    const subject: CertificateSubject = { kind: 'server', name: 'pgherd-server', hosts: names };
+    const made = await issueCertificate(ca, subject);
     await writeFileAtomic(paths.key, made.key);
     await writeFileAtomic(paths.cert, made.cert);
-    await remember(records, made.cert, { kind: 'server', name: 'pgherd-server', hosts });
+    await remember(records, made.cert, subject);
     return made;
   };
-  let own = readOwn(paths.cert, paths.key);
-  const facts = own === null ? null : readCertificate(own.cert);
-  const covers = facts !== null && hosts.every((host) => facts.hosts.includes(host));
-  if (own === null || !covers || !isIssuedBy(own.cert, ca.cert) || needsRenewal(own.cert)) own = await renew();
-
-  let material: KeyAndCertificate = own;
+  const load = async (names: readonly string[]): Promise<KeyAndCertificate> => {
+    const present = readOwn(paths.cert, paths.key);
+    return present !== null && fits(present, ca.cert, names) ? present : await renew(names);
+  };
+  let material = await load(hosts);
+  let covered = hosts;
   return ok({
     ca: ca.cert,
     fingerprint: caFacts.fingerprint,
     files: { ca: paths.ca, cert: paths.cert, key: paths.key },
     server: () => ({ ca: ca.cert, ...material }),
-    serverHosts: () => hosts,
     renewServer: async () => {
-      material = await renew();
+      material = await renew(covered);
       return material.cert;
+    },
+    reload: async (names) => {
+      const before = material.cert;
+      covered = names;
+      material = await load(names);
+      return material.cert !== before;
     },
     signAgent: async ({ csr, name, hosts: names }) => {
       const subject: CertificateSubject = { kind: 'agent', name, hosts: names };
@@ -105,6 +114,23 @@ async function openCa(certFile: string, keyFile: string): Promise<Result<KeyAndC
   await writeFileAtomic(keyFile, made.key);
   await writeFileAtomic(certFile, made.cert, { mode: 0o644 });
   return ok(made);
+}
+
+/** `openssl` writes IPv6 addresses in full, so that `::1` is compared by what the parser makes of it. */
+function fits(own: KeyAndCertificate, ca: string, hosts: readonly string[]): boolean {
+  if (!isIssuedBy(own.cert, ca) || needsRenewal(own.cert) || !hasKey(own)) return false;
+  const certificate = new X509Certificate(own.cert);
+  return hosts.every((host) => (isIP(host) === 0 ? certificate.checkHost(host) : certificate.checkIP(host)) !== undefined);
+}
+
+/** False after a crash between the two writes of a renewal, or for a key that cannot be read. */
+function hasKey(own: KeyAndCertificate): boolean {
+  try {
+    return new X509Certificate(own.cert).checkPrivateKey(createPrivateKey(own.key));
+  } catch {
+    // No private key: both are made anew.
+    return false;
+  }
 }
 
 function readOwn(certFile: string, keyFile: string): KeyAndCertificate | null {

@@ -1,6 +1,5 @@
 /** A node's logs, fetched from its agent over mutual TLS. */
 import { sendHttp } from '../base/http.ts';
-import { list, object, text, decodeJson } from '../core/decode.ts';
 import { makeNodeId } from '../core/ids.ts';
 import { err, ok } from '../core/result.ts';
 import { makeApiFailure } from '../api/errors.ts';
@@ -9,7 +8,6 @@ import { type Handler, viewOf } from './context.ts';
 
 /** A log's tail is read from disk there; a host that swaps still answers in this time. */
 const LIMIT_MS = 5000;
-const asLines = object({ lines: list(text) });
 
 export const nodeLog: Handler<'nodeLog'> = async (context, { params, query }) => {
   const found = await viewOf(context, params.cluster);
@@ -24,7 +22,7 @@ export const nodeLog: Handler<'nodeLog'> = async (context, { params, query }) =>
   if (member === undefined) return err(unreachable('its agent has never registered'));
   const tls = context.authority.server();
   const answer = await sendHttp({
-    url: `${formatUrl(member.internalHost ?? member.host, member.agentPort)}/v1/log?lines=${query.lines}`,
+    url: `${formatUrl(member.internalHost ?? member.host, member.agentPort)}/v1/log?source=${query.source}&lines=${query.lines}`,
     tls: { ...tls, expect: 'agent' },
     timeoutMs: LIMIT_MS,
     maxBytes: 8 * 1024 * 1024,
@@ -32,6 +30,5 @@ export const nodeLog: Handler<'nodeLog'> = async (context, { params, query }) =>
   if (!answer.ok) return err(unreachable(answer.error.message));
   if (answer.value.status !== 200) return err(unreachable(`its agent answered with HTTP status ${answer.value.status}`));
   const body = answer.value.body.toString('utf8');
-  const decoded = decodeJson(asLines, body);
-  return ok({ node, lines: decoded.ok ? [...decoded.value.lines] : body.split('\n').slice(-query.lines) });
+  return ok({ node, lines: body.replace(/\n$/, '').split('\n').slice(-query.lines) });
 };

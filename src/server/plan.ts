@@ -1,7 +1,7 @@
 /** The dry run of a command: the same pure decision that the controller will make, on the cluster as it is now. */
 import { decideCluster } from '../core/cluster/decide.ts';
 import { describeRequest } from '../core/cluster/tasks.ts';
-import { makeMonoMs, makeWallMs } from '../core/ids.ts';
+import type { Now } from '../core/ids.ts';
 import type { Task, TaskRequest } from '../core/state.ts';
 import type { Problem } from '../api/errors.ts';
 import { WATCH_STALE_MS } from './freshness.ts';
@@ -16,8 +16,7 @@ export interface TaskPlan {
 }
 
 /** `plan` begins with the command itself. Other rules may come first (a failover that is under way): then the plan says so. */
-export function planTask({ view }: ServerView, request: TaskRequest): TaskPlan {
-  const now = { mono: makeMonoMs(0), wall: makeWallMs(Object.values(view.reports).reduce((latest, seen) => Math.max(latest, seen.report.atWallMs), view.state.decided.atWallMs)) };
+export function planTask({ view }: ServerView, request: TaskRequest, now: Now): TaskPlan {
   const trial: Task = {
     version: 1,
     id: DRY_RUN_ID,

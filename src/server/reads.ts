@@ -1,17 +1,17 @@
 /** What people look at: computed from the server's watch, with a word when that watch is old. */
 import { explainCluster } from '../core/cluster/explain.ts';
-import { showCluster } from '../core/cluster/describe.ts';
-import { decodeJson } from '../core/decode.ts';
+import { showCluster, showLag, showLsn } from '../core/cluster/describe.ts';
+import { decodeJson, encodeJson } from '../core/decode.ts';
 import { makeClusterId } from '../core/ids.ts';
 import { err, ok } from '../core/result.ts';
 import { type ClusterEvent, clusterEvent, termRecord } from '../core/state.ts';
 import { clusterKeys } from '../store/keys.ts';
 import type { KeyValue } from '../store/store.ts';
 import type { Problem } from '../api/errors.ts';
-import type { ClusterSummary, EventRow, ShowAnswer } from '../api/schema.ts';
+import type { ClusterSummary, EventRow, ExplainAnswer, LagRow, LsnRow, ShowAnswer } from '../api/schema.ts';
 import { type Handler, type ServerContext, storeFailure, viewOf } from './context.ts';
 import { WATCH_STALE_MS } from './freshness.ts';
-import { eventRow, historyRow, lagRows, lsnRows } from './rows.ts';
+import { eventRow, historyRow } from './rows.ts';
 import { type ServerView, listClusters } from './view.ts';
 
 export const show: Handler<'show'> = async (context, { params }) => {
@@ -21,8 +21,7 @@ export const show: Handler<'show'> = async (context, { params }) => {
 
 /** `show`, with what only the server knows: unreadable keys, and whether its own knowledge is fresh. */
 export function describe(context: ServerContext, { view, unreadable }: ServerView): ShowAnswer {
-  // Through JSON: positions become text there.
-  const shown = JSON.parse(JSON.stringify(showCluster(view, context.clock.now()), (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value))) as ShowAnswer;
+  const shown = toPlain<ShowAnswer>(showCluster(view, context.clock.now()));
   const problems: Problem[] = [...unreadable, ...shown.problems];
   const age = context.cache.ageMs();
   if (age !== null && age <= WATCH_STALE_MS) return { ...shown, problems };
@@ -43,15 +42,14 @@ export const clusters: Handler<'clusters'> = async (context) => {
       continue;
     }
     const shown = describe(context, found.value);
-    const nodeProblems = shown.nodes.reduce((sum, node) => sum + node.problems.length, 0);
     rows.push({
       cluster,
       state: shown.state,
       term: shown.term,
       primary: shown.primary,
       nodes: shown.nodes.length,
-      nodesLive: shown.nodes.filter((node) => found.value.view.reports[node.id as keyof typeof found.value.view.reports] !== undefined).length,
-      problems: shown.problems.length + nodeProblems,
+      nodesLive: Object.keys(found.value.view.reports).length,
+      problems: shown.problems.length,
       frozen: shown.frozen,
     });
   }
@@ -60,18 +58,23 @@ export const clusters: Handler<'clusters'> = async (context) => {
 
 export const lsn: Handler<'lsn'> = async (context, { params }) => {
   const found = await viewOf(context, params.cluster);
-  return found.ok ? ok(lsnRows(found.value.view)) : found;
+  return found.ok ? ok(toPlain<LsnRow[]>(showLsn(found.value.view))) : found;
 };
 
 export const lag: Handler<'lag'> = async (context, { params }) => {
   const found = await viewOf(context, params.cluster);
-  return found.ok ? ok(lagRows(found.value.view)) : found;
+  return found.ok ? ok(toPlain<LagRow[]>(showLag(found.value.view))) : found;
 };
 
 export const explain: Handler<'explain'> = async (context, { params }) => {
   const found = await viewOf(context, params.cluster);
-  return found.ok ? ok(JSON.parse(JSON.stringify(explainCluster(found.value.view, context.clock.now()))) as ReturnType<typeof explainCluster> as never) : found;
+  return found.ok ? ok(toPlain<ExplainAnswer>(explainCluster(found.value.view, context.clock.now()))) : found;
 };
+
+/** The same value as JSON carries it; the schema of the route's answer checks it on its way out. */
+function toPlain<T>(value: unknown): T {
+  return JSON.parse(encodeJson(value)) as T;
+}
 
 /** The full list under `history/`; what cannot be read is left out. */
 export const history: Handler<'history'> = async (context, { params }) => {

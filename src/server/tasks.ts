@@ -135,7 +135,7 @@ export const createTask: Handler<'createTask'> = async (context, { params, body,
     const ids = found.value.view.spec.nodes.map((node) => node.id);
     return err(makeApiFailure('node.not-found', { what: `cluster "${cluster}" has no node "${unknown}"`, cause: `its nodes: ${ids.join(', ')}`, remedy: 'Name one of them.' }));
   }
-  const { plan, problems } = planTask(found.value, request.value);
+  const { plan, problems } = planTask(found.value, request.value, context.clock.now());
   if (body.dryRun) {
     const running = found.value.view.tasks.find((one) => conflicts(request.value, one.request));
     const all: readonly Problem[] = running === undefined ? problems : [...conflict(request.value, running).problems, ...problems];
@@ -192,6 +192,11 @@ async function findTask(context: ServerContext, id: string): Promise<ApiResult<{
     }
   }
   return err(makeApiFailure('task.not-found', { what: `there is no task "${id}"`, cause: 'finished tasks are kept for some time only', remedy: 'See `pgherd task list`.' }));
+}
+
+export async function findTaskCluster(context: ServerContext, id: string): Promise<ApiResult<ClusterId>> {
+  const found = await findTask(context, id);
+  return found.ok ? ok(found.value.cluster) : found;
 }
 
 export function viewTask(cluster: string, one: Task): TaskView {

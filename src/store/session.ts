@@ -97,9 +97,12 @@ export function keepSession(store: Store, key: string, options: SessionOptions):
   };
 }
 
+/** Without a value there is no lease and nothing to renew: only put() and close() end that wait. */
+const IDLE_MS = 60_000;
+
 function untilRenewal(state: State, clock: Clock): number {
-  const ttlMs = state.lease?.ttlMs ?? 0;
-  return Math.max(0, state.renewedAt + ttlMs / 3 - clock.now().mono);
+  if (state.lease === null) return IDLE_MS;
+  return Math.max(0, state.renewedAt + state.lease.ttlMs / 3 - clock.now().mono);
 }
 
 interface Context {

@@ -32,6 +32,7 @@ before(async () => {
 });
 after(() => {
   firewall.close();
+  for (const socket of served) socket.destroy();
   server.close();
 });
 

@@ -1,63 +1,94 @@
-/** Calls to other members' agents: kept connections, one deadline a call, never an exception. */
+/** Calls to other agents: kept-alive connections, each call within one bounded time, and a connection that was late is not used again. */
+import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:https';
-import { type Result, err, ok } from '../../core/result.ts';
+import { decodeJson, list, literal, nullable, number, object, oneOf, text, union, bool } from '../../core/decode.ts';
+import type { Decoder, Decoded } from '../../core/decode.ts';
+import type { PromiseAnswer, PromiseRequest } from '../../core/node/promises.ts';
+import { term } from '../../core/report.ts';
+import { nodeId } from '../../core/spec.ts';
+import type { TlsFiles } from './server.ts';
 
-export interface AgentClientOptions {
-  readonly tls: { readonly ca: string; readonly cert: string; readonly key: string };
+export interface AgentEndpoint {
+  readonly host: string;
+  readonly port: number;
 }
 
+const alive = object({ cluster: text, node: nodeId, version: text, role: nullable(oneOf('primary', 'standby')), term, open: bool });
+export type AliveAnswer = Decoded<typeof alive>;
+const route = object({ cluster: text, node: nodeId, incarnation: nullable(text), term, primary: bool, validMs: number({ min: 0 }) });
+export type RouteAnswer = Decoded<typeof route>;
+const log = object({ source: text, lines: list(text) });
+const refusals = oneOf('other-cluster', 'other-store', 'newer-term', 'voted', 'promoting', 'promised-to-other', 'newer-electorate', 'not-a-member', 'not-stored', 'bad-request');
+const promise: Decoder<PromiseAnswer> = union({
+  promised: object({ kind: literal('promised'), node: nodeId, term }),
+  refused: object({ kind: literal('refused'), node: nodeId, term, why: refusals }),
+});
+
+/** Every answer is null when the agent did not answer properly in time. */
 export interface AgentClient {
-  /** The parsed answer of a 200, else a short text of what went wrong. */
-  call(target: { readonly host: string; readonly port: number }, method: 'GET' | 'POST', path: string, body: unknown, timeoutMs: number): Promise<Result<unknown, string>>;
+  promise(to: AgentEndpoint, body: PromiseRequest): Promise<PromiseAnswer | null>;
+  alive(to: AgentEndpoint): Promise<AliveAnswer | null>;
+  route(to: AgentEndpoint): Promise<RouteAnswer | null>;
+  log(to: AgentEndpoint, options: { readonly source: 'postgres' | 'agent'; readonly lines: number }): Promise<readonly string[] | null>;
   close(): void;
 }
 
-const MAX_ANSWER_BYTES = 1_048_576;
+/** Several rounds must fit into one lease TTL; an agent in one data centre answers in milliseconds. */
+const CALL_LIMIT_MS = 400;
+const LOG_LIMIT_MS = 5000;
+const MAX_ANSWER = 1_048_576;
 
-export function createAgentClient(options: AgentClientOptions): AgentClient {
+export function createAgentClient(options: { readonly tls: TlsFiles; readonly limitMs?: number }): AgentClient {
   const agent = new Agent({
-    ca: options.tls.ca,
-    cert: options.tls.cert,
-    key: options.tls.key,
     keepAlive: true,
     maxSockets: 2,
-    // Members are known by the authority that signed them; their addresses change with virtual hosts and namespaces.
-    checkServerIdentity: () => undefined,
+    maxFreeSockets: 1,
+    timeout: 30_000,
+    ca: readFileSync(options.tls.ca),
+    cert: readFileSync(options.tls.cert),
+    key: readFileSync(options.tls.key),
   });
+  const limitMs = options.limitMs ?? CALL_LIMIT_MS;
+  const call = async <T>(to: AgentEndpoint, decoder: Decoder<T>, what: { readonly path: string; readonly body?: unknown; readonly limitMs?: number }): Promise<T | null> => {
+    const answered = await send(agent, to, { limitMs, ...what });
+    if (answered === null) return null;
+    const decoded = decodeJson(decoder, answered);
+    return decoded.ok ? decoded.value : null;
+  };
   return {
-    call: (target, method, path, body, timeoutMs) =>
-      new Promise((resolve) => {
-        const text = body === undefined || body === null ? null : JSON.stringify(body);
-        const headers = text === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
-        const sent = request({ agent, host: target.host, port: target.port, method, path, headers }, (response) => {
-          const chunks: Buffer[] = [];
-          let size = 0;
-          response.on('data', (chunk: Buffer) => {
-            size += chunk.length;
-            if (size > MAX_ANSWER_BYTES) sent.destroy(new Error('the answer is too large'));
-            else chunks.push(chunk);
-          });
-          response.on('error', (cause) => end(err(cause.message)));
-          response.on('end', () => end(parse(response.statusCode ?? 0, Buffer.concat(chunks).toString('utf8'))));
-        });
-        const timer = setTimeout(() => sent.destroy(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
-        const end = (result: Result<unknown, string>): void => {
-          clearTimeout(timer);
-          resolve(result);
-        };
-        sent.on('error', (cause) => end(err(cause.message)));
-        sent.end(text ?? undefined);
-      }),
+    promise: (to, body) => call(to, promise, { path: '/v1/promise', body }),
+    alive: (to) => call(to, alive, { path: '/v1/alive' }),
+    route: (to) => call(to, route, { path: '/v1/route' }),
+    log: async (to, { source, lines }) => (await call(to, log, { path: `/v1/log?source=${source}&lines=${lines}`, limitMs: LOG_LIMIT_MS }))?.lines ?? null,
     close: () => agent.destroy(),
   };
 }
 
-function parse(status: number, text: string): Result<unknown, string> {
-  if (status !== 200) return err(`HTTP ${status}: ${text.slice(0, 200).trim()}`);
-  try {
-    return ok(JSON.parse(text) as unknown);
-  } catch (cause) {
-    if (cause instanceof SyntaxError) return ok(text);
-    throw cause;
-  }
+function send(agent: Agent, to: AgentEndpoint, what: { readonly path: string; readonly body?: unknown; readonly limitMs: number }): Promise<string | null> {
+  return new Promise((resolve) => {
+    const payload = what.body === undefined ? null : JSON.stringify(what.body);
+    const headers = payload === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) };
+    const sent = request({ agent, host: to.host, port: to.port, path: what.path, method: payload === null ? 'GET' : 'POST', headers }, (response) => {
+      let body = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        body += chunk;
+        if (body.length > MAX_ANSWER) sent.destroy();
+      });
+      response.on('end', () => finish(response.statusCode === 200 ? body : null));
+      response.on('error', () => finish(null));
+    });
+    // Destroying the request ends its connection too: a half-open one is not met again.
+    const timer = setTimeout(() => {
+      sent.destroy();
+      finish(null);
+    }, what.limitMs);
+    const finish = (answer: string | null): void => {
+      clearTimeout(timer);
+      resolve(answer);
+    };
+    sent.on('error', () => finish(null));
+    sent.on('close', () => finish(null));
+    sent.end(payload ?? undefined);
+  });
 }

@@ -113,7 +113,7 @@ function clientConfig(target: SqlTarget, limits: SqlLimits, options: { replicati
     keepAliveInitialDelayMillis: 1000,
     query_timeout: limits.statementMs + 500,
     connectionTimeoutMillis: limits.connectMs,
-    ssl: target.tls === undefined ? false : target.tls.ca === null ? { rejectUnauthorized: false } : { ca: target.tls.ca },
+    ssl: target.tls === undefined ? false : target.tls.ca === null ? { rejectUnauthorized: false } : { ca: target.tls.ca, checkServerIdentity: () => undefined },
     // Never the environment's PGPASSWORD or a home directory's pgpass: only what was given.
     password: target.password ?? (() => ''),
   };

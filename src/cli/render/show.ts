@@ -60,16 +60,16 @@ export function durabilityWords(sync: ShowAnswer['sync']): string {
 
 const NODE_COLUMNS: readonly Column[] = [
   { head: 'NODE', min: 6 },
-  { head: 'ROLE', min: 9 },
+  { head: 'ROLE' },
   { head: 'STATE' },
   { head: 'TL', align: 'right', rank: 2 },
   { head: 'LSN', align: 'right', rank: 3 },
   { head: 'LAG', align: 'right', rank: 1 },
-  { head: 'UPSTREAM', rank: 4, min: 6 },
-  { head: 'ADDRESS', rank: 5, min: 14 },
+  { head: 'UPSTREAM', rank: 5, min: 6 },
+  { head: 'ADDRESS', rank: 6, min: 14 },
   { head: 'PRIO', align: 'right', rank: 8 },
   { head: 'LOCATION', rank: 7, min: 6 },
-  { head: 'AGENT', rank: 6 },
+  { head: 'AGENT', rank: 4 },
 ];
 
 function renderNodes(nodes: readonly ShowNode[], options: Options): string {
@@ -97,12 +97,12 @@ function nodeCells(node: ShowNode): readonly Cell[] {
   ];
 }
 
-/** `* primary`, `standby`; `! standby, not primary` where the actual role is not the wanted one. */
+/** `* primary`, `standby`; `! standby, not primary` (never cut) where the actual role is not the wanted one. */
 export function roleCell(node: ShowNode): Cell {
   const { role, wantedRole } = node;
   if (role === null) return cell(wantedRole === null ? 'witness' : `- (wanted ${wantedRole})`, wantedRole === null ? 'dim' : 'warn');
   if (wantedRole !== null && wantedRole !== role) return cell(`! ${role}, not ${wantedRole}`, 'bad');
-  return role === 'primary' ? cell('* primary', 'good') : cell('  standby');
+  return role === 'primary' ? cell('* primary', 'good') : cell('standby');
 }
 
 function stateTone(node: ShowNode): Tone {

@@ -1,4 +1,4 @@
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import type { EventRow } from '../../api/schema.ts';
 import type { Api } from '../api.ts';
 import { EXIT, type Outcome } from '../exit.ts';
@@ -22,7 +22,7 @@ export function eventsCommand(host: Host): Command {
     .description('what happened and which rule decided it, oldest first')
     .option('-f, --follow', 'go on with new events until Ctrl+C')
     .option('-n, --limit <count>', 'how many of the newest', (text) => readLimit(text, 1000), 100)
-    .option('--level <level>', 'only warn and error, or only error', 'info')
+    .addOption(new Option('--level <level>', 'info: all; warn: warnings and errors; error: only errors').choices(['info', 'warn', 'error']).default('info'))
     .action(
       act(host, async (session, command) => {
         const api = session.api();

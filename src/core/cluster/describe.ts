@@ -65,13 +65,17 @@ export function showCluster(view: ClusterView, _now: Now): Show {
     timeline: state.timeline,
     primary: state.primary,
     frozen: state.frozen !== null,
-    sync: { mode: spec.durability.mode, strict: spec.durability.strict, k: state.quorum.k, voters: state.quorum.voters, members: state.electorate.members },
+    sync: { mode: durabilityMode(spec.durability.mode), strict: spec.durability.strict, k: state.quorum.k, voters: state.quorum.voters, members: state.electorate.members },
     nodes,
     vips: { write: showVip(view, 'write'), read: showVip(view, 'read') },
     proxies: Object.keys(view.proxyAcks).map((id) => ({ id, host: null, term: state.primaryTerm, seenMs: null })),
     problems,
     decided: state.decided,
   };
+}
+
+function durabilityMode(mode: string): 'async' | 'sync' | 'quorum' {
+  return mode === 'sync' || mode === 'quorum' ? mode : 'async';
 }
 
 function clusterWord(view: ClusterView, nodes: readonly ShownNode[]): ClusterWord {

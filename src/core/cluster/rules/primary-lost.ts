@@ -81,6 +81,9 @@ function blocked(view: ClusterView, id: string, why: string): Assessment {
 function policyGate(view: ClusterView, now: Now): Assessment | null {
   const { state, spec } = view;
   if (view.watchedMs < watchNeededMs(spec)) return blocked(view, 'watch', 'this controller has only begun to watch; absence of news proves nothing yet');
+  if (state.incarnation !== view.incarnation) {
+    return blocked(view, 'store', `the store is not the one in which term ${state.primaryTerm} was opened (incarnation ${view.incarnation}, was ${state.incarnation}); failover stays off until ${state.primary} is open again`);
+  }
   if (state.frozen !== null) return blocked(view, 'frozen', `the cluster is frozen by ${state.frozen.by} (${state.frozen.reason}); "pgherd unfreeze" resumes automatic actions`);
   if (spec.failover === 'manual') return blocked(view, 'manual', 'failover is manual; "pgherd failover" promotes the best candidate');
   const last = state.lastFailoverWallMs;
@@ -191,6 +194,7 @@ const rule = (id: string, when: string, why: string): Rule => ({
 export const primaryLostRules: readonly Rule[] = [
   rule('primary.restarting', 'the primary starts, stops, or takes its lease back, within its time', 'Its own agent works on it; a second hand would only delay it. Crash recovery is limited by progress, not by a flat time (Q17).'),
   rule('failover.blocked-watch', 'the primary does not serve, and this controller has just begun to watch', 'Absence of a report proves nothing before reports had time to come.'),
+  rule('failover.blocked-store', 'the primary does not serve, and the store was restored or made anew since its term was opened', 'A restored store may have forgotten newer terms; only the primary itself, or a person, can say that nothing is newer (architecture 4.10, Z14).'),
   rule('failover.blocked-frozen', 'the primary does not serve, and the cluster is frozen', 'Freeze stops automatic actions; leases, guards and fences go on.'),
   rule('failover.blocked-manual', 'the primary does not serve, and `failover: manual`', 'A person decides; the command is named.'),
   rule('failover.blocked-flapping', 'the primary does not serve, within `antiFlappingMs` of the last automatic failover', 'A cascade of promotions is worse than a minute without a primary; shown while active, manual exempt (Q41).'),

@@ -1,0 +1,106 @@
+/** Results for people: one line a run, medians, and docs/measurements.md. */
+import { execFileSync } from 'node:child_process';
+import { cpus, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { AgentMeasurement } from './measure-agent.ts';
+import type { ResultLine, Scenario } from './scenario.ts';
+import { ROOT } from './stage.ts';
+
+export const MEASUREMENTS_FILE = 'docs/measurements.md';
+
+export interface Row {
+  readonly scenario: string;
+  readonly target: string;
+  readonly runs: number;
+  readonly good: number;
+  /** Median, and the worst in brackets when it differs; `–` when never measured. */
+  readonly outage: string;
+  readonly errors: string;
+  readonly lost: string;
+  readonly doubleWritable: string;
+  readonly stale: string;
+  readonly rejoin: string;
+  /** Why runs were not good, without repetition. */
+  readonly notes: readonly string[];
+}
+
+export function renderRun(line: ResultLine): string {
+  const figure = (value: number | null, unit = ''): string => (value === null ? '–' : `${value}${unit}`);
+  const facts = [
+    `outage ${figure(line.outageMs, ' ms')}`,
+    `errors ${figure(line.clientErrors)}`,
+    `lost ${figure(line.lostRows)}`,
+    `two writable ${figure(line.doubleWritableMs, ' ms')}`,
+    `stale ${figure(line.staleAckRows)}`,
+    `rejoin ${figure(line.rejoinMs, ' ms')}`,
+  ];
+  return `${line.ok ? 'ok  ' : 'BAD '} ${line.scenario.padEnd(26)} ${facts.join(' · ')}${line.detail === '' ? '' : ` · ${line.detail}`}`;
+}
+
+/** The middle one; of an even number the lower of both, so that it is a value that was measured. Null when there is none. */
+export function median(values: readonly (number | null)[]): number | null {
+  const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
+  return sorted[Math.floor((sorted.length - 1) / 2)] ?? null;
+}
+
+export function summarise(scenarios: readonly Scenario[], lines: readonly ResultLine[]): readonly Row[] {
+  return scenarios.flatMap((scenario) => {
+    const own = lines.filter((line) => line.scenario === scenario.name);
+    if (own.length === 0) return [];
+    const spread = (pick: (line: ResultLine) => number | null): string => {
+      const values = own.map(pick);
+      const middle = median(values);
+      const worst = values.reduce<number | null>((most, value) => (value === null ? most : Math.max(most ?? value, value)), null);
+      return middle === null ? '–' : middle === worst ? `${middle}` : `${middle} (${worst})`;
+    };
+    return [
+      {
+        scenario: scenario.name,
+        target: scenario.expect.outageMs === null ? '–' : `≤ ${scenario.expect.outageMs}`,
+        runs: own.length,
+        good: own.filter((line) => line.ok).length,
+        outage: spread((line) => line.outageMs),
+        errors: spread((line) => line.clientErrors),
+        lost: spread((line) => line.lostRows),
+        doubleWritable: spread((line) => line.doubleWritableMs),
+        stale: spread((line) => line.staleAckRows),
+        rejoin: spread((line) => line.rejoinMs),
+        notes: [...new Set(own.filter((line) => !line.ok).map((line) => line.detail))],
+      },
+    ];
+  });
+}
+
+export function renderTable(rows: readonly Row[]): string {
+  const head = ['scenario', 'good runs', 'target outage ms', 'outage ms', 'client errors', 'acknowledged rows lost', 'ms with two writable', 'stale acknowledgements', 'rejoin ms'];
+  const body = rows.map((row) => [row.scenario, `${row.good} of ${row.runs}`, row.target, row.outage, row.errors, row.lost, row.doubleWritable, row.stale, row.rejoin]);
+  return [head, head.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+export function writeMeasurements(rows: readonly Row[], about: { readonly runs: number; readonly agent: AgentMeasurement }): Promise<void> {
+  const notes = rows.flatMap((row) => row.notes.map((note) => `- **${row.scenario}**: ${note}`));
+  const text = `# Measurements
+
+Written by \`npm run lab -- table --runs ${about.runs}\`; run it again to reproduce or refute it. ${machine()}
+
+Medians of ${about.runs} runs, the worst in brackets. Three nodes in network namespaces, embedded store, default settings, asynchronous
+replication. A client writes a numbered row every 10 ms with all hosts in its connection string, without a proxy; the outage is the
+longest gap between two acknowledgements. Every node is also written to directly every 50 ms. A row without a clear answer is an
+error, never an acknowledgement. In asynchronous mode the last rows before a lost host can be lost; they are counted here.
+
+${renderTable(rows)}
+
+Agent and guard of an idle cluster: ${about.agent.detail}
+${notes.length === 0 ? '' : `\n## What did not hold\n\n${notes.join('\n')}\n`}`;
+  writeFileSync(join(ROOT, MEASUREMENTS_FILE), text);
+  return Promise.resolve();
+}
+
+function machine(): string {
+  const model = cpus()[0]?.model ?? 'unknown processor';
+  const release = /PRETTY_NAME="(.*)"/.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'Linux';
+  const postgres = execFileSync('sh', ['-c', 'ls -d /usr/lib/postgresql/*/bin/postgres | sort -V | tail -1'], { encoding: 'utf8' }).trim();
+  const version = postgres === '' ? 'no PostgreSQL' : execFileSync(postgres, ['-V'], { encoding: 'utf8' }).trim().replace('postgres (PostgreSQL)', 'PostgreSQL');
+  return `Machine: ${cpus().length} × ${model}, ${Math.round(totalmem() / 2 ** 30)} GB, ${release}, ${version}, Node ${process.version}.`;
+}

@@ -1,0 +1,286 @@
+/**
+ * Holds the write lease of one node: takes it, renews it, gives it back, and says when it is lost.
+ *
+ * Modes: none → (acquire) → held → (release) → none, or held → (deadline passed, or the store says that it is another's) → lost = none, after `onLost`.
+ * While held, each renewal is confirmed by the store (keep-alive and a transaction that compares key, value and lease), or, when the store does not answer,
+ * by a complete set of promises (core/node/promises.ts). Only a confirmation that the guard acknowledged moves the deadline.
+ *
+ * Invariant: `heldTerm` is not null only before the deadline of the last confirmation.
+ * Because: it compares with the clock at every call, the watcher fires at the deadline without any message, and the guard holds the same deadline.
+ * Broken if: a confirmation counts from after it was sent.
+ */
+import type { Clock } from '../../base/clock.ts';
+import { type MonoMs, type NodeId, type Revision, type Term, addMono } from '../../core/ids.ts';
+import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import type { ClusterKeys } from '../../store/keys.ts';
+import type { Store } from '../../store/store.ts';
+import { type Confirmation, type LeaseSettings, type TickClocks, ownDeadline, pausedMs } from './lease-rules.ts';
+import { claim, claimAgain, confirm, giveBack } from './lease-store.ts';
+
+export interface LeaseGuard {
+  /** Before a lease is taken: a living guard that is free to be armed (an earlier fence was read and acknowledged). */
+  prepare(): Promise<boolean>;
+  /** True only when a living guard acknowledged this deadline. */
+  arm(lease: { readonly term: Term; readonly leaseId: string; readonly deadline: MonoMs }): Promise<boolean>;
+  disarm(): Promise<boolean>;
+}
+
+/** What happened, for the agent's log and report. */
+export type LeaseEvent =
+  | { readonly kind: 'renewed'; readonly term: Term; readonly deadline: MonoMs; readonly by: 'store' | 'promises' }
+  | { readonly kind: 'renewal-failed'; readonly term: Term; readonly why: string; readonly leftMs: number }
+  | { readonly kind: 'paused'; readonly ms: number }
+  | { readonly kind: 'claimed-again'; readonly term: Term };
+
+export interface LeaseKeeperOptions {
+  readonly store: Store;
+  readonly keys: Pick<ClusterKeys, 'state' | 'writeLease'>;
+  readonly node: NodeId;
+  /** Read at every renewal: people change them. */
+  readonly settings: () => LeaseSettings;
+  readonly clock: Clock;
+  readonly bootMs: () => number;
+  readonly guard: LeaseGuard;
+  /** Asked when the store did not confirm: true when F members, we among them, promised for a TTL counted from before `sentAt`. */
+  readonly askPromises: (term: Term, ttlMs: number, sentAt: MonoMs) => Promise<boolean>;
+  /** The deadline moved: refresh everything that has a time-out. */
+  readonly onRenewed: (deadline: MonoMs) => void;
+  /** Time was lost (VM pause): clients are to be blocked until the next `onRenewed`. */
+  readonly onPaused: () => void;
+  /** The lease is lost: fence now. Called once for each loss, in the same turn of the loop. */
+  readonly onLost: (term: Term, why: string) => void;
+  readonly onEvent?: (event: LeaseEvent) => void;
+}
+
+export interface LeaseKeeper {
+  /** Term of the lease that is valid by our own deadline; null: none. */
+  heldTerm(): Term | null;
+  /** Null when none is held. May lie in the past for the moment until the loss is noted. */
+  deadline(): MonoMs | null;
+  leaseId(): string | null;
+  /** One renewal that was sent after this call; true only when it was confirmed. */
+  renewNow(): Promise<boolean>;
+  /** Takes the key for `term` if `state` still has this revision and the key is free, or our own of an older claim. */
+  acquire(term: Term, stateRevision: Revision): Promise<Result<null, Failure>>;
+  /** Takes over a lease that the guard guards for this node's former agent, and confirms it. False: it is lost, `onLost` was called. */
+  adopt(lease: { readonly term: Term; readonly leaseId: string; readonly deadline: MonoMs }): Promise<boolean>;
+  /** Gives the lease back, also one that was lost and may still stand in the store. Only called when nothing here can accept writes. Not held any more, whatever the result. */
+  release(): Promise<Result<null, Failure>>;
+  /** Ends the loops; the lease is left to the guard and to a later agent. */
+  stop(): void;
+}
+
+interface Held {
+  readonly term: Term;
+  leaseId: string;
+  deadline: MonoMs;
+}
+
+/** An answer of the store takes milliseconds; after this long the promises are asked, which leaves time for several rounds in one TTL. */
+const CONFIRM_LIMIT_MS = 800;
+const ACQUIRE_LIMIT_MS = 2000;
+
+export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
+  const { clock } = options;
+  let held: Held | null = null;
+  /** Lost, and perhaps still standing in the store for the length of the margin: given back once nothing here can write. */
+  let lost: Held | null = null;
+  let loop = new AbortController();
+  let renewing: Promise<boolean> | null = null;
+  let storeAnswers = true;
+  let ticks: TickClocks = readClocks();
+
+  function readClocks(): TickClocks {
+    const now = clock.now();
+    return { mono: now.mono, wall: now.wall, boot: options.bootMs() };
+  }
+
+  const lose = (lease: Held, why: string): void => {
+    if (held !== lease) return;
+    held = null;
+    lost = lease;
+    loop.abort();
+    options.onLost(lease.term, why);
+  };
+
+  const expire = (): void => {
+    if (held !== null && clock.now().mono >= held.deadline) lose(held, 'the lease was not renewed before its deadline');
+  };
+
+  /** Fires at the deadline, however often that moved. */
+  const watchDeadline = async (lease: Held, signal: AbortSignal): Promise<void> => {
+    while (held === lease && !signal.aborted) {
+      const left = lease.deadline - clock.now().mono;
+      if (left <= 0) return lose(lease, 'the lease was not renewed before its deadline');
+      await clock.sleep(left, signal);
+    }
+  };
+
+  const renewLoop = async (lease: Held, signal: AbortSignal): Promise<void> => {
+    let next = addMono(clock.now().mono, options.settings().renewMs);
+    while (held === lease && !signal.aborted) {
+      await clock.sleep(next - clock.now().mono, signal);
+      if (held !== lease || signal.aborted) return;
+      notePause(lease);
+      next = addMono(clock.now().mono, options.settings().renewMs);
+      await renewNow();
+    }
+  };
+
+  const notePause = (lease: Held): void => {
+    const before = ticks;
+    ticks = readClocks();
+    const paused = pausedMs(before, ticks, options.settings().renewMs);
+    if (paused === 0) return;
+    // The store's clock went on while ours stood still.
+    lease.deadline = addMono(lease.deadline, -paused);
+    options.onPaused();
+    options.onEvent?.({ kind: 'paused', ms: Math.round(paused) });
+    expire();
+  };
+
+  /** A confirmation counts when the guard has it too, and when it comes in time. */
+  const extend = async (lease: Held, sentAt: MonoMs, grantedMs: number, by: 'store' | 'promises'): Promise<boolean> => {
+    const deadline = ownDeadline({ sentAt, grantedMs, settings: options.settings() });
+    const acknowledged = await options.guard.arm({ term: lease.term, leaseId: lease.leaseId, deadline });
+    expire();
+    if (held !== lease) return false;
+    if (!acknowledged) {
+      options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: 'the guard did not acknowledge', leftMs: lease.deadline - clock.now().mono });
+      return false;
+    }
+    if (deadline > lease.deadline) lease.deadline = deadline;
+    options.onRenewed(lease.deadline);
+    options.onEvent?.({ kind: 'renewed', term: lease.term, deadline: lease.deadline, by });
+    return true;
+  };
+
+  const renewOnce = async (lease: Held): Promise<boolean> => {
+    const sentAt = clock.now().mono;
+    // Once the store failed, both ways are tried at the same time: one after the other could miss the deadline.
+    const promised = storeAnswers ? null : options.askPromises(lease.term, options.settings().ttlMs, sentAt);
+    const seen = await confirmInTime(lease, sentAt);
+    expire();
+    if (held !== lease) return false;
+    storeAnswers = seen.confirmation.kind !== 'unknown';
+    switch (seen.confirmation.kind) {
+      case 'confirmed':
+        return extend(lease, sentAt, seen.grantedMs, 'store');
+      case 'taken':
+        lose(lease, `the store gave the write lease to ${seen.confirmation.by ?? 'another'} in term ${seen.confirmation.term ?? '?'}`);
+        return false;
+      case 'gone':
+        return reclaim(lease);
+      case 'unknown': {
+        options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: seen.confirmation.why, leftMs: lease.deadline - clock.now().mono });
+        const askedAt = promised === null ? clock.now().mono : sentAt;
+        const enough = await (promised ?? options.askPromises(lease.term, options.settings().ttlMs, askedAt));
+        expire();
+        return enough && held === lease ? extend(lease, askedAt, options.settings().ttlMs, 'promises') : false;
+      }
+    }
+  };
+
+  /** A store client that breaks its own limit must not hold the renewal. */
+  const confirmInTime = async (lease: Held, sentAt: MonoMs): Promise<{ readonly confirmation: Confirmation; readonly grantedMs: number }> => {
+    const limit = new AbortController();
+    const late = clock.sleep(CONFIRM_LIMIT_MS + 50, limit.signal).then(() => ({ confirmation: { kind: 'unknown' as const, why: 'the store did not answer in time' }, grantedMs: 0 }));
+    try {
+      return await Promise.race([confirm(options, lease, addMono(sentAt, CONFIRM_LIMIT_MS)), late]);
+    } finally {
+      limit.abort();
+    }
+  };
+
+  /** The key is gone though we are entitled until our deadline: take it again if the state still wants us in this term, else it is lost. */
+  const reclaim = async (lease: Held): Promise<boolean> => {
+    const sentAt = clock.now().mono;
+    const again = await claimAgain(options, lease.term, addMono(sentAt, CONFIRM_LIMIT_MS));
+    expire();
+    if (held !== lease) return false;
+    if (again.kind === 'refused') {
+      lose(lease, `the write lease is gone from the store, and ${again.why}`);
+      return false;
+    }
+    if (again.kind === 'unknown') {
+      options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: again.why, leftMs: lease.deadline - clock.now().mono });
+      return false;
+    }
+    lease.leaseId = again.leaseId;
+    options.onEvent?.({ kind: 'claimed-again', term: lease.term });
+    return extend(lease, sentAt, again.grantedMs, 'store');
+  };
+
+  /** One at a time; a caller that needs a renewal sent after its call waits for the running one and starts another. */
+  const renewNow = async (): Promise<boolean> => {
+    while (renewing !== null) await renewing;
+    const lease = held;
+    if (lease === null || heldTerm() === null) return false;
+    renewing = renewOnce(lease).finally(() => {
+      renewing = null;
+    });
+    return renewing;
+  };
+
+  const heldTerm = (): Term | null => {
+    expire();
+    return held?.term ?? null;
+  };
+
+  const begin = (lease: Held): void => {
+    held = lease;
+    storeAnswers = true;
+    loop.abort();
+    loop = new AbortController();
+    ticks = readClocks();
+    void watchDeadline(lease, loop.signal);
+    void renewLoop(lease, loop.signal);
+  };
+
+  return {
+    heldTerm,
+    deadline: () => held?.deadline ?? null,
+    leaseId: () => held?.leaseId ?? null,
+    renewNow,
+    acquire: async (term, stateRevision) => {
+      if (heldTerm() === term) return ok(null);
+      if (held !== null) return err(failure('lease.held', `term ${term} was asked for while term ${held.term} is held`, '', false));
+      if (!(await options.guard.prepare())) return err(failure('lease.no-guard', `the write lease of term ${term} was not asked for`, 'no guard runs', true));
+      const sentAt = clock.now().mono;
+      const claimed = await claim(options, { term, stateRevision, deadline: addMono(sentAt, ACQUIRE_LIMIT_MS) });
+      if (!claimed.ok) return claimed;
+      const deadline = ownDeadline({ sentAt, grantedMs: claimed.value.grantedMs, settings: options.settings() });
+      const lease: Held = { term, leaseId: claimed.value.leaseId, deadline };
+      if (!(await options.guard.arm({ term, leaseId: lease.leaseId, deadline })) || clock.now().mono >= deadline) {
+        await options.guard.disarm();
+        await giveBack(options, { term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
+        return err(failure('lease.no-guard', `the write lease of term ${term} was given back`, 'no guard acknowledged it', true));
+      }
+      begin(lease);
+      options.onRenewed(deadline);
+      return ok(null);
+    },
+    adopt: async (lease) => {
+      begin({ ...lease });
+      const confirmed = await renewNow();
+      return confirmed || heldTerm() !== null;
+    },
+    release: async () => {
+      const lease = held ?? lost;
+      held = null;
+      lost = null;
+      loop.abort();
+      await options.guard.disarm();
+      if (lease === null) return ok(null);
+      while (renewing !== null) await renewing;
+      return giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
+    },
+    stop: () => {
+      loop.abort();
+    },
+  };
+}
+
+function failure(code: string, what: string, cause: string, retryable: boolean): Failure {
+  return { code, what, cause, now: 'nothing here accepts writes without the lease', remedy: '', retryable };
+}

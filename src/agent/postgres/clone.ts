@@ -1,0 +1,139 @@
+/** A new standby from a base backup. An interrupted one is marked and never started (Q23). */
+import { dirname } from 'node:path';
+import { runProcess } from '../../base/process.ts';
+import { monoMs } from '../../base/clock.ts';
+import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import { type Endpoint, slotName, upstreamConninfo } from './conninfo.ts';
+import { readControlData } from './control-data.ts';
+import { clearIncomplete, directoryState, ensureStandbySignal, markIncomplete } from './data-directory.ts';
+import { failure, messageOf, processTrouble } from './failure.ts';
+import { ensureDirectory } from './files.ts';
+import { setUpstream } from './follow.ts';
+import { type Instance, asOsUser, binary } from './instance.ts';
+import { type ManagedSettings, prepareStateDirectory, passfilePath, writeManagedFiles } from './managed-files.ts';
+import { freeBytes, setAside } from './set-aside.ts';
+import { ensureSlotOnUpstream } from './slots.ts';
+import { withSql } from './sql.ts';
+import { memberTarget } from './upstream-sql.ts';
+import { removeIfThere, writeAtomic } from './files.ts';
+
+export interface CloneOptions {
+  readonly upstream: Endpoint;
+  readonly settings: ManagedSettings;
+  /** Must be the source's; null: any (a first clone). */
+  readonly systemIdentifier: string | null;
+  /** Copies of older directories that stay. */
+  readonly keepSaved: number;
+  /** Kilobytes a second; null: unlimited. */
+  readonly maxRateKb?: number | null;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number | null }) => void;
+  readonly applicationName?: string;
+}
+
+export interface Cloned {
+  readonly systemIdentifier: string;
+  /** Where the old data directory lies now; null when there was none. */
+  readonly savedPath: string | null;
+  readonly bytes: number;
+  readonly durationMs: number;
+}
+
+/** A clone of terabytes takes long; it is cancelled by its signal, not by a flat limit. */
+const CLONE_LIMIT_MS = 2_000_000_000;
+
+/**
+ * Sets an existing directory aside, copies the upstream, and leaves a directory that can be started as its standby.
+ * Errors: `clone.wrong-system`, `clone.tablespaces`, `clone.no-space`, `clone.failed` (pg_basebackup's last lines; the marker stays),
+ * `postgres.cancelled`, those of setAside, ensureSlotOnUpstream, writeManagedFiles.
+ */
+export async function cloneFrom(instance: Instance, options: CloneOptions): Promise<Result<Cloned, Failure>> {
+  const startedAt = monoMs();
+  const source = await checkSource(instance, options);
+  if (!source.ok) return source;
+  try {
+    await prepareStateDirectory(instance);
+    await writeAtomic(passfilePath(instance), `*:*:*:pgherd_replicator:${instance.secrets.replication}\n`, { owner: instance.os });
+    if ((await directoryState(instance)) === 'incomplete') await removeIfThere(`${instance.dataDirectory}/postmaster.pid`);
+  } catch (cause) {
+    return err(failure('clone.failed', `${instance.node} cannot be cloned`, messageOf(cause), 'nothing was changed', 'check the disk and the permissions', true));
+  }
+  const slot = await ensureSlotOnUpstream(instance, options.upstream, options);
+  if (!slot.ok) return slot;
+  const saved = await setAside(instance, { keep: options.keepSaved });
+  if (!saved.ok) return saved;
+  const copied = await copy(instance, options, source.value.totalBytes);
+  if (!copied.ok) return copied;
+  const finished = await finishClone(instance, options);
+  if (!finished.ok) return finished;
+  return ok({ systemIdentifier: finished.value, savedPath: saved.value.path, bytes: copied.value, durationMs: monoMs() - startedAt });
+}
+
+async function checkSource(instance: Instance, options: CloneOptions): Promise<Result<{ readonly totalBytes: number | null }, Failure>> {
+  const target = await memberTarget(instance, options.upstream, 'replication');
+  const identity = await withSql(target, { ...options, replication: true }, async (sql) => String((await sql.query('IDENTIFY_SYSTEM'))[0]?.['systemid']));
+  if (!identity.ok) return identity;
+  if (options.systemIdentifier !== null && identity.value !== options.systemIdentifier) {
+    return err(failure('clone.wrong-system', `${options.upstream.host}:${options.upstream.port} is another database cluster`, `system identifier ${identity.value} instead of ${options.systemIdentifier}`, 'nothing was changed', 'check the address of that node', false));
+  }
+  const facts = await withSql(target, options, async (sql) => {
+    const [row] = await sql.query("SELECT (SELECT sum(pg_tablespace_size(oid))::float8 FROM pg_tablespace) AS bytes, (SELECT count(*)::int FROM pg_tablespace WHERE pg_tablespace_location(oid) <> '') AS extra");
+    return { bytes: typeof row?.['bytes'] === 'number' ? row['bytes'] : null, extra: Number(row?.['extra'] ?? 0) };
+  });
+  // The size is only for the check of space and progress: a role without the right to see it does not stop the clone.
+  if (!facts.ok) return ok({ totalBytes: null });
+  if (facts.value.extra > 0) {
+    return err(failure('clone.tablespaces', `${instance.node} cannot be cloned`, `the source has ${facts.value.extra} tablespace(s) outside its data directory`, 'nothing was changed', 'clone by hand with pg_basebackup --tablespace-mapping, then adopt the node', false));
+  }
+  const free = await freeBytes(dirname(instance.dataDirectory));
+  if (free !== null && facts.value.bytes !== null && free < facts.value.bytes * 1.05) {
+    return err(failure('clone.no-space', `${instance.node} has no space for a clone`, `${Math.round(facts.value.bytes / 1_048_576)} MiB are needed beside the copy that is kept, ${Math.round(free / 1_048_576)} MiB are free`, 'nothing was changed', `free space, or remove old copies in ${instance.stateDirectory}/saved`, true));
+  }
+  return ok({ totalBytes: facts.value.bytes });
+}
+
+async function copy(instance: Instance, options: CloneOptions, expected: number | null): Promise<Result<number, Failure>> {
+  try {
+    await ensureDirectory(dirname(instance.dataDirectory), { owner: null, mode: 0o755 });
+    await markIncomplete(instance, 'clone');
+    await ensureDirectory(instance.dataDirectory, { owner: instance.os, mode: 0o700 });
+  } catch (cause) {
+    return err(failure('clone.failed', `cannot prepare ${instance.dataDirectory}`, messageOf(cause), 'the old directory is kept aside', 'check the disk and the permissions', true));
+  }
+  let bytes = 0;
+  const argv = [binary(instance, 'pg_basebackup'), '-D', instance.dataDirectory, '-X', 'stream', '-S', slotName(instance.node), '--checkpoint=fast', '-P', '--no-password'];
+  if (options.maxRateKb != null) argv.push(`--max-rate=${options.maxRateKb}`);
+  const result = await runProcess([...argv, '-d', upstreamConninfo(instance, options.upstream, options)], {
+    ...asOsUser(instance),
+    timeoutMs: CLONE_LIMIT_MS,
+    maxOutputBytes: 65_536,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    onStderrLine: (line) => {
+      const match = /(\d+)\/(\d+) kB/.exec(line);
+      if (match === null) return;
+      bytes = Number(match[1]) * 1024;
+      options.onProgress?.({ doneBytes: bytes, totalBytes: Math.max(Number(match[2]) * 1024, expected ?? 0) || null });
+    },
+  });
+  const trouble = processTrouble(result);
+  if (trouble === null) return ok(bytes);
+  if (!result.ok && result.error.kind === 'aborted') return err(failure('postgres.cancelled', `clone of ${instance.node}`, 'it was cancelled', 'the half copy stays marked and is not started', '', true));
+  return err(failure('clone.failed', `the base backup from ${options.upstream.host}:${options.upstream.port} failed`, trouble, 'the half copy stays marked and is not started; it is tried again', 'see the cause', true));
+}
+
+/** The copy brings the source's files: everything that is ours is written anew (Q42), then the marker goes. */
+async function finishClone(instance: Instance, options: CloneOptions): Promise<Result<string, Failure>> {
+  const managed = await writeManagedFiles(instance, options.settings);
+  if (!managed.ok) return managed;
+  const upstream = await setUpstream(instance, options.upstream, options);
+  if (!upstream.ok) return upstream;
+  const control = await readControlData(instance);
+  if (!control.ok) return control;
+  try {
+    await ensureStandbySignal(instance);
+    await clearIncomplete(instance);
+  } catch (cause) {
+    return err(failure('clone.failed', `cannot finish ${instance.dataDirectory}`, messageOf(cause), 'it is not started', 'check the disk', true));
+  }
+  return ok(control.value.systemIdentifier);
+}

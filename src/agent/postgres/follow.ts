@@ -1,0 +1,72 @@
+/** Makes a running standby follow an upstream, by reload, and proves that it streams from it. */
+import { monoMs, realClock } from '../../base/clock.ts';
+import type { Timeline } from '../../core/ids.ts';
+import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import { setWinning } from './auto-conf.ts';
+import { type Endpoint, slotName, upstreamConninfo } from './conninfo.ts';
+import { cancelled, failure } from './failure.ts';
+import type { Instance } from './instance.ts';
+import { tailLog } from './log-tail.ts';
+import { type Row, type Sql, withLocalSql } from './sql.ts';
+
+export interface FollowOptions {
+  readonly upstream: Endpoint;
+  readonly limitMs?: number;
+  readonly signal?: AbortSignal;
+  readonly applicationName?: string;
+}
+
+export interface Following {
+  readonly timeline: Timeline | null;
+  readonly durationMs: number;
+}
+
+const LOOK_MS = 10;
+
+/** What makes this node's walreceiver connect to `upstream`; also written before a stopped standby is started. */
+export function setUpstream(instance: Instance, upstream: Endpoint, options: { readonly signal?: AbortSignal; readonly applicationName?: string } = {}): Promise<Result<{ readonly changed: boolean }, Failure>> {
+  const changes = { primary_conninfo: upstreamConninfo(instance, upstream, options), primary_slot_name: slotName(instance.node) };
+  return setWinning(instance, changes, options);
+}
+
+/** No upstream: the standby replays what it has and waits. */
+export function clearUpstream(instance: Instance, options: { readonly signal?: AbortSignal } = {}): Promise<Result<{ readonly changed: boolean }, Failure>> {
+  return setWinning(instance, { primary_conninfo: '', primary_slot_name: '' }, options);
+}
+
+/**
+ * Sets the upstream and returns when the walreceiver streams from exactly that host and port (I10).
+ * Errors: `follow.not-streaming` with the newest log lines (WAL missing, diverged timeline, refused password),
+ * `follow.not-standby`, `postgres.cancelled`, those of setWinning.
+ */
+export async function followUpstream(instance: Instance, options: FollowOptions): Promise<Result<Following, Failure>> {
+  const startedAt = monoMs();
+  const set = await setUpstream(instance, options.upstream, options);
+  if (!set.ok) return set;
+  const nested = await withLocalSql(instance, options, (sql) => waitStreaming(sql, instance, { ...options, startedAt }));
+  return nested.ok ? nested.value : nested;
+}
+
+async function waitStreaming(sql: Sql, instance: Instance, options: FollowOptions & { readonly startedAt: number }): Promise<Result<Following, Failure>> {
+  const { upstream, startedAt } = options;
+  const limitMs = options.limitMs ?? 10_000;
+  const wanted = upstreamConninfo(instance, upstream, options);
+  for (;;) {
+    const [row] = await sql.query(`SELECT pg_is_in_recovery() AS recovery, current_setting('primary_conninfo') = $1 AS effective,
+      w.status, w.sender_host, w.sender_port, w.received_tli FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver w ON true`, [wanted]);
+    if (row?.['recovery'] === false) return err(failure('follow.not-standby', `${instance.node} is writable`, 'it cannot follow', 'nothing more is done', '', false));
+    if (row !== undefined && row['effective'] === true && row['status'] === 'streaming' && isFrom(row, upstream)) {
+      return ok({ timeline: (row['received_tli'] ?? null) as Timeline | null, durationMs: monoMs() - startedAt });
+    }
+    if (options.signal?.aborted === true) return err(cancelled(`${instance.node} following ${upstream.host}:${upstream.port}`));
+    if (monoMs() - startedAt > limitMs) {
+      const lines = await tailLog(instance, 4);
+      return err(failure('follow.not-streaming', `${instance.node} does not stream from ${upstream.host}:${upstream.port}`, [`after ${Math.round(limitMs)} ms the walreceiver is ${String(row?.['status'] ?? 'not there')}`, ...lines].join(' | '), 'the setting stays and PostgreSQL goes on trying', 'if WAL is missing or the timelines fork, rewind or clone the node', true));
+    }
+    await realClock.sleep(LOOK_MS);
+  }
+}
+
+function isFrom(row: Row, upstream: Endpoint): boolean {
+  return row['sender_host'] === upstream.host && row['sender_port'] === upstream.port;
+}

@@ -1,0 +1,115 @@
+/**
+ * This member's promises: decides with the pure rules, and makes durable what a restart must not forget.
+ *
+ * A promise is renewed twice a second while the store is lost, and a disk is not written that often: what is written is a horizon ("promises to `to` may stand until then"),
+ * some seconds ahead, before the first promise that reaches it is answered.
+ */
+import { join } from 'node:path';
+import type { Clock } from '../../base/clock.ts';
+import { readTextIfThere, writeFileAtomic } from '../../base/files.ts';
+import { decodeJson, encodeJson, formatDecodeError, integer, nullable, number, object, refine, text } from '../../core/decode.ts';
+import { type MonoMs, type Term, addMono, makeMonoMs } from '../../core/ids.ts';
+import { type Ballot, type MemberFacts, type PromiseAnswer, type PromiseRequest, type VoteDecision, ballotAfterRestart, mayPromise, mayVote } from '../../core/node/promises.ts';
+import { term } from '../../core/report.ts';
+import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import { nodeId } from '../../core/spec.ts';
+
+const mono = refine(number(), (value) => makeMonoMs(value), 'monotonic milliseconds');
+const stored = object({
+  version: integer,
+  promise: nullable(object({ term, to: nodeId, until: mono, bootId: text, ttlMs: integer })),
+});
+
+/** How far ahead the horizon is written: one fsync in this time. Longer only costs a vote after a restart, and that wait is bounded by one TTL. */
+const HORIZON_MS = 10_000;
+/** A primary that asks for longer than any TTL that the spec allows is broken. */
+const MAX_TTL_MS = 60_000;
+
+export interface Promiser {
+  onPromise(request: PromiseRequest): Promise<PromiseAnswer>;
+  /** May this member vote for `term` now? `granted` ends the promises to lower terms; the vote itself is made durable by the caller before it is reported. */
+  mayVote(term: Term): VoteDecision;
+  /** The promise that stands now, for the report; null when none. */
+  standing(): Ballot['promise'];
+}
+
+export interface PromiserOptions {
+  readonly stateDirectory: string;
+  readonly bootId: string;
+  readonly clock: Clock;
+  /** `votedTerm` from the agent's durable memory. */
+  readonly facts: () => MemberFacts & { readonly votedTerm: Term };
+}
+
+/** Errors: `promises.damaged` when the file cannot be read as one; a forgotten promise could lead to a second primary. */
+export function openPromiser(options: PromiserOptions): Result<Promiser, Failure> {
+  const file = join(options.stateDirectory, 'promises.json');
+  const former = readTextIfThere(file);
+  const decoded = former === null ? null : decodeJson(stored, former);
+  if (decoded !== null && !decoded.ok) return err(damaged(file, formatDecodeError(decoded.error)));
+  let ballot = ballotAfterRestart(decoded === null ? null : { votedTerm: options.facts().votedTerm, promise: decoded.value.promise }, {
+    bootId: options.bootId,
+    startedAt: options.clock.now().mono,
+  });
+  let horizon: { readonly term: Term; readonly to: string; readonly until: MonoMs } | null = null;
+  let turn: Promise<unknown> = Promise.resolve();
+
+  const current = (): Ballot => {
+    const { votedTerm } = options.facts();
+    return votedTerm > ballot.votedTerm ? { ...ballot, votedTerm } : ballot;
+  };
+
+  const decide = async (request: PromiseRequest): Promise<PromiseAnswer> => {
+    const facts = options.facts();
+    const refuse = (why: 'not-stored' | 'bad-request'): PromiseAnswer => ({ kind: 'refused', node: facts.node, term: facts.knownTerm, why });
+    if (request.ttlMs <= 0 || request.ttlMs > MAX_TTL_MS) return refuse('bad-request');
+    const first = mayPromise(current(), facts, request, options.clock.now().mono);
+    const promise = first.ballot.promise;
+    if (first.answer.kind === 'refused' || promise === null) return first.answer;
+    if (horizon === null || horizon.term !== promise.term || horizon.to !== promise.to || horizon.until < promise.until) {
+      const next = { term: promise.term, to: promise.to, until: addMono(promise.until, HORIZON_MS) };
+      if (!(await write({ ...next, bootId: options.bootId, ttlMs: request.ttlMs }))) return refuse('not-stored');
+      horizon = next;
+    }
+    // The write took time, and a vote may have been given meanwhile: decide again, with nothing between the decision and its effect.
+    const second = mayPromise(current(), options.facts(), request, options.clock.now().mono);
+    ballot = second.ballot;
+    return second.answer;
+  };
+
+  const write = async (promise: { readonly term: Term; readonly to: string; readonly until: MonoMs; readonly bootId: string; readonly ttlMs: number }): Promise<boolean> => {
+    try {
+      await writeFileAtomic(file, `${encodeJson({ version: 1, promise })}\n`);
+      return true;
+    } catch (cause) {
+      // A full or broken disk: no promise is given, and the primary counts without us. Anything else is a bug.
+      if (cause instanceof Error && 'code' in cause) return false;
+      throw cause;
+    }
+  };
+
+  return ok({
+    onPromise: (request) => {
+      const answer = turn.then(() => decide(request));
+      turn = answer.catch(() => undefined);
+      return answer;
+    },
+    mayVote: (asked) => {
+      const decision = mayVote(current(), asked, options.clock.now().mono);
+      if (decision.kind === 'granted') ballot = decision.ballot;
+      return decision;
+    },
+    standing: () => (ballot.promise !== null && ballot.promise.until > options.clock.now().mono ? ballot.promise : null),
+  });
+}
+
+function damaged(file: string, cause: string): Failure {
+  return {
+    code: 'promises.damaged',
+    what: `cannot read ${file}, which holds this node's promise to a primary`,
+    cause,
+    now: 'the agent does not start: a forgotten promise could open a second primary',
+    remedy: 'wait one lease TTL (3 s by default), move the file away, and start the agent again',
+    retryable: false,
+  };
+}

@@ -1,0 +1,47 @@
+/** One round of asking the electorate for promises, all members at once. */
+import type { NodeId, Term } from '../../core/ids.ts';
+import { type PromiseAnswer, type PromiseCount, type PromiseRequest, countPromises } from '../../core/node/promises.ts';
+
+export interface RoundOptions {
+  readonly node: NodeId;
+  readonly cluster: string;
+  readonly incarnation: string;
+  readonly electorate: { readonly revision: number; readonly members: readonly NodeId[] };
+  readonly term: Term;
+  readonly ttlMs: number;
+  /** This node's own promise, by its own promiser. */
+  readonly own: (request: PromiseRequest) => Promise<PromiseAnswer>;
+  /** Null: no answer in time. Bounded by itself (agent-client: 400 ms). */
+  readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
+}
+
+/** Resolves as soon as there are enough, or when everybody answered or was late. An answer in another member's name does not count. */
+export async function askForPromises(options: RoundOptions): Promise<PromiseCount> {
+  const request: PromiseRequest = {
+    cluster: options.cluster,
+    incarnation: options.incarnation,
+    term: options.term,
+    from: options.node,
+    electorateRevision: options.electorate.revision,
+    ttlMs: options.ttlMs,
+  };
+  const answers: PromiseAnswer[] = [];
+  const { members } = options.electorate;
+  return new Promise((resolve) => {
+    let open = members.length;
+    const take = (from: NodeId, answer: PromiseAnswer | null): void => {
+      open -= 1;
+      if (answer !== null && answer.node === from) answers.push(answer);
+      const count = countPromises(members, options.term, answers);
+      if (count.enough || open === 0) resolve(count);
+    };
+    if (open === 0) resolve(countPromises(members, options.term, answers));
+    for (const member of members) {
+      const asked = member === options.node ? options.own(request) : options.ask(member, request);
+      asked.then(
+        (answer) => take(member, answer),
+        () => take(member, null),
+      );
+    }
+  });
+}

@@ -1,0 +1,62 @@
+/** Lists a prefix, watches it from there, and lists again whenever the watch ends. */
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import type { Revision } from '../core/ids.ts';
+import type { Listing, Store, WatchBatch } from '../store/store.ts';
+
+export interface FollowOptions {
+  readonly store: Store;
+  readonly prefix: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly onListing: (listing: Listing) => void;
+  readonly onBatch: (batch: WatchBatch) => void;
+  /** The watch ended; a listing follows as soon as the store answers. */
+  readonly onLost: () => void;
+}
+
+const RETRY_MS = 100;
+
+/** Returns when `signal` aborts. A store that does not answer is tried again for ever, slowly. */
+export async function followPrefix(options: FollowOptions): Promise<void> {
+  const { store, prefix, clock, log, signal } = options;
+  while (!signal.aborted) {
+    const listed = await store.list(prefix);
+    if (signal.aborted) return;
+    if (!listed.ok) {
+      log.debug({ error: listed.error.kind }, `listing ${prefix} failed: ${listed.error.message}`);
+      await clock.sleep(RETRY_MS, signal);
+      continue;
+    }
+    options.onListing(listed.value);
+    await watchFrom(options, listed.value.revision);
+    options.onLost();
+    await clock.sleep(RETRY_MS / 4, signal);
+  }
+}
+
+function watchFrom({ store, prefix, log, signal, onBatch }: FollowOptions, revision: Revision): Promise<void> {
+  return new Promise((resolve) => {
+    let over = false;
+    const end = (): void => {
+      if (over) return;
+      over = true;
+      signal.removeEventListener('abort', end);
+      watcher.close();
+      resolve();
+    };
+    const watcher = store.watch(prefix, revision, {
+      onBatch: (batch) => {
+        if (!over) onBatch(batch);
+      },
+      onAlive: () => undefined,
+      onEnd: (reason, message) => {
+        log.info({ reason, prefix }, `the watch ended: ${message}; listing again`);
+        queueMicrotask(end);
+      },
+    });
+    signal.addEventListener('abort', end, { once: true });
+    if (signal.aborted) end();
+  });
+}
