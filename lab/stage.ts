@@ -5,8 +5,9 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { monoMs } from '../src/base/clock.ts';
 import { describeFailure } from '../src/core/result.ts';
-import { processTree, sendSignal, waitUntil } from '../src/demo/children.ts';
+import { processTree, sendSignal } from '../src/demo/children.ts';
 import type { Herd, HerdPlan } from '../src/demo/herd.ts';
+import { waitStreaming, writableNode } from '../src/demo/look.ts';
 import { startHerd, stopHerd } from '../src/demo/processes.ts';
 import { type Recording, recordFrom } from '../src/demo/recording.ts';
 import { type LabNetwork, createNetwork } from './network.ts';
@@ -102,21 +103,13 @@ type StageParts = Pick<Stage, 'network' | 'herd' | 'recording' | 'primary' | 'sa
 function makeStage(parts: StageParts): Stage {
   const { network, herd, primary } = parts;
   const [first = '', second = ''] = NODES.filter((node) => node !== primary);
-  const writableNode = async (): Promise<string | null> => {
-    const all = await Promise.all(NODES.map(async (node) => ((await isWritable(herd, node)) ? node : null)));
-    const writable = all.filter((node) => node !== null);
-    return writable.length === 1 ? (writable[0] ?? null) : null;
-  };
   return {
     ...parts,
     standbys: [first, second],
     serverHost: SERVER,
     clientHost: CLIENT,
-    writableNode,
-    waitStreaming: async (node, { fromMs, limitMs }) => {
-      const seen = await waitUntil(async () => isStreaming(herd, node, await writableNode()), limitMs - (monoMs() - fromMs), 50);
-      return seen ? Math.round(monoMs() - fromMs) : null;
-    },
+    writableNode: () => writableNode(herd),
+    waitStreaming: (node, options) => waitStreaming(herd, { node, ...options }),
     signalPostgres: (node, signal) => {
       const postmaster = herd.postmaster(node);
       if (postmaster === null) return [];
@@ -131,28 +124,6 @@ function makeStage(parts: StageParts): Stage {
       }
     },
   };
-}
-
-async function isWritable(herd: Herd, node: string): Promise<boolean> {
-  if (herd.postmaster(node) === null) return false;
-  try {
-    const rows = await herd.sql(node, 'select pg_is_in_recovery() as standby');
-    return rows[0]?.['standby'] === false;
-  } catch {
-    // Starting, stopping or hung: not writable as far as anybody can see.
-    return false;
-  }
-}
-
-async function isStreaming(herd: Herd, node: string, primary: string | null): Promise<boolean> {
-  if (primary === null || primary === node) return false;
-  try {
-    const rows = await herd.sql(primary, `select 1 from pg_stat_replication where application_name = '${node}' and state = 'streaming'`);
-    return rows.length > 0;
-  } catch {
-    // The primary changed between the two looks.
-    return false;
-  }
 }
 
 /** Last lines of a role's log, for the detail of a run that went wrong. */

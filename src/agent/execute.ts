@@ -158,14 +158,22 @@ async function openForWrites(action: Extract<NodeAction, { kind: 'open' }>, cont
 /** The promise is on disk before the walreceiver is touched; the position is read only after the walreceiver is gone. */
 async function vote(action: Extract<NodeAction, { kind: 'vote' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
   const given = context.memory.vote();
-  if (given === null || given.term < action.term) await context.memory.setVote({ term: action.term, position: null, final: false });
+  if (given === null || given.term < action.term) {
+    const allowed = context.ballot.mayVote(action.term);
+    if (allowed.kind !== 'granted') {
+      const failure = refused(`vote.${allowed.kind}`, `no vote for term ${action.term}`, allowed.why);
+      return err({ ...failure, retryable: allowed.kind === 'wait' });
+    }
+    await context.memory.setVote({ term: action.term, position: null, final: false });
+  }
   if (context.witness) {
     await context.memory.setVote({ term: action.term, position: null, final: true });
     return ok(`voted for term ${action.term}`);
   }
   const position = await context.postgres.detach(context.signal);
   if (!position.ok) return position;
-  await context.memory.setVote({ term: action.term, position: position.value, final: true });
+  await context.memory.setVote({ term: action.term, ...position.value });
+  if (!position.value.final) return err(refused('vote.not-final', `the position for term ${action.term} is not final`, 'replay has not exhausted local WAL yet'));
   return ok(`voted for term ${action.term}`);
 }
 

@@ -14,7 +14,7 @@ import type { ClusterSpec } from '../core/spec.ts';
 import type { ClusterState, Goal } from '../core/state.ts';
 import type { Logger } from '../base/log.ts';
 import { type ExecuteContext, executeAction } from './execute.ts';
-import type { ClockPort, FirewallPort, LeasePort, MemoryPort, PostgresPort, Progress } from './ports.ts';
+import type { BallotPort, ClockPort, FirewallPort, LeasePort, MemoryPort, PostgresPort, Progress } from './ports.ts';
 
 export interface LoopInput {
   readonly spec: ClusterSpec | null;
@@ -37,6 +37,7 @@ export interface LoopPorts {
   readonly lease: LeasePort;
   readonly firewall: FirewallPort;
   readonly memory: MemoryPort;
+  readonly ballot: BallotPort;
   readonly clock: ClockPort;
   readonly log: Logger;
   /** Called after every step with what is true now. */
@@ -63,6 +64,7 @@ interface Failed {
 /** First wait after a failure; doubles with each further one. */
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 60_000;
+const ASKED_AGAIN_AT_ONCE: ReadonlySet<string> = new Set(['acquire-lease', 'release-lease', 'fence', 'vote']);
 /** Slots are looked after this often; a standby's are advanced then, so that they do not hold WAL for long. */
 const SLOTS_EVERY_MS = 5000;
 
@@ -236,8 +238,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     }
     const attempts = failed?.goalId === goalId && failed.action === action.kind ? failed.attempts + 1 : 1;
     const backoff = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** (attempts - 1));
-    // The lease is asked for again at once: somebody else may release it any moment, and nothing is written by asking.
-    const wait = action.kind === 'acquire-lease' || action.kind === 'fence' ? Math.min(backoff, 100) : backoff;
+    // Somebody else may release the lease, or a promise may end, any moment; asking changes nothing.
+    const wait = ASKED_AGAIN_AT_ONCE.has(action.kind) ? Math.min(backoff, 100) : backoff;
     failed = { goalId, action: action.kind, failure, attempts, notBefore: (now.mono + wait) as MonoMs, atWallMs: now.wall };
     ports.log.warn({ action: action.kind, goalId, attempts, durationMs, code: failure.code }, describeFailure(failure));
   }

@@ -35,7 +35,7 @@ export interface PostgresPort {
   waitReplay(required: Lsn, signal: AbortSignal): Promise<Result<string, Failure>>;
   promote(requiredLsn: Lsn | null, mayPromote: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Detaches (walreceiver gone) and reads the final position. A stopped server: from its files. Null position: no data. */
-  detach(signal: AbortSignal): Promise<Result<Vote['position'], Failure>>;
+  detach(signal: AbortSignal): Promise<Result<Pick<Vote, 'position' | 'final'>, Failure>>;
   follow(upstream: Upstream, signal: AbortSignal): Promise<Result<string, Failure>>;
   rewind(spec: ClusterSpec, upstream: Upstream, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
   clone(spec: ClusterSpec, upstream: Upstream, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
@@ -69,6 +69,11 @@ export interface FirewallPort {
   openTimed(): Promise<void>;
   /** Standby: no restriction. */
   openStandby(): Promise<void>;
+}
+
+/** May this node vote now, in view of the promises that it gave to a primary without a store (§4.7)? */
+export interface BallotPort {
+  mayVote(term: Term): { readonly kind: 'granted' } | { readonly kind: 'wait' | 'refused'; readonly why: string };
 }
 
 /** Small facts that outlive the agent, written atomically and fsynced before they count. */

@@ -56,7 +56,7 @@ export async function createAuthority(): Promise<KeyAndCertificate> {
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
   });
-  return { cert: cert.toString('pem'), key: await exportKey(keys.privateKey) };
+  return { cert: `${cert.toString('pem')}\n`, key: await exportKey(keys.privateKey) };
 }
 
 /** A key and a certificate of the authority, for a process on this host. */
@@ -74,7 +74,7 @@ export async function createRequest(name: string): Promise<{ readonly csr: strin
     keys,
     signingAlgorithm: SIGNATURE,
   });
-  return { csr: csr.toString('pem'), key: await exportKey(keys.privateKey) };
+  return { csr: `${csr.toString('pem')}\n`, key: await exportKey(keys.privateKey) };
 }
 
 /**
@@ -170,7 +170,7 @@ async function signKey(authority: KeyAndCertificate, subject: CertificateSubject
       await x509.SubjectKeyIdentifierExtension.create(publicKey),
     ],
   });
-  return certificate.toString('pem');
+  return `${certificate.toString('pem')}\n`;
 }
 
 /** Loaded at first use: agents and proxies, which only read certificates, do not pay its memory. */

@@ -43,7 +43,8 @@ function sink(stream: WritableTerminal): Sink {
       if (!closed) stream.write(text);
     },
     isTTY: stream.isTTY === true,
-    columns: () => (stream.isTTY === true ? (stream.columns ?? null) : null),
+    // A pseudo-terminal without a size says 0: unknown, not narrow.
+    columns: () => (stream.isTTY === true && stream.columns !== undefined && stream.columns > 0 ? stream.columns : null),
   };
 }
 

@@ -11,6 +11,7 @@ import { clusterCommand } from './verbs/cluster.ts';
 import { clustersCommand } from './verbs/clusters.ts';
 import { completeCommand, completionCommand } from './verbs/completion.ts';
 import { configCommand } from './verbs/config.ts';
+import { demoCommand } from './verbs/demo.ts';
 import { doctorCommand } from './verbs/doctor.ts';
 import { eventsCommand } from './verbs/events.ts';
 import { explainCommand } from './verbs/explain.ts';
@@ -40,7 +41,7 @@ const GROUPS: readonly (readonly [string, readonly ((host: Host) => Command)[]])
   ['Operate:', [initCommand, switchoverCommand, failoverCommand, freezeCommand, unfreezeCommand, nodeCommand, clusterCommand, taskCommand]],
   ['Configure:', [settingsCommand, metaCommand, configCommand]],
   ['Administer:', [userCommand, tokenCommand, certCommand, storeCommand, doctorCommand]],
-  ['Tools:', [psqlCommand, completionCommand, versionCommand]],
+  ['Tools:', [demoCommand, psqlCommand, completionCommand, versionCommand]],
 ];
 
 const AFTER_HELP = `

@@ -198,7 +198,7 @@ function leave(session: Session, task: TaskView, why: 'interrupted' | 'timeout',
     what: why === 'timeout' ? `${task.kind} has not finished within ${formatDuration(timeoutMs)}` : `no longer watching ${task.kind}`,
     cause: lastStep(task),
     now: `the task goes on (${task.id})`,
-    remedy: `watch it: pgherd task log ${task.id} · stop it: pgherd task cancel ${task.id}`,
+    remedy: `pgherd task log ${task.id} (or stop it: pgherd task cancel ${task.id})`,
     retryable: false,
   });
 }

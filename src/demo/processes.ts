@@ -65,13 +65,14 @@ async function firstStartOfServer(herd: Herd, say: Say): Promise<Failure | null>
       store: { engine: 'embedded', listen: { host: address, port: storePort } },
       names: [],
       controller: true,
+      firstTokenFile: places.adminToken,
       log: { level: plan.logLevel ?? 'info' },
     }),
   );
   say(`server on ${serverUrl(plan)}, store on port ${storePort}`);
   const role = herd.startServer();
   const answers = await waitUntil(
-    async () => role.exit() !== null || (takeAdminToken(herd, role) && (await herd.verb(['clusters', '--json'], 5000)).code === 0),
+    async () => role.exit() !== null || (isReady(herd) && (await herd.verb(['clusters', '--json'], 5000)).code === 0),
     SERVER_START_MS,
   );
   if (answers && role.exit() === null) return null;
@@ -83,19 +84,10 @@ async function firstStartOfServer(herd: Herd, say: Say): Promise<Failure | null>
   });
 }
 
-/** The first start prints the admin's token once, and writes its authority's certificate; both are kept for the verbs. */
-function takeAdminToken(herd: Herd, role: RoleProcess): boolean {
-  const { places } = herd;
-  if (!existsSync(places.adminToken)) {
-    const token = /\bpgh_[A-Za-z0-9_-]{16,}/.exec(readFileSync(role.logFile, 'utf8'))?.[0];
-    if (token === undefined) return false;
-    writeFileSync(places.adminToken, token, { mode: 0o600 });
-  }
-  if (!existsSync(places.ca)) {
-    const made = [`${places.server}/ca.crt`, `${places.server}/pki/ca.crt`, `${places.server}/ca/ca.crt`].find((path) => existsSync(path));
-    if (made === undefined) return false;
-    writeFileSync(places.ca, readFileSync(made));
-  }
+/** The first start writes the admin's token into the file that its configuration names, and its authority's certificate. */
+function isReady({ places }: Herd): boolean {
+  if (!existsSync(places.adminToken) || !existsSync(`${places.server}/ca/ca.crt`)) return false;
+  if (!existsSync(places.ca)) writeFileSync(places.ca, readFileSync(`${places.server}/ca/ca.crt`));
   return true;
 }
 
@@ -116,11 +108,11 @@ async function joinNode(herd: Herd, node: NodePlan): Promise<Failure | null> {
   const tokenFile = `${places.node(node.node)}/join.token`;
   writeFileSync(tokenFile, token.stdout, { mode: 0o600 });
   const target = ['--cluster', plan.cluster, '--node', node.node, '--host', node.address, '--port', String(node.port)];
+  const agent = ['--listen', node.address, '--agent-port', String(node.agentPort), '--firewall', plan.firewall];
   const files = ['--data-directory', places.data(node.node), '--state-directory', places.state(node.node), '--config', places.agentConfig(node.node)];
-  const joined = await herd.verbOn(node.node, ['agent', 'join', '--server', serverUrl(plan), '--token-file', tokenFile, ...target, ...files], 20_000);
+  const joined = await herd.verbOn(node.node, ['agent', 'join', '--server', serverUrl(plan), '--token-file', tokenFile, ...target, ...agent, ...files], 20_000);
   rmSync(tokenFile, { force: true });
   if (joined.code !== 0) return verbFailed('demo.join', `${node.node} could not join`, joined);
-  writeFileSync(places.agentConfig(node.node), agentConfig(herd, node));
   herd.startAgent(node.node);
   return null;
 }
@@ -137,22 +129,6 @@ function databaseUser(): { readonly uid: number; readonly gid: number } | null {
   const line = readFileSync('/etc/passwd', 'utf8').split('\n').find((entry) => entry.startsWith('postgres:'));
   const [, , uid, gid] = (line ?? '').split(':');
   return uid === undefined || gid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
-}
-
-function agentConfig({ plan, places }: Herd, node: NodePlan): string {
-  const state = places.state(node.node);
-  return stringify({
-    cluster: plan.cluster,
-    node: node.node,
-    host: node.address,
-    port: node.port,
-    dataDirectory: places.data(node.node),
-    stateDirectory: state,
-    listen: { host: node.address, port: node.agentPort },
-    store: { endpoints: [`https://${plan.server.address}:${plan.server.storePort}`], ca: `${state}/ca.crt`, cert: `${state}/agent.crt`, key: `${state}/agent.key` },
-    firewall: plan.firewall,
-    log: { level: plan.logLevel ?? 'info' },
-  });
 }
 
 async function createCluster(herd: Herd, say: Say): Promise<Failure | null> {

@@ -211,20 +211,22 @@ function takeOver(reply: FastifyReply): FastifyReply['raw'] {
 
 async function authenticate({ context, states, limit }: Wiring, request: FastifyRequest, route: RouteContract): Promise<ApiFailure | null> {
   if (route.access === 'public') return null;
-  const waitMs = limit.waitMs(request.ip);
+  const header = request.headers.authorization;
+  const token = header !== undefined && /^Bearer \S+$/i.test(header) ? header.slice('Bearer '.length) : null;
+  // Whoever is known goes on: somebody else's guesses from the same address must not lock people out in an outage.
+  let user = token === null ? null : context.users.recall(token);
+  const waitMs = user === null ? limit.waitMs(request.ip) : 0;
   if (waitMs > 0) {
     return makeApiFailure('auth.rate-limited', { what: 'too many wrong tokens from this address', cause: `tokens are looked at again in ${Math.ceil(waitMs / 1000)} s`, remedy: 'Check the token, then try again later.' });
   }
-  const header = request.headers.authorization;
   if (header === undefined) {
     return route.access === 'token' ? null : makeApiFailure('auth.missing', { what: 'a token is needed', remedy: 'Give it with --token-file or PGHERD_TOKEN; an admin makes one with `pgherd user add`.' });
   }
-  const user = /^Bearer \S+$/i.test(header) ? await context.users.verify(header.slice('Bearer '.length)) : null;
+  user ??= token === null ? null : await context.users.verify(token);
   if (user === null) {
     limit.failed(request.ip);
     return makeApiFailure('auth.invalid', { what: 'the token is not accepted', cause: 'it is unknown, or was removed', remedy: 'Ask an admin for a new one.' });
   }
-  limit.succeeded(request.ip);
   const state = states.get(request);
   if (state !== undefined) state.caller = { ...state.caller, name: user.name, role: user.role };
   if (route.access === 'token' || allows(user.role, route.access)) return null;

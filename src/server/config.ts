@@ -27,7 +27,7 @@ export const serverConfig = object(
     /** At the first start the admin's token goes into this file (0600) and is not printed. */
     firstTokenFile: withDefault(nullable(text), null),
     statusLineMs: withDefault(number({ integer: true, min: 1000, max: 86_400_000 }), DEFAULTS.statusLineMs),
-    log: withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' }),
+    log: withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' as const }),
   },
   'strict',
 );

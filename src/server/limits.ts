@@ -11,7 +11,6 @@ export interface FailureLimit {
   /** Milliseconds to wait; 0: go on. */
   waitMs(address: string): number;
   failed(address: string): void;
-  succeeded(address: string): void;
 }
 
 export function createFailureLimit(clock: Clock): FailureLimit {
@@ -30,9 +29,6 @@ export function createFailureLimit(clock: Clock): FailureLimit {
       failures.set(address, { count: current.count + 1, until: current.until });
       const [oldest] = failures.keys();
       if (failures.size > MAX_ADDRESSES && oldest !== undefined) failures.delete(oldest);
-    },
-    succeeded: (address) => {
-      failures.delete(address);
     },
   };
 }

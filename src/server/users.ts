@@ -23,6 +23,8 @@ export interface Users {
   all(): readonly User[];
   /** Null: no such token. Always costs one hash for a token of the right form, known or not. */
   verify(token: string): Promise<User | null>;
+  /** As verify, without a hash: null also for a right token that was not verified lately. */
+  recall(token: string): User | null;
   /** `user.exists`. The token is not kept. */
   add(options: { readonly name: string; readonly role: RoleName; readonly by: string }): Promise<Result<{ readonly user: User; readonly token: string }, ApiFailure>>;
   /** `user.not-found`, `user.last-admin` (nobody could add one again). */
@@ -48,17 +50,19 @@ export function openUsers(file: string): Result<Users, Failure> {
 
   return ok({
     all: () => records.all(),
+    recall: (token) => {
+      const id = verified.get(digestOf(token));
+      return id === undefined ? null : (records.all().find((entry) => entry.id === id) ?? null);
+    },
     verify: async (token) => {
       const match = TOKEN.exec(token);
       if (match === null) return null;
       const [, id = '', secret = ''] = match;
       const found = records.all().find((entry) => entry.id === id);
-      const digest = createHash('sha256').update(token).digest('hex');
-      if (found !== undefined && verified.get(digest) === found.id) return found;
       const hash = await hashSecret(secret, found === undefined ? Buffer.alloc(16) : Buffer.from(found.salt, 'base64url'));
       if (found === undefined || !timingSafeEqual(hash, Buffer.from(found.hash, 'base64url'))) return null;
       if (verified.size >= MAX_VERIFIED) verified.clear();
-      verified.set(digest, found.id);
+      verified.set(digestOf(token), found.id);
       // Between the hash and now the user may have been removed.
       return records.all().find((entry) => entry.id === id) ?? null;
     },
@@ -92,6 +96,10 @@ function hashSecret(secret: string, salt: Buffer): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     scrypt(secret, salt, 32, SCRYPT, (cause, key) => (cause === null ? resolve(key) : reject(cause)));
   });
+}
+
+function digestOf(token: string): string {
+  return createHash('sha256').update(token).digest('hex');
 }
 
 function randomId(): string {

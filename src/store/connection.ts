@@ -4,10 +4,23 @@
  * gRPC's own balancing and retries are off. A call is sent only on a connection that is ready and whose cluster id was checked, so that
  * "never sent" and "maybe applied" stay apart.
  */
+import { isIP } from 'node:net';
+import { type PeerCertificate, checkServerIdentity } from 'node:tls';
 import { type DescMessage, type MessageShape, create } from '@bufbuild/protobuf';
-import { type ChannelCredentials, Client, Metadata, connectivityState, credentials, type ClientDuplexStream, type ServiceError, status } from '@grpc/grpc-js';
+import {
+  type ChannelCredentials,
+  Client,
+  Metadata,
+  connectivityState,
+  credentials,
+  logVerbosity,
+  setLogVerbosity,
+  type ClientDuplexStream,
+  type ServiceError,
+  status,
+} from '@grpc/grpc-js';
 import type { Clock } from '../base/clock.ts';
-import type { MonoMs } from '../core/ids.ts';
+import { type MonoMs, addMono } from '../core/ids.ts';
 import { type RpcError, classify } from './classify.ts';
 import { type TlsFiles, readPem } from './pem.ts';
 import { Auth, AuthenticateRequestSchema, Maintenance, type ResponseHeader, type StatusResponse, StatusRequestSchema } from './proto/gen/rpc_pb.ts';
@@ -17,6 +30,8 @@ import { type Method, methodOf } from './proto/services.ts';
 export const TRY_MS = 800;
 /** Wait before the same endpoints are tried again when all refused. */
 const PAUSE_MS = 50;
+/** Limit of asking a failed connection why; it answers at once. */
+const EXPLAIN_MS = 50;
 /** After so many tries in a row without any answer the connection itself is suspect (half open after a power loss) and made anew. */
 const SILENT_TRIES = 2;
 
@@ -52,11 +67,21 @@ export interface Connection {
   /** Ready and verified within `deadline`; else why not. */
   prepare(endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>>;
   /** One try at `endpoint`. */
-  call<I extends DescMessage, O extends DescMessage>(endpoint: Endpoint, method: Method<I, O>, request: MessageShape<I>, deadline: MonoMs): Promise<Attempt<MessageShape<O>>>;
+  call<I extends DescMessage, O extends DescMessage>(
+    endpoint: Endpoint,
+    method: Method<I, O>,
+    request: MessageShape<I>,
+    deadline: MonoMs,
+  ): Promise<Attempt<MessageShape<O>>>;
   /** Opens a stream on a prepared endpoint. */
-  stream<I extends DescMessage, O extends DescMessage>(endpoint: Endpoint, method: Method<I, O>): ClientDuplexStream<MessageShape<I>, MessageShape<O>>;
+  stream<I extends DescMessage, O extends DescMessage>(
+    endpoint: Endpoint,
+    method: Method<I, O>,
+  ): ClientDuplexStream<MessageShape<I>, MessageShape<O>>;
   /** Null when the header belongs to the store that was seen first; else the sticky refusal. */
   checkHeader(header: ResponseHeader | undefined): string | null;
+  /** The next use of any endpoint logs in again: a stream was refused, perhaps for an expired token. */
+  dropLogin(): void;
   foreign(): string | null;
   incarnation(): string | null;
   pause(deadline: MonoMs): Promise<void>;
@@ -71,6 +96,8 @@ const AUTHENTICATE = methodOf(Auth.method.authenticate);
 
 export function openConnection(options: ConnectionOptions): Connection {
   const { clock } = options;
+  // gRPC's own lines on standard error have no structure, and every failure comes back as a value.
+  setLogVerbosity(logVerbosity.NONE);
   const endpoints = options.endpoints.map((url): Endpoint => ({ url, client: openClient(url, options.tls), verified: false, silentTries: 0 }));
   if (endpoints.length === 0) throw new Error('the store needs at least one endpoint');
   let index = 0;
@@ -84,7 +111,8 @@ export function openConnection(options: ConnectionOptions): Connection {
     if (foreign !== null) return foreign;
     const id = String(header?.clusterId ?? 0n);
     if (incarnation === null) incarnation = id;
-    else if (incarnation !== id) foreign = `the store answers as incarnation ${id}, this process knows incarnation ${incarnation}: it is not the same store`;
+    else if (incarnation !== id)
+      foreign = `the store answers as incarnation ${id}, this process knows incarnation ${incarnation}: it is not the same store`;
     return foreign;
   };
 
@@ -96,7 +124,12 @@ export function openConnection(options: ConnectionOptions): Connection {
     return out;
   };
 
-  const rawCall = <I extends DescMessage, O extends DescMessage>(endpoint: Endpoint, method: Method<I, O>, request: MessageShape<I>, deadline: MonoMs): Promise<Attempt<MessageShape<O>>> =>
+  const rawCall = <I extends DescMessage, O extends DescMessage>(
+    endpoint: Endpoint,
+    method: Method<I, O>,
+    request: MessageShape<I>,
+    deadline: MonoMs,
+  ): Promise<Attempt<MessageShape<O>>> =>
     unaryCall({ endpoint, method, request, metadata: metadata(), limitMs: Math.min(TRY_MS, deadline - clock.now().mono), clock });
 
   const settle = <O>(endpoint: Endpoint, attempt: Attempt<O>): Attempt<O> => {
@@ -112,6 +145,13 @@ export function openConnection(options: ConnectionOptions): Connection {
     endpoint.silentTries = 0;
   };
 
+  /** The state of a channel has no text; a call on a failed channel fails at once and has one. */
+  const explain = async (endpoint: Endpoint, problem: number): Promise<string> => {
+    if (problem === status.DEADLINE_EXCEEDED) return `no connection to ${endpoint.url} in time`;
+    const attempt = await rawCall(endpoint, STATUS, create(StatusRequestSchema), addMono(clock.now().mono, EXPLAIN_MS));
+    return attempt.kind === 'failed' ? attempt.error.details : `no connection to ${endpoint.url}`;
+  };
+
   const authenticate = async (endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> => {
     if (options.username === undefined) return { kind: 'answer', value: null };
     const request = create(AuthenticateRequestSchema, { name: options.username, password: options.password ?? '' });
@@ -125,7 +165,8 @@ export function openConnection(options: ConnectionOptions): Connection {
   const prepare = async (endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> => {
     const { client } = endpoint;
     const problem = await waitReady(client, Math.min(TRY_MS, deadline - clock.now().mono), clock);
-    if (problem !== null) return settle(endpoint, { kind: 'failed', sent: false, error: { code: problem, details: `no connection to ${endpoint.url}` } });
+    if (problem !== null)
+      return settle(endpoint, { kind: 'failed', sent: false, error: { code: problem, details: await explain(endpoint, problem) } });
     if (endpoint.verified && endpoint.client === client) return { kind: 'answer', value: null };
     const answer = settle(endpoint, await rawCall(endpoint, STATUS, create(StatusRequestSchema), deadline));
     if (answer.kind !== 'answer') return answer.kind === 'failed' ? { ...answer, sent: false } : answer;
@@ -156,13 +197,18 @@ export function openConnection(options: ConnectionOptions): Connection {
         return refusal === null ? answer : { kind: 'foreign', message: refusal };
       }
       if (answer.kind === 'failed' && options.username !== undefined && classify(answer.error) === 'reauthenticate') {
+        // The first try was refused before it was looked at, so this is no second sending of a write.
         const login = await authenticate(endpoint, deadline);
-        if (login.kind === 'answer') return rawCall(endpoint, method, request, deadline);
+        if (login.kind === 'answer') return settle(endpoint, await rawCall(endpoint, method, request, deadline));
       }
       return answer;
     },
     stream: (endpoint, method) => endpoint.client.makeBidiStreamRequest(method.path, method.serialize, method.deserialize, metadata()),
     checkHeader,
+    dropLogin: () => {
+      token = null;
+      if (options.username !== undefined) for (const endpoint of endpoints) endpoint.verified = false;
+    },
     foreign: () => foreign,
     incarnation: () => incarnation,
     pause: (deadline) => clock.sleep(Math.min(PAUSE_MS, deadline - clock.now().mono), abort.signal),
@@ -191,13 +237,25 @@ function openClient(url: string, tls: TlsFiles | null): Client {
     'grpc.use_local_subchannel_pool': 1,
     'grpc.max_receive_message_length': 64 * 1024 * 1024,
     'grpc.max_send_message_length': -1,
+    ...(parsed.protocol === 'https:' && addressOf(parsed) !== null ? { 'grpc.ssl_target_name_override': SERVER_NAME_OF_ADDRESSES } : {}),
   });
+}
+
+/** Sent as server name to an endpoint that is an address: RFC 6066 allows no address there, and Node warns. The certificate is checked against the address. */
+const SERVER_NAME_OF_ADDRESSES = 'pgherd-store.invalid';
+
+function addressOf(url: URL): string | null {
+  const host = url.hostname.replace(/^\[|\]$/g, '');
+  return isIP(host) === 0 ? null : host;
 }
 
 function channelCredentials(url: URL, tls: TlsFiles | null): ChannelCredentials {
   if (url.protocol !== 'https:') return credentials.createInsecure();
-  if (tls === null) return credentials.createSsl();
-  return credentials.createSsl(readPem(tls.ca), readPem(tls.key), readPem(tls.cert));
+  const address = addressOf(url);
+  const verify =
+    address === null ? {} : { checkServerIdentity: (_name: string, certificate: PeerCertificate) => checkServerIdentity(address, certificate) };
+  if (tls === null) return credentials.createSsl(null, null, null, verify);
+  return credentials.createSsl(readPem(tls.ca), readPem(tls.key), readPem(tls.cert), verify);
 }
 
 /** Null when the connection is ready; else the gRPC code: UNAVAILABLE (refused, at once) or DEADLINE_EXCEEDED. */
@@ -232,13 +290,26 @@ interface UnaryCall<I extends DescMessage, O extends DescMessage> {
   readonly clock: Clock;
 }
 
-function unaryCall<I extends DescMessage, O extends DescMessage>({ endpoint, method, request, metadata, limitMs, clock }: UnaryCall<I, O>): Promise<Attempt<MessageShape<O>>> {
-  if (limitMs <= 0) return Promise.resolve({ kind: 'failed', sent: false, error: { code: status.DEADLINE_EXCEEDED, details: `no time left for ${endpoint.url}` } });
+function unaryCall<I extends DescMessage, O extends DescMessage>({
+  endpoint,
+  method,
+  request,
+  metadata,
+  limitMs,
+  clock,
+}: UnaryCall<I, O>): Promise<Attempt<MessageShape<O>>> {
+  if (limitMs <= 0)
+    return Promise.resolve({ kind: 'failed', sent: false, error: { code: status.DEADLINE_EXCEEDED, details: `no time left for ${endpoint.url}` } });
   return new Promise((resolve) => {
     const done = (cause: ServiceError | null, value?: MessageShape<O>): void => {
       clearTimeout(timer);
       if (cause === null && value !== undefined) resolve({ kind: 'answer', value });
-      else resolve({ kind: 'failed', sent: true, error: { code: cause?.code ?? status.UNKNOWN, details: `${cause?.details ?? 'no answer'} (${endpoint.url})` } });
+      else
+        resolve({
+          kind: 'failed',
+          sent: true,
+          error: { code: cause?.code ?? status.UNKNOWN, details: `${cause?.details ?? 'no answer'} (${endpoint.url})` },
+        });
     };
     // gRPC's deadline tells the server when to give up; it is wall time, so a second, monotonic limit stands behind it.
     const deadline = clock.now().wall + limitMs;

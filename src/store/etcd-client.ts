@@ -10,7 +10,15 @@ import { keepAliveOnce } from './keep-alive.ts';
 import { buildTxn, isReadOnlyTxn, prefixRange, readKeyValue, toBytes } from './mapping.ts';
 import type { TlsFiles } from './pem.ts';
 import {
-  Cluster, KV, Lease, LeaseGrantRequestSchema, LeaseRevokeRequestSchema, LeaseTimeToLiveRequestSchema, Maintenance, MemberListRequestSchema, RangeRequestSchema,
+  Cluster,
+  KV,
+  Lease,
+  LeaseGrantRequestSchema,
+  LeaseRevokeRequestSchema,
+  LeaseTimeToLiveRequestSchema,
+  Maintenance,
+  MemberListRequestSchema,
+  RangeRequestSchema,
   StatusRequestSchema,
 } from './proto/gen/rpc_pb.ts';
 import { type Method, methodOf } from './proto/services.ts';
@@ -72,7 +80,10 @@ export function openStore(options: OpenStoreOptions): Store {
     revokeLease: (lease, call) => revoke(connection, lease, deadlineOf(call)),
     watch: (prefix, after, handlers) =>
       watchPrefix({
-        connection, prefix, after, handlers,
+        connection,
+        prefix,
+        after,
+        handlers,
         readRevision: async (deadline) => {
           const request = create(RangeRequestSchema, { ...prefixRange(prefix), countOnly: true });
           const answer = await sendRequest(connection, RANGE, request, { deadline, repeat: 'read' });
@@ -93,22 +104,35 @@ interface RequestOptions {
 }
 
 async function sendRequest<I extends DescMessage, O extends DescMessage>(
-  connection: Connection, method: Method<I, O>, message: MessageShape<I>, options: RequestOptions,
+  connection: Connection,
+  method: Method<I, O>,
+  message: MessageShape<I>,
+  options: RequestOptions,
 ): Promise<Result<MessageShape<O>, StoreError>> {
   const answer = await requestOutcome(connection, method, message, options);
   if (answer.kind === 'answer') return ok(answer.value);
   return err(answer.error);
 }
 
-type RequestOutcome<O> = { readonly kind: 'answer'; readonly value: O } | { readonly kind: 'error'; readonly error: StoreError; readonly outcome: Outcome | null; readonly repeated: boolean };
+type RequestOutcome<O> =
+  | { readonly kind: 'answer'; readonly value: O }
+  | { readonly kind: 'error'; readonly error: StoreError; readonly outcome: Outcome | null; readonly repeated: boolean };
 
 /** The loop over endpoints until an answer, a refusal, an unknown outcome that must not be repeated, or the deadline. */
 async function requestOutcome<I extends DescMessage, O extends DescMessage>(
-  connection: Connection, method: Method<I, O>, message: MessageShape<I>, { deadline, repeat }: RequestOptions,
+  connection: Connection,
+  method: Method<I, O>,
+  message: MessageShape<I>,
+  { deadline, repeat }: RequestOptions,
 ): Promise<RequestOutcome<MessageShape<O>>> {
   let maybeApplied = false;
   let last: RpcError = { code: 0, details: 'no time was left to try' };
-  const failed = (error: StoreError, outcome: Outcome | null = null): RequestOutcome<MessageShape<O>> => ({ kind: 'error', error, outcome, repeated: maybeApplied });
+  const failed = (error: StoreError, outcome: Outcome | null = null): RequestOutcome<MessageShape<O>> => ({
+    kind: 'error',
+    error,
+    outcome,
+    repeated: maybeApplied,
+  });
   const refusal = connection.foreign();
   if (refusal !== null) return failed({ kind: 'refused', message: refusal });
   for (;;) {

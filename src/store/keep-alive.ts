@@ -12,7 +12,11 @@ import type { StoreError } from './store.ts';
 const KEEP_ALIVE = methodOf(Lease.method.leaseKeepAlive);
 
 /** Repeated at other endpoints until `deadline`: a renewal does no harm twice. */
-export async function keepAliveOnce(connection: Connection, lease: string, deadline: MonoMs): Promise<Result<{ readonly ttlMs: number }, StoreError>> {
+export async function keepAliveOnce(
+  connection: Connection,
+  lease: string,
+  deadline: MonoMs,
+): Promise<Result<{ readonly ttlMs: number }, StoreError>> {
   let sent = false;
   let last: RpcError = { code: 0, details: 'no time was left to try' };
   while (connection.clock.now().mono < deadline && !connection.closed()) {
@@ -30,6 +34,7 @@ export async function keepAliveOnce(connection: Connection, lease: string, deadl
     const outcome = classify(attempt.error);
     if (outcome === 'lease-not-found') return err({ kind: 'lease-not-found', message: attempt.error.details });
     if (outcome === 'refused') return err({ kind: 'refused', message: attempt.error.details });
+    if (outcome === 'reauthenticate') connection.dropLogin();
     last = attempt.error;
     sent ||= attempt.sent && outcome === 'unclear';
     connection.leave(endpoint);
@@ -48,7 +53,8 @@ async function tryKeepAlive(connection: Connection, endpoint: Endpoint, lease: s
       resolve(attempt);
       stream.cancel();
     };
-    const fail = (code: number, details: string): void => finish({ kind: 'failed', sent: true, error: { code, details: `${details} (${endpoint.url})` } });
+    const fail = (code: number, details: string): void =>
+      finish({ kind: 'failed', sent: true, error: { code, details: `${details} (${endpoint.url})` } });
     const limitMs = Math.max(1, Math.min(TRY_MS, deadline - connection.clock.now().mono));
     const timer = setTimeout(() => fail(status.DEADLINE_EXCEEDED, `no answer within ${Math.round(limitMs)} ms`), limitMs);
     stream.on('data', (value: LeaseKeepAliveResponse) => finish({ kind: 'answer', value }));

@@ -52,7 +52,16 @@ export function keepSession(store: Store, key: string, options: SessionOptions):
   const clock = options.clock ?? realClock;
   const never = makeMonoMs(0);
   const state: State = {
-    lease: null, wanted: null, written: null, modRevision: makeRevision(0), confirmedAt: never, renewedAt: never, problem: null, wake: new AbortController(), closed: false, settled: [],
+    lease: null,
+    wanted: null,
+    written: null,
+    modRevision: makeRevision(0),
+    confirmedAt: never,
+    renewedAt: never,
+    problem: null,
+    wake: new AbortController(),
+    closed: false,
+    settled: [],
   };
   const wake = (): void => state.wake.abort();
 

@@ -69,13 +69,16 @@ export async function restoreStore(store: Store, content: string, { existing }: 
   const parsed = parseBackup(content);
   if (!parsed.ok) return parsed;
   const backup = parsed.value;
-  const failed = (error: StoreError): Result<BackupSummary, Failure> => err(storeFailure('store.restore', 'the backup was not restored completely', error));
+  const failed = (error: StoreError): Result<BackupSummary, Failure> =>
+    err(storeFailure('store.restore', 'the backup was not restored completely', error));
   const found = await store.list(ROOT, { limit: 1 });
   if (!found.ok) return failed(found.error);
   if (found.value.kvs.length > 0 && existing === 'refuse') return err(notEmpty(found.value.kvs[0]?.key ?? ''));
 
   const mark = (phase: 'begun' | 'done'): Op => ({
-    kind: 'put', key: RESTORE_KEY, value: JSON.stringify({ version: 1, phase, from: backup.incarnation, revision: backup.revision, takenAt: backup.takenAt }),
+    kind: 'put',
+    key: RESTORE_KEY,
+    value: JSON.stringify({ version: 1, phase, from: backup.incarnation, revision: backup.revision, takenAt: backup.takenAt }),
   });
   const wiped = await store.txn([], [{ kind: 'delete-prefix', prefix: ROOT }]);
   if (!wiped.ok) return failed(wiped.error);
@@ -138,19 +141,34 @@ function sha256(body: string): string {
 }
 
 function damaged(cause: string): Failure {
-  return { code: 'store.backup-damaged', what: 'the file is not a complete backup of the store', cause, now: 'nothing was changed', remedy: 'use another backup', retryable: false };
+  return {
+    code: 'store.backup-damaged',
+    what: 'the file is not a complete backup of the store',
+    cause,
+    now: 'nothing was changed',
+    remedy: 'use another backup',
+    retryable: false,
+  };
 }
 
 function notEmpty(key: string): Failure {
   return {
-    code: 'store.not-empty', what: 'the store already holds data of pgherd', cause: `found ${key}`, now: 'the restore stopped',
-    remedy: 'restore into an empty store, or ask for the data to be replaced (--replace)', retryable: false,
+    code: 'store.not-empty',
+    what: 'the store already holds data of pgherd',
+    cause: `found ${key}`,
+    now: 'the restore stopped',
+    remedy: 'restore into an empty store, or ask for the data to be replaced (--replace)',
+    retryable: false,
   };
 }
 
 function storeFailure(code: string, what: string, error: StoreError): Failure {
   return {
-    code, what, cause: `${error.kind}: ${error.message}`, now: 'the operation stopped', remedy: 'check the store (pgherd store status) and repeat',
+    code,
+    what,
+    cause: `${error.kind}: ${error.message}`,
+    now: 'the operation stopped',
+    remedy: 'check the store (pgherd store status) and repeat',
     retryable: error.kind !== 'refused',
   };
 }

@@ -65,7 +65,10 @@ export interface Listing {
 
 export interface WatchBatch {
   readonly revision: Revision;
-  readonly events: readonly ({ readonly kind: 'put'; readonly kv: KeyValue } | { readonly kind: 'delete'; readonly key: string; readonly revision: Revision })[];
+  readonly events: readonly (
+    | { readonly kind: 'put'; readonly kv: KeyValue }
+    | { readonly kind: 'delete'; readonly key: string; readonly revision: Revision }
+  )[];
 }
 
 export interface Watcher {

@@ -49,7 +49,13 @@ interface Session {
 }
 
 export function watchPrefix(options: WatchOptions): Watcher {
-  const session: Session = { options, last: options.after, confirmedAt: options.connection.clock.now().mono, over: false, abort: new AbortController() };
+  const session: Session = {
+    options,
+    last: options.after,
+    confirmedAt: options.connection.clock.now().mono,
+    over: false,
+    abort: new AbortController(),
+  };
   void run(session);
   return {
     close: () => {
@@ -75,6 +81,7 @@ async function run(session: Session): Promise<void> {
     else message = ready.kind === 'failed' ? ready.error.details : ready.message;
     if (session.over) return;
     connection.leave(endpoint);
+    if (/auth|permission/i.test(message)) connection.dropLogin();
     await connection.pause(addMono(clock.now().mono, 1_000));
   }
 }
@@ -107,7 +114,11 @@ async function follow(session: Session, endpoint: Endpoint): Promise<string> {
     if (stop.signal.aborted || session.over) return;
     seen = Math.max(seen, receive(session, response, leave));
   });
-  stream.write(create(WatchRequestSchema, { requestUnion: { case: 'createRequest', value: { ...prefixRange(prefix), startRevision: BigInt(session.last + 1) } } }));
+  stream.write(
+    create(WatchRequestSchema, {
+      requestUnion: { case: 'createRequest', value: { ...prefixRange(prefix), startRevision: BigInt(session.last + 1) } },
+    }),
+  );
   await confirmLoop(session, { stream, signal: stop.signal, seen: () => seen, leave });
   ending.removeEventListener('abort', closeBoth);
   stream.cancel();
@@ -140,7 +151,9 @@ function toBatch(events: readonly Event[]): WatchBatch {
   const mapped = events.map((event): WatchBatch['events'][number] => {
     const kv = event.kv;
     if (kv === undefined) throw new Error('a watch event without a key');
-    return event.type === 1 ? { kind: 'delete', key: readKeyValue(kv).key, revision: makeRevision(Number(kv.modRevision)) } : { kind: 'put', kv: readKeyValue(kv) };
+    return event.type === 1
+      ? { kind: 'delete', key: readKeyValue(kv).key, revision: makeRevision(Number(kv.modRevision)) }
+      : { kind: 'put', kv: readKeyValue(kv) };
   });
   return { revision: makeRevision(Number(events.at(-1)?.kv?.modRevision ?? 0n)), events: mapped };
 }

@@ -7,7 +7,7 @@ import { type Failure, type Result, err, ok } from '../../src/core/result.ts';
 import { type ClusterSpec, clusterSpec } from '../../src/core/spec.ts';
 import type { Goal } from '../../src/core/state.ts';
 import { type AgentLoop, type LoopInput, type LoopPorts, type LoopStatus, createAgentLoop } from '../../src/agent/loop.ts';
-import type { MemoryPort, PostgresPort } from '../../src/agent/ports.ts';
+import type { BallotPort, MemoryPort, PostgresPort } from '../../src/agent/ports.ts';
 import { N1, postgres, stateWith } from '../core/node/facts.ts';
 
 export const failure = (code: string, retryable: boolean): Failure => ({ code, what: code, cause: '', now: '', remedy: '', retryable });
@@ -26,6 +26,7 @@ export interface World {
   lease: Term | null;
   at: number;
   status: LoopStatus | null;
+  mayVote: ReturnType<BallotPort['mayVote']>;
   /** Results or gates of operations by name; absent: they succeed at once. */
   readonly answers: Map<string, (signal: AbortSignal) => Promise<Result<string, Failure>>>;
   /** Steps until the loop has nothing more to do at once. */
@@ -63,7 +64,7 @@ export function createWorld(): World {
       may() ? run('promote', signal, () => set({ role: 'primary', streamingFrom: null })) : Promise.resolve(err(failure('promote.no-lease', true))),
     detach: async (signal) => {
       const result = await run('detach', signal, () => set({ streamingFrom: null }));
-      return result.ok ? ok({ timeline: makeTimeline(1), lsn: makeLsn(5n) }) : result;
+      return result.ok ? ok({ position: { timeline: makeTimeline(1), lsn: makeLsn(5n) }, final: true }) : result;
     },
     follow: (upstream, signal) =>
       run('follow', signal, () => {
@@ -109,6 +110,7 @@ export function createWorld(): World {
       openStandby: () => Promise.resolve(void did.push('open-standby')),
     },
     memory: memory(did),
+    ballot: { mayVote: () => world.mayVote },
     clock: { now: () => ({ mono: makeMonoMs(world.at), wall: makeWallMs(world.at) }) },
     log: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined } as never,
     onStatus: (status) => {
@@ -126,6 +128,7 @@ export function createWorld(): World {
     lease: null,
     at: 1000,
     status: null,
+    mayVote: { kind: 'granted' },
     answers,
     settle: async (goal) => {
       const input: LoopInput = { spec, state: stateWith(goal), stateRevision: makeRevision(7) };

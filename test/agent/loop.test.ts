@@ -58,6 +58,17 @@ test('a vote is on disk before the walreceiver is touched', async () => {
   assert.deepEqual(world.status?.activity.kind, 'done');
 });
 
+test('a vote waits for a promise that was given to a primary without a store (architecture 4.7)', async () => {
+  const world = createWorld();
+  world.mayVote = { kind: 'wait', why: 'promised n2' };
+  await world.settle({ kind: 'vote', id: 'v', term: T(2) });
+  assert.deepEqual(world.did, []);
+  world.mayVote = { kind: 'granted' };
+  world.at += 1000;
+  await world.settle({ kind: 'vote', id: 'v', term: T(2) });
+  assert.deepEqual(world.did, ['vote 2', 'detach', 'vote 2 final']);
+});
+
 test('a clone that runs is aborted when the goal changes, and the new goal is taken up', async () => {
   const world = createWorld();
   world.pg = down('absent', null);

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -221,6 +222,31 @@ describe('tasks', () => {
     const result = await interrupted(['switchover', '-c', 'demo'], created({ 'GET /tasks/t-1': { body: task({ status: 'running' }) } }), 3);
     assert.equal(result.exit, 5);
     assert.match(result.err, /pgherd task log t-1/);
+    assert.ok(!server.seen.some((seen) => seen.path.endsWith('/cancel')));
+  });
+
+  test('a real Ctrl+C to a real process ends with 5, and the task was not cancelled', async () => {
+    server.seen.length = 0;
+    server.routes = created({ 'GET /tasks/t-1': { body: task({ status: 'running' }) } });
+    const main = new URL('../../src/main.ts', import.meta.url).pathname;
+    const child = spawn(process.execPath, [main, 'switchover', '-c', 'demo', '--server', server.url, '--ca-file', server.caFile, '--token-file', server.tokenFile], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const said: Buffer[] = [];
+    child.stderr.on('data', (chunk: Buffer) => said.push(chunk));
+    const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+    const limit = setTimeout(() => child.kill('SIGKILL'), 15_000);
+    try {
+      // The second look at the task proves that it is being followed.
+      server.routes = created({
+        'GET /tasks/t-1': () => {
+          if (server.seen.filter((seen) => seen.method === 'GET').length === 2) child.kill('SIGINT');
+          return { body: task({ status: 'running' }) };
+        },
+      });
+      assert.equal(await ended, 5);
+    } finally {
+      clearTimeout(limit);
+    }
+    assert.match(Buffer.concat(said).toString(), /pgherd task log t-1/);
     assert.ok(!server.seen.some((seen) => seen.path.endsWith('/cancel')));
   });
 

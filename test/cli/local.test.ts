@@ -223,6 +223,8 @@ describe('doctor', () => {
     assert.equal(result.exit, 4);
     assert.match(result.out, /This host/);
     assert.match(result.err, /server\.unreachable/);
+    const remote = await run(['doctor', '--remote', '--server', 'https://127.0.0.1:25998']);
+    assert.deepEqual([remote.exit, remote.out], [4, '']);
   });
 });
 

@@ -41,7 +41,11 @@ export function collect(store: Store, prefix: string, from: Revision): Collected
     },
   });
   const events = (): string[] =>
-    batches.flatMap((batch) => batch.events.map((event) => (event.kind === 'put' ? `+${event.kv.key}=${event.kv.value}@${event.kv.modRevision}` : `-${event.key}@${event.revision}`)));
+    batches.flatMap((batch) =>
+      batch.events.map((event) =>
+        event.kind === 'put' ? `+${event.kv.key}=${event.kv.value}@${event.kv.modRevision}` : `-${event.key}@${event.revision}`,
+      ),
+    );
   return { batches, state, events, close: () => watcher.close() };
 }
 
@@ -112,22 +116,47 @@ export function storeContract(engine: 'embedded' | 'etcd', start: () => Promise<
       const p = fresh();
       for (const name of ['b', 'a', 'c/x', 'c']) await put(store, p + name, name);
       await put(store, `${p.slice(0, -1)}0`, 'after the prefix');
-      assert.deepEqual(value(await store.list(p)).kvs.map((kv) => kv.value), ['a', 'b', 'c', 'c/x']);
-      assert.deepEqual(value(await store.list(p, { limit: 2 })).kvs.map((kv) => kv.value), ['a', 'b']);
+      assert.deepEqual(
+        value(await store.list(p)).kvs.map((kv) => kv.value),
+        ['a', 'b', 'c', 'c/x'],
+      );
+      assert.deepEqual(
+        value(await store.list(p, { limit: 2 })).kvs.map((kv) => kv.value),
+        ['a', 'b'],
+      );
     });
 
     test('all writes of one transaction share one revision', async () => {
       const p = fresh();
       const before = value(await store.list(p)).revision;
-      const done = value(await store.txn([], [{ kind: 'put', key: `${p}a`, value: '1' }, { kind: 'put', key: `${p}b`, value: '2' }]));
+      const done = value(
+        await store.txn(
+          [],
+          [
+            { kind: 'put', key: `${p}a`, value: '1' },
+            { kind: 'put', key: `${p}b`, value: '2' },
+          ],
+        ),
+      );
       assert.equal(done.revision, before + 1);
-      assert.deepEqual(value(await store.list(p)).kvs.map((kv) => kv.modRevision), [done.revision, done.revision]);
+      assert.deepEqual(
+        value(await store.list(p)).kvs.map((kv) => kv.modRevision),
+        [done.revision, done.revision],
+      );
     });
 
     test('a transaction that writes nothing leaves the revision', async () => {
       const p = fresh();
       const before = value(await store.list(p)).revision;
-      const done = value(await store.txn([], [{ kind: 'delete', key: `${p}a` }, { kind: 'get', key: `${p}a` }]));
+      const done = value(
+        await store.txn(
+          [],
+          [
+            { kind: 'delete', key: `${p}a` },
+            { kind: 'get', key: `${p}a` },
+          ],
+        ),
+      );
       assert.equal(done.revision, before);
       assert.deepEqual(done.reads, [[]]);
     });
@@ -158,19 +187,34 @@ export function storeContract(engine: 'embedded' | 'etcd', start: () => Promise<
     test('the other branch runs, and its reads come back, when a compare fails', async () => {
       const p = fresh();
       await put(store, `${p}a`, '1');
-      const lost = value(await store.txn(
-        [{ target: 'create', key: `${p}a`, op: '=', revision: makeRevision(0) }],
-        [{ kind: 'put', key: `${p}a`, value: '2' }],
-        [{ kind: 'get', key: `${p}a` }, { kind: 'get-prefix', prefix: p }, { kind: 'get', key: `${p}none` }],
-      ));
+      const lost = value(
+        await store.txn(
+          [{ target: 'create', key: `${p}a`, op: '=', revision: makeRevision(0) }],
+          [{ kind: 'put', key: `${p}a`, value: '2' }],
+          [
+            { kind: 'get', key: `${p}a` },
+            { kind: 'get-prefix', prefix: p },
+            { kind: 'get', key: `${p}none` },
+          ],
+        ),
+      );
       assert.equal(lost.succeeded, false);
-      assert.deepEqual(lost.reads.map((kvs) => kvs.map((kv) => kv.value)), [['1'], ['1'], []]);
+      assert.deepEqual(
+        lost.reads.map((kvs) => kvs.map((kv) => kv.value)),
+        [['1'], ['1'], []],
+      );
     });
 
     test('of many racing compare-and-set writers exactly one wins', async () => {
       const p = fresh();
-      const race = await Promise.all(Array.from({ length: 20 }, (_, i) =>
-        store.txn([{ target: 'create', key: `${p}lock`, op: '=', revision: makeRevision(0) }], [{ kind: 'put', key: `${p}lock`, value: String(i) }])));
+      const race = await Promise.all(
+        Array.from({ length: 20 }, (_, i) =>
+          store.txn(
+            [{ target: 'create', key: `${p}lock`, op: '=', revision: makeRevision(0) }],
+            [{ kind: 'put', key: `${p}lock`, value: String(i) }],
+          ),
+        ),
+      );
       const winners = race.flatMap((result, i) => (value(result).succeeded ? [i] : []));
       assert.equal(winners.length, 1);
       assert.equal(present(value(await store.get(`${p}lock`))).value, String(winners[0]));
@@ -178,14 +222,26 @@ export function storeContract(engine: 'embedded' | 'etcd', start: () => Promise<
 
     test('a transaction whose write is refused changes nothing at all', async () => {
       const p = fresh();
-      const result = await store.txn([], [{ kind: 'put', key: `${p}a`, value: '1' }, { kind: 'put', key: `${p}b`, value: '2', lease: '4242' }]);
+      const result = await store.txn(
+        [],
+        [
+          { kind: 'put', key: `${p}a`, value: '1' },
+          { kind: 'put', key: `${p}b`, value: '2', lease: '4242' },
+        ],
+      );
       assert.equal(result.ok ? 'ok' : result.error.kind, 'lease-not-found');
       assert.deepEqual(value(await store.list(p)).kvs, []);
     });
 
     test('one key twice in one transaction is refused', async () => {
       const p = fresh();
-      const result = await store.txn([], [{ kind: 'put', key: `${p}a`, value: '1' }, { kind: 'put', key: `${p}a`, value: '2' }]);
+      const result = await store.txn(
+        [],
+        [
+          { kind: 'put', key: `${p}a`, value: '1' },
+          { kind: 'put', key: `${p}a`, value: '2' },
+        ],
+      );
       assert.equal(result.ok ? 'ok' : result.error.kind, 'refused');
     });
 
@@ -222,7 +278,10 @@ export function storeContract(engine: 'embedded' | 'etcd', start: () => Promise<
     });
 
     leases(() => store);
-    watches(() => store, () => backend);
+    watches(
+      () => store,
+      () => backend,
+    );
   });
 }
 
@@ -284,10 +343,14 @@ function leases(of: () => Store): void {
     const { id, ttlMs } = value(await store.grantLease(1_000));
     await put(store, `${p}a`, '1', id);
     const stop = monoMs() + ttlMs * 2;
-    await until('two TTLs pass', async () => {
-      assert.equal(value(await store.keepAlive(id)).ttlMs, ttlMs);
-      return monoMs() > stop;
-    }, ttlMs * 3);
+    await until(
+      'two TTLs pass',
+      async () => {
+        assert.equal(value(await store.keepAlive(id)).ttlMs, ttlMs);
+        return monoMs() > stop;
+      },
+      ttlMs * 3,
+    );
     assert.equal(present(value(await store.get(`${p}a`))).lease, id);
     value(await store.revokeLease(id));
   });
@@ -300,11 +363,23 @@ function watches(of: () => Store, backendOf: () => Backend): void {
     const seen = collect(store, p, value(await store.list(p)).revision);
     const r1 = await put(store, `${p}a`, '1');
     await put(store, `${p.slice(0, -1)}0`, 'elsewhere');
-    const r2 = value(await store.txn([], [{ kind: 'put', key: `${p}a`, value: '2' }, { kind: 'put', key: `${p}b`, value: '3' }])).revision;
+    const r2 = value(
+      await store.txn(
+        [],
+        [
+          { kind: 'put', key: `${p}a`, value: '2' },
+          { kind: 'put', key: `${p}b`, value: '3' },
+        ],
+      ),
+    ).revision;
     const r3 = value(await store.txn([], [{ kind: 'delete-prefix', prefix: p }])).revision;
     await until('five events', () => seen.events().length === 5);
     assert.deepEqual(seen.events(), [`+${p}a=1@${r1}`, `+${p}a=2@${r2}`, `+${p}b=3@${r2}`, `-${p}a@${r3}`, `-${p}b@${r3}`]);
-    assert.ok(seen.batches.some((batch) => batch.revision === r2 && batch.events.filter((event) => event.kind === 'put' && event.kv.modRevision === r2).length === 2));
+    assert.ok(
+      seen.batches.some(
+        (batch) => batch.revision === r2 && batch.events.filter((event) => event.kind === 'put' && event.kv.modRevision === r2).length === 2,
+      ),
+    );
     seen.close();
   });
 

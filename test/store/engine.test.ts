@@ -3,10 +3,13 @@ import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { Client, credentials } from '@grpc/grpc-js';
 import { monoMs } from '../../src/base/clock.ts';
 import { makeRevision } from '../../src/core/ids.ts';
 import { type EmbeddedStore, startEmbeddedStore } from '../../src/store/embedded/server.ts';
 import { openStore } from '../../src/store/etcd-client.ts';
+import { WatchRequestSchema, WatchResponseSchema } from '../../src/store/proto/gen/rpc_pb.ts';
 import type { Store } from '../../src/store/store.ts';
 import { collect, put, until, value } from './contract.ts';
 import { makeCertificates, removeDir, startEmbedded, tempDir } from './fixtures.ts';
@@ -55,7 +58,15 @@ describe('the embedded engine', () => {
     let store = connect(server);
     const { id, ttlMs } = value(await store.grantLease(1_000));
     await put(store, '/leased', 'x', id);
-    const revision = value(await store.txn([], [{ kind: 'delete', key: '/none' }, { kind: 'put', key: '/a', value: '1' }])).revision;
+    const revision = value(
+      await store.txn(
+        [],
+        [
+          { kind: 'delete', key: '/none' },
+          { kind: 'put', key: '/a', value: '1' },
+        ],
+      ),
+    ).revision;
     const deleted = value(await store.txn([], [{ kind: 'delete', key: '/a' }])).revision;
     const grantedAt = monoMs();
     await until('most of the TTL passes', () => monoMs() - grantedAt > 700);
@@ -117,8 +128,63 @@ describe('the embedded engine', () => {
     assert.match(refused, /^refused: .*space exceeded/);
     assert.equal(value(await store.list('/big/', { limit: 1 })).kvs.length, 1);
     value(await store.txn([], [{ kind: 'delete-prefix', prefix: '/big/' }]));
-    for (let i = 0; i < 15; i++) value(await store.txn([], [{ kind: 'delete', key: '/x' }, { kind: 'get', key: '/x' }]));
     await until('puts work again', async () => (await store.txn([], [{ kind: 'put', key: '/small', value: '1' }])).ok);
+    store.close();
+    await server.close();
+  });
+
+  test('a write for which the disk has no room is refused whole, and the engine goes on', async () => {
+    const server = await startEmbedded({ file: join(dir, 'hard.db'), maxBytes: 512 * 1024 });
+    const store = connect(server);
+    await put(store, '/a', '1');
+    const revision = value(await store.status()).revision;
+    // SQLite answers SQLITE_FULL at its page limit as it does at a full disk.
+    const result = await store.txn(
+      [],
+      [
+        { kind: 'put', key: '/a', value: '2' },
+        { kind: 'put', key: '/b', value: 'x'.repeat(1024 * 1024) },
+      ],
+    );
+    assert.equal(result.ok ? 'ok' : result.error.kind, 'refused');
+    assert.equal(value(await store.get('/a'))?.value, '1');
+    assert.equal(value(await store.status()).revision, revision);
+    assert.equal(await put(store, '/a', '3'), revision + 1);
+    store.close();
+    await server.close();
+  });
+
+  test('a watcher that does not read holds no memory of the server, and gets everything when it reads again', async () => {
+    const server = await startEmbedded({ file: join(dir, 'slow.db') });
+    const store = connect(server);
+    const path = '/etcdserverpb.Watch/Watch';
+    const same = (bytes: Buffer): Buffer => bytes;
+    const client = new Client(`127.0.0.1:${server.port}`, credentials.createInsecure());
+    const stream = client.makeBidiStreamRequest<Buffer, Buffer>(path, same, same);
+    stream.on('error', () => undefined);
+    stream.write(
+      Buffer.from(
+        toBinary(
+          WatchRequestSchema,
+          create(WatchRequestSchema, { requestUnion: { case: 'createRequest', value: { key: Buffer.from('/s'), startRevision: 1n } } }),
+        ),
+      ),
+    );
+    const before = process.memoryUsage().rss;
+    for (let i = 0; i < 200; i++) await put(store, '/s', String(i).padEnd(200_000, '.'));
+    const grownMiB = (process.memoryUsage().rss - before) / 1024 / 1024;
+    assert.ok(grownMiB < 150, `${grownMiB} MiB more after 40 MiB for a watcher that does not read`);
+    const versions: bigint[] = [];
+    stream.on('data', (bytes: Buffer) => {
+      for (const event of fromBinary(WatchResponseSchema, bytes).events) versions.push(event.kv?.version ?? 0n);
+    });
+    await until('all changes arrive', () => versions.length >= 200, 10_000);
+    assert.deepEqual(
+      versions,
+      Array.from({ length: 200 }, (_, i) => BigInt(i + 1)),
+    );
+    stream.cancel();
+    client.close();
     store.close();
     await server.close();
   });

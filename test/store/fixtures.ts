@@ -27,11 +27,56 @@ export async function startEmbedded(options: Partial<EmbeddedStoreOptions> & { r
 export function makeCertificates(dir: string): { readonly server: TlsFiles; readonly client: TlsFiles } {
   const path = (name: string): string => join(dir, name);
   const openssl = (...args: string[]): void => void execFileSync('openssl', args, { stdio: 'pipe' });
-  openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=test authority', '-days', '2', '-keyout', path('ca.key'), '-out', path('ca.crt'));
+  openssl(
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-subj',
+    '/CN=test authority',
+    '-days',
+    '2',
+    '-keyout',
+    path('ca.key'),
+    '-out',
+    path('ca.crt'),
+  );
   writeFileSync(path('san.cnf'), 'subjectAltName=IP:127.0.0.1,DNS:localhost\n');
   for (const name of ['server', 'client']) {
-    openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', `/CN=${name}`, '-keyout', path(`${name}.key`), '-out', path(`${name}.csr`));
-    openssl('x509', '-req', '-in', path(`${name}.csr`), '-CA', path('ca.crt'), '-CAkey', path('ca.key'), '-CAcreateserial', '-days', '2', '-extfile', path('san.cnf'), '-out', path(`${name}.crt`));
+    openssl(
+      'req',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-subj',
+      `/CN=${name}`,
+      '-keyout',
+      path(`${name}.key`),
+      '-out',
+      path(`${name}.csr`),
+    );
+    openssl(
+      'x509',
+      '-req',
+      '-in',
+      path(`${name}.csr`),
+      '-CA',
+      path('ca.crt'),
+      '-CAkey',
+      path('ca.key'),
+      '-CAcreateserial',
+      '-days',
+      '2',
+      '-extfile',
+      path('san.cnf'),
+      '-out',
+      path(`${name}.crt`),
+    );
   }
   const files = (name: string): TlsFiles => ({ ca: path('ca.crt'), cert: path(`${name}.crt`), key: path(`${name}.key`) });
   return { server: files('server'), client: files('client') };
@@ -55,12 +100,36 @@ export async function startEtcd(count: number): Promise<EtcdCluster> {
   if (!existsSync(ETCD)) throw new Error('etcd is not installed: run scripts/setup, or apt-get install etcd-server etcd-client');
   const dir = tempDir();
   const ports = await freePorts(count * 2);
-  const nodes = Array.from({ length: count }, (_, i) => ({ name: `m${i}`, client: `http://127.0.0.1:${ports[i * 2]}`, peer: `http://127.0.0.1:${ports[i * 2 + 1]}` }));
+  const nodes = Array.from({ length: count }, (_, i) => ({
+    name: `m${i}`,
+    client: `http://127.0.0.1:${ports[i * 2]}`,
+    peer: `http://127.0.0.1:${ports[i * 2 + 1]}`,
+  }));
   const initial = nodes.map((node) => `${node.name}=${node.peer}`).join(',');
   const members = nodes.map((node): EtcdMember => {
-    const args = ['--name', node.name, '--data-dir', join(dir, node.name), '--listen-client-urls', node.client, '--advertise-client-urls', node.client,
-      '--listen-peer-urls', node.peer, '--initial-advertise-peer-urls', node.peer, '--initial-cluster', initial, '--initial-cluster-state', 'new',
-      '--initial-cluster-token', dir, '--pre-vote', '--log-level', 'error'];
+    const args = [
+      '--name',
+      node.name,
+      '--data-dir',
+      join(dir, node.name),
+      '--listen-client-urls',
+      node.client,
+      '--advertise-client-urls',
+      node.client,
+      '--listen-peer-urls',
+      node.peer,
+      '--initial-advertise-peer-urls',
+      node.peer,
+      '--initial-cluster',
+      initial,
+      '--initial-cluster-state',
+      'new',
+      '--initial-cluster-token',
+      dir,
+      '--pre-vote',
+      '--log-level',
+      'error',
+    ];
     return { url: node.client, child: spawn(ETCD, args, { stdio: 'ignore', env: { PATH: '/usr/bin', ETCD_UNSUPPORTED_ARCH: process.arch } }) };
   });
   return {
@@ -84,7 +153,7 @@ export async function stopChild(child: ChildProcess): Promise<void> {
 /** Ports between 21100 and 21999 that nobody listens on now. */
 export async function freePorts(count: number): Promise<number[]> {
   const found: number[] = [];
-  let port = 21_100 + (process.pid * 7) % 800;
+  let port = 21_100 + ((process.pid * 7) % 800);
   for (let tries = 0; found.length < count && tries < 900; tries++, port = port >= 21_999 ? 21_100 : port + 1) {
     if (await isFree(port)) found.push(port);
   }

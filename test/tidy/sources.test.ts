@@ -58,7 +58,9 @@ describe('the sources', () => {
       const lines = source.text.replaceAll(/catch(\s*\([^)]*\))?\s*\{\s*\n\s*\}/g, 'catch {}\n').split('\n');
       return lines.flatMap((line, index) => {
         const reason = /\/\/|\*\//.test(line) || /^\s*(\/\/|\*)|\*\/\s*$/.test(lines[index - 1] ?? '');
-        return empty.test(line) || (ignored.test(line) && !reason) ? [`${source.path}:${index + 1}: ${line.trim()}`] : [];
+        // The tail of a queue (its caller gets the error itself), and saying goodbye to a connection.
+        const harmless = /^\s*\w+ = \w+\.catch\(|\.(end|close)\(\)\.catch\(/.test(line);
+        return empty.test(line) || (ignored.test(line) && !reason && !harmless) ? [`${source.path}:${index + 1}: ${line.trim()}`] : [];
       });
     });
     assert.deepEqual(unsaid, []);

@@ -37,8 +37,8 @@ export interface FenceOutcome {
 }
 
 /** nft takes 3 ms; a hung one must not keep a writer alive. */
-const FIREWALL_LIMIT_MS = 150;
-const ADDRESS_LIMIT_MS = 100;
+const FIREWALL_LIMIT_MS = 75;
+const ADDRESS_LIMIT_MS = 50;
 /** An immediate stop of a healthy server takes some 30 ms; longer than this it is quicker to kill. The lease's margin (500 ms) covers the sum. */
 const STOP_LIMIT_MS = 300;
 const SIGNAL_LIMIT_MS = 2000;

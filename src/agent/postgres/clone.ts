@@ -1,21 +1,22 @@
 /** A new standby from a base backup. An interrupted one is marked and never started (Q23). */
+import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { runProcess } from '../../base/process.ts';
 import { monoMs } from '../../base/clock.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { type Endpoint, slotName, upstreamConninfo } from './conninfo.ts';
 import { readControlData } from './control-data.ts';
-import { clearIncomplete, directoryState, ensureStandbySignal, markIncomplete } from './data-directory.ts';
+import { clearIncomplete, ensureStandbySignal, incompleteReason, markIncomplete } from './data-directory.ts';
 import { failure, messageOf, processTrouble } from './failure.ts';
-import { ensureDirectory } from './files.ts';
+import { ensureDirectory, writeAtomic } from './files.ts';
 import { setUpstream } from './follow.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
 import { type ManagedSettings, prepareStateDirectory, passfilePath, writeManagedFiles } from './managed-files.ts';
+import { findProcesses } from './postmaster.ts';
 import { freeBytes, setAside } from './set-aside.ts';
 import { ensureSlotOnUpstream } from './slots.ts';
 import { withSql } from './sql.ts';
 import { memberTarget } from './upstream-sql.ts';
-import { removeIfThere, writeAtomic } from './files.ts';
 
 export interface CloneOptions {
   readonly upstream: Endpoint;
@@ -54,7 +55,7 @@ export async function cloneFrom(instance: Instance, options: CloneOptions): Prom
   try {
     await prepareStateDirectory(instance);
     await writeAtomic(passfilePath(instance), `*:*:*:pgherd_replicator:${instance.secrets.replication}\n`, { owner: instance.os });
-    if ((await directoryState(instance)) === 'incomplete') await removeIfThere(`${instance.dataDirectory}/postmaster.pid`);
+    await removeHalfClone(instance);
   } catch (cause) {
     return err(failure('clone.failed', `${instance.node} cannot be cloned`, messageOf(cause), 'nothing was changed', 'check the disk and the permissions', true));
   }
@@ -67,6 +68,12 @@ export async function cloneFrom(instance: Instance, options: CloneOptions): Prom
   const finished = await finishClone(instance, options);
   if (!finished.ok) return finished;
   return ok({ systemIdentifier: finished.value, savedPath: saved.value.path, bytes: copied.value, durationMs: monoMs() - startedAt });
+}
+
+/** The remains of our own interrupted clone hold nothing that is not at the source; those of a rewind are set aside like any data. */
+async function removeHalfClone(instance: Instance): Promise<void> {
+  if ((await incompleteReason(instance)) !== 'clone' || findProcesses(instance.dataDirectory).length > 0) return;
+  await rm(instance.dataDirectory, { recursive: true, force: true });
 }
 
 async function checkSource(instance: Instance, options: CloneOptions): Promise<Result<{ readonly totalBytes: number | null }, Failure>> {

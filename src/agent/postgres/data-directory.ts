@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { OsUser } from './instance.ts';
 import { errnoOf } from './failure.ts';
-import { isThere, removeIfThere, syncDirectory, writeAtomic } from './files.ts';
+import { isThere, readIfThere, removeIfThere, syncDirectory, writeAtomic } from './files.ts';
 
 interface Place {
   readonly dataDirectory: string;
@@ -39,6 +39,12 @@ function outsideMarker(instance: Pick<Place, 'dataDirectory'>): string {
 /** From here until `clearIncomplete` the directory is never started. Throws errors of system calls. */
 export async function markIncomplete(instance: Place, why: 'clone' | 'rewind'): Promise<void> {
   await writeAtomic(outsideMarker(instance), `${why}\n`, { owner: null });
+}
+
+/** What was interrupted; null: nothing was. A marker that is not understood counts as a rewind, whose remains are kept. */
+export async function incompleteReason(instance: Pick<Place, 'dataDirectory'>): Promise<'clone' | 'rewind' | null> {
+  const text = (await readIfThere(outsideMarker(instance))) ?? (await readIfThere(join(instance.dataDirectory, MARKER)));
+  return text === null ? null : text.trim() === 'clone' ? 'clone' : 'rewind';
 }
 
 export async function clearIncomplete(instance: Place): Promise<void> {

@@ -55,8 +55,11 @@ async function grantRewind(sql: Sql): Promise<boolean> {
     const [row] = await sql.query('SELECT has_function_privilege($1, $2, $3) AS has', [ROLES.replication, `pg_catalog.${name}`, 'EXECUTE']);
     if (row?.['has'] !== true) missing.push(name);
   }
+  const [stats] = await sql.query("SELECT pg_has_role($1, 'pg_read_all_stats', 'MEMBER') AS has", [ROLES.replication]);
+  // For the size of the source: the check of free space before a clone.
+  if (stats?.['has'] !== true) await sql.query(`GRANT pg_read_all_stats TO ${ROLES.replication}`);
   for (const name of missing) await sql.query(`GRANT EXECUTE ON FUNCTION pg_catalog.${name} TO ${ROLES.replication}`);
-  return missing.length > 0;
+  return missing.length > 0 || stats?.['has'] !== true;
 }
 
 /** One row a probing node; the table stays a page long, and autovacuum has nothing to do thanks to HOT updates. */

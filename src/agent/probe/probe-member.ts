@@ -1,69 +1,101 @@
-/** One bounded look at another member's PostgreSQL, over a fresh connection, with a write where it is a primary. */
-import { openSql, sqlStateOf, describeSqlError, type Sql, type SqlTarget } from '../postgres/sql.ts';
-import { HEARTBEAT_DATABASE, ROLES } from '../postgres/instance.ts';
-
-export interface ProbeTarget {
-  readonly host: string;
-  readonly port: number;
-  /** The member that probes; its own row of the heartbeat table is written. */
-  readonly from: string;
-  readonly password: string;
-  /** For everything together: connect, authenticate, ask, write. */
-  readonly timeoutMs: number;
-}
+/** One viewpoint on another member's PostgreSQL: a fresh connection and a bounded write, not a ping (I6, H50). */
+import { monoMs } from '../../base/clock.ts';
+import type { NodeId } from '../../core/ids.ts';
+import type { Endpoint } from '../postgres/conninfo.ts';
+import { errnoOf, messageOf } from '../postgres/failure.ts';
+import type { Instance } from '../postgres/instance.ts';
+import { openSql, sqlStateOf } from '../postgres/sql.ts';
+import { memberTarget } from '../postgres/upstream-sql.ts';
 
 export interface ProbeAnswer {
-  /** `blocked`: a server answers, but lets nobody in now (starting, shutting down, no connection left, role missing). */
-  readonly verdict: 'primary' | 'standby' | 'blocked' | 'down';
+  /**
+   * `primary`: took a write. `standby`: answers, in recovery. `blocked`: the host answers and refuses the connection for us
+   * (firewall reset, pg_hba, starting, stopping). `failed`: no answer, or an error. The caller counts failures before it says `down`.
+   */
+  readonly verdict: 'primary' | 'standby' | 'blocked' | 'failed';
   readonly error: string | null;
+  readonly durationMs: number;
 }
 
-/**
- * A server that answers with these lives, whatever it says.
- * Source: PostgreSQL manual, appendix A: 57P03 cannot_connect_now, 53300 too_many_connections, class 28 invalid authorization, 3D000 unknown database.
- */
-const ALIVE = /^(57P03|53300|28|3D000)/;
+/** `synchronous_commit=local` comes with the session (sql.ts): the write must not wait for standbys, whose loss is another fact. */
+const WRITE = `INSERT INTO pgherd.heartbeat AS h (node, at) SELECT $1, clock_timestamp() WHERE NOT pg_is_in_recovery()
+  ON CONFLICT (node) DO UPDATE SET at = EXCLUDED.at RETURNING 1 AS wrote`;
 
 /**
- * Never throws, and answers within `timeoutMs` plus a few milliseconds whatever the other side does: a half-open connection, a stopped
- * server and a disk that hangs all end as `down` (Q19, I6). The write is a row of our own with `synchronous_commit=local`, so that a
- * missing synchronous standby does not look like a hung primary.
+ * Never rejects, and answers within `limitMs` plus a few milliseconds, whatever the other side does (half-open TCP, a stopped
+ * process, a full backlog: Q19): the socket is destroyed at the limit.
  */
-export async function probeMember(target: ProbeTarget): Promise<ProbeAnswer> {
-  const deadline = AbortSignal.timeout(target.timeoutMs);
-  let sql: Sql | null = null;
+export async function probeMember(instance: Instance, endpoint: Endpoint, options: { readonly self: NodeId; readonly limitMs: number }): Promise<ProbeAnswer> {
+  const startedAt = monoMs();
+  const answer = (verdict: ProbeAnswer['verdict'], error: string | null): ProbeAnswer => ({ verdict, error, durationMs: monoMs() - startedAt });
+  let timer: NodeJS.Timeout | null = null;
+  const stop = new AbortController();
   const late = new Promise<ProbeAnswer>((resolve) => {
-    deadline.addEventListener('abort', () => resolve({ verdict: 'down', error: `no answer within ${target.timeoutMs} ms` }), { once: true });
+    timer = setTimeout(() => {
+      stop.abort();
+      resolve(answer('failed', `no answer within ${options.limitMs} ms`));
+    }, options.limitMs);
   });
-  const look = async (): Promise<ProbeAnswer> => {
-    try {
-      const limits = { connectMs: target.timeoutMs, statementMs: target.timeoutMs };
-      const opened = await openSql(sqlTarget(target), limits, { applicationName: 'pgherd_probe' });
-      sql = opened;
-      if (deadline.aborted) {
-        opened.destroy();
-        return { verdict: 'down', error: 'too late' };
-      }
-      const rows = await opened.query('SELECT pg_catalog.pg_is_in_recovery() AS recovery');
-      if (rows[0]?.['recovery'] === true) return { verdict: 'standby', error: null };
-      await opened.query(
-        'INSERT INTO pgherd.heartbeat (node, at) VALUES ($1, pg_catalog.now()) ON CONFLICT (node) DO UPDATE SET at = excluded.at',
-        [target.from],
-      );
-      return { verdict: 'primary', error: null };
-    } catch (cause) {
-      const state = sqlStateOf(cause);
-      const error = describeSqlError(cause);
-      return { verdict: state !== null && ALIVE.test(state) ? 'blocked' : 'down', error };
-    }
-  };
+  const look = ask(instance, endpoint, options, stop.signal).then(
+    (verdict) => answer(verdict, null),
+    (cause: unknown) => {
+      const verdict = classifyError(cause);
+      return answer(verdict, messageOf(cause));
+    },
+  );
   try {
-    return await Promise.race([look(), late]);
+    return await Promise.race([look, late]);
   } finally {
-    (sql as Sql | null)?.destroy();
+    if (timer !== null) clearTimeout(timer);
   }
 }
 
-function sqlTarget(target: ProbeTarget): SqlTarget {
-  return { host: target.host, port: target.port, user: ROLES.probe, database: HEARTBEAT_DATABASE, password: target.password };
+async function ask(instance: Instance, endpoint: Endpoint, options: { readonly self: NodeId; readonly limitMs: number }, signal: AbortSignal): Promise<'primary' | 'standby'> {
+  const target = await memberTarget(instance, endpoint, 'probe');
+  const sql = await openSql(target, { connectMs: options.limitMs, statementMs: options.limitMs }, { applicationName: `pgherd_probe ${options.self}` });
+  const onAbort = (): void => sql.destroy();
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    if (signal.aborted) throw new Error('too late');
+    // A statement that writes fails on a standby even when it would write nothing, so the role is asked first.
+    const [role] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
+    if (role?.['recovery'] === true) return 'standby';
+    await sql.query(WRITE, [options.self]);
+    return 'primary';
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    sql.close();
+  }
+}
+
+/** SQLSTATE 57P03: starting or stopping; class 28: refused by pg_hba or password; 25006: became a standby between the two statements. */
+export function classifyError(cause: unknown): 'standby' | 'blocked' | 'failed' {
+  const state = sqlStateOf(cause);
+  if (state === '25006') return 'standby';
+  if (state === '57P03' || state?.startsWith('28') === true) return 'blocked';
+  const code = errnoOf(cause);
+  return code === 'ECONNREFUSED' || code === 'ECONNRESET' ? 'blocked' : 'failed';
+}
+
+export interface ProbeCounter {
+  /** Takes the newest answer in; gives the verdict for the report. */
+  count(answer: ProbeAnswer): { readonly verdict: 'primary' | 'standby' | 'blocked' | 'down' | 'unknown'; readonly failures: number; readonly lastOkAgoMs: number | null; readonly error: string | null };
+}
+
+/** `down` only after `attempts` failures in a row; before that `unknown` (one lost probe is no death). */
+export function createProbeCounter(attempts: () => number): ProbeCounter {
+  let failures = 0;
+  let lastOkAt: number | null = null;
+  return {
+    count: (answer) => {
+      if (answer.verdict === 'primary' || answer.verdict === 'standby') {
+        failures = 0;
+        lastOkAt = monoMs();
+      } else {
+        failures++;
+      }
+      const verdict = answer.verdict === 'failed' ? (failures >= attempts() ? 'down' : 'unknown') : answer.verdict;
+      return { verdict, failures, lastOkAgoMs: lastOkAt === null ? null : Math.round(monoMs() - lastOkAt), error: answer.error };
+    },
+  };
 }

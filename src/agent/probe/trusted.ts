@@ -1,42 +1,61 @@
-/** The trusted addresses gate: a host that reaches none of them may itself be the one that is cut off (S21, H17). */
-import { connect } from 'node:net';
+/** Trusted addresses: does this node reach the rest of the world? */
+import { existsSync } from 'node:fs';
+import { Socket, isIP } from 'node:net';
 import { runProcess } from '../../base/process.ts';
+import { errnoOf } from '../postgres/failure.ts';
+
+export interface TrustedAnswer {
+  /** Null: nothing is configured, or no address could be asked at all (no `ping`, no process left): that is no proof of isolation (I28). */
+  readonly reachable: boolean | null;
+  /** Which address answered first, or why none could be asked. */
+  readonly detail: string;
+}
 
 /**
- * True when at least one address answers within the limit. `host:port` is asked by TCP (a refusal is an answer, too), a bare host by one ping.
- * A ping that could not be started proves nothing and counts as an answer: a full process table here must not look like a lost gateway (I28).
- * An empty list is true.
+ * True as soon as one address answers. `host:port` is asked by TCP (a refusal is an answer too), a bare address by ICMP.
+ * Never rejects; takes at most `limitMs` plus a few milliseconds.
  */
-export async function trustedReachable(addresses: readonly string[], timeoutMs: number): Promise<boolean> {
-  if (addresses.length === 0) return true;
-  const answers = await Promise.all(addresses.map((address) => answersOnce(address, timeoutMs)));
-  return answers.some((answered) => answered);
+export async function askTrusted(addresses: readonly string[], { limitMs }: { readonly limitMs: number }): Promise<TrustedAnswer> {
+  if (addresses.length === 0) return { reachable: null, detail: 'none configured' };
+  const answers = await Promise.all(addresses.map(async (address) => ({ address, result: await askOne(address, limitMs) })));
+  const good = answers.find((answer) => answer.result === 'answered');
+  if (good !== undefined) return { reachable: true, detail: good.address };
+  const impossible = answers.filter((answer) => answer.result === 'impossible');
+  if (impossible.length === answers.length) return { reachable: null, detail: 'no address could be asked' };
+  return { reachable: false, detail: `no answer from ${addresses.join(', ')}` };
 }
 
-function answersOnce(address: string, timeoutMs: number): Promise<boolean> {
-  const tcp = /^\[?([^\]]+)\]?:(\d{1,5})$/.exec(address);
-  const isIpv6 = address.includes(':') && !address.startsWith('[') && address.split(':').length > 2;
-  return tcp !== null && !isIpv6 ? answersTcp(tcp[1] ?? '', Number(tcp[2]), timeoutMs) : answersPing(address, timeoutMs);
+type Answer = 'answered' | 'silent' | 'impossible';
+
+function askOne(address: string, limitMs: number): Promise<Answer> {
+  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d+)$/.exec(address);
+  const host = match?.[1] ?? match?.[2];
+  return host === undefined ? askByPing(address, limitMs) : askByTcp(host, Number(match?.[3]), limitMs);
 }
 
-function answersTcp(host: string, port: number, timeoutMs: number): Promise<boolean> {
+function askByTcp(host: string, port: number, limitMs: number): Promise<Answer> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port });
-    const end = (answered: boolean): void => {
+    const socket = new Socket();
+    const end = (answer: Answer): void => {
       clearTimeout(timer);
       socket.destroy();
-      resolve(answered);
+      resolve(answer);
     };
-    const timer = setTimeout(() => end(false), timeoutMs);
-    socket.once('connect', () => end(true));
-    socket.once('error', (cause: NodeJS.ErrnoException) => end(cause.code === 'ECONNREFUSED'));
+    const timer = setTimeout(() => end('silent'), limitMs);
+    socket.once('connect', () => end('answered'));
+    // A refusal was sent by the trusted host itself; everything else (unreachable, no route) is said by our own side.
+    socket.once('error', (cause) => end(errnoOf(cause) === 'ECONNREFUSED' || errnoOf(cause) === 'ECONNRESET' ? 'answered' : ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(errnoOf(cause) ?? '') ? 'impossible' : 'silent'));
+    socket.connect(port, host);
   });
 }
 
-/** Source: ping(8) of iputils: exit code 0 when an answer came, 1 when none did, 2 for other errors. */
-async function answersPing(host: string, timeoutMs: number): Promise<boolean> {
-  const seconds = Math.max(1, Math.ceil(timeoutMs / 1000));
-  const result = await runProcess(['ping', '-n', '-q', '-c', '1', '-W', String(seconds), '--', host], { timeoutMs: timeoutMs + 200 });
-  if (!result.ok) return result.error.kind === 'spawn';
-  return result.value.exitCode === 0;
+const PING = ['/usr/bin/ping', '/bin/ping', '/usr/sbin/ping'];
+
+/** iputils: exit code 0: answered, 1: no answer, 2: another error (no permission, unknown host). Source: ping(8). */
+async function askByPing(address: string, limitMs: number): Promise<Answer> {
+  const program = PING.find((path) => existsSync(path));
+  if (program === undefined || (isIP(address) === 0 && !/^[A-Za-z0-9.-]+$/.test(address))) return 'impossible';
+  const result = await runProcess([program, '-n', '-q', '-c', '1', '-W', String(Math.max(0.05, limitMs / 1000)), '--', address], { timeoutMs: limitMs + 100, maxOutputBytes: 4096 });
+  if (!result.ok) return result.error.kind === 'timeout' ? 'silent' : 'impossible';
+  return result.value.exitCode === 0 ? 'answered' : result.value.exitCode === 1 ? 'silent' : /unreachable/i.test(result.value.stderr) ? 'silent' : 'impossible';
 }

@@ -100,7 +100,8 @@ function nodeCells(node: ShowNode): readonly Cell[] {
 /** `* primary`, `standby`; `! standby, not primary` (never cut) where the actual role is not the wanted one. */
 export function roleCell(node: ShowNode): Cell {
   const { role, wantedRole } = node;
-  if (role === null) return cell(wantedRole === null ? 'witness' : `- (wanted ${wantedRole})`, wantedRole === null ? 'dim' : 'warn');
+  // A witness, and a node that never had a role.
+  if (role === null) return wantedRole === null ? cell(null, 'dim') : cell(`- (wanted ${wantedRole})`, 'warn');
   if (wantedRole !== null && wantedRole !== role) return cell(`! ${role}, not ${wantedRole}`, 'bad');
   return role === 'primary' ? cell('* primary', 'good') : cell('standby');
 }

@@ -78,6 +78,6 @@ async function remove(session: Session, flags: RemoveFlags): Promise<Outcome> {
   if (!agreed.ok) return agreed;
   const answer = await api.value.call('removeCluster', { params: { cluster: cluster.value }, query: { confirm: cluster.value, evenIfLive } });
   if (!answer.ok) return answer;
-  session.show(answer.value, () => `removed ${answer.value.cluster}; ${answer.value.kept}`);
+  session.show(answer.value, () => `removed ${answer.value.cluster}; what was known of it is kept on the server: ${answer.value.kept}`);
   return { ok: true, value: EXIT.done };
 }

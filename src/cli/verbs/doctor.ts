@@ -35,12 +35,12 @@ async function doctor(session: Session, flags: { local?: boolean; remote?: boole
     if (answer.ok) remote = answer.value.checks.filter((check) => session.flags.cluster === undefined || check.cluster === null || check.cluster === session.flags.cluster);
     else unreachable = answer;
   }
+  if (unreachable !== null && local.length === 0) return unreachable;
   const checks = [...local, ...remote];
   const ok = !checks.some((check) => check.level === 'error') && unreachable === null;
   session.show({ ok, local, remote }, () => render(session, { local, remote }));
   // What this host told is worth showing although the server is silent.
   if (unreachable !== null && !unreachable.ok) {
-    if (local.length === 0) return unreachable;
     printFailure(session.io, session.view, unreachable.error);
     return { ok: true, value: unreachable.error.exit };
   }

@@ -118,10 +118,15 @@ function rung(one: Case): Via {
   if (state === 'absent' || state === 'incomplete') return 'clone';
   const activity = activityFor(report, goal);
   const failed = activity?.kind === 'failed' ? activity : null;
-  if (failed !== null && (failed.code === 'follow.wal-removed' || failed.code.startsWith('clone.'))) return 'clone';
+  if (failed !== null && (isWalRemoved(failed.code, failed.message) || failed.code.startsWith('clone.'))) return 'clone';
   if (goal?.kind === 'standby' && goal.via === 'clone' && gaveUp(report, goal)) return 'clone';
   if (goal?.kind === 'standby' && goal.via === 'rewind' && gaveUp(report, goal)) return isPassingRewindFailure(one) ? 'rewind' : 'clone';
   return verdict !== null && isContained(verdict) ? 'stream' : verdict === null ? 'clone' : 'rewind';
+}
+
+/** *Source:* PostgreSQL, src/backend/replication/walsender.c and xlogreader.c: "requested WAL segment %s has already been removed". */
+function isWalRemoved(code: string, message: string): boolean {
+  return code === 'follow.wal-removed' || (code.startsWith('follow.') && /requested WAL segment \S+ has already been removed/.test(message));
 }
 
 /** The source was lost or busy: the directory was not changed, and trying again can work. Twice at most, then clone. */

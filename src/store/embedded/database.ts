@@ -131,7 +131,9 @@ function openFailure(file: string, cause: unknown): Failure {
     what: `the store file ${file} cannot be opened`,
     cause: locked ? 'another process holds it' : text,
     now: 'the embedded store does not start',
-    remedy: locked ? 'stop the other server of this data directory, or give this one a data directory of its own' : 'check the path, its owner and mode, and the free space; or restore a backup',
+    remedy: locked
+      ? 'stop the other server of this data directory, or give this one a data directory of its own'
+      : 'check the path, its owner and mode, and the free space; or restore a backup',
     retryable: locked,
   };
 }

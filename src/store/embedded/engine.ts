@@ -17,7 +17,7 @@ export const DEFAULT_MAX_BYTES = 256 * 1024 * 1024;
 export const DEFAULT_KEPT_REVISIONS = 5000;
 /** Compaction runs when this many revisions more than the kept ones have gathered, so that it costs little per write. */
 const COMPACT_EVERY = 500;
-/** Above this share of the limit, history is cut to a tenth first; only when that does not help, puts are refused. */
+/** Above this share of the limit history is cut to a tenth, and at the limit altogether (watchers that are behind list again); when that does not help, puts are refused. */
 const TIGHT = 0.8;
 
 export interface EngineOptions {
@@ -54,7 +54,12 @@ export function openEngine(options: EngineOptions): Result<Engine, Failure> {
   const leases = createLeases({ db, mvcc, queue, clock: options.clock, randomId });
   const kv: KvContext = { mvcc, header, full: housekeeping.full };
   return ok({
-    db, mvcc, queue, leases, hub, kv,
+    db,
+    mvcc,
+    queue,
+    leases,
+    hub,
+    kv,
     close: () => {
       leases.close();
       queue.close();
@@ -70,21 +75,27 @@ interface Housekeeping {
 
 function createHousekeeping(db: Database, mvcc: Mvcc, options: EngineOptions): Housekeeping {
   let running = false;
-  const target = (): number => {
-    const kept = db.usedBytes() > options.maxBytes * TIGHT ? Math.ceil(options.keptRevisions / 10) : options.keptRevisions;
-    return mvcc.revision() - kept;
+  const isFull = (): boolean => db.usedBytes() > options.maxBytes;
+  /** What to compact up to, and how many revisions that must gain to be worth it. */
+  const plan = (): { readonly upTo: number; readonly worth: number } => {
+    const used = db.usedBytes();
+    const revision = mvcc.revision();
+    if (used > options.maxBytes) return { upTo: revision, worth: 1 };
+    if (used > options.maxBytes * TIGHT) return { upTo: revision - Math.ceil(options.keptRevisions / 10), worth: 1 };
+    return { upTo: revision - options.keptRevisions, worth: Math.min(COMPACT_EVERY, options.keptRevisions) };
   };
   return {
-    full: () => db.usedBytes() > options.maxBytes,
+    full: isFull,
     afterCommit: (queue) => {
-      const due = target();
-      if (running || due < mvcc.compactRevision() + Math.min(COMPACT_EVERY, options.keptRevisions)) return;
+      if (running) return;
+      const { upTo, worth } = plan();
+      if (upTo < mvcc.compactRevision() + worth) return;
       running = true;
       const done = (): void => {
         running = false;
       };
       // A compaction that fails (disk full, store closing) is tried again after the next commit.
-      queue.submit(() => mvcc.compact(due)).then(done, done);
+      queue.submit(() => mvcc.compact(upTo)).then(done, done);
     },
   };
 }

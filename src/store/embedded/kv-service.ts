@@ -1,9 +1,24 @@
 /** etcd's KV requests over the MVCC engine: defaults, limits, sorting, transactions. Pure request → response; the commit queue runs the writing ones. */
 import { create } from '@bufbuild/protobuf';
 import {
-  type Compare, type CompactionRequest, type DeleteRangeRequest, type DeleteRangeResponse, DeleteRangeResponseSchema, type PutRequest, type PutResponse,
-  PutResponseSchema, type RangeRequest, type RangeResponse, RangeResponseSchema, type RequestOp, type ResponseHeader, type ResponseOp, ResponseOpSchema,
-  type TxnRequest, type TxnResponse, TxnResponseSchema,
+  type Compare,
+  type CompactionRequest,
+  type DeleteRangeRequest,
+  type DeleteRangeResponse,
+  DeleteRangeResponseSchema,
+  type PutRequest,
+  type PutResponse,
+  PutResponseSchema,
+  type RangeRequest,
+  type RangeResponse,
+  RangeResponseSchema,
+  type RequestOp,
+  type ResponseHeader,
+  type ResponseOp,
+  ResponseOpSchema,
+  type TxnRequest,
+  type TxnResponse,
+  TxnResponseSchema,
 } from '../proto/gen/rpc_pb.ts';
 import { faults } from './fault.ts';
 import type { Mvcc, Writer } from './mvcc.ts';
@@ -39,7 +54,10 @@ export function range(context: KvContext, request: RangeRequest): RangeResponse 
     return response;
   }
   const all = mvcc.range(request, at, 0);
-  const chosen = sortRows(all.filter((row) => passes(row, request)), request);
+  const chosen = sortRows(
+    all.filter((row) => passes(row, request)),
+    request,
+  );
   const cut = limit > 0 ? chosen.slice(0, limit) : chosen;
   response.kvs = cut.map((row) => toKeyValue(row, request.keysOnly));
   response.count = BigInt(all.length);
@@ -214,7 +232,10 @@ function hasRevisionFilter(request: RangeRequest): boolean {
 
 function passes(row: Row, request: RangeRequest): boolean {
   const within = (value: number, min: bigint, max: bigint): boolean => (min === 0n || BigInt(value) >= min) && (max === 0n || BigInt(value) <= max);
-  return within(row.modRevision, request.minModRevision, request.maxModRevision) && within(row.createRevision, request.minCreateRevision, request.maxCreateRevision);
+  return (
+    within(row.modRevision, request.minModRevision, request.maxModRevision) &&
+    within(row.createRevision, request.minCreateRevision, request.maxCreateRevision)
+  );
 }
 
 function requireKey(key: Uint8Array): void {

@@ -64,19 +64,28 @@ export function createMvcc(db: Database): Mvcc {
     const current = at === 0 || at === revision;
     if (current) {
       const where = rangeCondition('c.key', range);
-      return { text: `SELECT ${columns} FROM current c JOIN history h ON h.key = c.key AND h.revision = c.revision WHERE ${where.text} ${tail}`, values: where.values };
+      return {
+        text: `SELECT ${columns} FROM current c JOIN history h ON h.key = c.key AND h.revision = c.revision WHERE ${where.text} ${tail}`,
+        values: where.values,
+      };
     }
     if (at < compactRevision) throw faults.compacted();
     if (at > revision) throw faults.future();
     const where = rangeCondition('h.key', range);
     const newest = 'SELECT max(i.revision) FROM history i WHERE i.key = h.key AND i.revision <= ?';
-    return { text: `SELECT ${columns} FROM history h WHERE ${where.text} AND h.deleted = 0 AND h.revision = (${newest}) ${tail}`, values: [...where.values, at] };
+    return {
+      text: `SELECT ${columns} FROM history h WHERE ${where.text} AND h.deleted = 0 AND h.revision = (${newest}) ${tail}`,
+      values: [...where.values, at],
+    };
   };
 
   const rangeOf = (range: KeyRange, at: number, limit: number): Row[] => {
     const order = limit > 0 ? 'ORDER BY h.key LIMIT ?' : 'ORDER BY h.key';
     const { text, values } = select(range, at, COLUMNS, order);
-    return db.prepare(text).all(...values, ...(limit > 0 ? [limit] : [])).map(toRow);
+    return db
+      .prepare(text)
+      .all(...values, ...(limit > 0 ? [limit] : []))
+      .map(toRow);
   };
 
   const hasLease = (id: string): boolean => db.prepare('SELECT 1 AS n FROM lease WHERE id = ?').get(id) !== undefined;
@@ -84,7 +93,13 @@ export function createMvcc(db: Database): Mvcc {
   const openWriter = (target: number, rows: Row[]): Writer => {
     const record = (row: Row): void => {
       db.prepare('INSERT INTO history (key, revision, create_revision, version, lease, deleted, value) VALUES (?, ?, ?, ?, ?, ?, ?)').run(
-        row.key, row.modRevision, row.createRevision, row.version, row.lease, row.deleted ? 1 : 0, row.value.length === 0 ? null : row.value,
+        row.key,
+        row.modRevision,
+        row.createRevision,
+        row.version,
+        row.lease,
+        row.deleted ? 1 : 0,
+        row.value.length === 0 ? null : row.value,
       );
       rows.push(row);
     };
@@ -96,7 +111,9 @@ export function createMvcc(db: Database): Mvcc {
         const previous = rangeOf({ key, rangeEnd: new Uint8Array(0) }, 0, 1)[0] ?? null;
         const version = (previous?.version ?? 0) + 1;
         record({ key, value, createRevision: previous?.createRevision ?? target, modRevision: target, version, lease, deleted: false });
-        db.prepare('INSERT INTO current (key, revision, lease) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, lease = excluded.lease').run(key, target, lease);
+        db.prepare(
+          'INSERT INTO current (key, revision, lease) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, lease = excluded.lease',
+        ).run(key, target, lease);
         return previous;
       },
       delete: (range) => {
@@ -152,7 +169,11 @@ export function createMvcc(db: Database): Mvcc {
       compactRevision = target;
     },
     hasLease,
-    keysOfLease: (id) => db.prepare('SELECT key FROM current WHERE lease = ? ORDER BY key').all(id).map((raw) => raw['key'] as Uint8Array),
+    keysOfLease: (id) =>
+      db
+        .prepare('SELECT key FROM current WHERE lease = ? ORDER BY key')
+        .all(id)
+        .map((raw) => raw['key'] as Uint8Array),
   };
 }
 
@@ -165,7 +186,9 @@ function compactHistory(db: Database, target: number): void {
   db.prepare(
     `DELETE FROM history WHERE id IN (SELECT h.id FROM history h WHERE h.revision <= ? AND ((h.deleted = 1 AND h.revision < ?) OR EXISTS (${newer})))`,
   ).run(target, target, target);
-  db.prepare("INSERT INTO meta (name, value) VALUES ('compact-revision', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value").run(String(target));
+  db.prepare("INSERT INTO meta (name, value) VALUES ('compact-revision', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value").run(
+    String(target),
+  );
 }
 
 interface ChangesQuery {

@@ -2,16 +2,57 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
-import { Server, ServerCredentials, status, type ServerDuplexStream, type ServerUnaryCall, type ServerWritableStream, type UntypedHandleCall, type sendUnaryData } from '@grpc/grpc-js';
+import {
+  Server,
+  ServerCredentials,
+  logVerbosity,
+  setLogVerbosity,
+  status,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type UntypedHandleCall,
+  type sendUnaryData,
+} from '@grpc/grpc-js';
 import { type Clock, realClock } from '../../base/clock.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { type TlsFiles, readPem } from '../pem.ts';
 import {
-  AlarmResponseSchema, Auth, AuthStatusResponseSchema, Cluster, type CompactionRequest, CompactionResponseSchema, DefragmentResponseSchema, type DeleteRangeRequest, KV, Lease,
-  type LeaseGrantRequest, LeaseGrantResponseSchema, type LeaseKeepAliveRequest, type LeaseKeepAliveResponse, LeaseKeepAliveResponseSchema, LeaseLeasesResponseSchema,
-  type LeaseRevokeRequest, LeaseRevokeResponseSchema, LeaseStatusSchema, type LeaseTimeToLiveRequest, LeaseTimeToLiveResponseSchema, Maintenance, MemberListResponseSchema,
-  MemberSchema, type PutRequest, type RangeRequest, type ResponseHeader, type SnapshotRequest, type SnapshotResponse, SnapshotResponseSchema, StatusResponseSchema,
-  type TxnRequest, Watch, type WatchRequest, type WatchResponse,
+  AlarmResponseSchema,
+  Auth,
+  AuthStatusResponseSchema,
+  Cluster,
+  type CompactionRequest,
+  CompactionResponseSchema,
+  DefragmentResponseSchema,
+  type DeleteRangeRequest,
+  KV,
+  Lease,
+  type LeaseGrantRequest,
+  LeaseGrantResponseSchema,
+  type LeaseKeepAliveRequest,
+  type LeaseKeepAliveResponse,
+  LeaseKeepAliveResponseSchema,
+  LeaseLeasesResponseSchema,
+  type LeaseRevokeRequest,
+  LeaseRevokeResponseSchema,
+  LeaseStatusSchema,
+  type LeaseTimeToLiveRequest,
+  LeaseTimeToLiveResponseSchema,
+  Maintenance,
+  MemberListResponseSchema,
+  MemberSchema,
+  type PutRequest,
+  type RangeRequest,
+  type ResponseHeader,
+  type SnapshotRequest,
+  type SnapshotResponse,
+  SnapshotResponseSchema,
+  StatusResponseSchema,
+  type TxnRequest,
+  Watch,
+  type WatchRequest,
+  type WatchResponse,
 } from '../proto/gen/rpc_pb.ts';
 import { serviceDefinition } from '../proto/services.ts';
 import { DEFAULT_KEPT_REVISIONS, DEFAULT_MAX_BYTES, type Engine, openEngine } from './engine.ts';
@@ -51,6 +92,7 @@ export async function startEmbeddedStore(options: EmbeddedStoreOptions): Promise
   });
   if (!opened.ok) return opened;
   const engine = opened.value;
+  setLogVerbosity(logVerbosity.NONE);
   const server = new Server({
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES + 512 * 1024,
     'grpc.max_send_message_length': -1,
@@ -169,7 +211,13 @@ function leaseHandlers({ kv, leases, mvcc }: Engine): Handlers {
       // TTL −1 says that the lease does not exist. *Source:* etcd API reference, LeaseTimeToLiveResponse.
       if (found === null) return create(LeaseTimeToLiveResponseSchema, { header: header(), ID: request.ID, TTL: -1n });
       const keys = request.keys ? mvcc.keysOfLease(id) : [];
-      return create(LeaseTimeToLiveResponseSchema, { header: header(), ID: request.ID, TTL: BigInt(found.remainingSeconds), grantedTTL: BigInt(found.grantedSeconds), keys });
+      return create(LeaseTimeToLiveResponseSchema, {
+        header: header(),
+        ID: request.ID,
+        TTL: BigInt(found.remainingSeconds),
+        grantedTTL: BigInt(found.grantedSeconds),
+        keys,
+      });
     }),
     LeaseLeases: unary(() =>
       create(LeaseLeasesResponseSchema, { header: header(), leases: leases.list().map((id) => create(LeaseStatusSchema, { ID: BigInt(id) })) }),
@@ -186,8 +234,15 @@ function maintenanceHandlers({ kv, db, mvcc, queue }: Engine, file: string): Han
     Alarm: unary(() => create(AlarmResponseSchema, { header: header() })),
     Status: unary(() =>
       create(StatusResponseSchema, {
-        header: header(), version: EMBEDDED_VERSION, dbSize: BigInt(db.fileBytes()), dbSizeInUse: BigInt(db.usedBytes()), leader: db.memberId,
-        raftIndex: BigInt(mvcc.revision()), raftTerm: 1n, raftAppliedIndex: BigInt(mvcc.revision()), errors: kv.full() ? ['database space exceeded'] : [],
+        header: header(),
+        version: EMBEDDED_VERSION,
+        dbSize: BigInt(db.fileBytes()),
+        dbSizeInUse: BigInt(db.usedBytes()),
+        leader: db.memberId,
+        raftIndex: BigInt(mvcc.revision()),
+        raftTerm: 1n,
+        raftAppliedIndex: BigInt(mvcc.revision()),
+        errors: kv.full() ? ['database space exceeded'] : [],
       }),
     ),
     Defragment: unary(() => {
@@ -195,10 +250,12 @@ function maintenanceHandlers({ kv, db, mvcc, queue }: Engine, file: string): Han
       return create(DefragmentResponseSchema, { header: header() });
     }),
     Snapshot: (call: ServerWritableStream<SnapshotRequest, SnapshotResponse>): void => {
-      queue.submit(() => null).then(
-        () => sendSnapshot(call, header(), db.sql, `${file}.snapshot`),
-        (cause: unknown) => call.emit('error', toStatus(cause)),
-      );
+      queue
+        .submit(() => null)
+        .then(
+          () => sendSnapshot(call, header(), db.sql, `${file}.snapshot`),
+          (cause: unknown) => call.emit('error', toStatus(cause)),
+        );
     },
     AuthStatus: unary(() => create(AuthStatusResponseSchema, { header: header(), enabled: false })),
     Authenticate: unary(() => {
@@ -208,7 +265,12 @@ function maintenanceHandlers({ kv, db, mvcc, queue }: Engine, file: string): Han
 }
 
 /** A consistent copy of the SQLite file, then its SHA-256 as etcd does after its own file. The copy lies beside the store for a moment. */
-function sendSnapshot(call: ServerWritableStream<SnapshotRequest, SnapshotResponse>, header: ResponseHeader, sql: Engine['db']['sql'], copy: string): void {
+function sendSnapshot(
+  call: ServerWritableStream<SnapshotRequest, SnapshotResponse>,
+  header: ResponseHeader,
+  sql: Engine['db']['sql'],
+  copy: string,
+): void {
   try {
     if (existsSync(copy)) rmSync(copy);
     sql.prepare('VACUUM INTO ?').run(copy);

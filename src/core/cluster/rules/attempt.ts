@@ -9,6 +9,7 @@ import type { Attempt, ClusterState } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { askVotes, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
+import { withGoal } from '../goals.ts';
 import { activityFor, endOfWal, gaveUp, isOpen, live, primaryEnd } from '../observe.ts';
 import { countVotes } from '../quorum.ts';
 import { UNFINISHED_PROMOTION } from '../recovery.ts';
@@ -133,7 +134,6 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
   }
   const refused = report.refusedTerms.includes(attempt.term) || (report.vote !== null && report.vote.term > attempt.term);
   if (refused || gaveUp(report, goal)) {
-    if (view.writeLease !== null) return wait('attempt.waiting-open', `${candidate} refused term ${attempt.term}; its write lease is still held`);
     const activity = activityFor(report, goal);
     return replace(view, now, attempt, 'attempt.refused', `${candidate} refused term ${attempt.term}${activity?.kind === 'failed' ? `: ${activity.message}` : ''}`);
   }
@@ -163,7 +163,9 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
       taskId: attempt.taskId,
     },
   );
-  return { rule, outcome: { why, state: { ...state, switchover: null }, again: 50, events: [{ level: 'error', node: candidate, text: `${why}; term ${state.term} is attempted`, detail: {} }] } };
+  // A candidate that lives may hold the lease of its term still: fenced, it releases it, and only then votes are asked.
+  const called = candidate === null || restarted ? state : withGoal(state, candidate, state.term, { kind: 'fenced', reason: why });
+  return { rule, outcome: { why, state: { ...called, switchover: null }, again: 50, events: [{ level: 'error', node: candidate, text: `${why}; term ${state.term} is attempted`, detail: {} }] } };
 }
 
 export function stepBack(state: ClusterState, now: Now, candidate: string, attempt: Attempt): ClusterState['recovery'][string] {

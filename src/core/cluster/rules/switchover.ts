@@ -133,11 +133,20 @@ function journal(task: Task | null, now: Now, step: string, detail: string): rea
 function hold(view: ClusterView, now: Now): Outcome | null {
   const one = running(view);
   if (one === null || one.planned.phase !== 'checkpoint') return null;
-  const activity = one.from?.activity;
-  if (activity?.kind !== 'done' || activity.goalId !== `${one.planned.taskId}/checkpoint`) return null;
+  if (!hasCheckpoint(view, one)) return null;
   const epoch = view.state.route.epoch + 1;
   const state: ClusterState = { ...view.state, route: { ...view.state.route, epoch, hold: true }, switchover: { ...one.planned, phase: 'hold', phaseWallMs: now.wall, holdRoute: epoch } };
   return { why: `proxies hold new transactions for the switchover to ${one.planned.to}`, state, tasks: journal(one.task, now, 'hold', `route ${epoch}`), again: 20, then: 'continue' };
+}
+
+/**
+ * The old primary's agent says so, or it has read this very state and has nothing left to do: its checkpoint comes before everything else
+ * that its goal asks (core/node/decide.ts).
+ */
+function hasCheckpoint(view: ClusterView, { planned, from }: Running): boolean {
+  if (from === null || from.activity.kind !== 'done') return false;
+  if (from.activity.goalId === `${planned.taskId}/checkpoint`) return true;
+  return from.stateRevision >= view.stateRevision && from.activity.goalId === view.state.goals[planned.from]?.id && isOpen(from, view.state.primaryTerm);
 }
 
 function stop(view: ClusterView, now: Now): Outcome | null {
@@ -212,6 +221,7 @@ function candidateFailure(view: ClusterView, now: Now, planned: Switchover): str
   if (report === null) return `${planned.to} was lost before it opened term ${term}`;
   if (report.refusedTerms.includes(term)) return `${planned.to} refused term ${term}`;
   const goal = view.state.goals[planned.to] ?? null;
+  if (goal?.kind === 'fenced') return goal.reason;
   if (gaveUp(report, goal)) return `${planned.to} could not be promoted`;
   if (activityFor(report, goal)?.kind !== 'busy' && now.wall - planned.phaseWallMs > PROMOTE_LIMIT_MS) return `${planned.to} did not open term ${term} within ${PROMOTE_LIMIT_MS} ms`;
   return null;
@@ -230,7 +240,12 @@ function undoAfterStop(view: ClusterView, now: Now): Outcome | null {
   const candidate = live(view, planned.to);
   if (isOpen(candidate, attempt.term)) return null;
   const reason = candidateFailure(view, now, planned);
-  if (reason === null || !hasHandedOver(view, one.from)) return null;
+  if (reason === null) return null;
+  if (view.writeLease?.holder === planned.to && candidate !== null) {
+    const called = withGoal(view.state, planned.to, attempt.term, { kind: 'fenced', reason });
+    return { why: `${reason}: it gives its write lease back first`, state: called, again: 20 };
+  }
+  if (!hasHandedOver(view, one.from)) return null;
   const term = nextTerm(view.state.term);
   const marked: ClusterState = { ...view.state, term, switchover: null, recovery: { ...view.state.recovery, [planned.to]: stepBack(view.state, now, planned.to, attempt) } };
   const again: Attempt = { ...attempt, term, rule: 'switchover.undone-after-stop', reason, candidate: planned.from, startedWallMs: now.wall, target: null, taskId: null };

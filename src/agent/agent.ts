@@ -1,0 +1,333 @@
+/** `pgherd agent`: one node's agent, put together. What it decides is in core/node; what it does is in execute.ts. */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { now as readNow, realClock } from '../base/clock.ts';
+import { loadConfig } from '../base/config.ts';
+import { type Logger, createLogger } from '../base/log.ts';
+import { type Loop, startLoop } from '../base/loop.ts';
+import { handleShutdown } from '../base/shutdown.ts';
+import { notifySystemd } from '../base/systemd.ts';
+import { VERSION } from '../base/version.ts';
+import { encodeJson } from '../core/decode.ts';
+import type { NodeId } from '../core/ids.ts';
+import type { Member, NodeReport } from '../core/report.ts';
+import { describeFailure } from '../core/result.ts';
+import { DEFAULTS, findNode } from '../core/spec.ts';
+import { openStore } from '../store/etcd-client.ts';
+import { clusterKeys } from '../store/keys.ts';
+import { keepSession } from '../store/session.ts';
+import type { Store } from '../store/store.ts';
+import { type ClusterWatch, watchCluster } from './cluster-watch.ts';
+import { type AgentConfig, agentConfig } from './config.ts';
+import { createAgentClient } from './http/agent-client.ts';
+import { startAgentHttp } from './http/server.ts';
+import { type AgentLoop, type LoopStatus, createAgentLoop } from './loop.ts';
+import { openMemory } from './memory.ts';
+import type { MemoryPort, PostgresPort } from './ports.ts';
+import { createPostgresPort } from './postgres-port.ts';
+import { createWitnessPort } from './witness-port.ts';
+import { tailLog } from './postgres/log-tail.ts';
+import { probeMember } from './probe/probe-member.ts';
+import { trustedReachable } from './probe/trusted.ts';
+import { type Promiser, openPromiser } from './promises/promiser.ts';
+import { buildReport, urgentPart } from './publish.ts';
+import { type AgentSetup, setUpAgent } from './setup.ts';
+import { agentStatus, renderMetrics } from './status.ts';
+import { type Viewpoints, createViewpoints } from './viewpoints.ts';
+import { type WriteLeaseParts, createWriteLease } from './write-lease.ts';
+
+/** The report vanishes this long after the agent's last sign of life. Shorter than this, a slow disk of the store would make nodes blink. */
+const REPORT_TTL_MS = 3000;
+const MEMBER_RETRY_MS = 500;
+
+/** Runs until SIGTERM or SIGINT. Resolves with the exit code: 0 stopped, 1 failed, 2 wrong configuration. PostgreSQL goes on in every case. */
+export async function runAgent(configFile: string): Promise<number> {
+  const loaded = loadConfig({ file: configFile, decoder: agentConfig, env: process.env, envPrefix: 'PGHERD_AGENT_' });
+  if (!loaded.ok) {
+    process.stderr.write(`pgherd agent: ${describeFailure(loaded.error)}\n`);
+    return 2;
+  }
+  const config = loaded.value;
+  const log = createLogger({ role: 'agent', level: config.log.level, fields: { cluster: config.cluster, node: config.node } });
+  log.info({ version: VERSION, config: configFile }, 'agent starts');
+  const setup = await setUpAgent(config);
+  if (!setup.ok) return failStart(log, describeFailure(setup.error));
+  const memory = await openMemory(join(setup.value.instance.stateDirectory, 'memory.json'));
+  if (!memory.ok) return failStart(log, describeFailure(memory.error));
+  const agent = await startAgent({ config, log, setup: setup.value, memory: memory.value });
+  if (agent === null) return failStart(log, 'the agent could not be started; see above');
+  const shutdown = handleShutdown({
+    log,
+    stop: async (reason) => {
+      log.info({ reason }, 'agent stops; PostgreSQL goes on, and its guard with it');
+      await notifySystemd('stopping');
+      await agent.stop();
+    },
+  });
+  await notifySystemd('ready');
+  return shutdown.done;
+}
+
+function failStart(log: Logger, text: string): number {
+  log.error({}, text);
+  log.flush();
+  return 1;
+}
+
+interface StartOptions {
+  readonly config: AgentConfig;
+  readonly log: Logger;
+  readonly setup: AgentSetup;
+  readonly memory: MemoryPort;
+}
+
+interface RunningAgent {
+  stop(): Promise<void>;
+}
+
+/** Everything that lives as long as the agent, in the order in which it is needed. */
+async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
+  const { config, log, setup, memory } = options;
+  const { instance } = setup;
+  const keys = clusterKeys(config.cluster);
+  const { ca, cert, key } = config.store;
+  const tls = ca === null || cert === null || key === null ? null : { ca, cert, key };
+  const store = openStore({ endpoints: config.store.endpoints, tls });
+  const client = tls === null ? null : createAgentClient({ tls });
+  const session = keepSession(store, keys.report(config.node), {
+    ttlMs: REPORT_TTL_MS,
+    onProblem: (error) => (error === null ? log.info({}, 'the store takes reports again') : log.warn({ error: error.kind }, `the store does not take reports: ${error.message}`)),
+  });
+  let loop: Loop | null = null;
+  let lease: WriteLeaseParts | null = null;
+  let agentLoop: AgentLoop | null = null;
+  const wake = (reason: string): void => loop?.wake(reason);
+  const watch = watchCluster({ store, keys, clock: realClock, log, onChange: (what) => (what === 'fresh' ? undefined : wake(what)) });
+  const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;
+  const postgres =
+    config.kind === 'witness'
+      ? createWitnessPort()
+      : createPostgresPort({ instance, log, spec, closeFirewall: async () => lease?.gate.fence() });
+  const promiser = openPromiser({ stateDirectory: instance.stateDirectory, bootId: setup.bootId, clock: realClock, facts: () => promiserFacts(config, watch, memory) });
+  if (!promiser.ok) {
+    log.error({ code: promiser.error.code }, describeFailure(promiser.error));
+    return null;
+  }
+  const endpointOf = (node: NodeId): { host: string; port: number } | null => {
+    const member = watch.current().members.get(node);
+    return member === undefined ? null : { host: member.internalHost ?? member.host, port: member.agentPort };
+  };
+  lease = await createWriteLease({
+    config,
+    instance,
+    bootId: setup.bootId,
+    store,
+    keys,
+    log,
+    spec,
+    state: () => watch.current().state,
+    promiser: () => promiser.value,
+    ask: async (node, request) => {
+      const endpoint = endpointOf(node);
+      return endpoint === null || client === null ? null : client.promise(endpoint, request);
+    },
+    postmaster: () => postgres.postmaster(),
+    kill: () => postgres.kill(),
+    onLost: () => agentLoop?.leaseLost(),
+    onChange: () => wake('lease'),
+  });
+  const viewpoints = createViewpoints({
+    node: config.node,
+    clock: { now: readNow },
+    probe: ({ host, port, timeoutMs }) => probeMember({ host, port, timeoutMs, from: config.node, password: instance.secrets.probe }),
+    agentAlive: async (node) => {
+      const endpoint = endpointOf(node);
+      return endpoint !== null && client !== null && (await client.alive(endpoint)) !== null;
+    },
+    trusted: trustedReachable,
+    onChange: () => wake('viewpoint'),
+  });
+  const publisher = createPublisher({ ...options, lease, viewpoints, postgres, put: session.put, reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs });
+  agentLoop = createAgentLoop({
+    node: config.node,
+    witness: config.kind === 'witness',
+    postgres,
+    lease: lease.keeper,
+    firewall: lease.gate,
+    memory,
+    ballot: promiser.value,
+    clock: { now: readNow },
+    log,
+    onStatus: publisher.publish,
+    wake: () => wake('action'),
+  });
+  const http = await openHttp({ ...options, watch, promiser: promiser.value, lease, publisher });
+  if (http === null) return null;
+  postgres.onGone(() => wake('postmaster gone'));
+  await lease.adopt();
+  const registration = register(options, store, keys.member(config.node));
+  const running = agentLoop;
+  loop = startLoop({
+    name: 'agent',
+    intervalMs: DEFAULTS.reportIntervalMs,
+    log,
+    step: async () => {
+      const { spec: current, state, stateRevision } = watch.current();
+      await running.step({ spec: current, state, stateRevision });
+    },
+  });
+  const probing = startProbing({ log, watch, viewpoints, node: config.node });
+  return {
+    stop: async () => {
+      await probing.stop();
+      await loop?.stop();
+      await running.stop();
+      registration.abort();
+      watch.close();
+      await http.close();
+      // The report stays until its lease ends: an agent that is restarted at once is not missed by anybody.
+      lease?.stop();
+      postgres.close();
+      client?.close();
+      store.close();
+    },
+  };
+}
+
+/** The member entry is written until it is there; it stays when the agent is gone. */
+function register(options: StartOptions, store: Store, key: string): AbortController {
+  const { config, setup } = options;
+  const stopping = new AbortController();
+  const entry: Member = {
+    version: 1,
+    node: config.node,
+    host: config.host,
+    internalHost: config.internalHost,
+    port: config.port,
+    agentPort: config.listen.port,
+    dataDirectory: config.dataDirectory,
+    agentVersion: VERSION,
+    postgresVersion: setup.postgresVersion,
+    registeredWallMs: readNow().wall,
+  };
+  const run = async (): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      const written = await store.txn([], [{ kind: 'put', key, value: encodeJson(entry) }]);
+      if (written.ok) return;
+      await realClock.sleep(MEMBER_RETRY_MS, stopping.signal);
+    }
+  };
+  run().catch((cause: unknown) => options.log.error({ cause: String(cause) }, 'registering this member broke'));
+  return stopping;
+}
+
+function startProbing(options: { readonly log: Logger; readonly watch: ClusterWatch; readonly viewpoints: Viewpoints; readonly node: NodeId }): Loop {
+  return startLoop({
+    name: 'viewpoints',
+    intervalMs: DEFAULTS.probeIntervalMs,
+    log: options.log,
+    step: async () => {
+      const { spec, state } = options.watch.current();
+      if (spec === null || findNode(spec, options.node) === null) return;
+      await options.viewpoints.round(spec, state?.primary ?? null);
+    },
+  });
+}
+
+interface PublisherOptions extends StartOptions {
+  readonly lease: WriteLeaseParts;
+  readonly viewpoints: Viewpoints;
+  readonly postgres: PostgresPort;
+  readonly put: (value: string) => void;
+  readonly reportIntervalMs: () => number;
+}
+
+interface Publisher {
+  readonly publish: (status: LoopStatus) => void;
+  latest(): NodeReport | null;
+}
+
+/** What is urgent is put at once, the rest once an interval. */
+function createPublisher(options: PublisherOptions): Publisher {
+  const agentRun = randomUUID();
+  let latest: NodeReport | null = null;
+  let slots: NodeReport['slots'] = [];
+  let lastUrgent = '';
+  let lastPut = -Infinity;
+  let lastSlots = -Infinity;
+  return {
+    latest: () => latest,
+    publish: (status) => {
+      const at = readNow();
+      latest = buildReport({
+        node: options.config.node,
+        agentVersion: VERSION,
+        agentRun,
+        bootId: options.setup.bootId,
+        at: at.wall,
+        status,
+        memory: options.memory,
+        viewpoints: options.viewpoints,
+        firewall: options.lease.gate.kind,
+        guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
+        slots,
+        problems: options.postgres.problems(),
+      });
+      const urgent = urgentPart(latest);
+      if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
+      lastUrgent = urgent;
+      lastPut = at.mono;
+      options.put(encodeJson(latest));
+      if (at.mono - lastSlots < 5000 || status.postgres.state !== 'running') return;
+      lastSlots = at.mono;
+      options.postgres.listSlots().then(
+        (found) => {
+          slots = found;
+        },
+        (cause: unknown) => options.log.debug({ cause: String(cause) }, 'listing slots failed'),
+      );
+    },
+  };
+}
+
+async function openHttp(options: StartOptions & { readonly watch: ClusterWatch; readonly promiser: Promiser; readonly lease: WriteLeaseParts; readonly publisher: Publisher }): Promise<{ close(): Promise<void> } | null> {
+  const { config, log } = options;
+  const { ca, cert, key } = config.store;
+  const status = (): ReturnType<typeof agentStatus> =>
+    agentStatus({
+      config,
+      knowledge: options.watch.current(),
+      report: options.publisher.latest(),
+      highestTerm: options.memory.highestTerm(),
+      lease: { term: options.lease.keeper.heldTerm(), deadline: options.lease.keeper.deadline() },
+    });
+  try {
+    return await startAgentHttp({
+      listen: config.listen,
+      tls: ca === null || cert === null || key === null ? null : { ca, cert, key },
+      getStatus: status,
+      onPromise: (request) => options.promiser.onPromise(request),
+      readLog: (_source, lines) => tailLog(options.setup.instance, lines),
+      metrics: () => renderMetrics(status(), options.publisher.latest()),
+      onError: (cause) => log.error({ cause: String(cause) }, 'a request to the agent broke'),
+    });
+  } catch (cause) {
+    log.error({ code: 'agent.listen', cause: String(cause) }, `the agent cannot listen on ${config.listen.host}:${config.listen.port}; change \`listen\` in agent.yaml or end the program that has the port`);
+    return null;
+  }
+}
+
+function promiserFacts(config: AgentConfig, watch: ClusterWatch, memory: MemoryPort): Parameters<typeof openPromiser>[0]['facts'] extends () => infer F ? F : never {
+  const { state } = watch.current();
+  const highest = memory.highestTerm();
+  return {
+    cluster: config.cluster,
+    node: config.node,
+    incarnation: state?.incarnation ?? null,
+    knownTerm: state !== null && state.term > highest ? state.term : highest,
+    electorateRevision: state?.electorate.revision ?? 0,
+    electorate: state?.electorate.members ?? [],
+    promoting: state?.goals[config.node]?.kind === 'promote',
+    votedTerm: memory.vote()?.term ?? (0 as never),
+  };
+}

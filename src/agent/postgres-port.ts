@@ -1,0 +1,212 @@
+/** Binds the loop's PostgresPort to the operations in postgres/, one line each where possible. */
+import { realClock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import type { NodeId } from '../core/ids.ts';
+import { formatLsn } from '../core/lsn.ts';
+import type { NodeReport, PostgresReport } from '../core/report.ts';
+import { type Failure, type Result, ok } from '../core/result.ts';
+import { type ClusterSpec, internalHost } from '../core/spec.ts';
+import { runFence } from './fence/fence.ts';
+import { killTree } from './guard/kill-tree.ts';
+import type { PostgresPort, Upstream } from './ports.ts';
+import { readAutoConf } from './postgres/auto-conf.ts';
+import { checkpoint } from './postgres/checkpoint.ts';
+import { cloneFrom } from './postgres/clone.ts';
+import { parseConninfo } from './postgres/conninfo.ts';
+import { ensureStandbySignal } from './postgres/data-directory.ts';
+import { detachStandby } from './postgres/detach.ts';
+import { clearUpstream, followUpstream, setUpstream } from './postgres/follow.ts';
+import { runInitdb } from './postgres/initdb.ts';
+import type { Instance } from './postgres/instance.ts';
+import { managedSettingsOf, writeManagedFiles } from './postgres/managed-files.ts';
+import { createObserver } from './postgres/observe.ts';
+import { findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
+import { promotePostgres, waitReplay } from './postgres/promote.ts';
+import { rewindTo } from './postgres/rewind.ts';
+import { setupRoles } from './postgres/setup-roles.ts';
+import { ensureSlots, listSlots } from './postgres/slots.ts';
+import { withLocalSql } from './postgres/sql.ts';
+import { startPostgres } from './postgres/start.ts';
+import { stopPostgres } from './postgres/stop.ts';
+
+/** A standby that does not stream within this long failed its follow; it is tried again with a growing pause. */
+const FOLLOW_LIMIT_MS = 4000;
+/** Longer waits belong to the controller: it ends the attempt or the switchover. */
+const REPLAY_LIMIT_MS = 10_000;
+const IMMEDIATE_STOP_MS = 250;
+
+export interface PostgresPortOptions {
+  readonly instance: Instance;
+  readonly log: Logger;
+  readonly spec: () => ClusterSpec | null;
+  readonly closeFirewall: () => Promise<void>;
+}
+
+export interface BoundPostgres extends PostgresPort {
+  /** The verified postmaster that was seen last; null: none. */
+  postmaster(): { readonly pid: number; readonly startTicks: number } | null;
+  close(): void;
+}
+
+export function createPostgresPort(options: PostgresPortOptions): BoundPostgres {
+  const { instance, log } = options;
+  const observer = createObserver(instance, { members: () => options.spec()?.nodes ?? [] });
+  let goneCallback: () => void = () => undefined;
+  let watched: { readonly pid: number; readonly startTicks: number; readonly end: () => void } | null = null;
+  let systemIdentifier: string | null = null;
+  let walsenders: PostgresReport['walsenders'] = [];
+
+  /** The death of the postmaster is noticed at once, whoever started it. */
+  function watchProcess(): void {
+    const found = findPostmaster(instance.dataDirectory);
+    if (found !== null && watched?.pid === found.pid && watched.startTicks === found.startTicks) return;
+    watched?.end();
+    watched = null;
+    if (found === null) return;
+    const end = watchPostmaster(found, () => {
+      log.warn({ pid: found.pid }, 'the postmaster is gone');
+      watched = null;
+      goneCallback();
+    });
+    watched = { pid: found.pid, startTicks: found.startTicks, end };
+  }
+
+  async function observe(): Promise<PostgresReport> {
+    const report = await observer.observe();
+    watchProcess();
+    systemIdentifier = report.systemIdentifier ?? systemIdentifier;
+    walsenders = report.walsenders;
+    return report;
+  }
+
+  async function applySettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>> {
+    const written = await writeManagedFiles(instance, managedSettingsOf(spec));
+    if (!written.ok) return written;
+    const changed = written.value.changed.length > 0;
+    if (!changed || findPostmaster(instance.dataDirectory) === null) return ok({ changed });
+    const reloaded = await withLocalSql(instance, {}, (sql) => sql.query('SELECT pg_reload_conf()'));
+    return reloaded.ok ? ok({ changed }) : reloaded;
+  }
+
+  async function start(spec: ClusterSpec, mode: 'primary' | 'standby', mayStart: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>> {
+    const settings = await applySettings(spec);
+    if (!settings.ok) return settings;
+    const started = await startPostgres(instance, { mode, mayStart, signal, onProgress: (step) => log.info({ step }, 'PostgreSQL is starting') });
+    watchProcess();
+    return started.ok ? ok(`pid ${started.value.pid}, ${Math.round(started.value.durationMs)} ms`) : started;
+  }
+
+  return {
+    observe,
+    postmaster: () => watched,
+    close: () => {
+      watched?.end();
+      observer.close();
+    },
+    configuredUpstream: async () => {
+      const conninfo = parseConninfo((await readAutoConf(instance)).get('primary_conninfo') ?? '');
+      const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo['host'] && String(node.port) === conninfo['port']);
+      return member?.id ?? null;
+    },
+    initdb: async (spec, signal) => {
+      const made = await runInitdb(instance, { checksums: spec.postgres.checksums, settings: managedSettingsOf(spec), signal });
+      return made.ok ? ok(`system identifier ${made.value.systemIdentifier}`) : made;
+    },
+    applySettings,
+    startPrimary: async (spec, mayStart, signal) => {
+      // A primary has no upstream; the slot name would make a later standby start wait for a slot that may not exist (Q35).
+      const cleared = await clearUpstream(instance, { signal });
+      return cleared.ok ? start(spec, 'primary', mayStart, signal) : cleared;
+    },
+    startStandby: async (spec, upstream, signal) => {
+      const set = upstream === null ? await clearUpstream(instance, { signal }) : await setUpstream(instance, upstream, { signal });
+      return set.ok ? start(spec, 'standby', () => true, signal) : set;
+    },
+    stop: async (spec, signal) => {
+      const stopped = await stopPostgres(instance, { from: 'fast', fastMs: spec.stopFastMs, signal });
+      if (!stopped.ok) return stopped;
+      const { rung, clean, shutdownLsn, durationMs } = stopped.value;
+      return ok(`${rung}, ${clean ? 'clean' : 'not clean'}${shutdownLsn === null ? '' : `, shutdown checkpoint ends at ${formatLsn(shutdownLsn)}`}, ${Math.round(durationMs)} ms`);
+    },
+    kill: async () => {
+      const fenced = await runFence({
+        closeFirewall: options.closeFirewall,
+        dropWriteAddress: () => Promise.resolve(),
+        stopImmediate: async () => {
+          await stopPostgres(instance, { from: 'immediate', immediateMs: IMMEDIATE_STOP_MS });
+        },
+        killAll: () => killTree(instance.dataDirectory),
+        ensureStandbySignal: () => ensureStandbySignal(instance),
+        clock: realClock,
+      });
+      return fenced.ok ? ok(`fenced in ${fenced.value.durationMs} ms, killed ${fenced.value.killed.length} processes`) : fenced;
+    },
+    waitReplay: async (required, signal) => {
+      const waited = await waitReplay(instance, required, { limitMs: REPLAY_LIMIT_MS, signal });
+      return waited.ok ? ok(`replayed ${formatLsn(waited.value)}`) : waited;
+    },
+    promote: async (requiredLsn, mayPromote, signal) => {
+      const promoted = await promotePostgres(instance, { requiredLsn, mayPromote, signal });
+      return promoted.ok ? ok(`timeline ${promoted.value.timeline}, ${Math.round(promoted.value.durationMs)} ms`) : promoted;
+    },
+    detach: async (signal) => {
+      const seen = await observer.observe();
+      if (seen.state === 'absent' || seen.state === 'incomplete') return ok({ position: null, final: true });
+      const detached = await detachStandby(instance, { signal });
+      return detached.ok ? ok({ position: detached.value.position, final: detached.value.final }) : detached;
+    },
+    follow: async (upstream, signal) => {
+      const following = await followUpstream(instance, { upstream, limitMs: FOLLOW_LIMIT_MS, signal });
+      return following.ok ? ok(`streams from ${upstream.node} on timeline ${following.value.timeline}`) : following;
+    },
+    rewind: async (spec, upstream, signal) => {
+      const rewound = await rewindTo(instance, { upstream, settings: managedSettingsOf(spec), keepSaved: spec.keepSavedDirectories, signal });
+      return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
+    },
+    clone: async (spec, upstream, signal, onProgress) => {
+      const cloned = await cloneFrom(instance, {
+        upstream,
+        settings: managedSettingsOf(spec),
+        systemIdentifier,
+        keepSaved: spec.keepSavedDirectories,
+        signal,
+        onProgress,
+      });
+      if (!cloned.ok) return cloned;
+      return ok(`${cloned.value.bytes} bytes from ${upstream.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`);
+    },
+    checkpoint: async (signal) => {
+      const done = await checkpoint(instance, { signal });
+      return done.ok ? ok('checkpoint done') : done;
+    },
+    ensureRolesAndSlots: async (spec, signal) => {
+      const roles = await setupRoles(instance, { signal });
+      if (!roles.ok) return roles;
+      const slots = await ensureSlots(instance, { members: dataNodes(spec), signal });
+      return slots.ok ? ok('roles and slots are in order') : slots;
+    },
+    ensureSlots: async (spec) => {
+      const positions = Object.fromEntries(walsenders.flatMap((sender) => (sender.flushLsn === null ? [] : [[sender.node, sender.flushLsn]])));
+      const slots = await ensureSlots(instance, { members: dataNodes(spec), positions });
+      return slots.ok ? ok('') : slots;
+    },
+    listSlots: async (): Promise<NodeReport['slots']> => {
+      const slots = await listSlots(instance);
+      return slots.ok ? slots.value : [];
+    },
+    onGone: (callback) => {
+      goneCallback = callback;
+    },
+    problems: () => [],
+  };
+}
+
+function dataNodes(spec: ClusterSpec): readonly NodeId[] {
+  return spec.nodes.filter((node) => node.kind === 'data').map((node) => node.id);
+}
+
+function describeRewind(upstream: Upstream, rewound: { readonly divergedPath: string | null; readonly durationMs: number }): string {
+  const saved = rewound.divergedPath === null ? '' : `; what only this node had is kept in ${rewound.divergedPath}`;
+  return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}`;
+}
+

@@ -1,0 +1,60 @@
+/** A witness has no PostgreSQL: every operation is refused, every look finds nothing. */
+import { type Failure, type Result, err, ok } from '../core/result.ts';
+import type { BoundPostgres } from './postgres-port.ts';
+
+const refused: Failure = {
+  code: 'witness.no-postgres',
+  what: 'a witness runs no PostgreSQL',
+  cause: '',
+  now: 'nothing was done',
+  remedy: 'give this goal to a data node',
+  retryable: false,
+};
+const refuse = (): Promise<Result<never, Failure>> => Promise.resolve(err(refused));
+
+export function createWitnessPort(): BoundPostgres {
+  return {
+    observe: () =>
+      Promise.resolve({
+        state: 'absent',
+        role: null,
+        systemIdentifier: null,
+        version: null,
+        timeline: null,
+        history: [],
+        flushLsn: null,
+        receivedLsn: null,
+        replayedLsn: null,
+        walEnd: null,
+        cleanShutdown: false,
+        shutdownLsn: null,
+        streamingFrom: null,
+        walsenders: [],
+        pendingRestart: [],
+        postmasterPid: null,
+        startedAt: null,
+        minimums: {},
+      }),
+    configuredUpstream: () => Promise.resolve(null),
+    initdb: refuse,
+    applySettings: () => Promise.resolve(ok({ changed: false })),
+    startPrimary: refuse,
+    startStandby: refuse,
+    stop: () => Promise.resolve(ok('nothing runs')),
+    kill: () => Promise.resolve(ok('nothing runs')),
+    waitReplay: refuse,
+    promote: refuse,
+    detach: () => Promise.resolve(ok({ position: null, final: true })),
+    follow: refuse,
+    rewind: refuse,
+    clone: refuse,
+    checkpoint: refuse,
+    ensureRolesAndSlots: refuse,
+    ensureSlots: () => Promise.resolve(ok('')),
+    listSlots: () => Promise.resolve([]),
+    onGone: () => undefined,
+    problems: () => [],
+    postmaster: () => null,
+    close: () => undefined,
+  };
+}

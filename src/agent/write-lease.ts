@@ -1,0 +1,146 @@
+/** Puts the lease keeper together: store, guard, firewall, promises, and the fence that follows a loss. */
+import { realClock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import type { NodeId, Term } from '../core/ids.ts';
+import { type Failure, type Result, describeFailure } from '../core/result.ts';
+import { type ClusterSpec, DEFAULTS } from '../core/spec.ts';
+import type { ClusterState } from '../core/state.ts';
+import type { ClusterKeys } from '../store/keys.ts';
+import type { Store } from '../store/store.ts';
+import { type Firewall, openFirewall } from './firewall/firewall.ts';
+import { type Gate, createGate } from './firewall/gate.ts';
+import { type GuardClient, adoptable, createGuardClient } from './guard/guard-client.ts';
+import { NO_GUARD, createLeaseGuard } from './guard/lease-guard.ts';
+import type { AgentConfig } from './config.ts';
+import { bootMs } from './lease/boot-clock.ts';
+import { type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
+import type { Promiser } from './promises/promiser.ts';
+import type { PromiseAnswer, PromiseRequest } from '../core/node/promises.ts';
+import { askForPromises } from './promises/round.ts';
+import type { Instance } from './postgres/instance.ts';
+
+export interface WriteLeaseOptions {
+  readonly config: AgentConfig;
+  readonly instance: Instance;
+  readonly bootId: string;
+  readonly store: Store;
+  readonly keys: ClusterKeys;
+  readonly log: Logger;
+  readonly spec: () => ClusterSpec | null;
+  readonly state: () => ClusterState | null;
+  readonly promiser: () => Promiser;
+  readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
+  readonly postmaster: () => { readonly pid: number; readonly startTicks: number } | null;
+  readonly kill: () => Promise<Result<string, Failure>>;
+  /** After the fence of a lost lease began; the loop takes over from here. */
+  readonly onLost: () => void;
+  readonly onChange: () => void;
+}
+
+export interface WriteLeaseParts {
+  readonly keeper: LeaseKeeper;
+  readonly gate: Gate;
+  readonly firewall: Firewall;
+  readonly guard: GuardClient | null;
+  /** Takes over what the guard guards for a former run of this agent. */
+  adopt(): Promise<void>;
+  stop(): void;
+}
+
+export async function createWriteLease(options: WriteLeaseOptions): Promise<WriteLeaseParts> {
+  const { config, instance, log } = options;
+  const firewall = await openFirewall({ setting: config.firewall, cluster: config.cluster, node: config.node, port: config.port });
+  const guard = config.guard ? createGuardClient({ stateDirectory: instance.stateDirectory, onGone: () => log.warn({}, 'the guard is gone; it is started again'), onStarted: (pid) => log.info({ pid }, 'guard started') }) : null;
+  // The keeper is made below and the gate is only used after it.
+  let keeper: LeaseKeeper | null = null;
+  const gate = createGate({
+    firewall,
+    deadline: () => keeper?.deadline() ?? null,
+    members: () => memberAddresses(options.spec()),
+    onFailure: (failure) => log.error({ code: failure.code }, describeFailure(failure)),
+  });
+  const guarded = (): { dataDirectory: string; postmaster: { pid: number; startTime: number } | null; table: string | null } => {
+    const found = options.postmaster();
+    return { dataDirectory: instance.dataDirectory, postmaster: found === null ? null : { pid: found.pid, startTime: found.startTicks }, table: firewall.table };
+  };
+  keeper = createLeaseKeeper({
+    store: options.store,
+    keys: options.keys,
+    node: config.node,
+    settings: () => leaseSettings(options.spec()),
+    clock: realClock,
+    bootMs,
+    guard: guard === null ? NO_GUARD : createLeaseGuard({ client: guard, postgres: guarded, onFenced: (record) => log.error({ record }, `the guard fenced this node: ${record.why}`) }),
+    askPromises: (term, ttlMs) => askMembers(options, term, ttlMs),
+    onRenewed: () => void gate.refresh(),
+    onPaused: () => void gate.block(),
+    onLost: (term, why) => {
+      log.error({ term, why }, 'the write lease is lost; fencing');
+      options.onLost();
+      void fenceNow(options, gate);
+    },
+    onEvent: (event) => {
+      if (event.kind === 'renewal-failed') log.warn({ term: event.term, leftMs: Math.round(event.leftMs) }, `renewing the write lease failed: ${event.why}`);
+      else if (event.kind !== 'renewed') log.warn({ event }, `write lease: ${event.kind}`);
+      else if (event.by === 'promises') log.info({ term: event.term }, 'the store does not answer; the write lease goes on with promises of the members');
+    },
+  });
+  const made = keeper;
+  return {
+    keeper,
+    gate,
+    firewall,
+    guard,
+    adopt: async () => {
+      const status = guard === null ? null : await guard.ensure();
+      if (status === null || !status.ok) return;
+      const lease = adoptable(status.value, options.bootId);
+      if (lease === null) return;
+      log.info({ term: lease.term }, 'taking over the write lease that the guard kept');
+      await made.adopt({ term: lease.term as Term, leaseId: lease.leaseId, deadline: lease.deadline });
+      options.onChange();
+    },
+    stop: () => {
+      made.stop();
+      guard?.close();
+      firewall.close();
+    },
+  };
+}
+
+async function fenceNow(options: WriteLeaseOptions, gate: Gate): Promise<void> {
+  await gate.fence();
+  const killed = await options.kill();
+  if (!killed.ok) options.log.error({ code: killed.error.code }, describeFailure(killed.error));
+  options.onChange();
+}
+
+async function askMembers(options: WriteLeaseOptions, term: Term, ttlMs: number): Promise<boolean> {
+  const state = options.state();
+  if (state === null) return false;
+  const count = await askForPromises({
+    node: options.config.node,
+    cluster: options.config.cluster,
+    incarnation: state.incarnation,
+    electorate: state.electorate,
+    term,
+    ttlMs,
+    own: (request) => options.promiser().onPromise(request),
+    ask: options.ask,
+  });
+  if (!count.enough) options.log.warn({ term, have: count.have, needed: count.needed }, 'too few members promise; without the store this primary will fence itself');
+  return count.enough;
+}
+
+export function leaseSettings(spec: ClusterSpec | null): { readonly ttlMs: number; readonly renewMs: number; readonly marginMs: number } {
+  return {
+    ttlMs: spec?.leaseTtlMs ?? DEFAULTS.leaseTtlMs,
+    renewMs: spec?.leaseRenewMs ?? DEFAULTS.leaseRenewMs,
+    marginMs: spec?.leaseMarginMs ?? DEFAULTS.leaseMarginMs,
+  };
+}
+
+function memberAddresses(spec: ClusterSpec | null): readonly string[] {
+  return (spec?.nodes ?? []).map((node) => node.internalHost ?? node.host);
+}
+

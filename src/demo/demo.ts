@@ -1,0 +1,173 @@
+/** `pgherd demo`: a whole herd on this machine's loopback, alive until Ctrl+C, or once through the guided tour. */
+import { chmodSync, mkdirSync, mkdtempSync, realpathSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Failure, describeFailure } from '../core/result.ts';
+import { monoMs } from '../base/clock.ts';
+import { type Herd, type HerdPlan, serverUrl } from './herd.ts';
+import { type Screen, runLiveView } from './live.ts';
+import { findFreePorts } from './ports.ts';
+import { problem, startHerd, stopHerd } from './processes.ts';
+import { recordHere } from './recording.ts';
+import { type Step, runTour } from './tour.ts';
+
+export interface DemoOptions {
+  readonly nodes: number;
+  readonly once: boolean;
+  readonly json: boolean;
+  readonly keep: boolean;
+  /** Data: only the JSON line with `json`. */
+  readonly out: Screen;
+  /** Everything else with `json`. */
+  readonly err: Screen;
+  /** Calls back at Ctrl+C and SIGTERM; returns how to stop listening. */
+  readonly onInterrupt: (callback: () => void) => () => void;
+  /** How pgherd is started; default: as this process was. */
+  readonly program?: readonly string[];
+}
+
+const ADDRESS = '127.0.0.1';
+/** Away from the real ports, so that the demo runs beside real servers. */
+const PREFERRED = { api: 18_433, store: 12_379, postgres: 15_432, agent: 18_441 } as const;
+
+/** Exit code: 0 when everything held, 1 when not, 130 when it was interrupted during the tour. */
+export async function runDemo(options: DemoOptions): Promise<number> {
+  const screen = options.json ? options.err : options.out;
+  const say = (line: string): void => screen.write(`${line}\n`);
+  const interrupted = new AbortController();
+  const release = options.onInterrupt(() => interrupted.abort());
+  const startedMs = monoMs();
+  const plan = await makePlan(options);
+  if ('code' in plan) return report(options, [], plan);
+  const bringUp = startHerd(plan, say);
+  const aborted = new Promise<null>((resolve) => interrupted.signal.addEventListener('abort', () => resolve(null), { once: true }));
+  let herd: Herd | null = null;
+  try {
+    const started = await Promise.race([bringUp, aborted]);
+    if (started === null) return 130;
+    herd = started.herd;
+    const create: Step = { name: 'create', ok: started.ok, outageMs: null, clientErrors: 0, lostRows: 0, detail: `${options.nodes} nodes in ${Math.round(monoMs() - startedMs)} ms` };
+    if (!started.ok) return report(options, [{ ...create, detail: describeFailure(started.error) }], started.error);
+    sayStep(say, create);
+    if (options.once) return await tour(herd, { options, say, create, aborted });
+    const footer = guide(herd, writeEnvironment(herd));
+    if (screen.isTTY) screen.write('\u001b[2J');
+    await runLiveView(herd, { screen, footer, signal: interrupted.signal });
+    return 0;
+  } finally {
+    say('stopping everything');
+    const left = await stopHerd(herd ?? (await stopStarting(bringUp)), { keep: options.keep });
+    release();
+    if (left.length > 0) say(`these processes could not be ended: ${left.join(', ')}; their files stay in ${plan.directory}`);
+    else if (options.keep) say(`kept: ${plan.directory}`);
+  }
+}
+
+/** An interrupt came while the herd was starting: what is there is stopped; the rest of the start then fails by itself. */
+async function stopStarting(bringUp: ReturnType<typeof startHerd>): Promise<Herd> {
+  return (await bringUp).herd;
+}
+
+interface TourParts {
+  readonly options: DemoOptions;
+  readonly say: (line: string) => void;
+  readonly create: Step;
+  readonly aborted: Promise<null>;
+}
+
+async function tour(herd: Herd, { options, say, create, aborted }: TourParts): Promise<number> {
+  const recording = recordHere(herd, 'tour');
+  try {
+    if (!(await recording.waitServing({ afterMs: 0, limitMs: 15_000, rows: 100 }))) return report(options, [{ ...create, ok: false, detail: 'no write was acknowledged by the new cluster' }], null);
+    const steps = await Promise.race([runTour(herd, recording, (step) => sayStep(say, step)), aborted]);
+    if (steps === null) return 130;
+    return report(options, [create, ...steps], null);
+  } finally {
+    await recording.stop();
+  }
+}
+
+const TOUR_STEPS = 5;
+
+function report(options: DemoOptions, steps: readonly Step[], failure: Failure | null): number {
+  const ok = steps.length === TOUR_STEPS && steps.every((step) => step.ok);
+  if (failure !== null) options.err.write(`pgherd demo: ${describeFailure(failure)}\n`);
+  if (options.json) options.out.write(`${JSON.stringify({ ok, steps })}\n`);
+  else if (failure === null) options.out.write(ok ? 'everything held\n' : 'not everything held\n');
+  return ok ? 0 : 1;
+}
+
+function sayStep(say: (line: string) => void, step: Step): void {
+  const figures = step.name === 'create' ? [] : [`outage ${step.outageMs ?? '–'} ms`, `${step.clientErrors} client errors`, `${step.lostRows ?? '–'} acknowledged rows lost`];
+  say(`${step.ok ? 'held  ' : 'BROKEN'} ${step.name.padEnd(11)} ${[...figures, step.detail].join(' · ')}`);
+}
+
+async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
+  const [[apiPort], [storePort], ports, agents] = await Promise.all([
+    findFreePorts(ADDRESS, { preferred: PREFERRED.api, count: 1 }),
+    findFreePorts(ADDRESS, { preferred: PREFERRED.store, count: 1 }),
+    findFreePorts(ADDRESS, { preferred: PREFERRED.postgres, count: options.nodes }),
+    findFreePorts(ADDRESS, { preferred: PREFERRED.agent, count: options.nodes }),
+  ]);
+  if (apiPort === undefined || storePort === undefined || ports.length < options.nodes || agents.length < options.nodes) {
+    return problem('demo.ports', { what: 'there are not enough free ports on 127.0.0.1', cause: `looked from ${PREFERRED.postgres}, ${PREFERRED.api} and ${PREFERRED.store} on`, remedy: 'end other demos' });
+  }
+  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'pgherd-demo-')));
+  chmodSync(directory, 0o755);
+  return {
+    directory,
+    program: options.program ?? [process.execPath, realpathSync(process.argv[1] ?? '')],
+    cluster: 'demo',
+    server: { address: ADDRESS, apiPort, storePort, inside: [] },
+    nodes: ports.map((port, index) => ({ node: `n${index + 1}`, address: ADDRESS, port, agentPort: agents[index] ?? 0, inside: [] })),
+    firewall: 'off',
+    clientNetwork: '127.0.0.1/32',
+    // People break one thing after the other here; a minute of waiting between two failovers would only look broken.
+    spec: { antiFlappingMs: 3000 },
+  };
+}
+
+/** A file to source, so that the verbs reach the demo's server; returns its path. */
+function writeEnvironment(herd: Herd): string {
+  const { plan, places, login } = herd;
+  const bin = join(plan.directory, 'bin');
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(join(bin, 'pgherd'), `#!/bin/sh\nexec ${plan.program.map(shellQuote).join(' ')} "$@"\n`, { mode: 0o755 });
+  const passfile = join(plan.directory, 'pgpass');
+  writeFileSync(passfile, `${ADDRESS}:*:${login.database}:${login.user}:${login.password}\n`, { mode: 0o600 });
+  const file = join(plan.directory, 'env');
+  const lines = [
+    `export PATH=${shellQuote(bin)}:"$PATH"`,
+    `export XDG_CONFIG_HOME=${shellQuote(places.cli)}`,
+    `export PGHERD_SERVER=${serverUrl(plan)} PGHERD_CLUSTER=${plan.cluster} PGHERD_CA=${shellQuote(places.ca)}`,
+    `export PGPASSFILE=${shellQuote(passfile)}`,
+  ];
+  writeFileSync(file, `${lines.join('\n')}\n`, { mode: 0o600 });
+  return file;
+}
+
+export function connectionString(herd: Herd): string {
+  const hosts = herd.targets.map((target) => `${target.host}:${target.port}`).join(',');
+  return `postgresql://${herd.login.user}@${hosts}/${herd.login.database}?target_session_attrs=read-write`;
+}
+
+function guide(herd: Herd, environment: string): readonly string[] {
+  const first = herd.plan.nodes[0]?.node ?? 'n1';
+  const pidFile = `${herd.places.data(first)}/postmaster.pid`;
+  return [
+    'In another terminal:',
+    `  . ${environment}`,
+    `  psql '${connectionString(herd)}'`,
+    'Break something and watch what happens:',
+    `  kill -9 $(head -1 ${pidFile})                    # PostgreSQL of ${first} crashes`,
+    `  kill -9 $(pgrep -f '[a]gent --config ${herd.places.agentConfig(first)}')   # its agent dies: the guard fences`,
+    '  pgherd switchover                # move the primary',
+    '  pgherd explain                   # why it did what it did, and what would happen next',
+    '  pgherd show; pgherd events; pgherd history',
+    'Ctrl+C stops and removes all of it.',
+  ];
+}
+
+function shellQuote(text: string): string {
+  return /^[\w./:=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

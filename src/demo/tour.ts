@@ -1,0 +1,142 @@
+/** The guided tour: each step breaks or changes something, waits until it is well again, and is measured by the recording client. */
+import { monoMs, realClock } from '../base/clock.ts';
+import type { Verdict } from './check.ts';
+import { processesBelow, sendSignal, waitUntil } from './children.ts';
+import type { Herd } from './herd.ts';
+import { waitStreaming, writableNode } from './look.ts';
+import { waitHealthy } from './processes.ts';
+import { type Recording, judge, readRows } from './recording.ts';
+
+export interface Step {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly outageMs: number | null;
+  readonly clientErrors: number;
+  readonly lostRows: number | null;
+  readonly detail: string;
+}
+
+/** What still counts as held on a loaded small machine; the lab measures against the tight targets. */
+const LIMITS = { crashMs: 5000, failoverMs: 10_000, rejoinMs: 30_000, switchoverMs: 2000, healthyMs: 60_000 } as const;
+/** Asynchronous replication: rows acknowledged in the last moment of a lost host may be on no standby. More than a tenth of a second of them is wrong. */
+const ASYNC_LOSS_ROWS = 10;
+/** Undisturbed writing before each fault. */
+const CALM_MS = 1000;
+
+interface Seen {
+  readonly wrong: readonly string[];
+  readonly detail: string;
+}
+
+interface TourStep {
+  readonly name: string;
+  readonly limitMs: number;
+  readonly lostRows: number;
+  readonly run: (herd: Herd, recording: Recording, primary: string) => Promise<Seen>;
+}
+
+/** Ends early after a step that did not hold: the later ones would measure the damage. */
+export async function runTour(herd: Herd, recording: Recording, onStep: (step: Step) => void): Promise<readonly Step[]> {
+  const steps: Step[] = [];
+  let lost = '';
+  const all: readonly TourStep[] = [
+    { name: 'crash', limitMs: LIMITS.crashMs, lostRows: 0, run: crash },
+    {
+      name: 'failover',
+      limitMs: LIMITS.failoverMs,
+      lostRows: ASYNC_LOSS_ROWS,
+      run: (...args) => {
+        lost = args[2];
+        return loseNode(...args);
+      },
+    },
+    { name: 'rejoin', limitMs: LIMITS.rejoinMs, lostRows: 0, run: (...args) => rejoin(...args, lost) },
+    { name: 'switchover', limitMs: LIMITS.switchoverMs, lostRows: 0, run: switchover },
+  ];
+  for (const step of all) {
+    const done = await runStep(herd, recording, step);
+    steps.push(done);
+    onStep(done);
+    if (!done.ok) break;
+  }
+  return steps;
+}
+
+async function runStep(herd: Herd, recording: Recording, step: TourStep): Promise<Step> {
+  const fromMs = monoMs();
+  await realClock.sleep(CALM_MS);
+  const primary = await writableNode(herd);
+  if (primary === null) return { name: step.name, ok: false, outageMs: null, clientErrors: 0, lostRows: null, detail: 'no single primary before the step' };
+  const faultMs = monoMs();
+  const seen = await step.run(herd, recording, primary);
+  await realClock.sleep(CALM_MS);
+  const final = await writableNode(herd);
+  const present = final === null ? null : await readRows(herd, final, recording.run);
+  const verdict = judge(recording, { fromMs, faultMs, present });
+  const wrong = [...seen.wrong, ...judgeStep(step, verdict)];
+  return {
+    name: step.name,
+    ok: wrong.length === 0,
+    outageMs: verdict.outageMs,
+    clientErrors: verdict.clientErrors,
+    lostRows: verdict.lostRows,
+    detail: [...wrong, seen.detail].filter((text) => text !== '').join('; '),
+  };
+}
+
+function judgeStep(step: TourStep, verdict: Verdict): readonly string[] {
+  const wrong: string[] = [];
+  if (verdict.outageMs === null || verdict.outageMs > step.limitMs) wrong.push(`outage ${verdict.outageMs ?? 'unknown'} ms, at most ${step.limitMs} ms are good`);
+  if (verdict.lostRows === null) wrong.push('the rows could not be compared with a primary');
+  else if (verdict.lostRows > step.lostRows) wrong.push(`${verdict.lostRows} acknowledged rows were lost`);
+  if (verdict.doubleWritableMs > 0) wrong.push(`two nodes were writable for ${verdict.doubleWritableMs} ms`);
+  if (verdict.staleAckRows > 0) wrong.push(`${verdict.staleAckRows} rows were acknowledged by an old primary`);
+  return wrong;
+}
+
+/** kill -9 of the primary's PostgreSQL; its agent lives. */
+async function crash(herd: Herd, recording: Recording, primary: string): Promise<Seen> {
+  const faultMs = monoMs();
+  const postmaster = herd.postmaster(primary);
+  if (postmaster !== null) sendSignal(postmaster, 'SIGKILL');
+  const served = await recording.waitServing({ afterMs: faultMs, limitMs: LIMITS.failoverMs * 3 });
+  const healthy = await waitHealthy(herd, LIMITS.healthyMs);
+  const now = await writableNode(herd);
+  const detail = now === primary ? `PostgreSQL of ${primary} was killed and restarted in place` : `PostgreSQL of ${primary} was killed, ${now ?? 'nobody'} took over, ${primary} came back as a standby`;
+  return { wrong: [...(served ? [] : ['nobody served writes again']), ...(healthy ? [] : ['the cluster did not become healthy again'])], detail };
+}
+
+/** Agent, guard and PostgreSQL of the primary's node are killed at once. */
+async function loseNode(herd: Herd, recording: Recording, primary: string): Promise<Seen> {
+  const faultMs = monoMs();
+  const directory = herd.places.node(primary);
+  await waitUntil(() => {
+    const left = processesBelow(directory);
+    for (const pid of left) sendSignal(pid, 'SIGKILL');
+    return left.length === 0;
+  }, 5000, 1);
+  const served = await recording.waitServing({ afterMs: faultMs, limitMs: LIMITS.failoverMs * 3, otherThan: primary });
+  const now = await writableNode(herd);
+  return { wrong: served ? [] : ['no other node took over'], detail: `everything of ${primary} was killed, ${now ?? 'nobody'} took over` };
+}
+
+/** Only the agent is started again; the rest is its work. */
+async function rejoin(herd: Herd, _recording: Recording, _primary: string, lost: string): Promise<Seen> {
+  const fromMs = monoMs();
+  herd.startAgent(lost);
+  const tookMs = await waitStreaming(herd, { node: lost, fromMs, limitMs: LIMITS.rejoinMs });
+  const healthy = await waitHealthy(herd, LIMITS.healthyMs);
+  return {
+    wrong: [...(tookMs === null ? [`${lost} did not stream again within ${LIMITS.rejoinMs} ms`] : []), ...(healthy ? [] : ['the cluster did not become healthy again'])],
+    detail: tookMs === null ? '' : `${lost} streamed again ${tookMs} ms after its agent was started`,
+  };
+}
+
+async function switchover(herd: Herd, recording: Recording, primary: string): Promise<Seen> {
+  const faultMs = monoMs();
+  const verb = await herd.verb(['switchover', '--yes'], 60_000);
+  const wrong = verb.code === 0 ? [] : [`the switchover ended with exit code ${verb.code}: ${verb.stderr.trim().slice(-400)}`];
+  if (!(await recording.waitServing({ afterMs: faultMs, limitMs: LIMITS.failoverMs, otherThan: primary }))) wrong.push('no other node served writes');
+  if (!(await waitHealthy(herd, LIMITS.healthyMs))) wrong.push('the cluster did not become healthy again');
+  return { wrong, detail: `${primary} handed over to ${(await writableNode(herd)) ?? 'nobody'}` };
+}

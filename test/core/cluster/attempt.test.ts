@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { ClusterState } from '../../../src/core/state.ts';
+import { goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { expectDecision, expectRule } from './rule-case.ts';
+
+const with_ = (change: (attempt: NonNullable<ClusterState['attempt']>) => NonNullable<ClusterState['attempt']>) => ({
+  state: (state: ClusterState): ClusterState => ({ ...state, attempt: state.attempt === null ? null : change(state.attempt) }),
+});
+
+test('votes are asked once the lease is gone, not before (standbys still receive)', () => {
+  const text = `term 3 primary n1 attempt 4 vote
+    n1 dead
+    n2 standby goal:stream
+    n3 standby goal:stream`;
+  const view = picture(text);
+  assert.equal(goalsOf(expectRule(view, 'attempt.ask-votes'), view.spec), 'n1:fenced n2:vote n3:vote');
+  expectRule(picture(text.replace('primary n1', 'primary n1 lease n1/3')), 'failover.blocked-lease');
+});
+
+const VOTES = `term 3 primary n1 attempt 4 vote
+  n1 dead @0/5000
+  n2 detached vote4@0/5000
+  n3 detached vote4@0/4FFF`;
+
+test('the most advanced final position is promoted (H31, Q20)', () => {
+  const view = picture(VOTES);
+  const state = expectRule(view, 'attempt.promote');
+  assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:promote n3:vote');
+  assert.deepEqual([state.attempt?.candidate, state.attempt?.lostBytes], ['n2', 0]);
+});
+
+test('positions are compared as numbers: 0/A000 is more than 0/9FFF and 1/0 more than 0/FFFFFF (H31)', () => {
+  for (const [less, more] of [['0/9FFF', '0/A000'], ['0/FFFFFF', '1/0'], ['9/0', '10/0']]) {
+    const view = picture(VOTES.replace('term 3', `lsn ${less} term 3`).replace('vote4@0/5000', `vote4@${less}`).replace('vote4@0/4FFF', `vote4@${more}`));
+    assert.equal(expectRule(view, 'attempt.promote').attempt?.candidate, 'n3');
+  }
+});
+
+test('equal positions: location, then priority, then name', () => {
+  const same = VOTES.replace('0/4FFF', '0/5000');
+  assert.equal(expectRule(picture(same), 'attempt.promote').attempt?.candidate, 'n2');
+  assert.equal(expectRule(picture(same.replace('n2 detached', 'n2 detached prio10')), 'attempt.promote').attempt?.candidate, 'n3');
+  assert.equal(expectRule(picture(same.replace('n1 dead', 'n1 dead loc:a').replace('n2 detached', 'n2 detached loc:b').replace('n3 detached', 'n3 detached prio1 loc:a')), 'attempt.promote').attempt?.candidate, 'n3');
+});
+
+test('a standby of an ancestor timeline loses against one of the present timeline, whatever its LSN', () => {
+  const view = picture(`term 3 primary n1 timeline 2 forks 1@0/9000 lsn 0/5000 attempt 4 vote
+    n1 dead
+    n2 detached tl1 fork0@0/1 vote4@0/8000
+    n3 detached tl2 vote4@0/5000`);
+  assert.equal(expectRule(view, 'attempt.promote').attempt?.candidate, 'n3');
+});
+
+test('a member that can be heard is waited for, a while (I9)', () => {
+  const view = picture(VOTES.replace('vote4@0/4FFF', 'vote4?'));
+  expectRule(view, 'attempt.waiting-votes');
+  expectRule(view, 'attempt.promote', later(1000));
+});
+
+test('too few votes block, and the missing are named (Q7)', () => {
+  const view = picture(`term 3 primary n1 attempt 4 vote
+    n1 dead
+    n2 detached vote4@0/5000
+    n3 dead`);
+  const decision = expectDecision(view, 'failover.blocked-votes', later(1000));
+  assert.match(decision.why, /1 of 2 needed votes; missing: n1, n3/);
+  expectRule(picture(`term 3 primary n1 attempt 4 vote\nn1 dead\nn2 detached vote4@0/5000\nn3 dead`, with_((attempt) => ({ ...attempt, acceptLoss: true }))), 'attempt.promote', later(1000));
+});
+
+test('a vote for another term does not count', () => {
+  expectRule(picture(VOTES.replace('vote4@0/5000', 'vote3@0/5000').replace('vote4@0/4FFF', 'vote3@0/4FFF')), 'failover.blocked-votes', later(1000));
+});
+
+test('a witness votes and is no candidate', () => {
+  const view = picture(`term 3 primary n1 attempt 4 vote
+    n1 dead
+    n2 detached vote4@0/5000
+    w witness vote4`);
+  assert.equal(expectRule(view, 'attempt.promote').attempt?.candidate, 'n2');
+});
+
+test('more loss than the bound blocks; accepted, it is recorded (I5)', () => {
+  const text = VOTES.replace('term 3', 'lsn 0/900000 term 3');
+  assert.match(expectDecision(picture(text), 'failover.blocked-lag').why, /lacks 9416704 bytes/);
+  const state = expectRule(picture(text, with_((attempt) => ({ ...attempt, acceptLoss: true }))), 'attempt.promote');
+  assert.equal(state.attempt?.lostBytes, 9_416_704);
+});
+
+const CRASHED = `term 3 primary n1 attempt 4 vote
+  n1 crashed @0/5000
+  n2 detached vote4@0/4FF0
+  n3 detached vote4@0/4FF0`;
+
+test('after a crash, a candidate that lacks anything is not promoted: the old primary opens the new term', () => {
+  const crash = with_((attempt) => ({ ...attempt, rule: 'crash.failover' }));
+  const view = picture(CRASHED, crash);
+  assert.equal(goalsOf(expectRule(view, 'attempt.abandoned-for-restart'), view.spec), 'n1:primary n2:vote n3:vote');
+  expectRule(picture(CRASHED.replaceAll('4FF0', '5000'), crash), 'attempt.promote');
+});
+
+test('after a failed restart, the bound counts instead', () => {
+  expectRule(picture(CRASHED, with_((attempt) => ({ ...attempt, rule: 'crash.restart-failed' }))), 'attempt.promote');
+});
+
+test('nobody may be promoted', () => {
+  expectRule(picture(VOTES.replaceAll('detached', 'detached prio0')), 'failover.blocked-no-candidate', later(1000));
+});
+
+test('never a promote order while anybody holds a lease (I1)', () => {
+  expectRule(picture(VOTES.replace('term 3', 'lease n9/2 term 3').replace('n1 dead', 'n1 fenced')), 'failover.blocked-lease');
+});
+
+const ORDERED = `term 3 primary n1 attempt 4 promote:n2
+  n1 dead
+  n2 detached busy
+  n3 detached vote4@0/5000`;
+
+test('the order given: its outcome is waited for, without a write', () => {
+  const decision = expectDecision(picture(ORDERED), 'attempt.waiting-open');
+  assert.equal(decision.state, null);
+});
+
+test('the candidate is open: it is the primary, the others follow, the old one is fenced (H28, H29, I11)', () => {
+  const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open').replace('term 3', 'lease n2/4 term 3'));
+  const decision = expectDecision(view, 'attempt.opened', later(500));
+  const state = decision.state;
+  assert.ok(state !== null);
+  assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:primary n3:stream');
+  assert.deepEqual([state.primary, state.primaryTerm, state.timeline, state.route.writer], ['n2', 4, 2, 'n2']);
+  assert.deepEqual([decision.opened?.term, decision.opened?.forkLsn, decision.opened?.outageMs], [4, 0x5000n, 3500]);
+});
+
+test('a candidate that refuses is called back, and another term attempted (Z38)', () => {
+  const state = expectRule(picture(ORDERED.replace('busy', 'refuses4')), 'attempt.refused');
+  assert.deepEqual([state.term, state.attempt?.phase, state.goals[id('n2')]?.kind], [5, 'vote', 'fenced']);
+  expectRule(picture(ORDERED.replace('busy', 'gaveup:promote.timeout')), 'attempt.refused');
+});
+
+test('a candidate that is gone is replaced only when no lease stands (Q12)', () => {
+  const text = ORDERED.replace('n2 detached busy', 'n2 dead');
+  expectRule(picture(text), 'attempt.candidate-lost');
+  expectRule(picture(text.replace('term 3', 'lease n2/4 term 3')), 'attempt.waiting-open');
+});
+
+test('a failover by hand ends with its attempt (Z79)', () => {
+  const task = makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f', status: 'running' });
+  const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open'), { ...with_((attempt) => ({ ...attempt, path: 'manual', taskId: 'f' })), tasks: [task] });
+  assert.equal(expectDecision(view, 'attempt.opened').tasks[0]?.status, 'done');
+  expectRule(picture('term 3 primary n1 lease n1/3\nn1 primary\nn2 standby', { tasks: [task] }), 'failover.over');
+});

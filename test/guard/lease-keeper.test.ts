@@ -1,0 +1,237 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type MonoMs, makeClusterId, makeMonoMs, makeNodeId, makeTerm } from '../../src/core/ids.ts';
+import { clusterKeys } from '../../src/store/keys.ts';
+import { createLeaseKeeper } from '../../src/agent/lease/lease-keeper.ts';
+import { ownDeadline, pausedMs } from '../../src/agent/lease/lease-rules.ts';
+import { createFakeClock, createFakeStore } from './fakes.ts';
+
+const keys = clusterKeys(makeClusterId('demo'));
+const n1 = makeNodeId('n1');
+const T3 = makeTerm(3);
+const settings = { ttlMs: 3000, renewMs: 500, marginMs: 500 };
+
+function rig() {
+  const clock = createFakeClock();
+  const store = createFakeStore(clock);
+  const seen = { lost: [] as string[], lostAt: [] as number[], renewed: [] as MonoMs[], paused: 0, armed: [] as MonoMs[], disarmed: 0, asked: 0 };
+  const world = { guard: true, promises: false };
+  const setState = (term: number, kind: string): void => store.put(keys.state, JSON.stringify({ term, goals: { n1: { kind, term } } }));
+  setState(3, 'primary');
+  const keeper = createLeaseKeeper({
+    store,
+    keys,
+    node: n1,
+    settings: () => settings,
+    clock,
+    bootMs: clock.boot,
+    guard: {
+      prepare: async () => world.guard,
+      arm: async ({ deadline }) => {
+        if (world.guard) seen.armed.push(deadline);
+        return world.guard;
+      },
+      disarm: async () => {
+        seen.disarmed += 1;
+        return true;
+      },
+    },
+    askPromises: async () => {
+      seen.asked += 1;
+      await clock.sleep(50);
+      return world.promises;
+    },
+    onRenewed: (deadline) => seen.renewed.push(deadline),
+    onPaused: () => {
+      seen.paused += 1;
+    },
+    onLost: (_term, why) => {
+      seen.lost.push(why);
+      seen.lostAt.push(clock.now().mono);
+    },
+  });
+  const stateRevision = () => {
+    const kv = store.data.get(keys.state);
+    assert.ok(kv);
+    return kv.modRevision;
+  };
+  const acquire = (term = T3) => keeper.acquire(term, stateRevision());
+  return { clock, store, keeper, seen, world, acquire, stateRevision, setState, lease: () => store.data.get(keys.writeLease) };
+}
+
+test('the deadline counts from before the request, and from the shorter of the wanted and the granted TTL (Z9)', () => {
+  assert.equal(ownDeadline({ sentAt: makeMonoMs(1000), grantedMs: 3000, settings }), 3500);
+  assert.equal(ownDeadline({ sentAt: makeMonoMs(1000), grantedMs: 2000, settings }), 2500);
+  assert.equal(ownDeadline({ sentAt: makeMonoMs(1000), grantedMs: 9000, settings }), 3500);
+});
+
+test('only time that the monotonic clock did not count is a pause (Q5, Z23)', () => {
+  const at = (mono: number, boot: number, wall: number) => ({ mono: makeMonoMs(mono), boot, wall });
+  const table: [string, number, number, number, number][] = [
+    ['nothing', 500, 500, 500, 0],
+    ['a stall that the monotonic clock counted', 2000, 2000, 2000, 0],
+    ['a suspended machine', 500, 1500, 1500, 1000],
+    ['noise of the boot clock', 500, 510, 500, 0],
+    ['a small step of the wall clock', 500, 500, 1200, 0],
+    ['a VM whose wall clock was put right', 500, 500, 9500, 9000],
+    ['a wall clock that was put back', 500, 500, -90_000, 0],
+  ];
+  for (const [name, mono, boot, wall, expected] of table) assert.equal(pausedMs(at(0, 0, 0), at(mono, boot, wall), 500), expected, name);
+});
+
+test('a lease is taken under the state revision, renewed each interval, and given back', async () => {
+  const { keeper, clock, seen, acquire, lease, store } = rig();
+  assert.equal((await acquire()).ok, true);
+  assert.equal(keeper.heldTerm(), 3);
+  assert.equal(lease()?.value, '{"version":1,"term":3,"holder":"n1"}');
+  await clock.pass(10_000);
+  assert.equal(keeper.heldTerm(), 3);
+  assert.ok(seen.renewed.length >= 19, `${seen.renewed.length} renewals`);
+  assert.deepEqual(seen.armed.at(-1), keeper.deadline());
+  assert.equal((await keeper.release()).ok, true);
+  assert.deepEqual([keeper.heldTerm(), lease(), store.leases.size, seen.lost], [null, undefined, 0, []]);
+});
+
+test('a lease is refused when the state changed, when another holds it, and without a guard', async () => {
+  const changed = rig();
+  const old = changed.stateRevision();
+  changed.setState(4, 'vote');
+  const raced = await changed.keeper.acquire(T3, old);
+  assert.equal(raced.ok ? '' : raced.error.code, 'lease.raced');
+  assert.deepEqual([changed.lease(), changed.store.leases.size], [undefined, 0]);
+  const held = rig();
+  held.store.put(keys.writeLease, '{"version":1,"term":2,"holder":"n2"}');
+  const other = await held.acquire();
+  assert.equal(other.ok ? '' : other.error.code, 'lease.held-by-other');
+  const alone = rig();
+  alone.world.guard = false;
+  const unguarded = await alone.acquire();
+  assert.equal(unguarded.ok ? '' : unguarded.error.code, 'lease.no-guard');
+  assert.equal(alone.lease(), undefined);
+});
+
+test("an own key of an earlier run is replaced, and its lease revoked without taking the new key away", async () => {
+  const { store, acquire, lease } = rig();
+  store.leases.add('99');
+  store.put(keys.writeLease, '{"version":1,"term":2,"holder":"n1"}', '99');
+  assert.equal((await acquire()).ok, true);
+  assert.equal(store.leases.has('99'), false);
+  assert.equal(lease()?.value, '{"version":1,"term":3,"holder":"n1"}');
+});
+
+test('a taken lease whose answer was lost is read back', async () => {
+  const { store, acquire, keeper } = rig();
+  store.mode = 'unknown';
+  assert.equal((await acquire()).ok, true);
+  assert.equal(keeper.heldTerm(), 3);
+});
+
+test('the store is lost: the lease ends at its own deadline, by itself, before the store could let it expire (Q4, Z1)', async () => {
+  const { clock, store, seen, keeper, acquire } = rig();
+  await acquire();
+  await clock.pass(1000);
+  const deadline = keeper.deadline() ?? 0;
+  store.mode = 'down';
+  await clock.pass(10_000);
+  assert.deepEqual(seen.lostAt, [deadline]);
+  assert.equal(keeper.heldTerm(), null);
+  assert.ok(seen.asked > 1);
+});
+
+test('the store is lost and F members promise: the lease goes on; the store returns: it goes on there (Z11)', async () => {
+  const { clock, store, seen, keeper, world, acquire } = rig();
+  await acquire();
+  store.mode = 'down';
+  world.promises = true;
+  await clock.pass(60_000);
+  assert.equal(keeper.heldTerm(), 3);
+  store.mode = 'up';
+  const asked = seen.asked;
+  await clock.pass(5000);
+  assert.equal(keeper.heldTerm(), 3);
+  assert.ok(seen.asked <= asked + 2, 'nobody is asked while the store answers');
+});
+
+test('the key vanished while we lived on promises: it is taken again in the same term', async () => {
+  const { clock, store, keeper, world, acquire, lease } = rig();
+  await acquire();
+  store.mode = 'down';
+  world.promises = true;
+  await clock.pass(5000);
+  store.expire(keeper.leaseId() ?? '');
+  store.mode = 'up';
+  await clock.pass(1500);
+  assert.equal(keeper.heldTerm(), 3);
+  assert.equal(lease()?.lease, keeper.leaseId());
+});
+
+test('a frozen agent that wakes after another term was opened takes no free key (Z18)', async () => {
+  const { clock, store, keeper, seen, setState, acquire, lease } = rig();
+  await acquire();
+  store.expire(keeper.leaseId() ?? '');
+  setState(4, 'vote');
+  await clock.pass(600);
+  assert.equal(keeper.heldTerm(), null);
+  assert.match(seen.lost[0] ?? '', /gone from the store, and the state is of term 4/);
+  assert.equal(lease(), undefined);
+});
+
+test("another's key means the lease is lost at once: a bare keep-alive proves nothing", async () => {
+  const { clock, store, keeper, seen, acquire } = rig();
+  await acquire();
+  store.put(keys.writeLease, '{"version":1,"term":4,"holder":"n2"}');
+  await clock.pass(600);
+  assert.equal(keeper.heldTerm(), null);
+  assert.match(seen.lost[0] ?? '', /n2 in term 4/);
+});
+
+test('a renewal that the guard did not acknowledge does not move the deadline', async () => {
+  const { clock, seen, keeper, world, acquire } = rig();
+  await acquire();
+  const deadline = keeper.deadline();
+  world.guard = false;
+  await clock.pass(2400);
+  assert.equal(keeper.deadline(), deadline);
+  await clock.pass(200);
+  assert.deepEqual(seen.lostAt, [deadline]);
+});
+
+test('time that a paused VM lost is taken off the deadline, and clients are blocked before the next renewal', async () => {
+  const short = rig();
+  await short.acquire();
+  await short.clock.pass(400);
+  short.clock.pause(1500);
+  await short.clock.pass(200);
+  assert.equal(short.seen.paused, 1);
+  assert.equal(short.keeper.heldTerm(), 3);
+  const long = rig();
+  await long.acquire();
+  await long.clock.pass(400);
+  long.clock.pause(20_000);
+  await long.clock.pass(200);
+  assert.equal(long.keeper.heldTerm(), null);
+  assert.equal(long.seen.lost.length, 1);
+});
+
+test('a restarted agent takes the lease over from the guard and goes on renewing the same one', async () => {
+  const first = rig();
+  await first.acquire();
+  const leaseId = first.keeper.leaseId() ?? '';
+  const deadline = first.keeper.deadline() ?? makeMonoMs(0);
+  first.keeper.stop();
+  await first.keeper.adopt({ term: T3, leaseId, deadline });
+  await first.clock.pass(5000);
+  assert.deepEqual([first.keeper.heldTerm(), first.keeper.leaseId()], [3, leaseId]);
+});
+
+test('a lost lease that may still stand in the store is given back with the release', async () => {
+  const { clock, keeper, world, acquire, lease } = rig();
+  await acquire();
+  world.guard = false;
+  await clock.pass(3000);
+  assert.equal(keeper.heldTerm(), null);
+  assert.ok(lease());
+  world.guard = true;
+  assert.equal((await keeper.release()).ok, true);
+  assert.equal(lease(), undefined);
+});

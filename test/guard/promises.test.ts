@@ -1,0 +1,138 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { type NodeId, makeMonoMs, makeNodeId, makeTerm } from '../../src/core/ids.ts';
+import { type Ballot, EMPTY_BALLOT, type MemberFacts, type PromiseRequest, ballotAfterRestart, countPromises, mayPromise, mayVote } from '../../src/core/node/promises.ts';
+import { votesNeeded } from '../../src/core/state.ts';
+import { openPromiser } from '../../src/agent/promises/promiser.ts';
+import { askForPromises } from '../../src/agent/promises/round.ts';
+import { createFakeClock } from './fakes.ts';
+
+const [n1, n2, n3] = ['n1', 'n2', 'n3'].map(makeNodeId) as [NodeId, NodeId, NodeId];
+const t = makeTerm;
+const at = makeMonoMs;
+const facts: MemberFacts = { cluster: 'demo', node: n2, incarnation: 'A', knownTerm: t(3), electorateRevision: 5, electorate: [n1, n2, n3], promoting: false };
+const ask: PromiseRequest = { cluster: 'demo', incarnation: 'A', term: t(3), from: n1, electorateRevision: 5, ttlMs: 3000 };
+const promised = (until: number, to = n1, term = 3): Ballot => ({ votedTerm: t(0), promise: { term: t(term), to, until: at(until) }, waitUntil: null });
+
+test('who gets a promise, and why not', () => {
+  const table: [string, Ballot, Partial<MemberFacts>, Partial<PromiseRequest>][] = [
+    ['promised', EMPTY_BALLOT, {}, {}],
+    ['promised', promised(2000), {}, {}],
+    ['promised', promised(500, n3, 2), {}, {}],
+    ['promised', EMPTY_BALLOT, { incarnation: null }, {}],
+    ['other-cluster', EMPTY_BALLOT, {}, { cluster: 'x' }],
+    ['other-store', EMPTY_BALLOT, {}, { incarnation: 'B' }],
+    ['newer-term', EMPTY_BALLOT, { knownTerm: t(4) }, {}],
+    ['voted', { ...EMPTY_BALLOT, votedTerm: t(4) }, {}, {}],
+    ['promoting', EMPTY_BALLOT, { promoting: true }, {}],
+    ['newer-electorate', EMPTY_BALLOT, { electorateRevision: 6 }, {}],
+    ['not-a-member', EMPTY_BALLOT, { electorate: [n1, n3] }, {}],
+    ['promised-to-other', promised(2000, n3), {}, {}],
+  ];
+  for (const [expected, ballot, more, change] of table) {
+    const { answer } = mayPromise(ballot, { ...facts, ...more }, { ...ask, ...change }, at(1000));
+    assert.equal(answer.kind === 'promised' ? 'promised' : answer.why, expected);
+  }
+});
+
+test('who may vote, and from when', () => {
+  const table: [string, Ballot, number][] = [
+    ['granted', EMPTY_BALLOT, 4],
+    ['wait', promised(2000), 4],
+    ['granted', promised(900), 4],
+    ['refused', { ...EMPTY_BALLOT, votedTerm: t(5) }, 4],
+    ['granted', { ...EMPTY_BALLOT, votedTerm: t(4) }, 4],
+    ['wait', { ...EMPTY_BALLOT, waitUntil: at(1500) }, 4],
+  ];
+  for (const [expected, ballot, term] of table) assert.equal(mayVote(ballot, t(term), at(1000)).kind, expected);
+});
+
+test('a restart waits the promise out, at most one TTL, and not at all when none was given (Z12)', () => {
+  const promise = (until: number, bootId = 'b') => ({ votedTerm: t(0), promise: { term: t(3), to: n1, until: at(until), bootId, ttlMs: 3000 } });
+  const restart = (record: Parameters<typeof ballotAfterRestart>[0]) => ballotAfterRestart(record, { bootId: 'b', startedAt: at(1000) }).waitUntil;
+  assert.deepEqual([restart(null), restart(promise(1200)), restart(promise(90_000)), restart(promise(1, 'other boot'))], [null, 1200, 4000, 4000]);
+});
+
+test('promises of strangers, of repeats and of other terms do not count; something newer is told', () => {
+  const yes = (node: NodeId, term = 3) => ({ kind: 'promised' as const, node, term: t(term) });
+  assert.equal(countPromises([n1, n2, n3], t(3), [yes(n1), yes(n1), yes(makeNodeId('x')), yes(n2, 2)]).enough, false);
+  assert.equal(countPromises([n1, n2, n3], t(3), [yes(n1), yes(n2)]).enough, true);
+  assert.equal(countPromises([], t(3), []).enough, false);
+  assert.equal(countPromises([n1, n2, n3], t(3), [{ kind: 'refused', node: n2, term: t(4), why: 'voted' }]).superseded?.term, 4);
+});
+
+test('while F promises stand no P votes can be collected, whatever the order and the restarts', () => {
+  const step = fc.record({ who: fc.nat(4), what: fc.constantFrom('promise' as const, 'vote' as const, 'restart' as const), wait: fc.integer({ min: 0, max: 1500 }) });
+  fc.assert(
+    fc.property(fc.integer({ min: 2, max: 5 }), fc.array(step, { maxLength: 80 }), (size, steps) => {
+      const members = Array.from({ length: size }, (_, i) => makeNodeId(`m${i}`));
+      const ballots = members.map(() => EMPTY_BALLOT);
+      const durable: Parameters<typeof ballotAfterRestart>[0][] = members.map(() => null);
+      const promisedUntil = members.map(() => -1);
+      let now = 1000;
+      for (const { who, what, wait } of steps) {
+        now += wait;
+        const i = who % size;
+        const own = { ...facts, node: members[i] as NodeId, electorate: members };
+        if (what === 'promise') {
+          const sentAt = now;
+          const { answer, ballot } = mayPromise(ballots[i] as Ballot, own, { ...ask, from: members[0] as NodeId }, at(now));
+          ballots[i] = ballot;
+          if (answer.kind === 'promised' && ballot.promise) {
+            durable[i] = { votedTerm: ballot.votedTerm, promise: { ...ballot.promise, bootId: 'b', ttlMs: 3000 } };
+            promisedUntil[i] = sentAt + 2500;
+          }
+        } else if (what === 'vote') {
+          const decision = mayVote(ballots[i] as Ballot, t(4), at(now));
+          if (decision.kind === 'granted') {
+            ballots[i] = decision.ballot;
+            durable[i] = { votedTerm: t(4), promise: null };
+          }
+        } else ballots[i] = ballotAfterRestart(durable[i] ?? null, { bootId: 'b', startedAt: at(now) });
+        const fresh = promisedUntil.filter((until) => until > now).length;
+        const votes = ballots.filter((ballot) => ballot.votedTerm === 4).length;
+        const needed = votesNeeded(size);
+        assert.ok(!(fresh >= needed.promises && votes >= needed.promotion), `${fresh} promises and ${votes} votes of ${size}`);
+      }
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('a promise is on disk before it is answered, and a restarted promiser waits for it', async () => {
+  const stateDirectory = mkdtempSync(join(tmpdir(), 'pgherd-promises-'));
+  try {
+    const clock = createFakeClock();
+    const options = { stateDirectory, bootId: 'b', clock, facts: () => ({ ...facts, votedTerm: t(0) }) };
+    const first = openPromiser(options);
+    assert.ok(first.ok);
+    assert.equal(first.value.mayVote(t(3)).kind, 'granted');
+    assert.equal((await first.value.onPromise({ ...ask, ttlMs: 0 })).kind, 'refused');
+    assert.equal((await first.value.onPromise(ask)).kind, 'promised');
+    assert.equal(first.value.mayVote(t(4)).kind, 'wait');
+    const second = openPromiser(options);
+    assert.ok(second.ok);
+    assert.equal(second.value.mayVote(t(4)).kind, 'wait');
+    await clock.pass(3001);
+    assert.equal(second.value.mayVote(t(4)).kind, 'granted');
+    assert.equal((await second.value.onPromise(ask)).kind, 'refused');
+    writeFileSync(join(stateDirectory, 'promises.json'), '{');
+    const damaged = openPromiser(options);
+    assert.equal(damaged.ok ? '' : damaged.error.code, 'promises.damaged');
+  } finally {
+    rmSync(stateDirectory, { recursive: true });
+  }
+});
+
+test('a round ends with enough promises, without waiting for a member that hangs', async () => {
+  const count = await askForPromises({
+    node: n1, cluster: 'demo', incarnation: 'A', electorate: { revision: 5, members: [n1, n2, n3] }, term: t(3), ttlMs: 3000,
+    own: async () => ({ kind: 'promised', node: n1, term: t(3) }),
+    ask: (node) => (node === n2 ? Promise.resolve({ kind: 'promised', node: n2, term: t(3) }) : new Promise(() => undefined)),
+  });
+  assert.deepEqual([count.enough, count.have], [true, [n1, n2]]);
+});

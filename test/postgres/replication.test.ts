@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { makeNodeId } from '../../src/core/ids.ts';
+import { parseLsn } from '../../src/core/lsn.ts';
+import { cloneFrom } from '../../src/agent/postgres/clone.ts';
+import { detachStandby } from '../../src/agent/postgres/detach.ts';
+import { followUpstream } from '../../src/agent/postgres/follow.ts';
+import { killAll } from '../../src/agent/postgres/kill-all.ts';
+import { createObserver } from '../../src/agent/postgres/observe.ts';
+import { findProcesses } from '../../src/agent/postgres/postmaster.ts';
+import { promotePostgres } from '../../src/agent/postgres/promote.ts';
+import { ensureSlots } from '../../src/agent/postgres/slots.ts';
+import { startPostgres } from '../../src/agent/postgres/start.ts';
+import { stopPostgres } from '../../src/agent/postgres/stop.ts';
+import { createLab, createPrimary, must, settings, sql, until } from './harness.ts';
+
+const lab = createLab();
+const [n1, n2, n3] = [await lab.node('n1'), await lab.node('n2'), await lab.node('n3')];
+const members = [n1, n2, n3].map((instance) => ({ id: instance.node, host: instance.host, internalHost: null, port: instance.port }));
+const [o1, o2, o3] = [n1, n2, n3].map((instance) => createObserver(instance, { members: () => members })) as [ReturnType<typeof createObserver>, ReturnType<typeof createObserver>, ReturnType<typeof createObserver>];
+after(async () => {
+  for (const observer of [o1, o2, o3]) observer.close();
+  await lab.close();
+});
+
+const clone = (instance: typeof n1, upstream: typeof n1) => cloneFrom(instance, { upstream, settings, systemIdentifier: null, keepSaved: 1 });
+const at = async (instance: typeof n1): Promise<bigint> => {
+  const [row] = await sql(instance, (db) => db.query('SELECT pg_current_wal_flush_lsn()::text AS at'));
+  return parseLsn(String(row?.['at'])) ?? 0n;
+};
+
+test('an absent directory is reported absent', async () => {
+  assert.equal((await o2.observe()).state, 'absent');
+});
+
+test('two clones of a primary stream, and its walsenders carry their node ids', async () => {
+  await createPrimary(n1);
+  must(await ensureSlots(n1, { members: members.map((member) => member.id) }));
+  for (const node of [n2, n3]) {
+    const cloned = must(await clone(node, n1));
+    assert.equal(cloned.savedPath, null);
+    assert.equal(must(await startPostgres(node, { mode: 'standby' })).role, 'standby');
+    must(await followUpstream(node, { upstream: n1 }));
+  }
+  const report = await o1.observe();
+  assert.equal(report.role, 'primary');
+  assert.deepEqual(report.walsenders.map((sender) => [sender.node, sender.state]).sort(), [['n2', 'streaming'], ['n3', 'streaming']]);
+  const standby = await o2.observe();
+  assert.deepEqual([standby.state, standby.role, standby.streamingFrom, standby.timeline], ['running', 'standby', 'n1', 1]);
+  assert.equal(standby.systemIdentifier, report.systemIdentifier);
+});
+
+test('a slot for each other member, none for the node itself; foreign slots stay (H23, H24, Z73)', async () => {
+  await sql(n1, (db) => db.query("SELECT pg_create_physical_replication_slot('mine', true)"));
+  const made = must(await ensureSlots(n1, { members: [n1.node, n2.node, n3.node, makeNodeId('gone')] }));
+  assert.deepEqual(made.created, ['pgherd_gone']);
+  assert.deepEqual(must(await ensureSlots(n1, { members: [n1.node, n2.node, n3.node] })).dropped, ['pgherd_gone']);
+  const names = await sql(n1, (db) => db.query('SELECT slot_name FROM pg_replication_slots ORDER BY 1'));
+  assert.deepEqual(names.map((row) => row['slot_name']), ['mine', 'pgherd_n2', 'pgherd_n3']);
+  must(await ensureSlots(n2, { members: members.map((member) => member.id) }));
+  await sql(n1, (db) => db.query("SELECT pg_drop_replication_slot('mine')"));
+});
+
+test('a detached standby has no walreceiver, and its position is the end of what it received (I9, Q21)', async () => {
+  await sql(n1, (db) => db.query('CREATE TABLE public.t AS SELECT generate_series(1, 5000) AS id'));
+  const flushed = await at(n1);
+  await until('n2 has it', async () => ((await o2.observe()).receivedLsn ?? 0n) >= flushed);
+  const detached = must(await detachStandby(n2));
+  assert.equal(detached.final, true);
+  assert.equal(detached.position.timeline, 1);
+  assert.ok(detached.position.lsn >= flushed);
+  await sql(n1, (db) => db.query('INSERT INTO public.t VALUES (0)'));
+  assert.equal((await o2.observe()).streamingFrom, null);
+  const later = must(await detachStandby(n2));
+  assert.equal(later.position.lsn, detached.position.lsn);
+  must(await followUpstream(n2, { upstream: n1 }));
+});
+
+test('a standby whose replay is paused detaches too; its position counts what is not replayed, and is not final', async () => {
+  await sql(n3, (db) => db.query('SELECT pg_wal_replay_pause()'));
+  await until('paused', async () => (await sql(n3, (db) => db.query('SELECT pg_get_wal_replay_pause_state() AS s')))[0]?.['s'] === 'paused');
+  await sql(n1, (db) => db.query('INSERT INTO public.t SELECT generate_series(1, 3000)'));
+  const flushed = await at(n1);
+  await until('n3 received it', async () => ((await o3.observe()).receivedLsn ?? 0n) >= flushed);
+  const detached = must(await detachStandby(n3, { exhaustMs: 50 }));
+  assert.equal(detached.final, false);
+  assert.ok(detached.position.lsn >= flushed);
+  await sql(n3, (db) => db.query('SELECT pg_wal_replay_resume()'));
+  must(await followUpstream(n3, { upstream: n1 }));
+});
+
+test('a SIGSTOPped startup process does not keep the walreceiver acknowledging after a detach', async () => {
+  const { readFileSync } = await import('node:fs');
+  const startup = findProcesses(n3.dataDirectory).find((process) => readFileSync(`/proc/${process.pid}/cmdline`, 'latin1').includes('startup'));
+  assert.ok(startup !== undefined);
+  process.kill(startup.pid, 'SIGSTOP');
+  try {
+    const detached = must(await detachStandby(n3, { exhaustMs: 20 }));
+    assert.ok(detached.position.lsn > 0n);
+  } finally {
+    process.kill(startup.pid, 'SIGCONT');
+  }
+  // The walreceiver that a stopped startup process asked for must not come back.
+  assert.equal(must(await detachStandby(n3)).final, true);
+  must(await followUpstream(n3, { upstream: n1 }));
+});
+
+test('after a crash of the primary the best standby is promoted, the other one follows it without a restart', async () => {
+  const flushed = await at(n1);
+  await until('n2 has it', async () => ((await o2.observe()).receivedLsn ?? 0n) >= flushed);
+  assert.deepEqual((await killAll(n1.dataDirectory)).survivors, []);
+  assert.equal((await o1.observe()).state, 'crashed');
+  const vote = must(await detachStandby(n2));
+  must(await detachStandby(n3));
+  const before = await o3.observe();
+  const promoted = must(await promotePostgres(n2, { requiredLsn: vote.position.lsn, mayPromote: () => true }));
+  assert.equal(promoted.timeline, 2);
+  assert.ok(promoted.forkLsn !== null);
+  must(await ensureSlots(n2, { members: members.map((member) => member.id) }));
+  must(await followUpstream(n3, { upstream: n2 }));
+  await until('n3 replays timeline 2 (Z46)', async () => (await o3.observe()).timeline === 2);
+  const report = await o3.observe();
+  assert.equal(report.streamingFrom, 'n2');
+  assert.equal(report.startedAt, before.startedAt);
+  assert.deepEqual(report.history, [{ timeline: 1, forkLsn: promoted.forkLsn }]);
+});
+
+test('a promotion is refused on a primary and without the lease', async () => {
+  const again = await promotePostgres(n2, { requiredLsn: null, mayPromote: () => true });
+  assert.equal(again.ok ? '' : again.error.code, 'promote.not-in-recovery');
+  const without = await promotePostgres(n3, { requiredLsn: null, mayPromote: () => false });
+  assert.equal(without.ok ? '' : without.error.code, 'promote.refused');
+});
+
+test('a clone over an old data directory keeps the old one (Q25, H22)', async () => {
+  const cloned = must(await clone(n1, n2));
+  assert.ok(cloned.savedPath !== null);
+  must(await startPostgres(n1, { mode: 'standby' }));
+  must(await followUpstream(n1, { upstream: n2 }));
+  assert.equal((await o1.observe()).timeline, 2);
+});
+
+test('a clean switchover leaves nothing that the successor has not replayed (Z29)', async () => {
+  const stopped = must(await stopPostgres(n2));
+  assert.ok(stopped.clean && stopped.shutdownLsn !== null);
+  const report = await o2.observe();
+  assert.deepEqual([report.state, report.role, report.cleanShutdown, report.shutdownLsn], ['stopped', 'primary', true, stopped.shutdownLsn]);
+  const promoted = must(await promotePostgres(n1, { requiredLsn: stopped.shutdownLsn, mayPromote: () => true }));
+  assert.equal(promoted.forkLsn, stopped.shutdownLsn);
+  must(await ensureSlots(n1, { members: members.map((member) => member.id) }));
+  must(await followUpstream(n3, { upstream: n1 }));
+  must(await startPostgres(n2, { mode: 'standby' }));
+  must(await followUpstream(n2, { upstream: n1 }));
+  await until('n2 replays timeline 3', async () => (await o2.observe()).timeline === 3);
+});
+
+test('a hung server is reported hung after two looks', async () => {
+  for (const member of findProcesses(n3.dataDirectory)) process.kill(member.pid, 'SIGSTOP');
+  const quick = createObserver(n3, { members: () => members, limitMs: 100 });
+  await quick.observe();
+  assert.equal((await quick.observe()).state, 'hung');
+  quick.close();
+  for (const member of findProcesses(n3.dataDirectory)) process.kill(member.pid, 'SIGCONT');
+});
+
+test('a cleanly stopped standby is read from its files', async () => {
+  must(await stopPostgres(n3));
+  const report = await o3.observe();
+  assert.deepEqual([report.state, report.role, report.cleanShutdown, report.shutdownLsn], ['stopped', 'standby', true, null]);
+  assert.ok(report.walEnd !== null);
+});
