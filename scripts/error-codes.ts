@@ -20,26 +20,24 @@ const TABLE_ENTRY = new RegExp(String.raw`^\s*${CODE}: (?:usage|refused|unaccept
 /** Longer than any failure in the sources; a bound for a file whose brackets do not match. */
 const MAX_SPAN = 4000;
 
-/** All codes below `src`, sorted by code; one entry a code: the one that says most. */
+/** All codes below `src`, sorted; one entry a code, with the first words that stand beside it anywhere. */
 export function findErrorCodes(root: string): readonly ErrorCode[] {
-  const best = new Map<string, ErrorCode>();
+  const known = new Map<string, ErrorCode>();
   for (const file of globSync('src/**/*.ts', { cwd: root }).sort()) {
     const source = readFileSync(`${root}/${file}`, 'utf8');
     for (const found of [...fromObjects(source, file), ...fromCalls(source, file), ...fromTables(source, file)]) {
-      const known = best.get(found.code);
-      if (known === undefined || weight(found) > weight(known)) best.set(found.code, found);
+      const first = known.get(found.code) ?? { code: found.code, what: '', remedy: '', file };
+      known.set(found.code, { ...first, what: first.what || found.what, remedy: first.remedy || found.remedy });
     }
   }
-  return [...best.values()].sort((a, b) => (a.code < b.code ? -1 : 1));
-}
-
-function weight(entry: ErrorCode): number {
-  return (entry.remedy === '' ? 0 : 2) + (entry.what === '' ? 0 : 1);
+  return [...known.values()].sort((a, b) => (a.code < b.code ? -1 : 1));
 }
 
 function fromObjects(source: string, file: string): readonly ErrorCode[] {
-  return [...source.matchAll(OBJECT)].map((match) => {
+  return [...source.matchAll(OBJECT)].flatMap((match) => {
     const rest = enclosed(source, match.index, '}');
+    // A check that found nothing wrong is no error.
+    if (/level:\s*'ok'/.test(rest)) return [];
     return { code: match[1] ?? '', what: member(rest, 'what') || member(rest, 'text'), remedy: member(rest, 'remedy'), file };
   });
 }

@@ -43,7 +43,10 @@ async function runRole(role: RoleName, args: readonly string[]): Promise<number>
   }
 }
 
-type RoleArguments = { readonly kind: 'run'; readonly file: string } | { readonly kind: 'help'; readonly text: string } | { readonly kind: 'wrong'; readonly text: string };
+type RoleArguments =
+  | { readonly kind: 'run'; readonly file: string }
+  | { readonly kind: 'help'; readonly text: string }
+  | { readonly kind: 'wrong'; readonly text: string };
 
 function parseRoleArguments(role: RoleName, args: readonly string[]): RoleArguments {
   const usage = `Usage: pgherd ${role} [--config FILE]\n\n${ROLES[role].does}.\nRuns in the foreground. FILE is ${ROLES[role].config} unless told.\n`;

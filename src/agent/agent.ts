@@ -28,7 +28,7 @@ import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
 import { tailLog } from './postgres/log-tail.ts';
 import { probeMember } from './probe/probe-member.ts';
-import { trustedReachable } from './probe/trusted.ts';
+import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
 import { buildReport, urgentPart } from './publish.ts';
 import { type AgentSetup, setUpAgent } from './setup.ts';
@@ -139,12 +139,12 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   const viewpoints = createViewpoints({
     node: config.node,
     clock: { now: readNow },
-    probe: ({ host, port, timeoutMs }) => probeMember({ host, port, timeoutMs, from: config.node, password: instance.secrets.probe }),
+    probe: ({ host, port, timeoutMs }) => probeMember(instance, { host, port }, { self: config.node, limitMs: timeoutMs }),
     agentAlive: async (node) => {
       const endpoint = endpointOf(node);
       return endpoint !== null && client !== null && (await client.alive(endpoint)) !== null;
     },
-    trusted: trustedReachable,
+    trusted: async (addresses, limitMs) => (await askTrusted(addresses, { limitMs })).reachable,
     onChange: () => wake('viewpoint'),
   });
   const publisher = createPublisher({ ...options, lease, viewpoints, postgres, put: session.put, reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs });

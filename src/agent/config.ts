@@ -28,7 +28,7 @@ export const agentConfig = object(
     firewall: withDefault(oneOf('auto', 'off'), 'auto'),
     /** False only for tests of single parts: without a guard nothing fences when the agent is frozen. */
     guard: withDefault(bool, true),
-    log: withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' }),
+    log: withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' as const }),
   },
   'strict',
 );

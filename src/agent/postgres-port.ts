@@ -10,7 +10,7 @@ import { runFence } from './fence/fence.ts';
 import { killTree } from './guard/kill-tree.ts';
 import type { PostgresPort, Upstream } from './ports.ts';
 import { readAutoConf } from './postgres/auto-conf.ts';
-import { checkpoint } from './postgres/checkpoint.ts';
+import { runCheckpoint } from './postgres/checkpoint.ts';
 import { cloneFrom } from './postgres/clone.ts';
 import { parseConninfo } from './postgres/conninfo.ts';
 import { ensureStandbySignal } from './postgres/data-directory.ts';
@@ -34,6 +34,8 @@ const FOLLOW_LIMIT_MS = 4000;
 /** Longer waits belong to the controller: it ends the attempt or the switchover. */
 const REPLAY_LIMIT_MS = 10_000;
 const IMMEDIATE_STOP_MS = 250;
+/** A process that SIGKILL does not end within this sits in the kernel (a stuck disk); waiting longer only delays the alarm. */
+const KILL_LIMIT_MS = 2000;
 
 export interface PostgresPortOptions {
   readonly instance: Instance;
@@ -50,7 +52,9 @@ export interface BoundPostgres extends PostgresPort {
 
 export function createPostgresPort(options: PostgresPortOptions): BoundPostgres {
   const { instance, log } = options;
-  const observer = createObserver(instance, { members: () => options.spec()?.nodes ?? [] });
+  const observer = createObserver(instance, { members: () => options.spec()?.nodes ?? [], busy: () => (offline === 'initdb' ? null : offline) });
+  /** An operation that runs PostgreSQL's programs on the directory without a server that anybody could reach. */
+  let offline: 'initdb' | 'cloning' | 'rewinding' | null = null;
   let goneCallback: () => void = () => undefined;
   let watched: { readonly pid: number; readonly startTicks: number; readonly end: () => void } | null = null;
   let systemIdentifier: string | null = null;
@@ -71,8 +75,16 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     watched = { pid: found.pid, startTicks: found.startTicks, end };
   }
 
+  const guardedProcess = (): { readonly pid: number; readonly startTime: number } | null => {
+    const found = findPostmaster(instance.dataDirectory);
+    return found === null ? null : { pid: found.pid, startTime: found.startTicks };
+  };
+
   async function observe(): Promise<PostgresReport> {
     const report = await observer.observe();
+    // initdb's own short-lived backends look like a server; nobody can connect to them.
+    if (offline === 'initdb') return { ...report, state: 'absent', role: null };
+    if (offline !== null) return report;
     watchProcess();
     systemIdentifier = report.systemIdentifier ?? systemIdentifier;
     walsenders = report.walsenders;
@@ -96,6 +108,15 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     return started.ok ? ok(`pid ${started.value.pid}, ${Math.round(started.value.durationMs)} ms`) : started;
   }
 
+  async function withoutServer<T>(what: NonNullable<typeof offline>, work: () => Promise<T>): Promise<T> {
+    offline = what;
+    try {
+      return await work();
+    } finally {
+      offline = null;
+    }
+  }
+
   return {
     observe,
     postmaster: () => watched,
@@ -105,11 +126,11 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     },
     configuredUpstream: async () => {
       const conninfo = parseConninfo((await readAutoConf(instance)).get('primary_conninfo') ?? '');
-      const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo['host'] && String(node.port) === conninfo['port']);
+      const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo?.get('host') && String(node.port) === conninfo.get('port'));
       return member?.id ?? null;
     },
     initdb: async (spec, signal) => {
-      const made = await runInitdb(instance, { checksums: spec.postgres.checksums, settings: managedSettingsOf(spec), signal });
+      const made = await withoutServer('initdb', () => runInitdb(instance, { checksums: spec.postgres.checksums, settings: managedSettingsOf(spec), signal }));
       return made.ok ? ok(`system identifier ${made.value.systemIdentifier}`) : made;
     },
     applySettings,
@@ -135,7 +156,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
         stopImmediate: async () => {
           await stopPostgres(instance, { from: 'immediate', immediateMs: IMMEDIATE_STOP_MS });
         },
-        killAll: () => killTree(instance.dataDirectory),
+        killAll: () => killTree({ dataDirectory: instance.dataDirectory, postmaster: guardedProcess() }, { limitMs: KILL_LIMIT_MS }),
         ensureStandbySignal: () => ensureStandbySignal(instance),
         clock: realClock,
       });
@@ -160,23 +181,17 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return following.ok ? ok(`streams from ${upstream.node} on timeline ${following.value.timeline}`) : following;
     },
     rewind: async (spec, upstream, signal) => {
-      const rewound = await rewindTo(instance, { upstream, settings: managedSettingsOf(spec), keepSaved: spec.keepSavedDirectories, signal });
+      const rewound = await withoutServer('rewinding', () => rewindTo(instance, { upstream, settings: managedSettingsOf(spec), keepSaved: spec.keepSavedDirectories, signal }));
       return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
     },
     clone: async (spec, upstream, signal, onProgress) => {
-      const cloned = await cloneFrom(instance, {
-        upstream,
-        settings: managedSettingsOf(spec),
-        systemIdentifier,
-        keepSaved: spec.keepSavedDirectories,
-        signal,
-        onProgress,
-      });
+      const settings = managedSettingsOf(spec);
+      const cloned = await withoutServer('cloning', () => cloneFrom(instance, { upstream, settings, systemIdentifier, keepSaved: spec.keepSavedDirectories, signal, onProgress }));
       if (!cloned.ok) return cloned;
       return ok(`${cloned.value.bytes} bytes from ${upstream.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`);
     },
     checkpoint: async (signal) => {
-      const done = await checkpoint(instance, { signal });
+      const done = await runCheckpoint(instance, { signal });
       return done.ok ? ok('checkpoint done') : done;
     },
     ensureRolesAndSlots: async (spec, signal) => {

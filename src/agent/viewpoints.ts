@@ -10,7 +10,7 @@ import type { ClockPort, ViewpointPort } from './ports.ts';
 
 /** One bounded look at a member's PostgreSQL. Never throws. */
 export type ProbeMember = (target: { node: NodeId; host: string; port: number; timeoutMs: number }) => Promise<{
-  readonly verdict: 'primary' | 'standby' | 'blocked' | 'down';
+  readonly verdict: 'primary' | 'standby' | 'blocked' | 'failed';
   readonly error: string | null;
 }>;
 
@@ -20,8 +20,8 @@ export interface ViewpointOptions {
   readonly probe: ProbeMember;
   /** True when that member's agent answers within the time limit. */
   readonly agentAlive: (node: NodeId, timeoutMs: number) => Promise<boolean>;
-  /** True when at least one answers; called only when some are configured. */
-  readonly trusted: (addresses: readonly string[], timeoutMs: number) => Promise<boolean>;
+  /** True when at least one answers, null when none could be asked; called only when some are configured. */
+  readonly trusted: (addresses: readonly string[], timeoutMs: number) => Promise<boolean | null>;
   readonly onChange: () => void;
 }
 
@@ -51,16 +51,15 @@ export function createViewpoints(options: ViewpointOptions): Viewpoints {
     ]);
     const before = seen.get(target);
     const previous = before?.verdict ?? 'unknown';
-    const failing = result.verdict === 'down';
-    const failures = failing ? (before?.failures ?? 0) + 1 : 0;
+    const failures = result.verdict === 'failed' ? (before?.failures ?? 0) + 1 : 0;
     // One failure is not "down": the verdict falls to unknown until enough came in a row.
-    const verdict: ProbeResult['verdict'] = !failing ? result.verdict : failures >= spec.probeAttempts ? 'down' : 'unknown';
+    const verdict: ProbeResult['verdict'] = result.verdict !== 'failed' ? result.verdict : failures >= spec.probeAttempts ? 'down' : 'unknown';
     seen.set(target, {
       failures,
       verdict,
       error: result.error,
       agentAlive: alive,
-      lastOk: failing ? (before?.lastOk ?? null) : options.clock.now().mono,
+      lastOk: result.verdict === 'failed' || result.verdict === 'blocked' ? (before?.lastOk ?? null) : options.clock.now().mono,
     });
     if (verdict !== previous || alive !== before?.agentAlive) options.onChange();
   }

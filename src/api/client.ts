@@ -19,6 +19,8 @@ export interface ApiClientOptions {
   readonly ca?: string | null;
   /** SHA-256 of the authority's certificate: it is fetched, compared, and then used. */
   readonly fingerprint?: string | null;
+  /** PEM, for routes that an agent calls in its own name. */
+  readonly clientCertificate?: { readonly cert: string; readonly key: string };
   /** For one request; default 10 s. Streams: to their beginning. */
   readonly timeoutMs?: number;
 }
@@ -41,7 +43,7 @@ export interface StreamItem<T> {
 
 export interface ApiClient {
   readonly server: string;
-  call<R extends RouteName>(route: R, ...input: {} extends CallInput<R> ? [input?: CallInput<R>] : [input: CallInput<R>]): Promise<Result<Answer<R>, ApiFailure>>;
+  call<R extends RouteName>(route: R, ...input: Record<never, never> extends CallInput<R> ? [input?: CallInput<R>] : [input: CallInput<R>]): Promise<Result<Answer<R>, ApiFailure>>;
   /** Server-sent events of `events` or `task`. Ends when the server ends it; an error is the last item. Breaking out of the loop closes it. */
   follow(route: 'events' | 'task', input: { readonly params: Record<string, string>; readonly query?: Untyped; readonly signal?: AbortSignal }): AsyncIterable<Result<StreamItem<unknown>, ApiFailure>>;
   /** `storeBackup`: the bytes as a stream, which the caller reads or closes. */
@@ -201,7 +203,7 @@ async function tlsOf(wire: Wire): Promise<Result<HttpTls, ApiFailure>> {
     return err({ ...makeApiFailure('server.unreachable', { what, remedy: 'Give it as https://HOST:PORT with --server or PGHERD_SERVER.' }), exit: 2, retryable: false });
   }
   const ca = await wire.authority();
-  return ca.ok ? ok({ ca: ca.value, expect: 'server' }) : ca;
+  return ca.ok ? ok({ ca: ca.value, expect: 'server', ...wire.options.clientCertificate }) : ca;
 }
 
 function buildUrl(server: string, path: string, input: LooseInput): string {

@@ -60,7 +60,9 @@ export const API_ERRORS = {
   'join.token-used': unaccepted(401),
   'join.fingerprint': unaccepted(0),
   'join.node-live': refused(409),
+  'join.store-loopback': refused(409),
   'join.csr': usage(400),
+  'join.not-joined': usage(0),
   'join.files': { status: 0, exit: 1, retryable: false },
 } as const satisfies Readonly<Record<string, ErrorEntry>>;
 

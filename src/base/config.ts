@@ -5,7 +5,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { LineCounter, type Node, type ParsedNode, isMap, isPair, isScalar, isSeq, parse, parseDocument } from 'yaml';
 import type { DecodeError, Decoder } from '../core/decode.ts';
-import { type Failure, type Result, err, ok } from '../core/result.ts';
+import { type Failure, type Result, err } from '../core/result.ts';
 
 export interface LoadConfigOptions<T> {
   readonly file: string;

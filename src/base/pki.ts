@@ -174,9 +174,10 @@ async function signKey(authority: KeyAndCertificate, subject: CertificateSubject
 }
 
 /** Loaded at first use: agents and proxies, which only read certificates, do not pay its memory. */
-async function loadLibrary(): Promise<typeof X509> {
+async function loadLibrary(): Promise<Omit<typeof X509, 'default'>> {
   defineReflectMetadata();
-  return await import('@peculiar/x509');
+  // A CommonJS module: Node names its members and the whole (`default`), a bundle only the whole.
+  return (await import('@peculiar/x509')).default;
 }
 
 async function generateKeys(): Promise<webcrypto.CryptoKeyPair> {

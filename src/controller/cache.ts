@@ -144,7 +144,8 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
   function view(now: Now, incarnation: string): ClusterView | null {
     if (watchedSince === null || spec === null || spec.value === null || (state !== null && state.value === null)) return null;
     // A lease whose value cannot be read is a held lease: nothing is promoted over it.
-    const leaseValue = lease === null ? null : (lease.value ?? { term: (state?.value ?? initialState(incarnation, now)).term, holder: spec.value.nodes[0]?.id });
+    const leaseValue =
+      lease === null ? null : (lease.value ?? { term: (state?.value ?? initialState(incarnation, now)).term, holder: spec.value.nodes[0]?.id });
     const seen: Record<string, SeenReport> = {};
     for (const [node, one] of reports) seen[node] = { report: one.report, ageMs: Math.max(0, now.mono - one.at), alive: one.alive };
     return {
@@ -154,7 +155,10 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
       reports: seen as ClusterView['reports'],
       writeLease: leaseValue === null || leaseValue.holder === undefined ? null : { term: leaseValue.term, holder: leaseValue.holder },
       writeLeaseGoneMs: lease === null && leaseGoneAt !== null ? Math.max(0, now.mono - leaseGoneAt) : 0,
-      tasks: [...tasks.values()].map((held) => held.value).filter((one) => one.status === 'pending' || one.status === 'running').sort((a, b) => a.createdWallMs - b.createdWallMs || (a.id < b.id ? -1 : 1)),
+      tasks: [...tasks.values()]
+        .map((held) => held.value)
+        .filter((one) => one.status === 'pending' || one.status === 'running')
+        .sort((a, b) => a.createdWallMs - b.createdWallMs || (a.id < b.id ? -1 : 1)),
       proxyAcks: Object.fromEntries(acks),
       watchedMs: Math.max(0, now.mono - watchedSince),
       incarnation,

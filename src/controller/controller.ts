@@ -176,8 +176,17 @@ async function write(context: Context, leadership: Leadership, view: ClusterView
 }
 
 function logDecision(context: Context, view: ClusterView, decision: Decision): void {
-  const goals = decision.state === null ? [] : Object.entries(decision.state.goals).filter(([node, goal]) => view.state.goals[node as keyof typeof view.state.goals]?.id !== goal.id);
-  const fields = { rule: decision.rule, why: decision.why, term: decision.state?.term ?? view.state.term, viewRevision: view.stateRevision, actions: goals.map(([node, goal]) => `${node}: ${goal.id}`) };
+  const goals =
+    decision.state === null
+      ? []
+      : Object.entries(decision.state.goals).filter(([node, goal]) => view.state.goals[node as keyof typeof view.state.goals]?.id !== goal.id);
+  const fields = {
+    rule: decision.rule,
+    why: decision.why,
+    term: decision.state?.term ?? view.state.term,
+    viewRevision: view.stateRevision,
+    actions: goals.map(([node, goal]) => `${node}: ${goal.id}`),
+  };
   context.lastLogged = decision.rule;
   if (decision.events.length > 0 || goals.length > 0) context.log.info(fields, decision.why);
   else context.log.debug(fields, decision.why);

@@ -9,7 +9,7 @@ import { RECORDER_SCHEMA, quote } from './recorder.ts';
 /** A first start makes keys and a store; ten times what it takes on a small machine. */
 const SERVER_START_MS = 20_000;
 /** initdb and base backups of an empty cluster; a loaded machine needs several times the usual 10 s. */
-const CREATE_MS = 180_000;
+const CREATE_MS = 60_000;
 /** Between SIGTERM and SIGKILL of a role. */
 const STOP_MS = 5000;
 
@@ -136,10 +136,37 @@ async function createCluster(herd: Herd, say: Say): Promise<Failure | null> {
   const file = `${plan.directory}/cluster.yaml`;
   writeFileSync(file, clusterSpec(herd));
   say('creating the cluster: initdb on one node, base backups on the others');
-  const init = await herd.verb(['init', '-f', file, '--timeout', `${CREATE_MS / 1000}s`], CREATE_MS + 5000);
+  const ended = watchRoles(herd);
+  const init = await Promise.race([herd.verb(['init', '-f', file, '--timeout', `${CREATE_MS / 1000}s`], CREATE_MS + 5000), ended.first]);
+  ended.stop();
+  if ('role' in init) {
+    return problem('demo.role-ended', {
+      what: `the ${init.role === 'server' ? 'server' : `agent of ${init.role}`} ended while the cluster was being created`,
+      cause: lastLines(init.logFile),
+      remedy: `read ${init.logFile}; start it again with --keep to look at it`,
+    });
+  }
   if (init.code !== 0) return verbFailed('demo.create', 'the cluster could not be created', init);
   const healthy = await waitHealthy(herd, CREATE_MS);
   return healthy ? null : verbFailed('demo.create', 'the cluster was created but did not become healthy', await herd.verb(['show']));
+}
+
+/** The first role that ends by itself. `stop` makes it stay pending for ever. */
+function watchRoles(herd: Herd): { readonly first: Promise<{ readonly role: string; readonly logFile: string }>; readonly stop: () => void } {
+  let watching = true;
+  const roles = [['server', herd.server()] as const, ...herd.plan.nodes.map(({ node }) => [node, herd.agent(node)] as const)];
+  const first = new Promise<{ readonly role: string; readonly logFile: string }>((resolve) => {
+    for (const [role, running] of roles) {
+      if (running === null) resolve({ role, logFile: `${herd.places.logs}/${role}.log` });
+      else void running.gone.then(() => watching && resolve({ role, logFile: running.logFile }));
+    }
+  });
+  return {
+    first,
+    stop: () => {
+      watching = false;
+    },
+  };
 }
 
 /** The spec as a person would write it, with a login for the measuring clients. */

@@ -78,9 +78,19 @@ export const addJoinToken: Handler<'addJoinToken'> = async (context, { body, cal
  * Because: what can refuse is checked before the token is used up; using it up is durable before anything is signed.
  * Broken if: the signature came first; a crash in between would leave a token that works twice.
  */
-export const join: Handler<'join'> = async (context, { body }) => {
+export const join: Handler<'join'> = async (context, { body, caller }) => {
   const checked = context.joinTokens.check(body.token);
   if (!checked.ok) return checked;
+  if (!isLoopback(caller.address) && context.storeEndpoints.every((endpoint) => isLoopback(new URL(endpoint).hostname))) {
+    return err(
+      makeApiFailure('join.store-loopback', {
+        what: `node "${body.node}" could not reach the store`,
+        cause: `the store listens on ${context.storeEndpoints.join(', ')}, which only this server's host reaches`,
+        now: 'Nothing was signed; the token can still be used.',
+        remedy: 'Set `store.listen.host` (and `names`) in server.yaml to an address that the database hosts reach, and restart the server.',
+      }),
+    );
+  }
   const cluster = checked.value;
   // Z40: two agents under one name would act as one node. The report's key exists only while its agent keeps its lease.
   const report = await context.store.get(clusterKeys(cluster).report(makeNodeId(body.node)));
@@ -109,6 +119,11 @@ export const join: Handler<'join'> = async (context, { body }) => {
     expiresAt: expiryOf(signed.value),
   });
 };
+
+function isLoopback(host: string): boolean {
+  const plain = host.replace(/^\[|\]$/g, '').replace(/^::ffff:/, '');
+  return plain === 'localhost' || plain === '::1' || plain.startsWith('127.');
+}
 
 function hashOf(secret: string): Buffer {
   // 256 random bits need no slow hash: there is nothing to guess.

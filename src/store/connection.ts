@@ -4,26 +4,14 @@
  * gRPC's own balancing and retries are off. A call is sent only on a connection that is ready and whose cluster id was checked, so that
  * "never sent" and "maybe applied" stay apart.
  */
-import { isIP } from 'node:net';
-import { type PeerCertificate, checkServerIdentity } from 'node:tls';
 import { type DescMessage, type MessageShape, create } from '@bufbuild/protobuf';
-import {
-  type ChannelCredentials,
-  Client,
-  Metadata,
-  connectivityState,
-  credentials,
-  logVerbosity,
-  setLogVerbosity,
-  type ClientDuplexStream,
-  type ServiceError,
-  status,
-} from '@grpc/grpc-js';
+import { type Client, type ClientDuplexStream, Metadata, connectivityState, logVerbosity, setLogVerbosity, status } from '@grpc/grpc-js';
 import type { Clock } from '../base/clock.ts';
 import { type MonoMs, addMono } from '../core/ids.ts';
-import { type RpcError, classify } from './classify.ts';
-import { type TlsFiles, readPem } from './pem.ts';
-import { Auth, AuthenticateRequestSchema, Maintenance, type ResponseHeader, type StatusResponse, StatusRequestSchema } from './proto/gen/rpc_pb.ts';
+import { type Attempt, openClient, unaryCall, waitReady } from './channel.ts';
+import { classify } from './classify.ts';
+import type { TlsFiles } from './pem.ts';
+import { Auth, AuthenticateRequestSchema, Maintenance, type ResponseHeader, StatusRequestSchema } from './proto/gen/rpc_pb.ts';
 import { type Method, methodOf } from './proto/services.ts';
 
 /** Limit of one try at one endpoint: a stuck member costs this much once. Shorter fails healthy members on slow disks; longer eats the lease. */
@@ -34,6 +22,8 @@ const PAUSE_MS = 50;
 const EXPLAIN_MS = 50;
 /** After so many tries in a row without any answer the connection itself is suspect (half open after a power loss) and made anew. */
 const SILENT_TRIES = 2;
+/** After so many refused connections in a row the certificate files are read again: they may have been renewed. About a second's worth. */
+const REFUSED_TRIES = 20;
 
 export interface ConnectionOptions {
   /** `https://host:port` or `http://host:port`; at least one. */
@@ -44,12 +34,6 @@ export interface ConnectionOptions {
   readonly clock: Clock;
 }
 
-export type Attempt<O> =
-  | { readonly kind: 'answer'; readonly value: O }
-  /** `sent`: the request may have reached the server. */
-  | { readonly kind: 'failed'; readonly error: RpcError; readonly sent: boolean }
-  | { readonly kind: 'foreign'; readonly message: string };
-
 /** What a loop over endpoints needs to know of one of them. */
 export interface Endpoint {
   readonly url: string;
@@ -57,6 +41,7 @@ export interface Endpoint {
   /** The cluster id of this connection was checked. */
   verified: boolean;
   silentTries: number;
+  refusedTries: number;
 }
 
 export interface Connection {
@@ -93,227 +78,169 @@ export interface Connection {
 
 const STATUS = methodOf(Maintenance.method.status);
 const AUTHENTICATE = methodOf(Auth.method.authenticate);
+const DONE: Attempt<null> = { kind: 'answer', value: null };
 
+interface State {
+  readonly options: ConnectionOptions;
+  readonly clock: Clock;
+  readonly endpoints: readonly Endpoint[];
+  index: number;
+  incarnation: string | null;
+  foreign: string | null;
+  token: string | null;
+  readonly abort: AbortController;
+}
+
+/** Throws without endpoints, for one that is no URL, and for PEM files that cannot be read: mistakes of configuration, found at start. */
 export function openConnection(options: ConnectionOptions): Connection {
-  const { clock } = options;
   // gRPC's own lines on standard error have no structure, and every failure comes back as a value.
   setLogVerbosity(logVerbosity.NONE);
-  const endpoints = options.endpoints.map((url): Endpoint => ({ url, client: openClient(url, options.tls), verified: false, silentTries: 0 }));
-  if (endpoints.length === 0) throw new Error('the store needs at least one endpoint');
-  let index = 0;
-  let incarnation: string | null = null;
-  let foreign: string | null = null;
-  let token: string | null = null;
-  let closed = false;
-  const abort = new AbortController();
-
-  const checkHeader = (header: ResponseHeader | undefined): string | null => {
-    if (foreign !== null) return foreign;
-    const id = String(header?.clusterId ?? 0n);
-    if (incarnation === null) incarnation = id;
-    else if (incarnation !== id)
-      foreign = `the store answers as incarnation ${id}, this process knows incarnation ${incarnation}: it is not the same store`;
-    return foreign;
-  };
-
-  const metadata = (): Metadata => {
-    const out = new Metadata();
-    // A member without a leader answers at once instead of hanging. *Source:* etcd 3.4, rpctypes MetadataHasLeader.
-    out.set('hasleader', 'true');
-    if (token !== null) out.set('token', token);
-    return out;
-  };
-
-  const rawCall = <I extends DescMessage, O extends DescMessage>(
-    endpoint: Endpoint,
-    method: Method<I, O>,
-    request: MessageShape<I>,
-    deadline: MonoMs,
-  ): Promise<Attempt<MessageShape<O>>> =>
-    unaryCall({ endpoint, method, request, metadata: metadata(), limitMs: Math.min(TRY_MS, deadline - clock.now().mono), clock });
-
-  const settle = <O>(endpoint: Endpoint, attempt: Attempt<O>): Attempt<O> => {
-    const silent = attempt.kind === 'failed' && attempt.error.code === status.DEADLINE_EXCEEDED;
-    endpoint.silentTries = silent ? endpoint.silentTries + 1 : 0;
-    if (endpoint.silentTries >= SILENT_TRIES && !closed) renew(endpoint);
-    return attempt;
-  };
-  const renew = (endpoint: Endpoint): void => {
-    endpoint.client.close();
-    endpoint.client = openClient(endpoint.url, options.tls);
-    endpoint.verified = false;
-    endpoint.silentTries = 0;
-  };
-
-  /** The state of a channel has no text; a call on a failed channel fails at once and has one. */
-  const explain = async (endpoint: Endpoint, problem: number): Promise<string> => {
-    if (problem === status.DEADLINE_EXCEEDED) return `no connection to ${endpoint.url} in time`;
-    const attempt = await rawCall(endpoint, STATUS, create(StatusRequestSchema), addMono(clock.now().mono, EXPLAIN_MS));
-    return attempt.kind === 'failed' ? attempt.error.details : `no connection to ${endpoint.url}`;
-  };
-
-  const authenticate = async (endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> => {
-    if (options.username === undefined) return { kind: 'answer', value: null };
-    const request = create(AuthenticateRequestSchema, { name: options.username, password: options.password ?? '' });
-    token = null;
-    const answer = await rawCall(endpoint, AUTHENTICATE, request, deadline);
-    if (answer.kind !== 'answer') return answer;
-    token = answer.value.token;
-    return { kind: 'answer', value: null };
-  };
-
-  const prepare = async (endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> => {
-    const { client } = endpoint;
-    const problem = await waitReady(client, Math.min(TRY_MS, deadline - clock.now().mono), clock);
-    if (problem !== null)
-      return settle(endpoint, { kind: 'failed', sent: false, error: { code: problem, details: await explain(endpoint, problem) } });
-    if (endpoint.verified && endpoint.client === client) return { kind: 'answer', value: null };
-    const answer = settle(endpoint, await rawCall(endpoint, STATUS, create(StatusRequestSchema), deadline));
-    if (answer.kind !== 'answer') return answer.kind === 'failed' ? { ...answer, sent: false } : answer;
-    const refusal = checkHeader((answer.value as StatusResponse).header);
-    if (refusal !== null) return { kind: 'foreign', message: refusal };
-    if (token === null) {
-      const login = await authenticate(endpoint, deadline);
-      if (login.kind !== 'answer') return login.kind === 'failed' ? { ...login, sent: false } : login;
-    }
-    endpoint.verified = true;
-    watchLoss(endpoint, client);
-    return { kind: 'answer', value: null };
-  };
-
+  if (options.endpoints.length === 0) throw new Error('the store needs at least one endpoint');
+  const { clock } = options;
+  const endpoints = options.endpoints.map(
+    (url): Endpoint => ({ url, client: openClient(url, options.tls), verified: false, silentTries: 0, refusedTries: 0 }),
+  );
+  const state: State = { options, clock, endpoints, index: 0, incarnation: null, foreign: null, token: null, abort: new AbortController() };
   return {
     clock,
-    current: () => endpoints[index] as Endpoint,
+    current: () => endpoints[state.index] as Endpoint,
     leave: (endpoint) => {
-      if (endpoints[index] === endpoint) index = (index + 1) % endpoints.length;
+      if (endpoints[state.index] === endpoint) state.index = (state.index + 1) % endpoints.length;
     },
-    prepare,
-    call: async (endpoint, method, request, deadline) => {
-      const ready = await prepare(endpoint, deadline);
-      if (ready.kind !== 'answer') return ready;
-      const answer = settle(endpoint, await rawCall(endpoint, method, request, deadline));
-      if (answer.kind === 'answer') {
-        const refusal = checkHeader((answer.value as { header?: ResponseHeader }).header);
-        return refusal === null ? answer : { kind: 'foreign', message: refusal };
-      }
-      if (answer.kind === 'failed' && options.username !== undefined && classify(answer.error) === 'reauthenticate') {
-        // The first try was refused before it was looked at, so this is no second sending of a write.
-        const login = await authenticate(endpoint, deadline);
-        if (login.kind === 'answer') return settle(endpoint, await rawCall(endpoint, method, request, deadline));
-      }
-      return answer;
-    },
-    stream: (endpoint, method) => endpoint.client.makeBidiStreamRequest(method.path, method.serialize, method.deserialize, metadata()),
-    checkHeader,
+    prepare: (endpoint, deadline) => prepare(state, endpoint, deadline),
+    call: (endpoint, method, request, deadline) => call(state, endpoint, { method, request, deadline }),
+    stream: (endpoint, method) => endpoint.client.makeBidiStreamRequest(method.path, method.serialize, method.deserialize, metadataOf(state)),
+    checkHeader: (header) => checkHeader(state, header),
     dropLogin: () => {
-      token = null;
+      state.token = null;
       if (options.username !== undefined) for (const endpoint of endpoints) endpoint.verified = false;
     },
-    foreign: () => foreign,
-    incarnation: () => incarnation,
-    pause: (deadline) => clock.sleep(Math.min(PAUSE_MS, deadline - clock.now().mono), abort.signal),
-    closed: () => closed,
-    signal: abort.signal,
+    foreign: () => state.foreign,
+    incarnation: () => state.incarnation,
+    pause: (deadline) => clock.sleep(Math.min(PAUSE_MS, deadline - clock.now().mono), state.abort.signal),
+    closed: () => state.abort.signal.aborted,
+    signal: state.abort.signal,
     close: () => {
-      closed = true;
-      abort.abort();
+      state.abort.abort();
       for (const endpoint of endpoints) endpoint.client.close();
     },
   };
 }
 
-/** Throws when the URL is none or a PEM file cannot be read: mistakes of configuration, found at start. */
-function openClient(url: string, tls: TlsFiles | null): Client {
-  const parsed = new URL(url.includes('://') ? url : `http://${url}`);
-  return new Client(`${parsed.hostname}:${parsed.port === '' ? '2379' : parsed.port}`, channelCredentials(parsed, tls), {
-    'grpc.initial_reconnect_backoff_ms': 50,
-    'grpc.min_reconnect_backoff_ms': 50,
-    'grpc.max_reconnect_backoff_ms': 300,
-    // etcd ends connections that ping more often than every 5 s. *Source:* etcd 3.4, --grpc-keepalive-min-time.
-    'grpc.keepalive_time_ms': 6_000,
-    'grpc.keepalive_timeout_ms': 2_000,
-    'grpc.enable_retries': 0,
-    'grpc.service_config_disable_resolution': 1,
-    'grpc.use_local_subchannel_pool': 1,
-    'grpc.max_receive_message_length': 64 * 1024 * 1024,
-    'grpc.max_send_message_length': -1,
-    ...(parsed.protocol === 'https:' && addressOf(parsed) !== null ? { 'grpc.ssl_target_name_override': SERVER_NAME_OF_ADDRESSES } : {}),
-  });
-}
-
-/** Sent as server name to an endpoint that is an address: RFC 6066 allows no address there, and Node warns. The certificate is checked against the address. */
-const SERVER_NAME_OF_ADDRESSES = 'pgherd-store.invalid';
-
-function addressOf(url: URL): string | null {
-  const host = url.hostname.replace(/^\[|\]$/g, '');
-  return isIP(host) === 0 ? null : host;
-}
-
-function channelCredentials(url: URL, tls: TlsFiles | null): ChannelCredentials {
-  if (url.protocol !== 'https:') return credentials.createInsecure();
-  const address = addressOf(url);
-  const verify =
-    address === null ? {} : { checkServerIdentity: (_name: string, certificate: PeerCertificate) => checkServerIdentity(address, certificate) };
-  if (tls === null) return credentials.createSsl(null, null, null, verify);
-  return credentials.createSsl(readPem(tls.ca), readPem(tls.key), readPem(tls.cert), verify);
-}
-
-/** Null when the connection is ready; else the gRPC code: UNAVAILABLE (refused, at once) or DEADLINE_EXCEEDED. */
-async function waitReady(client: Client, limitMs: number, clock: Clock): Promise<number | null> {
-  const channel = client.getChannel();
-  const until = clock.now().mono + limitMs;
-  for (;;) {
-    const state = channel.getConnectivityState(true);
-    if (state === connectivityState.READY) return null;
-    if (state === connectivityState.TRANSIENT_FAILURE || state === connectivityState.SHUTDOWN) return status.UNAVAILABLE;
-    const leftMs = until - clock.now().mono;
-    if (leftMs <= 0) return status.DEADLINE_EXCEEDED;
-    await new Promise<void>((resolve) => {
-      channel.watchConnectivityState(state, clock.now().wall + Math.max(1, leftMs), () => resolve());
-    });
+function checkHeader(state: State, header: ResponseHeader | undefined): string | null {
+  if (state.foreign !== null) return state.foreign;
+  const id = String(header?.clusterId ?? 0n);
+  if (state.incarnation === null) state.incarnation = id;
+  else if (state.incarnation !== id) {
+    state.foreign = `the store answers as incarnation ${id}, this process knows incarnation ${state.incarnation}: it is not the same store`;
   }
+  return state.foreign;
 }
 
-/** A connection that was lost may come back to another store on the same address: it is verified again before its next use. */
-function watchLoss(endpoint: Endpoint, client: Client): void {
+function metadataOf({ token }: State): Metadata {
+  const out = new Metadata();
+  // A member without a leader answers at once instead of hanging. *Source:* etcd 3.4, rpctypes MetadataHasLeader.
+  out.set('hasleader', 'true');
+  if (token !== null) out.set('token', token);
+  return out;
+}
+
+interface Call<I extends DescMessage, O extends DescMessage> {
+  readonly method: Method<I, O>;
+  readonly request: MessageShape<I>;
+  readonly deadline: MonoMs;
+}
+
+/** Sends without looking at the connection. */
+function send<I extends DescMessage, O extends DescMessage>(state: State, endpoint: Endpoint, order: Call<I, O>): Promise<Attempt<MessageShape<O>>> {
+  const { method, request, deadline } = order;
+  const { client, url } = endpoint;
+  const limitMs = Math.min(TRY_MS, deadline - state.clock.now().mono);
+  return unaryCall({ client, url, method, request, metadata: metadataOf(state), limitMs, clock: state.clock });
+}
+
+/** One try on a prepared connection; a login that ran out is renewed once (Z6). */
+async function call<I extends DescMessage, O extends DescMessage>(
+  state: State,
+  endpoint: Endpoint,
+  order: Call<I, O>,
+): Promise<Attempt<MessageShape<O>>> {
+  const ready = await prepare(state, endpoint, order.deadline);
+  if (ready.kind !== 'answer') return ready;
+  let answer = count(state, endpoint, await send(state, endpoint, order));
+  if (answer.kind === 'failed' && state.options.username !== undefined && classify(answer.error) === 'reauthenticate') {
+    // The first try was refused before it was looked at, so this is no second sending of a write.
+    const login = await authenticate(state, endpoint, order.deadline);
+    if (login.kind === 'answer') answer = count(state, endpoint, await send(state, endpoint, order));
+  }
+  if (answer.kind !== 'answer') return answer;
+  const refusal = checkHeader(state, (answer.value as { header?: ResponseHeader }).header);
+  return refusal === null ? answer : { kind: 'foreign', message: refusal };
+}
+
+async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
+  const { client } = endpoint;
+  const problem = await waitReady(client, Math.min(TRY_MS, deadline - state.clock.now().mono), state.clock);
+  if (problem !== null) {
+    return count(state, endpoint, { kind: 'failed', sent: false, error: { code: problem, details: await explain(state, endpoint, problem) } });
+  }
+  if (endpoint.verified && endpoint.client === client) return DONE;
+  const answer = count(state, endpoint, await send(state, endpoint, { method: STATUS, request: create(StatusRequestSchema), deadline }));
+  if (answer.kind !== 'answer') return answer.kind === 'failed' ? { ...answer, sent: false } : answer;
+  const refusal = checkHeader(state, answer.value.header);
+  if (refusal !== null) return { kind: 'foreign', message: refusal };
+  if (state.token === null) {
+    const login = await authenticate(state, endpoint, deadline);
+    if (login.kind !== 'answer') return login.kind === 'failed' ? { ...login, sent: false } : login;
+  }
+  endpoint.verified = true;
+  // A connection that was lost may come back to another store on the same address: it is verified again before its next use.
   client.getChannel().watchConnectivityState(connectivityState.READY, Number.POSITIVE_INFINITY, () => {
     if (endpoint.client === client) endpoint.verified = false;
   });
+  return DONE;
 }
 
-interface UnaryCall<I extends DescMessage, O extends DescMessage> {
-  readonly endpoint: Endpoint;
-  readonly method: Method<I, O>;
-  readonly request: MessageShape<I>;
-  readonly metadata: Metadata;
-  readonly limitMs: number;
-  readonly clock: Clock;
+/** The state of a channel has no text; a call on a failed channel fails at once and has one. */
+async function explain(state: State, endpoint: Endpoint, problem: number): Promise<string> {
+  if (problem === status.DEADLINE_EXCEEDED) return `no connection to ${endpoint.url} in time`;
+  const deadline = addMono(state.clock.now().mono, EXPLAIN_MS);
+  const attempt = await send(state, endpoint, { method: STATUS, request: create(StatusRequestSchema), deadline });
+  return attempt.kind === 'failed' ? attempt.error.details : `no connection to ${endpoint.url}`;
 }
 
-function unaryCall<I extends DescMessage, O extends DescMessage>({
-  endpoint,
-  method,
-  request,
-  metadata,
-  limitMs,
-  clock,
-}: UnaryCall<I, O>): Promise<Attempt<MessageShape<O>>> {
-  if (limitMs <= 0)
-    return Promise.resolve({ kind: 'failed', sent: false, error: { code: status.DEADLINE_EXCEEDED, details: `no time left for ${endpoint.url}` } });
-  return new Promise((resolve) => {
-    const done = (cause: ServiceError | null, value?: MessageShape<O>): void => {
-      clearTimeout(timer);
-      if (cause === null && value !== undefined) resolve({ kind: 'answer', value });
-      else
-        resolve({
-          kind: 'failed',
-          sent: true,
-          error: { code: cause?.code ?? status.UNKNOWN, details: `${cause?.details ?? 'no answer'} (${endpoint.url})` },
-        });
-    };
-    // gRPC's deadline tells the server when to give up; it is wall time, so a second, monotonic limit stands behind it.
-    const deadline = clock.now().wall + limitMs;
-    const call = endpoint.client.makeUnaryRequest(method.path, method.serialize, method.deserialize, request, metadata, { deadline }, done);
-    const timer = setTimeout(() => call.cancel(), limitMs + 20);
-  });
+async function authenticate(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
+  const { username, password } = state.options;
+  if (username === undefined) return DONE;
+  const request = create(AuthenticateRequestSchema, { name: username, password: password ?? '' });
+  state.token = null;
+  const answer = await send(state, endpoint, { method: AUTHENTICATE, request, deadline });
+  if (answer.kind !== 'answer') return answer;
+  state.token = answer.value.token;
+  return DONE;
+}
+
+/** Counts failures in a row, and makes the connection anew when they say that the old one is of no use any more. */
+function count<O>(state: State, endpoint: Endpoint, attempt: Attempt<O>): Attempt<O> {
+  const code = attempt.kind === 'failed' ? attempt.error.code : status.OK;
+  endpoint.silentTries = code === status.DEADLINE_EXCEEDED ? endpoint.silentTries + 1 : 0;
+  endpoint.refusedTries = code === status.UNAVAILABLE ? endpoint.refusedTries + 1 : 0;
+  if (endpoint.silentTries >= SILENT_TRIES || endpoint.refusedTries >= REFUSED_TRIES) renew(state, endpoint);
+  return attempt;
+}
+
+function renew(state: State, endpoint: Endpoint): void {
+  endpoint.silentTries = 0;
+  endpoint.refusedTries = 0;
+  if (state.abort.signal.aborted) return;
+  let client: Client;
+  try {
+    client = openClient(endpoint.url, state.options.tls);
+  } catch {
+    // The certificate files are just being replaced: the old connection stays, and the next failures lead here again.
+    return;
+  }
+  endpoint.client.close();
+  endpoint.client = client;
+  endpoint.verified = false;
 }

@@ -18,7 +18,7 @@ function viewpoint(answers: readonly Awaited<ReturnType<ProbeMember>>['verdict']
     clock: { now: () => ({ mono: makeMonoMs(at), wall: makeWallMs(at) }) },
     probe: ({ node }) => {
       asked.push(node);
-      return Promise.resolve({ verdict: answers[Math.min(index++, answers.length - 1)] ?? 'down', error: null });
+      return Promise.resolve({ verdict: answers[Math.min(index++, answers.length - 1)] ?? 'failed', error: null });
     },
     agentAlive: () => Promise.resolve(true),
     trusted: () => Promise.resolve(false),
@@ -30,7 +30,7 @@ function viewpoint(answers: readonly Awaited<ReturnType<ProbeMember>>['verdict']
 }
 
 test('one failed probe is not "down", two in a row are (S15, H12)', async () => {
-  const { points } = viewpoint(['primary', 'down', 'down', 'primary']);
+  const { points } = viewpoint(['primary', 'failed', 'failed', 'primary']);
   const verdicts: string[] = [];
   for (let i = 0; i < 4; i++) {
     await points.round(spec, n2);
@@ -40,7 +40,7 @@ test('one failed probe is not "down", two in a row are (S15, H12)', async () => 
 });
 
 test('the age of the last success is told', async () => {
-  const { points, pass } = viewpoint(['primary', 'down']);
+  const { points, pass } = viewpoint(['primary', 'failed']);
   await points.round(spec, n2);
   pass(700);
   await points.round(spec, n2);
@@ -57,7 +57,7 @@ test('nobody probes itself, and a former primary is forgotten', async () => {
 });
 
 test('a change of the verdict is told at once, and only then', async () => {
-  const { points, changes } = viewpoint(['primary', 'primary', 'down', 'down', 'down']);
+  const { points, changes } = viewpoint(['primary', 'primary', 'failed', 'failed', 'failed']);
   const counts: number[] = [];
   for (let i = 0; i < 5; i++) {
     await points.round(spec, n2);

@@ -28,7 +28,7 @@ function failureOf(text: string, env?: Record<string, string>): { code: string; 
   return { code: result.error.code, text: describeFailure(result.error) };
 }
 
-function valueOf(text: string, env: Record<string, string> = {}): unknown {
+function decoded(text: string, env: Record<string, string> = {}): unknown {
   const result = checkConfigText({ file: 'a.yaml', text, decoder, env, envPrefix: 'PGHERD_AGENT_' });
   assert.ok(result.ok, result.ok ? '' : describeFailure(result.error));
   return result.value;
@@ -68,7 +68,7 @@ describe('an error names line and column of', () => {
 
 describe('the environment overrides the file', () => {
   test('words by _, levels by __', () => {
-    const value = valueOf('node: n1\n', {
+    const value = decoded('node: n1\n', {
       PGHERD_AGENT_LISTEN__PORT: '8500',
       PGHERD_AGENT_DATA_DIRECTORY: '/data',
       PGHERD_AGENT_NAMES: '[a, b]',
@@ -78,7 +78,7 @@ describe('the environment overrides the file', () => {
   });
 
   test('a text that reads as a number stays text where text is wanted', () => {
-    assert.equal((valueOf('node: n1\n', { PGHERD_AGENT_NODE: '17' }) as { node: string }).node, '17');
+    assert.equal((decoded('node: n1\n', { PGHERD_AGENT_NODE: '17' }) as { node: string }).node, '17');
   });
 
   test('and an error in it names the variable', () => {

@@ -34,8 +34,26 @@ describe('a cluster spec', () => {
   });
 
   const wrong: readonly (readonly [string, object, RegExp])[] = [
-    ['two nodes of one name', { nodes: [{ id: 'n1', host: 'a' }, { id: 'n1', host: 'b' }] }, /named twice/],
-    ['two nodes at one endpoint', { nodes: [{ id: 'n1', host: 'a' }, { id: 'n2', host: 'a' }] }, /belongs to two nodes/],
+    [
+      'two nodes of one name',
+      {
+        nodes: [
+          { id: 'n1', host: 'a' },
+          { id: 'n1', host: 'b' },
+        ],
+      },
+      /named twice/,
+    ],
+    [
+      'two nodes at one endpoint',
+      {
+        nodes: [
+          { id: 'n1', host: 'a' },
+          { id: 'n2', host: 'a' },
+        ],
+      },
+      /belongs to two nodes/,
+    ],
     ['only a witness', { nodes: [{ id: 'w', host: 'a', kind: 'witness' }] }, /at least one data node/],
     ['no nodes', { nodes: [] }, /at least one data node/],
     ['a margin that leaves no room for two renewals', { leaseTtlMs: 2000, leaseRenewMs: 800, leaseMarginMs: 500 }, /do not fit/],
@@ -49,11 +67,28 @@ describe('a cluster spec', () => {
   }
 
   test('two nodes of one host at two ports are fine', () => {
-    assert.deepEqual(checkSpec(decode({ ...minimal, nodes: [{ id: 'n1', host: 'a', port: 5001 }, { id: 'n2', host: 'a', port: 5002 }] })), []);
+    assert.deepEqual(
+      checkSpec(
+        decode({
+          ...minimal,
+          nodes: [
+            { id: 'n1', host: 'a', port: 5001 },
+            { id: 'n2', host: 'a', port: 5002 },
+          ],
+        }),
+      ),
+      [],
+    );
   });
 
   test('finds nodes by name; other members use the internal address where there is one', () => {
-    const spec = decode({ ...minimal, nodes: [{ id: 'n1', host: 'a' }, { id: 'n2', host: 'b', internalHost: 'c' }] });
+    const spec = decode({
+      ...minimal,
+      nodes: [
+        { id: 'n1', host: 'a' },
+        { id: 'n2', host: 'b', internalHost: 'c' },
+      ],
+    });
     assert.equal(findNode(spec, makeNodeId('n9')), null);
     assert.deepEqual(spec.nodes.map(internalHost), ['a', 'c']);
   });

@@ -5,6 +5,8 @@ import { createGuardClient } from '../../src/agent/guard/guard-client.ts';
 
 const [stateDirectory = '', dataDirectory = '', pid = '0', startTime = '0', forMs = '1000', table] = process.argv.slice(2);
 const client = createGuardClient({ stateDirectory });
+// Before the deadline is set: on a busy host the guard's start alone takes seconds.
+await client.ensure();
 const armed = await client.arm({
   term: 3,
   leaseId: '77',
@@ -14,4 +16,5 @@ const armed = await client.arm({
   table: table ?? null,
 });
 process.stdout.write(armed ? 'armed\n' : 'refused\n');
+if (!armed) process.exit(1);
 setInterval(() => undefined, 1000);

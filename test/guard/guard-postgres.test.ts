@@ -32,6 +32,7 @@ test('the guard fences a real PostgreSQL whose every process is stopped (SIGSTOP
     const all = () => findProcesses({ dataDirectory: rig.dataDirectory, postmaster: null });
     assert.ok(all().length >= 5, `${all().length} processes`);
     const client = createGuardClient({ stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
+    assert.equal((await client.ensure()).ok, true);
     for (const info of all()) process.kill(info.pid, 'SIGSTOP');
     const deadline = addMono(monoMs(), 1000);
     assert.equal(await client.arm({ term: 1, leaseId: '1', deadline, dataDirectory: rig.dataDirectory, postmaster, table: null }), true);

@@ -1,8 +1,9 @@
 /** Dummy "servers" for the guard's tests: a process tree whose executable is called postgres and whose working directory is a data directory. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFileSync, chmodSync, mkdtempSync, mkdirSync, realpathSync, rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, mkdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { monoMs } from '../../src/base/clock.ts';
 import { type ProcessId, findProcesses, isAlive, readProcess } from '../../src/agent/guard/kill-tree.ts';
 
@@ -48,6 +49,9 @@ export function createRig(): Rig {
       return id;
     },
     cleanup: async () => {
+      // Whoever started the guard of this state directory, and even if the test failed before it knew.
+      const lock = join(stateDirectory, 'run', 'guard.lock');
+      if (existsSync(lock)) adopt((JSON.parse(readFileSync(lock, 'utf8')) as { pid: number }).pid);
       for (const info of findProcesses({ dataDirectory, postmaster: started[0] ?? null })) started.push(info);
       for (const id of started) if (isAlive(id)) process.kill(id.pid, 'SIGKILL');
       await until(() => started.every((id) => !isAlive(id)), 5000, 'everything of the test is gone');
@@ -63,4 +67,23 @@ export async function until(condition: () => boolean | Promise<boolean>, limitMs
     if (monoMs() > end) throw new Error(`not within ${limitMs} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
+}
+
+/** Starts an agent that arms its guard (agent-process.ts) and resolves when it did; rejects when the guard refused. */
+export function startArmedAgent(rig: Rig, postmaster: ProcessId, options: { readonly forMs: number; readonly table?: string }): Promise<number> {
+  const script = fileURLToPath(new URL('./agent-process.ts', import.meta.url));
+  const table = options.table === undefined ? [] : [options.table];
+  const argv = ['--no-warnings', script, rig.stateDirectory, rig.dataDirectory, String(postmaster.pid), String(postmaster.startTime), String(options.forMs), ...table];
+  const agent = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
+  agent.unref();
+  return new Promise((resolve, reject) => {
+    agent.once('spawn', () => rig.adopt(agent.pid ?? -1));
+    agent.once('error', reject);
+    agent.once('exit', (code) => reject(new Error(`the agent ended with ${code} before it was armed`)));
+    agent.stdout.once('data', (chunk: Buffer) => {
+      agent.stdout.destroy();
+      if (String(chunk).includes('armed') && agent.pid !== undefined) resolve(agent.pid);
+      else reject(new Error(`the agent said ${String(chunk)}`));
+    });
+  });
 }

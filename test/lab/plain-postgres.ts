@@ -23,8 +23,9 @@ export interface PlainPostgres {
 export async function startPlainPostgres(port: number): Promise<PlainPostgres> {
   const root = mkdtempSync(join(tmpdir(), 'pgherd-plain-'));
   const directory = join(root, 'data');
-  const as = process.getuid?.() === 0 ? postgresUser() : {};
-  if ('uid' in as) chownSync(root, as.uid, as.gid);
+  const user = process.getuid?.() === 0 ? postgresUser() : null;
+  const as = user ?? {};
+  if (user !== null) chownSync(root, user.uid, user.gid);
   chmodSync(root, 0o755);
   const passwordFile = join(root, 'password');
   writeFileSync(passwordFile, login.password, { mode: 0o644 });

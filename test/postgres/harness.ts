@@ -10,7 +10,7 @@ import { findUser } from '../../src/agent/postgres/os-user.ts';
 import { runInitdb } from '../../src/agent/postgres/initdb.ts';
 import { type Instance, findBinDirectory, socketDirectoryOf } from '../../src/agent/postgres/instance.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
-import { type ManagedSettings } from '../../src/agent/postgres/managed-files.ts';
+import type { ManagedSettings } from '../../src/agent/postgres/managed-files.ts';
 import { setupRoles } from '../../src/agent/postgres/setup-roles.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { type Sql, withLocalSql } from '../../src/agent/postgres/sql.ts';

@@ -7,7 +7,7 @@ import { clusterKeys } from '../../src/store/keys.ts';
 import { makeClusterId } from '../../src/core/ids.ts';
 import type { Store } from '../../src/store/store.ts';
 import { conflicts } from '../../src/server/tasks.ts';
-import { eventually, failureOf, specOf, startTestServer, valueOf } from './harness.ts';
+import { eventually, expectFailure, specOf, startTestServer, expectOk } from './harness.ts';
 
 const JSON_BODY = { 'content-type': 'application/json' };
 
@@ -21,7 +21,7 @@ function errorOf(body: Buffer): WireError['error'] {
 
 test('errors of the request name the path, the value’s fault and the remedy, in the four parts', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const bad = await server.raw({ path: '/api/v1/clusters/demo/tasks', method: 'POST', headers: JSON_BODY, body: JSON.stringify({ request: { kind: 'nodeStop', node: 'N 1' } }) });
   assert.equal(bad.status, 400);
   const error = errorOf(bad.body);
@@ -61,51 +61,51 @@ test('unknown routes, clusters, nodes and tasks are 404, each by its own name (H
     const answer = await server.raw({ path });
     assert.deepEqual([answer.status, errorOf(answer.body).code], [404, 'request.unknown-route'], path);
   }
-  assert.equal(failureOf(await server.admin.call('show', { params: { cluster: 'nowhere' } })).code, 'cluster.not-found');
-  assert.equal(failureOf(await server.admin.call('task', { params: { id: 'nothing' } })).code, 'task.not-found');
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  assert.equal(expectFailure(await server.admin.call('show', { params: { cluster: 'nowhere' } })).code, 'cluster.not-found');
+  assert.equal(expectFailure(await server.admin.call('task', { params: { id: 'nothing' } })).code, 'task.not-found');
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const stop = await server.admin.call('createTask', { params: { cluster: 'demo' }, body: { request: { kind: 'nodeStop', node: 'n9' } } });
-  assert.equal(failureOf(stop).code, 'node.not-found');
+  assert.equal(expectFailure(stop).code, 'node.not-found');
 });
 
 test('a specification is refused with the path of each fault, and with the nearest known key', async (t) => {
   const server = await startTestServer(t);
-  const misspelt = failureOf(await server.admin.call('createCluster', { body: { ...specOf('demo'), failovr: 'manual' } }));
+  const misspelt = expectFailure(await server.admin.call('createCluster', { body: { ...specOf('demo'), failovr: 'manual' } }));
   assert.equal(misspelt.code, 'spec.invalid');
   assert.match(misspelt.cause, /failovr.*did you mean "failover"/);
-  const twice = failureOf(await server.admin.call('createCluster', { body: { name: 'demo', nodes: [{ id: 'n1', host: 'a' }, { id: 'n1', host: 'b' }] } }));
+  const twice = expectFailure(await server.admin.call('createCluster', { body: { name: 'demo', nodes: [{ id: 'n1', host: 'a' }, { id: 'n1', host: 'b' }] } }));
   assert.deepEqual(twice.problems.map((one) => one.code), ['nodes[1].id']);
-  const managed = failureOf(await server.admin.call('createCluster', { body: { ...specOf('demo'), postgres: { parameters: { primary_conninfo: 'host=evil' } } } }));
+  const managed = expectFailure(await server.admin.call('createCluster', { body: { ...specOf('demo'), postgres: { parameters: { primary_conninfo: 'host=evil' } } } }));
   assert.equal(managed.problems[0]?.code, 'postgres.parameters.primary_conninfo');
-  assert.equal(valueOf(await server.admin.call('clusters')).length, 0, 'nothing was created');
+  assert.equal(expectOk(await server.admin.call('clusters')).length, 0, 'nothing was created');
 });
 
 test('a dry run of create writes nothing; create writes spec, task and secret, and a second one is refused', async (t) => {
   const server = await startTestServer(t);
-  const planned = valueOf(await server.admin.call('createCluster', { query: { dryRun: true }, body: specOf('demo') }));
+  const planned = expectOk(await server.admin.call('createCluster', { query: { dryRun: true }, body: specOf('demo') }));
   assert.deepEqual([planned.kind, planned.task, planned.problems.length], ['unknown', null, 3]);
-  assert.equal(valueOf(await server.admin.call('clusters')).length, 0);
+  assert.equal(expectOk(await server.admin.call('clusters')).length, 0);
 
-  const created = valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  const created = expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   assert.equal(created.task?.kind, 'create');
   assert.equal(created.task?.by, 'admin');
   assert.ok(existsSync(join(server.config.dataDirectory, 'secrets', 'demo.secret')));
-  const shown = valueOf(await server.admin.call('show', { params: { cluster: 'demo' } }));
+  const shown = expectOk(await server.admin.call('show', { params: { cluster: 'demo' } }));
   assert.deepEqual(shown.nodes.map((node) => [node.id, node.state]), [['n1', 'unreachable'], ['n2', 'unreachable'], ['n3', 'unreachable']]);
-  assert.equal(failureOf(await server.admin.call('createCluster', { body: specOf('demo') })).code, 'cluster.exists');
+  assert.equal(expectFailure(await server.admin.call('createCluster', { body: specOf('demo') })).code, 'cluster.exists');
 });
 
 test('of two operators who ask at once one is refused, and told whose task runs', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   await finishTasks(server.server.context.store, 'demo');
-  const anna = server.clientOf(valueOf(await server.admin.call('addUser', { body: { name: 'anna', role: 'operator' } })).token);
-  const bert = server.clientOf(valueOf(await server.admin.call('addUser', { body: { name: 'bert', role: 'operator' } })).token);
+  const anna = server.clientOf(expectOk(await server.admin.call('addUser', { body: { name: 'anna', role: 'operator' } })).token);
+  const bert = server.clientOf(expectOk(await server.admin.call('addUser', { body: { name: 'bert', role: 'operator' } })).token);
   for (let round = 0; round < 5; round++) {
     const ask = { params: { cluster: 'demo' }, body: { request: { kind: 'switchover', to: 'n2' } as const } };
     const answers = await Promise.all([anna.call('createTask', ask), bert.call('createTask', ask)]);
     assert.equal(answers.filter((one) => one.ok).length, 1, `round ${round}`);
-    const refused = failureOf(answers.find((one) => !one.ok) ?? answers[0]);
+    const refused = expectFailure(answers.find((one) => !one.ok) ?? answers[0]);
     assert.deepEqual([refused.code, refused.exit], ['task.conflict', 3]);
     assert.match(refused.cause, /switchover to n2, by (anna|bert)/);
     await finishTasks(server.server.context.store, 'demo');
@@ -114,11 +114,11 @@ test('of two operators who ask at once one is refused, and told whose task runs'
 
 test('a repeated request with the same id is one task (Q32)', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   await finishTasks(server.server.context.store, 'demo');
   const ask = { params: { cluster: 'demo' }, body: { request: { kind: 'switchover', to: null } as const, requestId: 'request-0001' } };
-  const first = valueOf(await server.admin.call('createTask', ask));
-  const again = valueOf(await server.admin.call('createTask', ask));
+  const first = expectOk(await server.admin.call('createTask', ask));
+  const again = expectOk(await server.admin.call('createTask', ask));
   assert.equal(first.task?.id, 'request-0001');
   assert.deepEqual(again.task, first.task);
 });
@@ -139,79 +139,79 @@ test('what excludes what', () => {
 
 test('the dry run of a command says what would refuse it, and creates no task', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   await finishTasks(server.server.context.store, 'demo');
-  const answer = valueOf(await server.admin.call('createTask', { params: { cluster: 'demo' }, body: { request: { kind: 'switchover', to: 'n2' }, dryRun: true } }));
+  const answer = expectOk(await server.admin.call('createTask', { params: { cluster: 'demo' }, body: { request: { kind: 'switchover', to: 'n2' }, dryRun: true } }));
   assert.equal(answer.task, null);
   assert.ok(answer.plan.length > 0);
-  assert.equal(valueOf(await server.admin.call('clusterTasks', { params: { cluster: 'demo' } })).length, 1);
+  assert.equal(expectOk(await server.admin.call('clusterTasks', { params: { cluster: 'demo' } })).length, 1);
 });
 
 test('the specification is replaced only under the revision it was read at (H43)', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const at = { params: { cluster: 'demo' } };
-  const read = valueOf(await server.admin.call('getSpec', at));
+  const read = expectOk(await server.admin.call('getSpec', at));
   const changed = { ...read.spec, failover: 'manual' };
-  assert.equal(failureOf(await server.admin.call('putSpec', { ...at, body: changed })).code, 'request.invalid', 'without If-Match');
-  const dry = valueOf(await server.admin.call('putSpec', { ...at, body: changed, ifMatch: read.revision, query: { dryRun: true } }));
+  assert.equal(expectFailure(await server.admin.call('putSpec', { ...at, body: changed })).code, 'request.invalid', 'without If-Match');
+  const dry = expectOk(await server.admin.call('putSpec', { ...at, body: changed, ifMatch: read.revision, query: { dryRun: true } }));
   assert.deepEqual([dry.diff, dry.revision], [[{ path: 'failover', from: 'automatic', to: 'manual' }], read.revision]);
-  const written = valueOf(await server.admin.call('putSpec', { ...at, body: changed, ifMatch: read.revision }));
+  const written = expectOk(await server.admin.call('putSpec', { ...at, body: changed, ifMatch: read.revision }));
   assert.ok(written.revision > read.revision);
-  const late = failureOf(await server.admin.call('putSpec', { ...at, body: { ...read.spec, recovery: 'manual' }, ifMatch: read.revision }));
+  const late = expectFailure(await server.admin.call('putSpec', { ...at, body: { ...read.spec, recovery: 'manual' }, ifMatch: read.revision }));
   assert.deepEqual([late.code, late.status, late.exit], ['spec.conflict', 412, 3]);
-  const renamed = failureOf(await server.admin.call('putSpec', { ...at, body: { ...changed, name: 'other' }, ifMatch: written.revision }));
+  const renamed = expectFailure(await server.admin.call('putSpec', { ...at, body: { ...changed, name: 'other' }, ifMatch: written.revision }));
   assert.equal(renamed.code, 'spec.unchangeable');
 });
 
 test('settings change single parameters; those that pgherd relies on are refused', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const at = { params: { cluster: 'demo' } };
   await Promise.all(['work_mem', 'shared_buffers', 'max_connections'].map((name) => server.admin.call('postSettings', { ...at, body: { set: { [name]: '64' } } })));
-  assert.deepEqual(Object.keys(valueOf(await server.admin.call('getSettings', at)).parameters).sort(), ['max_connections', 'shared_buffers', 'work_mem'], 'no change is lost');
-  const unset = valueOf(await server.admin.call('postSettings', { ...at, body: { unset: ['work_mem'] } }));
+  assert.deepEqual(Object.keys(expectOk(await server.admin.call('getSettings', at)).parameters).sort(), ['max_connections', 'shared_buffers', 'work_mem'], 'no change is lost');
+  const unset = expectOk(await server.admin.call('postSettings', { ...at, body: { unset: ['work_mem'] } }));
   assert.deepEqual(unset.diff, [{ path: 'work_mem', from: '64', to: null }]);
-  const refused = failureOf(await server.admin.call('postSettings', { ...at, body: { set: { synchronous_standby_names: '*' } } }));
+  const refused = expectFailure(await server.admin.call('postSettings', { ...at, body: { set: { synchronous_standby_names: '*' } } }));
   assert.deepEqual([refused.code, refused.exit], ['settings.managed', 3]);
 });
 
 test('a cluster is removed only by its name, not while nodes live, and what was known is kept', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const at = { params: { cluster: 'demo' } };
-  assert.equal(failureOf(await server.admin.call('removeCluster', at)).code, 'cluster.unconfirmed');
+  assert.equal(expectFailure(await server.admin.call('removeCluster', at)).code, 'cluster.unconfirmed');
   await server.server.context.store.txn([], [{ kind: 'put', key: '/pgherd/v1/demo/nodes/n1/report', value: '{}' }]);
-  const live = failureOf(await server.admin.call('removeCluster', { ...at, query: { confirm: 'demo' } }));
+  const live = expectFailure(await server.admin.call('removeCluster', { ...at, query: { confirm: 'demo' } }));
   assert.deepEqual([live.code, live.problems.length], ['cluster.live-nodes', 1]);
-  const removed = valueOf(await server.admin.call('removeCluster', { ...at, query: { confirm: 'demo', evenIfLive: true } }));
+  const removed = expectOk(await server.admin.call('removeCluster', { ...at, query: { confirm: 'demo', evenIfLive: true } }));
   assert.match(readFileSync(removed.kept, 'utf8'), /pgherd\/v1\/demo\/spec/);
-  await eventually('the cluster is gone', async () => (valueOf(await server.admin.call('clusters')).length === 0 ? true : null));
+  await eventually('the cluster is gone', async () => (expectOk(await server.admin.call('clusters')).length === 0 ? true : null));
 });
 
 test('a task is followed live until its end, and one that is asked to stop carries the mark', async (t) => {
   const server = await startTestServer(t);
-  const { task } = valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  const { task } = expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   assert.ok(task !== null);
   const seen: string[] = [];
   const following = (async () => {
     for await (const item of server.admin.follow('task', { params: { id: task.id } })) {
-      const { event, data } = valueOf(item as never) as { event: string; data: { status: string; cancelRequested?: boolean } };
+      const { event, data } = expectOk(item as never) as { event: string; data: { status: string; cancelRequested?: boolean } };
       seen.push(`${event} ${data.status}${data.cancelRequested === true ? ' cancelling' : ''}`);
     }
   })();
   await eventually('the first state', () => (seen.length > 0 ? true : null));
-  valueOf(await server.admin.call('cancelTask', { params: { id: task.id } }));
+  expectOk(await server.admin.call('cancelTask', { params: { id: task.id } }));
   await eventually('the mark', () => (seen.includes('task pending cancelling') ? true : null));
   await finishTasks(server.server.context.store, 'demo');
   await following;
   assert.deepEqual(seen, ['task pending', 'task pending cancelling', 'task done cancelling', 'end done']);
-  assert.equal(failureOf(await server.admin.call('cancelTask', { params: { id: task.id } })).code, 'task.finished');
+  assert.equal(expectFailure(await server.admin.call('cancelTask', { params: { id: task.id } })).code, 'task.finished');
 });
 
 test('events are listed by page, and followed from the last one that the reader has', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const keys = clusterKeys(makeClusterId('demo'));
   const put = async (sequence: number): Promise<void> => {
     const value = encodeJson({ atWallMs: 1_700_000_000_000 + sequence, level: 'info', rule: 'test.rule', node: null, term: 1, text: `event ${sequence}`, detail: {} });
@@ -219,7 +219,7 @@ test('events are listed by page, and followed from the last one that the reader 
   };
   for (const sequence of [1, 2, 3]) await put(sequence);
   const at = { params: { cluster: 'demo' } };
-  const last = valueOf(await server.admin.call('events', { ...at, query: { limit: 2 } }));
+  const last = expectOk(await server.admin.call('events', { ...at, query: { limit: 2 } }));
   assert.deepEqual(last.map((row) => row.text), ['event 2', 'event 3']);
   assert.equal(last[0]?.at, '2023-11-14T22:13:20.002Z');
 
@@ -227,7 +227,7 @@ test('events are listed by page, and followed from the last one that the reader 
   const seen: string[] = [];
   const following = (async () => {
     for await (const item of server.admin.follow('events', { ...at, query: { after: last[0]?.id }, signal: stop.signal })) {
-      seen.push((valueOf(item as never) as { data: { text: string } }).data.text);
+      seen.push((expectOk(item as never) as { data: { text: string } }).data.text);
       if (seen.length === 2) stop.abort();
     }
   })();
@@ -239,28 +239,28 @@ test('events are listed by page, and followed from the last one that the reader 
 
 test('a damaged value in the store is shown as a problem, and crashes nothing (H43)', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   await server.server.context.store.txn([], [{ kind: 'put', key: '/pgherd/v1/demo/nodes/n1/report', value: '{"version":' }, { kind: 'put', key: '/pgherd/v1/demo/state', value: '[]' }]);
   const shown = await eventually('both problems', async () => {
-    const answer = valueOf(await server.admin.call('show', { params: { cluster: 'demo' } }));
+    const answer = expectOk(await server.admin.call('show', { params: { cluster: 'demo' } }));
     return answer.problems.filter((one) => one.code === 'store.unreadable').length === 2 ? answer : null;
   });
   assert.equal(shown.cluster, 'demo');
-  assert.equal(valueOf(await server.admin.call('meta', { params: { cluster: 'demo' } })).reports['n1'], '{"version":');
+  assert.equal(expectOk(await server.admin.call('meta', { params: { cluster: 'demo' } })).reports['n1'], '{"version":');
 });
 
 test('every reading route answers in its shape for a cluster that is only wanted yet', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const at = { params: { cluster: 'demo' } };
-  assert.equal(valueOf(await server.admin.call('lsn', at)).length, 3);
-  assert.equal(valueOf(await server.admin.call('lag', at)).length, 3);
-  assert.deepEqual(valueOf(await server.admin.call('history', at)), []);
-  valueOf(await server.admin.call('explain', at));
-  assert.equal(valueOf(await server.admin.call('doctor')).ok, false);
-  assert.equal(valueOf(await server.admin.call('storeStatus')).engine, 'embedded');
-  assert.equal(valueOf(await server.admin.call('version')).api, 'v1');
-  assert.equal(failureOf(await server.admin.call('nodeLog', { params: { cluster: 'demo', node: 'n1' } })).code, 'node.unreachable');
+  assert.equal(expectOk(await server.admin.call('lsn', at)).length, 3);
+  assert.equal(expectOk(await server.admin.call('lag', at)).length, 3);
+  assert.deepEqual(expectOk(await server.admin.call('history', at)), []);
+  expectOk(await server.admin.call('explain', at));
+  assert.equal(expectOk(await server.admin.call('doctor')).ok, false);
+  assert.equal(expectOk(await server.admin.call('storeStatus')).engine, 'embedded');
+  assert.equal(expectOk(await server.admin.call('version')).api, 'v1');
+  assert.equal(expectFailure(await server.admin.call('nodeLog', { params: { cluster: 'demo', node: 'n1' } })).code, 'node.unreachable');
   const metrics = await server.raw({ path: '/metrics' });
   assert.match(metrics.body.toString(), /pgherd_cluster_state\{cluster="demo",state="/);
   assert.equal((await server.raw({ path: '/metrics', token: null })).status, 401);
@@ -270,16 +270,16 @@ test('every reading route answers in its shape for a cluster that is only wanted
 
 test('a backup of the store comes back after everything was lost', async (t) => {
   const server = await startTestServer(t);
-  valueOf(await server.admin.call('createCluster', { body: specOf('demo') }));
-  const { stream } = valueOf(await server.admin.download('storeBackup'));
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
+  const { stream } = expectOk(await server.admin.download('storeBackup'));
   const chunks: Buffer[] = [];
   for await (const chunk of stream) chunks.push(chunk as Buffer);
-  const refused = failureOf(await server.admin.upload('storeRestore', Buffer.concat(chunks)));
+  const refused = expectFailure(await server.admin.upload('storeRestore', Buffer.concat(chunks)));
   assert.deepEqual([refused.code, refused.exit], ['store.not-empty', 3]);
   const other = await startTestServer(t);
-  valueOf(await other.admin.upload('storeRestore', Buffer.concat(chunks)));
-  assert.equal(valueOf(await other.admin.call('getSpec', { params: { cluster: 'demo' } })).spec['name'], 'demo');
-  assert.equal(failureOf(await other.admin.upload('storeRestore', Buffer.from('nonsense'), { replace: true })).code, 'request.invalid');
+  expectOk(await other.admin.upload('storeRestore', Buffer.concat(chunks)));
+  assert.equal(expectOk(await other.admin.call('getSpec', { params: { cluster: 'demo' } })).spec['name'], 'demo');
+  assert.equal(expectFailure(await other.admin.upload('storeRestore', Buffer.from('nonsense'), { replace: true })).code, 'request.invalid');
 });
 
 test('the description of the API is the reviewed one', async (t) => {

@@ -91,12 +91,12 @@ export async function startTestServer(t: TestContext, options: TestServerOptions
   };
 }
 
-export function valueOf<T>(result: Result<T, ApiFailure>): T {
+export function expectOk<T>(result: Result<T, ApiFailure>): T {
   assert.ok(result.ok, result.ok ? '' : JSON.stringify(result.error));
   return result.value;
 }
 
-export function failureOf<T>(result: Result<T, ApiFailure>): ApiFailure {
+export function expectFailure<T>(result: Result<T, ApiFailure>): ApiFailure {
   assert.ok(!result.ok, 'expected a failure, found a value');
   return result.error;
 }

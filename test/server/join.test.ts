@@ -3,20 +3,21 @@ import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { joinServer } from '../../src/api/join-client.ts';
+import { joinServer, renewAgentCertificate } from '../../src/api/join-client.ts';
 import { formatJoinToken, parseJoinToken } from '../../src/api/join-token.ts';
 import { createApiClient } from '../../src/api/client.ts';
 import { sendHttp } from '../../src/base/http.ts';
 import { createAuthority, createRequest, issueCertificate } from '../../src/base/pki.ts';
+import { loadTls } from '../../src/base/tls.ts';
 import { wallMs } from '../../src/base/clock.ts';
 import { openStore } from '../../src/store/etcd-client.ts';
-import { failureOf, startTestServer, temporaryDirectory, valueOf } from './harness.ts';
+import { expectFailure, startTestServer, temporaryDirectory, expectOk } from './harness.ts';
 
 test('a host joins with a token: its key never leaves it, its files are 0600, and the store accepts its certificate (H7)', async (t) => {
   const server = await startTestServer(t);
-  const made = valueOf(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
+  const made = expectOk(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
   const stateDirectory = join(server.directory, 'n1');
-  const joined = valueOf(await joinServer({ token: made.token, stateDirectory, node: 'n1', hosts: ['127.0.0.1', 'db1.example'] }));
+  const joined = expectOk(await joinServer({ token: made.token, stateDirectory, node: 'n1', hosts: ['127.0.0.1', 'db1.example'] }));
 
   assert.deepEqual([joined.cluster, joined.node, joined.server], ['demo', 'n1', server.server.url]);
   for (const file of Object.values(joined.files)) assert.equal(statSync(file).mode & 0o777, 0o600, file);
@@ -41,8 +42,8 @@ test('two nodes of a cluster get the same secret, another cluster another one, a
   const server = await startTestServer(t);
   const secrets: string[] = [];
   for (const [cluster, node] of [['a', 'n1'], ['a', 'n2'], ['b', 'n1']] as const) {
-    const made = valueOf(await server.admin.call('addJoinToken', { body: { cluster } }));
-    const joined = valueOf(await joinServer({ token: made.token, stateDirectory: join(server.directory, cluster + node), node, hosts: ['127.0.0.1'] }));
+    const made = expectOk(await server.admin.call('addJoinToken', { body: { cluster } }));
+    const joined = expectOk(await joinServer({ token: made.token, stateDirectory: join(server.directory, cluster + node), node, hosts: ['127.0.0.1'] }));
     secrets.push(readFileSync(joined.files.clusterSecret, 'utf8').trim());
   }
   assert.equal(secrets[0], secrets[1]);
@@ -53,11 +54,11 @@ test('two nodes of a cluster get the same secret, another cluster another one, a
 
 test('a token works once', async (t) => {
   const server = await startTestServer(t);
-  const { token } = valueOf(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
+  const { token } = expectOk(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
   const options = { token, hosts: ['127.0.0.1'] };
   const both = await Promise.all(['n1', 'n2'].map((node) => joinServer({ ...options, node, stateDirectory: join(server.directory, node) })));
   assert.equal(both.filter((one) => one.ok).length, 1, 'of two at once one joins');
-  const third = failureOf(await joinServer({ ...options, node: 'n3', stateDirectory: join(server.directory, 'n3') }));
+  const third = expectFailure(await joinServer({ ...options, node: 'n3', stateDirectory: join(server.directory, 'n3') }));
   assert.deepEqual([third.code, third.exit], ['join.token-used', 4]);
   assert.ok(!existsSync(join(server.directory, 'n3')));
 });
@@ -69,36 +70,36 @@ test('an expired token and an unknown one are refused, each by its own name', as
   assert.ok(expired.expiresWallMs < wallMs());
   const text = (secret: string): string => formatJoinToken({ server: server.server.url, fingerprint: context.authority.fingerprint, secret });
   const options = { node: 'n1', hosts: ['127.0.0.1'], stateDirectory: join(server.directory, 'n1') };
-  assert.equal(failureOf(await joinServer({ ...options, token: text(expired.secret) })).code, 'join.token-expired');
-  assert.equal(failureOf(await joinServer({ ...options, token: text('guess') })).code, 'join.token-invalid');
-  assert.equal(failureOf(await joinServer({ ...options, token: 'pgh_join_nonsense' })).code, 'join.token-invalid');
+  assert.equal(expectFailure(await joinServer({ ...options, token: text(expired.secret) })).code, 'join.token-expired');
+  assert.equal(expectFailure(await joinServer({ ...options, token: text('guess') })).code, 'join.token-invalid');
+  assert.equal(expectFailure(await joinServer({ ...options, token: 'pgh_join_nonsense' })).code, 'join.token-invalid');
 });
 
 test('the token is not sent to a server whose authority has another fingerprint', async (t) => {
   const server = await startTestServer(t);
-  const { token } = valueOf(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
+  const { token } = expectOk(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
   const parsed = parseJoinToken(token);
   assert.ok(parsed !== null);
   const forged = formatJoinToken({ ...parsed, fingerprint: 'ab'.repeat(32) });
   const stateDirectory = join(server.directory, 'n1');
-  assert.equal(failureOf(await joinServer({ token: forged, node: 'n1', hosts: ['127.0.0.1'], stateDirectory })).code, 'join.fingerprint');
+  assert.equal(expectFailure(await joinServer({ token: forged, node: 'n1', hosts: ['127.0.0.1'], stateDirectory })).code, 'join.fingerprint');
   assert.ok(!existsSync(stateDirectory));
-  valueOf(await joinServer({ token, node: 'n1', hosts: ['127.0.0.1'], stateDirectory }));
+  expectOk(await joinServer({ token, node: 'n1', hosts: ['127.0.0.1'], stateDirectory }));
 });
 
 test('a node that is alive is not joined a second time, and the token stays good (Z40)', async (t) => {
   const server = await startTestServer(t);
-  const { token } = valueOf(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
+  const { token } = expectOk(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
   await server.server.context.store.txn([], [{ kind: 'put', key: '/pgherd/v1/demo/nodes/n1/report', value: '{}' }]);
   const options = { token, hosts: ['127.0.0.1'] };
-  assert.equal(failureOf(await joinServer({ ...options, node: 'n1', stateDirectory: join(server.directory, 'n1') })).code, 'join.node-live');
-  valueOf(await joinServer({ ...options, node: 'n2', stateDirectory: join(server.directory, 'n2') }));
+  assert.equal(expectFailure(await joinServer({ ...options, node: 'n1', stateDirectory: join(server.directory, 'n1') })).code, 'join.node-live');
+  expectOk(await joinServer({ ...options, node: 'n2', stateDirectory: join(server.directory, 'n2') }));
 });
 
 test('an agent renews its own certificate by showing it; without one it gets none', async (t) => {
   const server = await startTestServer(t);
-  const { token } = valueOf(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
-  const joined = valueOf(await joinServer({ token, node: 'n1', hosts: ['127.0.0.1'], stateDirectory: join(server.directory, 'n1') }));
+  const { token } = expectOk(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
+  const joined = expectOk(await joinServer({ token, node: 'n1', hosts: ['127.0.0.1'], stateDirectory: join(server.directory, 'n1') }));
   const { csr } = await createRequest('somebody-else');
   const read = (file: string): string => readFileSync(file, 'utf8');
   const request = {
@@ -112,6 +113,12 @@ test('an agent renews its own certificate by showing it; without one it gets non
   assert.ok(renewed.ok && renewed.value.status === 200, JSON.stringify(renewed));
   const { certificate } = JSON.parse(renewed.value.body.toString()) as { certificate: string };
   assert.match(new X509Certificate(certificate).subject, /CN=demo\/n1/, 'the name is the old one, whatever the request says');
+  const before = read(joined.files.cert);
+  assert.equal(expectOk(await renewAgentCertificate({ stateDirectory: join(server.directory, 'n1') })), false, 'there is time left');
+  assert.equal(expectOk(await renewAgentCertificate({ stateDirectory: join(server.directory, 'n1'), force: true })), true);
+  assert.notEqual(read(joined.files.cert), before);
+  const loaded = loadTls(joined.files);
+  assert.ok(loaded.ok, 'key and certificate belong to each other');
   const without = await sendHttp({ ...request, tls: { ca: read(joined.files.ca) } });
   assert.ok(without.ok && without.value.status === 403);
 });
@@ -129,28 +136,28 @@ test('the client does not take an agent for the server, though one authority sig
   const address = impostor.address();
   assert.ok(typeof address === 'object' && address !== null);
   const client = createApiClient({ server: `https://127.0.0.1:${address.port}`, token: 'pgh_secret', ca: authority.ca });
-  const failure = failureOf(await client.call('clusters'));
+  const failure = expectFailure(await client.call('clusters'));
   assert.deepEqual([failure.code, failure.exit], ['server.certificate', 4]);
 });
 
 test('a renewed server certificate serves at once, and a new name in the configuration gets into it at reload', async (t) => {
   const server = await startTestServer(t);
   const before = server.server.context.authority.server().cert;
-  valueOf(await server.admin.call('renewCert', { body: { kind: 'server' } }));
+  expectOk(await server.admin.call('renewCert', { body: { kind: 'server' } }));
   assert.notEqual(server.server.context.authority.server().cert, before);
   await server.server.reload({ ...server.config, names: ['pgherd.example'] });
   assert.equal(new X509Certificate(server.server.context.authority.server().cert).checkHost('pgherd.example'), 'pgherd.example');
-  valueOf(await server.admin.call('clusters'));
-  const row = valueOf(await server.admin.call('certs')).find((one) => one.kind === 'server');
-  assert.ok(row !== undefined && row.hosts.includes('pgherd.example') && row.daysLeft > 360);
+  expectOk(await server.admin.call('clusters'));
+  const row = expectOk(await server.admin.call('certs')).find((one) => one.kind === 'server');
+  assert.ok(row?.hosts.includes('pgherd.example') && row.daysLeft > 360);
 });
 
 test('files that cannot be written are said after the token is used up', async (t) => {
   const server = await startTestServer(t);
   const base = await temporaryDirectory(t);
-  const { token } = valueOf(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
+  const { token } = expectOk(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
   const { writeFileSync } = await import('node:fs');
   writeFileSync(join(base, 'file'), '');
-  const failure = failureOf(await joinServer({ token, node: 'n1', hosts: ['127.0.0.1'], stateDirectory: join(base, 'file', 'below') }));
+  const failure = expectFailure(await joinServer({ token, node: 'n1', hosts: ['127.0.0.1'], stateDirectory: join(base, 'file', 'below') }));
   assert.equal(failure.code, 'join.files');
 });

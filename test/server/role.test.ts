@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { createApiClient } from '../../src/api/client.ts';
-import { eventually, startTestServer, temporaryDirectory, valueOf } from './harness.ts';
+import { eventually, startTestServer, temporaryDirectory, expectOk } from './harness.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 
@@ -51,7 +51,7 @@ test('the role starts with controllers, shows its token on standard output only,
   assert.ok(token !== '' && !role.log().includes(token));
   const ca = readFileSync(join(data, 'ca', 'ca.crt'), 'utf8');
   const client = createApiClient({ server: url, token, ca });
-  valueOf(await client.call('createCluster', { body: { name: 'demo', nodes: [{ id: 'n1', host: '127.0.0.1' }] } }));
+  expectOk(await client.call('createCluster', { body: { name: 'demo', nodes: [{ id: 'n1', host: '127.0.0.1' }] } }));
   await eventually('a controller is elected', () => (role.log().includes('watching the cluster demo') ? true : null), 10_000);
 
   writeFileSync(file, `${readFileSync(file, 'utf8')}log: { level: debug }\n`);
@@ -88,7 +88,7 @@ test('a client that connects and stays silent blocks nobody (Z75)', async (t) =>
     for (const socket of silent) socket.destroy();
   });
   await Promise.all(silent.map((socket) => once(socket, 'connect')));
-  valueOf(await server.admin.call('clusters', { timeoutMs: 2000 }));
+  expectOk(await server.admin.call('clusters', { timeoutMs: 2000 }));
 });
 
 test('an unreachable server is said as such, with exit class 4', async () => {

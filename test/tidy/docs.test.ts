@@ -51,7 +51,8 @@ describe('the documents', () => {
   });
 
   test('the README shows the two commands', () => {
-    for (const page of ['README.md', 'docs/zh-CN/README.md']) for (const command of ['npm run demo', 'npm test']) assert.ok(readPage(page).includes(command), `${page}: ${command}`);
+    for (const page of ['README.md', 'docs/zh-CN/README.md'])
+      for (const command of ['npm run demo', 'npm test']) assert.ok(readPage(page).includes(command), `${page}: ${command}`);
   });
 
   test('every error code of the sources stands in the list of error codes (npm run errors)', () => {
@@ -69,7 +70,8 @@ describe('the documents', () => {
     assert.ok(decisions.length > 0);
     for (const [index, path] of decisions.entries()) {
       assert.match(path, new RegExp(`/${String(index + 1).padStart(4, '0')}-`));
-      for (const part of ['## Context', '## Choice', '## Price', '## What would change our mind']) assert.ok(readPage(path).includes(part), `${path}: ${part}`);
+      for (const part of ['## Context', '## Choice', '## Price', '## What would change our mind'])
+        assert.ok(readPage(path).includes(part), `${path}: ${part}`);
     }
   });
 });
@@ -89,4 +91,15 @@ describe('the ids of hazards and invariants in tests', () => {
     }
     assert.deepEqual(unknown, []);
   });
+});
+
+test('the lock file names the optional packages of every platform, so that npm ci works on each', () => {
+  const packages = (JSON.parse(readPage('package-lock.json')) as { packages: Record<string, { optionalDependencies?: Record<string, string> }> })
+    .packages;
+  const missing = Object.entries(packages).flatMap(([path, entry]) =>
+    Object.keys(entry.optionalDependencies ?? {}).filter(
+      (name) => packages[`node_modules/${name}`] === undefined && packages[`${path}/node_modules/${name}`] === undefined,
+    ),
+  );
+  assert.deepEqual(missing, []);
 });

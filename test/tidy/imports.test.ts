@@ -36,7 +36,8 @@ describe('imports', () => {
         if (target === null) continue;
         const other = partOf(target);
         if (!target.startsWith('src/')) wrong.push(`${source.path} imports ${target}: nothing in src may import what is not shipped`);
-        else if (other !== part && allowed?.includes(other) === false) wrong.push(`${source.path} imports ${target}: ${part} may not import ${other}`);
+        else if (other !== part && allowed?.includes(other) === false)
+          wrong.push(`${source.path} imports ${target}: ${part} may not import ${other}`);
       }
     }
     assert.deepEqual(wrong, []);
@@ -46,7 +47,9 @@ describe('imports', () => {
     const wrong = sources.flatMap((source) => {
       const allowed = PACKAGES[partOf(source.path)];
       if (allowed === undefined) return [];
-      return source.imports.filter((one) => one.target === null && !allowed.some((pattern) => pattern.test(one.specifier))).map((one) => `${source.path} imports ${one.specifier}`);
+      return source.imports
+        .filter((one) => one.target === null && !allowed.some((pattern) => pattern.test(one.specifier)))
+        .map((one) => `${source.path} imports ${one.specifier}`);
     });
     assert.deepEqual(wrong, []);
   });
@@ -61,14 +64,20 @@ describe('imports', () => {
   test('of the guard stay small: Node itself, and files that need nothing else', () => {
     const entry = sources.find((source) => source.path === 'src/agent/guard/guard-main.ts');
     assert.ok(entry !== undefined);
-    const packages = [...closure(entry)].flatMap((source) => source.imports.filter((one) => !one.typeOnly && one.target === null && !one.specifier.startsWith('node:')).map((one) => `${source.path} imports ${one.specifier}`));
+    const packages = [...closure(entry)].flatMap((source) =>
+      source.imports
+        .filter((one) => !one.typeOnly && one.target === null && !one.specifier.startsWith('node:'))
+        .map((one) => `${source.path} imports ${one.specifier}`),
+    );
     assert.deepEqual(packages, []);
   });
 
   test('end in files that exist', () => {
     const paths = new Set(sources.map((source) => source.path));
     const missing = sources.flatMap((source) =>
-      source.imports.filter((one) => one.target !== null && /\.tsx?$/.test(one.target) && !paths.has(one.target)).map((one) => `${source.path} imports ${one.specifier}`),
+      source.imports
+        .filter((one) => one.target !== null && /\.tsx?$/.test(one.target) && !paths.has(one.target))
+        .map((one) => `${source.path} imports ${one.specifier}`),
     );
     // Generated code is in JavaScript form with declarations beside it.
     assert.deepEqual(missing, []);

@@ -2,7 +2,16 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { findLines, listFiles, partOf, readSource, sources, withoutComments } from './sources.ts';
 
-const OWN_CODE = ['src/**/*.ts', 'src/**/*.tsx', 'test/**/*.ts', 'lab/**/*.ts', 'bench/**/*.ts', 'sim/**/*.ts', 'scripts/**/*.ts', 'scripts/*.mjs'] as const;
+const OWN_CODE = [
+  'src/**/*.ts',
+  'src/**/*.tsx',
+  'test/**/*.ts',
+  'lab/**/*.ts',
+  'bench/**/*.ts',
+  'sim/**/*.ts',
+  'scripts/**/*.ts',
+  'scripts/*.mjs',
+] as const;
 /** Written by a generator from the .proto; nobody reads it. */
 const isGenerated = (path: string): boolean => path.includes('/gen/') || path.includes('/generated/') || /_pb\.(ts|js)$/.test(path);
 const files = listFiles(...OWN_CODE).filter((path) => !isGenerated(path));
@@ -19,7 +28,8 @@ describe('the sources', () => {
   });
 
   test('of core and wire are pure: no randomness, timers, promises, environment or output', () => {
-    const impure = /\bMath\.random\b|\bset(Timeout|Interval|Immediate)\b|\bqueueMicrotask\b|\basync\s+(?:function\b|\(|\w+\s*=>|\w+\()|\bawait\s|\bnew Promise\b|\bprocess\.|\bconsole\.|\bfetch\(|\bcrypto\.|\bnew Date\b/;
+    const impure =
+      /\bMath\.random\b|\bset(Timeout|Interval|Immediate)\b|\bqueueMicrotask\b|\basync\s+(?:function\b|\(|\w+\s*=>|\w+\()|\bawait\s|\bnew Promise\b|\bprocess\.|\bconsole\.|\bfetch\(|\bcrypto\.|\bnew Date\b/;
     const pure = code.filter((source) => ['core', 'wire'].includes(partOf(source.path)));
     assert.ok(pure.length > 5);
     assert.deepEqual(
@@ -74,7 +84,15 @@ describe('the sources', () => {
   });
 
   test('silence no type error and skip no test', () => {
-    const words = new RegExp([`@ts-${'ignore'}`, `@ts-${'expect-error'}`, `\\bas ${'any'}\\b`, `\\b(test|it|describe)\\.${'only'}\\(`, `\\b(test|it|describe)\\.${'skip'}\\(`].join('|'));
+    const words = new RegExp(
+      [
+        `@ts-${'ignore'}`,
+        `@ts-${'expect-error'}`,
+        `\\bas ${'any'}\\b`,
+        `\\b(test|it|describe)\\.${'only'}\\(`,
+        `\\b(test|it|describe)\\.${'skip'}\\(`,
+      ].join('|'),
+    );
     assert.deepEqual(
       files.flatMap((path) => findLines(readSource(path), words)),
       [],

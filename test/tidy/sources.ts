@@ -34,7 +34,12 @@ export function readSource(path: string): Source {
   for (const match of text.matchAll(STATIC)) {
     const names = (match[3] ?? '').replace(/from\s+$/, '').trim();
     // `import { type A, type B }` is erased as a whole, like `import type`.
-    const allTypes = /^\{.*\}$/s.test(names) && names.slice(1, -1).split(',').every((name) => name.trim() === '' || name.trim().startsWith('type '));
+    const allTypes =
+      /^\{.*\}$/s.test(names) &&
+      names
+        .slice(1, -1)
+        .split(',')
+        .every((name) => name.trim() === '' || name.trim().startsWith('type '));
     imports.push(toImport(path, match[4] ?? '', { typeOnly: match[2] !== undefined || allTypes, dynamic: false }));
   }
   for (const match of text.matchAll(DYNAMIC)) imports.push(toImport(path, match[1] ?? '', { typeOnly: false, dynamic: true }));
@@ -61,6 +66,7 @@ export function withoutComments(text: string): string {
 /** `file:line: text` of each line that matches. */
 export function findLines(source: { path: string; text: string }, pattern: RegExp): readonly string[] {
   const found: string[] = [];
-  for (const [index, line] of source.text.split('\n').entries()) if (pattern.test(line)) found.push(`${source.path}:${index + 1}: ${line.trim().slice(0, 120)}`);
+  for (const [index, line] of source.text.split('\n').entries())
+    if (pattern.test(line)) found.push(`${source.path}:${index + 1}: ${line.trim().slice(0, 120)}`);
   return found;
 }

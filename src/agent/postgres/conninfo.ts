@@ -15,7 +15,7 @@ export function renderConninfo(pairs: Readonly<Record<string, string>>): string 
     .join(' ');
 }
 
-/** Null when the text is no keyword string (a URI, or broken quoting). */
+/** Null when the text is no keyword string (a URI, or broken quoting); empty when it is empty. */
 export function parseConninfo(text: string): ReadonlyMap<string, string> | null {
   const found = new Map<string, string>();
   const pattern = /\s*([a-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))/gy;

@@ -5,6 +5,7 @@ import { makeTimeline } from '../../core/ids.ts';
 import { type Lsn, formatLsn, parseLsn } from '../../core/lsn.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { setWinning } from './auto-conf.ts';
+import { runCheckpoint } from './checkpoint.ts';
 import { ensureStandbySignal } from './data-directory.ts';
 import { cancelled, failure } from './failure.ts';
 import type { Instance } from './instance.ts';
@@ -66,10 +67,19 @@ export async function promotePostgres(
   }));
   if (!promoted.ok) return promoted;
   await ensureStandbySignal(instance);
+  checkpointSoon(instance);
   const cleaned = await setWinning(instance, { primary_conninfo: '', primary_slot_name: '' }, {});
   if (!cleaned.ok) return cleaned;
   const history = await readHistory(instance.dataDirectory, promoted.value);
   return ok({ timeline: promoted.value, forkLsn: history?.at(-1)?.forkLsn ?? null, durationMs: monoMs() - startedAt });
+}
+
+/**
+ * PostgreSQL spreads its own first checkpoint of the new timeline over minutes; until then nobody can rewind to it (Z42).
+ * Not waited for: a failure costs only time, since rewind looks for the checkpoint itself.
+ */
+function checkpointSoon(instance: Instance): void {
+  void runCheckpoint(instance);
 }
 
 async function requestPromotion(sql: Sql, instance: Instance, { mayPromote, deadline, signal }: { mayPromote: () => boolean; deadline: number; signal?: AbortSignal }): Promise<Result<Timeline, Failure>> {

@@ -58,6 +58,8 @@ async function grantRewind(sql: Sql): Promise<boolean> {
   const [stats] = await sql.query("SELECT pg_has_role($1, 'pg_read_all_stats', 'MEMBER') AS has", [ROLES.replication]);
   // For the size of the source: the check of free space before a clone.
   if (stats?.['has'] !== true) await sql.query(`GRANT pg_read_all_stats TO ${ROLES.replication}`);
+  // From 15 on the rewinding node may ask for the checkpoint itself (Z42).
+  await sql.query(`DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_checkpoint') AND NOT pg_has_role('${ROLES.replication}', 'pg_checkpoint', 'MEMBER') THEN GRANT pg_checkpoint TO ${ROLES.replication}; END IF; END $$`);
   for (const name of missing) await sql.query(`GRANT EXECUTE ON FUNCTION pg_catalog.${name} TO ${ROLES.replication}`);
   return missing.length > 0 || stats?.['has'] !== true;
 }

@@ -23,6 +23,8 @@ export interface StartOptions {
   readonly signal?: AbortSignal;
   /** One line when something moved: the startup process's own title. */
   readonly onProgress?: (step: string) => void;
+  /** `private`: reachable over the private socket only, whatever the files say (before a rewind). Default `normal`. */
+  readonly reach?: 'normal' | 'private';
   /** Without any progress for this long the wait ends (the server is left alone); default 60 s. Too short throws away a good recovery. */
   readonly stallMs?: number;
 }
@@ -53,7 +55,7 @@ export async function startPostgres(instance: Instance, options: StartOptions): 
   } catch (cause) {
     return err(failure('start.failed', `${instance.node} cannot be started`, messageOf(cause), 'it stays down', 'check the disk and the permissions', true));
   }
-  const first = await startOnce(instance, options, []);
+  const first = await startOnce(instance, options, options.reach === 'private' ? ['-c', 'listen_addresses=', '-c', `unix_socket_directories=${instance.socketDirectory}`] : []);
   const done = !first.ok && first.error.cause.includes('.s.PGSQL.') && instance.publicSocketDirectory !== null
     ? // Another server holds the name in the public directory: ours does without it.
       await startOnce(instance, options, ['-c', `unix_socket_directories=${instance.socketDirectory}`])

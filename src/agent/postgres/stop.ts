@@ -49,13 +49,11 @@ export async function stopPostgres(instance: Instance, options: StopOptions = {}
   let rung: StopRung = 'none';
   const from = options.from ?? 'fast';
   if (postmaster !== null) {
-    // A stopped postmaster (SIGSTOP) hears nothing: only the kill ends it.
-    const deaf = postmaster.state === 'T' || postmaster.state === 't';
-    if (!deaf && from === 'fast') {
+    if (from === 'fast' && !isDeaf(postmaster)) {
       rung = 'fast';
       await fastStop(instance, postmaster, options);
     }
-    if (!deaf && from !== 'kill' && isLeft(instance)) {
+    if (from !== 'kill' && !isDeaf(findPostmaster(instance.dataDirectory)) && isLeft(instance)) {
       rung = 'immediate';
       signal(postmaster, 'SIGQUIT');
       await waitGone(instance, options.immediateMs ?? IMMEDIATE_MS);
@@ -70,6 +68,11 @@ export async function stopPostgres(instance: Instance, options: StopOptions = {}
     }
   }
   return ok({ rung, ...(await readOutcome(instance)), durationMs: monoMs() - startedAt });
+}
+
+/** A stopped postmaster (SIGSTOP, also in the middle of a stop) hears nothing: only the kill ends it. */
+function isDeaf(postmaster: Postmaster | null): boolean {
+  return postmaster !== null && (postmaster.state === 'T' || postmaster.state === 't');
 }
 
 function isLeft(instance: Instance): boolean {
@@ -91,7 +94,8 @@ async function fastStop(instance: Instance, postmaster: Postmaster, options: Sto
   let writtenAt: number | null = null;
   for (let round = 1; monoMs() < deadline && options.signal?.aborted !== true; round++) {
     await realClock.sleep(POLL_MS);
-    if (findPostmaster(instance.dataDirectory) === null && !isLeft(instance)) return;
+    const now = findPostmaster(instance.dataDirectory);
+    if (isDeaf(now) || (now === null && !isLeft(instance))) return;
     if (round % 10 !== 0) continue;
     const control = await readControlData(instance);
     if (!control.ok || !isCleanlyShutDown(control.value)) continue;

@@ -2,15 +2,15 @@
 import { monoMs } from '../../base/clock.ts';
 import type { NodeId } from '../../core/ids.ts';
 import type { Endpoint } from '../postgres/conninfo.ts';
-import { errnoOf, messageOf } from '../postgres/failure.ts';
+import { messageOf } from '../postgres/failure.ts';
 import type { Instance } from '../postgres/instance.ts';
 import { openSql, sqlStateOf } from '../postgres/sql.ts';
 import { memberTarget } from '../postgres/upstream-sql.ts';
 
 export interface ProbeAnswer {
   /**
-   * `primary`: took a write. `standby`: answers, in recovery. `blocked`: the host answers and refuses the connection for us
-   * (firewall reset, pg_hba, starting, stopping). `failed`: no answer, or an error. The caller counts failures before it says `down`.
+   * `primary`: took a write (or has no connection free: then `error` says so). `standby`: answers, in recovery. `blocked`: PostgreSQL
+   * answers and refuses us (pg_hba, starting, stopping). `failed`: this look failed; the caller counts before it believes that.
    */
   readonly verdict: 'primary' | 'standby' | 'blocked' | 'failed';
   readonly error: string | null;
@@ -68,34 +68,15 @@ async function ask(instance: Instance, endpoint: Endpoint, options: { readonly s
   }
 }
 
-/** SQLSTATE 57P03: starting or stopping; class 28: refused by pg_hba or password; 25006: became a standby between the two statements. */
-export function classifyError(cause: unknown): 'standby' | 'blocked' | 'failed' {
+/**
+ * SQLSTATE 57P03: starting or stopping; class 28: refused by pg_hba or password; 25006: became a standby between the two statements.
+ * 53300: full of clients. Such a server works; to call it down would fail over because of load, which is the worse error
+ * (its own agent, over a reserved connection, still notices a hang).
+ * A refused connection (no listener, or a firewall's reset) is one failed look like any other.
+ */
+export function classifyError(cause: unknown): 'primary' | 'standby' | 'blocked' | 'failed' {
   const state = sqlStateOf(cause);
+  if (state === '53300') return 'primary';
   if (state === '25006') return 'standby';
-  if (state === '57P03' || state?.startsWith('28') === true) return 'blocked';
-  const code = errnoOf(cause);
-  return code === 'ECONNREFUSED' || code === 'ECONNRESET' ? 'blocked' : 'failed';
-}
-
-export interface ProbeCounter {
-  /** Takes the newest answer in; gives the verdict for the report. */
-  count(answer: ProbeAnswer): { readonly verdict: 'primary' | 'standby' | 'blocked' | 'down' | 'unknown'; readonly failures: number; readonly lastOkAgoMs: number | null; readonly error: string | null };
-}
-
-/** `down` only after `attempts` failures in a row; before that `unknown` (one lost probe is no death). */
-export function createProbeCounter(attempts: () => number): ProbeCounter {
-  let failures = 0;
-  let lastOkAt: number | null = null;
-  return {
-    count: (answer) => {
-      if (answer.verdict === 'primary' || answer.verdict === 'standby') {
-        failures = 0;
-        lastOkAt = monoMs();
-      } else {
-        failures++;
-      }
-      const verdict = answer.verdict === 'failed' ? (failures >= attempts() ? 'down' : 'unknown') : answer.verdict;
-      return { verdict, failures, lastOkAgoMs: lastOkAt === null ? null : Math.round(monoMs() - lastOkAt), error: answer.error };
-    },
-  };
+  return state === '57P03' || state?.startsWith('28') === true ? 'blocked' : 'failed';
 }

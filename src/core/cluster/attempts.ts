@@ -65,7 +65,7 @@ export function orderOpening(state: ClusterState, candidate: NodeId, attempt: At
 /** When writes stopped, as well as members know: the last success that anyone saw of the primary; never in the future. */
 export function outageStart(view: ClusterView, now: Now, primary: NodeId): WallMs {
   const seen = view.reports[primary];
-  if (seen !== undefined && seen.alive && (seen.report.postgres.state === 'crashed' || seen.report.postgres.state === 'stopped')) {
+  if (seen?.alive && (seen.report.postgres.state === 'crashed' || seen.report.postgres.state === 'stopped')) {
     return makeWallMs(Math.min(now.wall, Math.max(seen.report.atWallMs, now.wall - 600_000)));
   }
   let agoMs = seen === undefined ? 0 : seen.ageMs;
@@ -78,7 +78,12 @@ export function outageStart(view: ClusterView, now: Now, primary: NodeId): WallM
 }
 
 /** The state after `winner` reported that it is open in the attempt's term, and the record of that term. */
-export function openTerm(view: ClusterView, now: Now, winner: NodeReport, attempt: Attempt): { readonly state: ClusterState; readonly opened: TermRecord } {
+export function openTerm(
+  view: ClusterView,
+  now: Now,
+  winner: NodeReport,
+  attempt: Attempt,
+): { readonly state: ClusterState; readonly opened: TermRecord } {
   const { state } = view;
   const term = attempt.term;
   const timeline = winner.postgres.timeline ?? state.timeline;
@@ -121,8 +126,10 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
     if (node.id === winner) continue;
     if (node.kind === 'witness' || isMaintenance(view, node.id)) state = withGoal(state, node.id, term, { kind: 'none' });
     else if (state.overrides[node.id]?.kind === 'stopped') state = withGoal(state, node.id, term, { kind: 'stopped', reason: 'stopped on request' });
-    else if (node.id === old && !isCleanHandover(view, node.id)) state = withGoal(state, node.id, term, { kind: 'fenced', reason: `${winner} is primary since term ${term}` });
-    else if (lastKnown(view, node.id)?.postgres.state === 'absent') state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'clone' });
+    else if (node.id === old && !isCleanHandover(view, node.id))
+      state = withGoal(state, node.id, term, { kind: 'fenced', reason: `${winner} is primary since term ${term}` });
+    else if (lastKnown(view, node.id)?.postgres.state === 'absent')
+      state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'clone' });
     else state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'stream' });
   }
   return state;
@@ -131,7 +138,8 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
 /** The old primary ended with a shutdown checkpoint that its successor waited for: it holds nothing that the new one has not. */
 function isCleanHandover(view: ClusterView, node: NodeId): boolean {
   const report = lastKnown(view, node);
-  return view.state.switchover !== null && report !== null && report.postgres.cleanShutdown && report.postgres.state === 'stopped';
+  if (view.state.switchover === null || report === null) return false;
+  return report.postgres.cleanShutdown && report.postgres.state === 'stopped';
 }
 
 /** Data nodes that may be asked for a plausible candidate's sake. */

@@ -7,7 +7,13 @@ import { publishRoute } from './route.ts';
 import { rules } from './rules.ts';
 
 /** Passing states of which `state.decided` takes no note: each write would wake every agent, and void a lease that is just being taken. */
-const TRANSIENT: ReadonlySet<string> = new Set(['attempt.waiting-open', 'attempt.waiting-votes', 'primary.restarting', 'cluster.steady', 'switchover.waiting']);
+const TRANSIENT: ReadonlySet<string> = new Set([
+  'attempt.waiting-open',
+  'attempt.waiting-votes',
+  'primary.restarting',
+  'cluster.steady',
+  'switchover.waiting',
+]);
 
 interface Progress {
   view: ClusterView;
@@ -56,9 +62,10 @@ function apply(progress: Progress, id: string, outcome: Outcome, now: Now): void
   for (const event of outcome.events ?? []) progress.events.push({ ...event, rule: id, atWallMs: now.wall, term: state.term });
   if (outcome.opened !== undefined) progress.opened = outcome.opened;
   if (outcome.again !== undefined) progress.again = progress.again === null ? outcome.again : Math.min(progress.again, outcome.again);
-  // The last rule speaks only when no other did; upkeep speaks only when no rule of weight follows.
+  // `cluster.steady` speaks only when no other rule did; upkeep only when no rule of weight follows.
+  if (id === 'cluster.steady' && progress.why !== '') return;
   const weighty = progress.why !== '' && !progress.rule.startsWith('housekeeping.');
-  if (weighty && (id === 'cluster.steady' || TRANSIENT.has(id))) return;
+  if (weighty && (TRANSIENT.has(id) || id.startsWith('housekeeping.'))) return;
   progress.rule = id;
   progress.why = outcome.why;
 }

@@ -10,7 +10,19 @@ import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isOpen, isStreamin
 import { clusterProblems, nodeProblems } from './problems.ts';
 
 export type ClusterWord = 'healthy' | 'degraded' | 'no-primary' | 'switching' | 'frozen' | 'stopped' | 'unknown';
-export type NodeWord = 'running' | 'starting' | 'stopping' | 'stopped' | 'crashed' | 'cloning' | 'rewinding' | 'recovering' | 'diverged' | 'maintenance' | 'failed' | 'unreachable';
+export type NodeWord =
+  | 'running'
+  | 'starting'
+  | 'stopping'
+  | 'stopped'
+  | 'crashed'
+  | 'cloning'
+  | 'rewinding'
+  | 'recovering'
+  | 'diverged'
+  | 'maintenance'
+  | 'failed'
+  | 'unreachable';
 export type RoleWord = 'primary' | 'standby';
 
 export interface ShownNode {
@@ -44,9 +56,18 @@ export interface Show {
   readonly timeline: number | null;
   readonly primary: NodeId | null;
   readonly frozen: boolean;
-  readonly sync: { readonly mode: 'async' | 'sync' | 'quorum'; readonly strict: boolean; readonly k: number; readonly voters: readonly NodeId[]; readonly members: readonly NodeId[] };
+  readonly sync: {
+    readonly mode: 'async' | 'sync' | 'quorum';
+    readonly strict: boolean;
+    readonly k: number;
+    readonly voters: readonly NodeId[];
+    readonly members: readonly NodeId[];
+  };
   readonly nodes: readonly ShownNode[];
-  readonly vips: { readonly write: { readonly address: string; readonly node: NodeId | null } | null; readonly read: { readonly address: string; readonly node: NodeId | null } | null };
+  readonly vips: {
+    readonly write: { readonly address: string; readonly node: NodeId | null } | null;
+    readonly read: { readonly address: string; readonly node: NodeId | null } | null;
+  };
   readonly proxies: readonly { readonly id: string; readonly host: string | null; readonly term: number; readonly seenMs: number | null }[];
   readonly problems: readonly NodeProblem[];
   readonly decided: { readonly rule: string; readonly why: string; readonly atWallMs: number };
@@ -65,7 +86,13 @@ export function showCluster(view: ClusterView, _now: Now): Show {
     timeline: state.timeline,
     primary: state.primary,
     frozen: state.frozen !== null,
-    sync: { mode: durabilityMode(spec.durability.mode), strict: spec.durability.strict, k: state.quorum.k, voters: state.quorum.voters, members: state.electorate.members },
+    sync: {
+      mode: durabilityMode(spec.durability.mode),
+      strict: spec.durability.strict,
+      k: state.quorum.k,
+      voters: state.quorum.voters,
+      members: state.electorate.members,
+    },
     nodes,
     vips: { write: showVip(view, 'write'), read: showVip(view, 'read') },
     proxies: Object.keys(view.proxyAcks).map((id) => ({ id, host: null, term: state.primaryTerm, seenMs: null })),
@@ -145,7 +172,8 @@ function nodeWord(view: ClusterView, node: NodeSpec, report: NodeReport | null):
   const verdict = view.state.phase === 'running' && node.id !== view.state.primary ? lineageOf(view, report) : null;
   if (isForeignSystem(view, report) || (verdict !== null && !isContained(verdict))) return 'diverged';
   if (report.activity.kind === 'failed' && !report.activity.retrying) return 'failed';
-  if (pg === 'hung' || pg === 'incomplete' || pg === 'absent') return report.activity.kind === 'busy' ? 'recovering' : pg === 'absent' ? 'stopped' : 'failed';
+  if (pg === 'hung' || pg === 'incomplete' || pg === 'absent')
+    return report.activity.kind === 'busy' ? 'recovering' : pg === 'absent' ? 'stopped' : 'failed';
   if (pg === 'stopped') return view.state.recovery[node.id] !== undefined && node.id !== view.state.primary ? 'recovering' : 'stopped';
   return pg;
 }
@@ -158,11 +186,18 @@ function showVip(view: ClusterView, which: 'write' | 'read'): { readonly address
 }
 
 /** `lsn --json`: one row a data node, in the spec's order. */
-export function showLsn(view: ClusterView): readonly { readonly node: NodeId; readonly role: RoleWord | null; readonly timeline: number | null; readonly lsn: string | null }[] {
+export function showLsn(
+  view: ClusterView,
+): readonly { readonly node: NodeId; readonly role: RoleWord | null; readonly timeline: number | null; readonly lsn: string | null }[] {
   return dataNodes(view.spec).map((node) => {
     const report = live(view, node.id);
     const position = report === null ? null : endOfWal(report);
-    return { node: node.id, role: report?.postgres.role ?? null, timeline: position?.timeline ?? null, lsn: position === null ? null : formatLsn(position.lsn) };
+    return {
+      node: node.id,
+      role: report?.postgres.role ?? null,
+      timeline: position?.timeline ?? null,
+      lsn: position === null ? null : formatLsn(position.lsn),
+    };
   });
 }
 
@@ -187,7 +222,8 @@ export interface LagRow {
 export function showLag(view: ClusterView): readonly LagRow[] {
   const primary = view.state.primary === null ? null : live(view, view.state.primary);
   const end = primary?.postgres.flushLsn ?? null;
-  const behind = (lsn: Lsn | null | undefined): number | null => (end === null || lsn === null || lsn === undefined ? null : Math.max(0, bytesBetween({ from: lsn, to: end })));
+  const behind = (lsn: Lsn | null | undefined): number | null =>
+    end === null || lsn === null || lsn === undefined ? null : Math.max(0, bytesBetween({ from: lsn, to: end }));
   return dataNodes(view.spec).map((node) => {
     const report = live(view, node.id);
     const position = report === null ? null : endOfWal(report);

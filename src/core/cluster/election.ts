@@ -78,7 +78,14 @@ function positionFor(report: NodeReport, options: ElectionOptions): Position | n
   return vote !== null && vote.term === options.positions.term && vote.final ? vote.position : null;
 }
 
-function rejections(view: ClusterView, now: Now, node: NodeSpec, report: NodeReport | null, position: Position | null, options: ElectionOptions): readonly string[] {
+function rejections(
+  view: ClusterView,
+  now: Now,
+  node: NodeSpec,
+  report: NodeReport | null,
+  position: Position | null,
+  options: ElectionOptions,
+): readonly string[] {
   if (report === null) return ['its agent does not report'];
   const reasons: string[] = [];
   const { state } = report.postgres;
@@ -87,14 +94,19 @@ function rejections(view: ClusterView, now: Now, node: NodeSpec, report: NodeRep
   if (node.priority === 0 && !options.acceptLoss) reasons.push('its priority is 0 (never promoted)');
   if (options.target !== null && options.target !== node.id) reasons.push(`${options.target} was asked for`);
   if (state === 'absent') reasons.push('it has no data');
-  if (state === 'incomplete' || state === 'cloning' || state === 'rewinding') reasons.push(`its data directory is ${state === 'incomplete' ? 'incomplete' : `being ${state === 'cloning' ? 'cloned' : 'rewound'}`}`);
+  if (state === 'incomplete' || state === 'cloning' || state === 'rewinding')
+    reasons.push(`its data directory is ${state === 'incomplete' ? 'incomplete' : `being ${state === 'cloning' ? 'cloned' : 'rewound'}`}`);
   if (state === 'hung') reasons.push('its PostgreSQL hangs');
   if (isForeignSystem(view, report)) reasons.push(`its system identifier ${report.postgres.systemIdentifier} is not the cluster's`);
   const refused = report.refusedTerms.some((term) => term > view.state.primaryTerm);
   const progress = view.state.recovery[node.id];
-  if (refused && progress !== undefined && !isDue(now, progress.notBeforeWallMs, REFUSAL_BACKOFF_MS)) reasons.push('it refused a promotion a moment ago');
+  if (refused && progress !== undefined && !isDue(now, progress.notBeforeWallMs, REFUSAL_BACKOFF_MS))
+    reasons.push('it refused a promotion a moment ago');
   if (position === null) {
-    if (reasons.length === 0) reasons.push(options.positions.kind === 'vote' ? `it reported no final position for term ${options.positions.term}` : 'its position is unknown');
+    if (reasons.length === 0)
+      reasons.push(
+        options.positions.kind === 'vote' ? `it reported no final position for term ${options.positions.term}` : 'its position is unknown',
+      );
     return reasons;
   }
   const verdict = lineage(view, report, position);

@@ -36,7 +36,11 @@ export function explainCluster(view: ClusterView, now: Now): Explanation {
     why: decision.why,
     last: view.state.decided,
     candidates: [
-      ...eligible.map((one, index) => ({ node: one.node, eligible: true, reasons: [`${describeCandidate(one)}${lagWords(missingBytes(one.position, end))}${index === 0 ? ', first in line' : ''}`] })),
+      ...eligible.map((one, index) => ({
+        node: one.node,
+        eligible: true,
+        reasons: [`${describeCandidate(one)}${lagWords(missingBytes(one.position, end))}${index === 0 ? ', first in line' : ''}`],
+      })),
       ...rejected.map((one) => ({ node: one.node, eligible: false, reasons: one.reasons })),
     ],
     ifPrimaryDies: imagineLoss(view, now),
@@ -48,13 +52,29 @@ const lagWords = (bytes: number | null): string => (bytes === null || bytes === 
 /** Asks the very rules what they would say of a snapshot in which the primary's host is gone. */
 function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] {
   const { primary } = view.state;
-  if (primary === null || view.state.phase !== 'running') return { action: 'nothing: there is no running primary', rule: 'bootstrap.waiting', promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
-  if (view.state.attempt !== null) return { action: `term ${view.state.attempt.term} is being opened already`, rule: view.state.attempt.rule, promoted: view.state.attempt.candidate, mayLoseBytes: view.state.attempt.lostBytes, estimatedOutageMs: null };
+  if (primary === null || view.state.phase !== 'running')
+    return { action: 'nothing: there is no running primary', rule: 'bootstrap.waiting', promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
+  if (view.state.attempt !== null)
+    return {
+      action: `term ${view.state.attempt.term} is being opened already`,
+      rule: view.state.attempt.rule,
+      promoted: view.state.attempt.candidate,
+      mayLoseBytes: view.state.attempt.lostBytes,
+      estimatedOutageMs: null,
+    };
   const later = { ...now, wall: makeWallMs(now.wall + view.spec.leaseTtlMs) };
   const decision = decideCluster(withoutPrimary(view, primary), later);
-  if (decision.rule !== 'primary.lost') return { action: `nothing is promoted: ${decision.why}`, rule: decision.rule, promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
+  if (decision.rule !== 'primary.lost')
+    return { action: `nothing is promoted: ${decision.why}`, rule: decision.rule, promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
   const best = rankCandidates(view, later, { positions: { kind: 'report' }, acceptLoss: false, target: null }).eligible[0] ?? null;
-  if (best === null) return { action: 'nothing is promoted: there is no candidate', rule: 'failover.blocked-no-candidate', promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
+  if (best === null)
+    return {
+      action: 'nothing is promoted: there is no candidate',
+      rule: 'failover.blocked-no-candidate',
+      promoted: null,
+      mayLoseBytes: null,
+      estimatedOutageMs: null,
+    };
   const detectMs = view.spec.probeAttempts * view.spec.probeIntervalMs + view.spec.probeTimeoutMs;
   return {
     action: `${best.node} is promoted once the write lease of ${primary} has expired`,
@@ -70,9 +90,20 @@ function withoutPrimary(view: ClusterView, primary: NodeId): ClusterView {
   for (const [node, seen] of Object.entries(view.reports)) {
     reports[node] = node === primary ? { ...seen, alive: false } : { ...seen, ageMs: 0, report: seesDown(seen.report, primary) };
   }
-  return { ...view, reports: reports as ClusterView['reports'], writeLease: null, writeLeaseGoneMs: view.spec.leaseTtlMs, tasks: [], watchedMs: 3_600_000, state: { ...view.state, switchover: null } };
+  return {
+    ...view,
+    reports: reports as ClusterView['reports'],
+    writeLease: null,
+    writeLeaseGoneMs: view.spec.leaseTtlMs,
+    tasks: [],
+    watchedMs: 3_600_000,
+    state: { ...view.state, switchover: null },
+  };
 }
 
 function seesDown(report: NodeReport, primary: NodeId): NodeReport {
-  return { ...report, probes: { ...report.probes, [primary]: { verdict: 'down', failures: 99, lastOkAgoMs: null, error: 'imagined', agentAlive: false } } };
+  return {
+    ...report,
+    probes: { ...report.probes, [primary]: { verdict: 'down', failures: 99, lastOkAgoMs: null, error: 'imagined', agentAlive: false } },
+  };
 }

@@ -48,7 +48,7 @@ export function compareLineage(position: Position, nodeHistory: readonly Fork[],
 function firstDifferentFork(a: readonly Fork[], b: readonly Fork[]): Lsn | null {
   for (const fork of a) {
     const other = forkOf(b, fork.timeline);
-    if (other !== null && other !== fork.forkLsn) return other < fork.forkLsn ? other : fork.forkLsn;
+    if (other !== null && other !== fork.forkLsn) return earlier(other, fork.forkLsn);
   }
   return null;
 }
@@ -56,9 +56,15 @@ function firstDifferentFork(a: readonly Fork[], b: readonly Fork[]): Lsn | null 
 function sharedFork(a: readonly Fork[], b: readonly Fork[]): Lsn | null {
   for (const fork of a.toReversed()) {
     const other = forkOf(b, fork.timeline);
-    if (other !== null) return other < fork.forkLsn ? other : fork.forkLsn;
+    if (other !== null) return earlier(other, fork.forkLsn);
   }
   return null;
+}
+
+/** Math.min knows no bigint. */
+function earlier(a: Lsn, b: Lsn): Lsn {
+  if (a < b) return a;
+  return b;
 }
 
 /** True when the node needs nothing but streaming. */

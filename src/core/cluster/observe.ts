@@ -20,13 +20,13 @@ export function watchNeededMs(spec: ClusterSpec): number {
 /** The node's report while its lease stands in the store; null when the agent is gone. */
 export function live(view: ClusterView, node: NodeId): NodeReport | null {
   const seen = view.reports[node];
-  return seen !== undefined && seen.alive ? seen.report : null;
+  return seen?.alive ? seen.report : null;
 }
 
 /** A live report that is also recent: this node can be heard now. */
 export function fresh(view: ClusterView, node: NodeId): NodeReport | null {
   const seen = view.reports[node];
-  return seen !== undefined && seen.alive && seen.ageMs <= freshLimitMs(view.spec) ? seen.report : null;
+  return seen?.alive && seen.ageMs <= freshLimitMs(view.spec) ? seen.report : null;
 }
 
 /** The last report, of a dead node too. */
@@ -78,7 +78,13 @@ export function isOpen(report: NodeReport | null, term: number): boolean {
 }
 
 export function isStreaming(report: NodeReport | null, upstream: NodeId | null): boolean {
-  return report !== null && upstream !== null && report.postgres.state === 'running' && report.postgres.role === 'standby' && report.postgres.streamingFrom === upstream;
+  return (
+    report !== null &&
+    upstream !== null &&
+    report.postgres.state === 'running' &&
+    report.postgres.role === 'standby' &&
+    report.postgres.streamingFrom === upstream
+  );
 }
 
 /** PostgreSQL of a living agent ended without being asked to. */

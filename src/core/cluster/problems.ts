@@ -18,10 +18,31 @@ export function nodeProblems(view: ClusterView, node: NodeSpec): readonly NodePr
   }
   const own = report.problems.map((one) => problem(one.code, `${node.id}: ${one.text}`, one.remedy));
   const pending = report.postgres.pendingRestart;
-  if (pending.length > 0) own.push(problem('node.pending-restart', `${node.id} needs a restart for ${pending.join(', ')}.`, `"pgherd node restart ${node.id}", or "pgherd cluster restart --rolling".`));
-  if (report.guard === 'missing') own.push(problem('node.no-guard', `${node.id} runs without its guard: a frozen agent could not be fenced.`, `See the agent's log ("pgherd log ${node.id}").`));
+  if (pending.length > 0)
+    own.push(
+      problem(
+        'node.pending-restart',
+        `${node.id} needs a restart for ${pending.join(', ')}.`,
+        `"pgherd node restart ${node.id}", or "pgherd cluster restart --rolling".`,
+      ),
+    );
+  if (report.guard === 'missing')
+    own.push(
+      problem(
+        'node.no-guard',
+        `${node.id} runs without its guard: a frozen agent could not be fenced.`,
+        `See the agent's log ("pgherd log ${node.id}").`,
+      ),
+    );
   for (const slot of report.slots) {
-    if (slot.walStatus === 'lost') own.push(problem('node.slot-lost', `The slot ${slot.name} on ${node.id} lost its WAL.`, 'The node behind it is cloned again by itself; a slot of your own must be dropped and made anew.'));
+    if (slot.walStatus === 'lost')
+      own.push(
+        problem(
+          'node.slot-lost',
+          `The slot ${slot.name} on ${node.id} lost its WAL.`,
+          'The node behind it is cloned again by itself; a slot of your own must be dropped and made anew.',
+        ),
+      );
   }
   return node.kind === 'witness' ? own : [...own, ...dataProblems(view, node, report)];
 }
@@ -33,27 +54,80 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
   const goal = state.goals[node.id] ?? null;
   const activity = activityFor(report, goal);
   if (activity?.kind === 'failed') {
-    found.push(problem(activity.code, `${node.id}: ${activity.step} failed: ${activity.message}`, activity.retrying ? 'The agent tries again by itself.' : `See "pgherd log ${node.id}".`));
+    found.push(
+      problem(
+        activity.code,
+        `${node.id}: ${activity.step} failed: ${activity.message}`,
+        activity.retrying ? 'The agent tries again by itself.' : `See "pgherd log ${node.id}".`,
+      ),
+    );
   }
-  if (pg.role === 'primary' && pg.state === 'running' && state.primary !== null && node.id !== state.primary && state.attempt?.candidate !== node.id) {
-    found.push(problem('node.second-primary', `${node.id} runs as a primary, but ${state.primary} is the primary of term ${state.primaryTerm}.`, 'It is fenced by its agent; if this stays, stop PostgreSQL there.'));
+  if (
+    pg.role === 'primary' &&
+    pg.state === 'running' &&
+    state.primary !== null &&
+    node.id !== state.primary &&
+    state.attempt?.candidate !== node.id
+  ) {
+    found.push(
+      problem(
+        'node.second-primary',
+        `${node.id} runs as a primary, but ${state.primary} is the primary of term ${state.primaryTerm}.`,
+        'It is fenced by its agent; if this stays, stop PostgreSQL there.',
+      ),
+    );
   }
-  if (isForeignSystem(view, report)) found.push(problem('node.foreign', `${node.id} holds a data directory of another cluster (system identifier ${pg.systemIdentifier}).`, `Move it aside, or "pgherd node rejoin ${node.id} --via clone" (sets it aside).`));
+  if (isForeignSystem(view, report))
+    found.push(
+      problem(
+        'node.foreign',
+        `${node.id} holds a data directory of another cluster (system identifier ${pg.systemIdentifier}).`,
+        `Move it aside, or "pgherd node rejoin ${node.id} --via clone" (sets it aside).`,
+      ),
+    );
   if (node.id === state.primary || state.phase !== 'running') return found;
-  if (state.overrides[node.id]?.kind === 'stopped') return [...found, problem('node.stopped', `${node.id} was stopped on request.`, `"pgherd node start ${node.id}"`)];
-  if (isMaintenance(view, node.id)) return [...found, problem('node.maintenance', `${node.id} is in maintenance: never promoted, never touched.`, `"pgherd node maintenance ${node.id} --off"`)];
+  if (state.overrides[node.id]?.kind === 'stopped')
+    return [...found, problem('node.stopped', `${node.id} was stopped on request.`, `"pgherd node start ${node.id}"`)];
+  if (isMaintenance(view, node.id))
+    return [
+      ...found,
+      problem('node.maintenance', `${node.id} is in maintenance: never promoted, never touched.`, `"pgherd node maintenance ${node.id} --off"`),
+    ];
   const verdict = lineageOf(view, report);
   const position = endOfWal(report);
   if (verdict !== null && position !== null && !isContained(verdict)) {
-    const remedy = goal?.kind === 'fenced' ? `"pgherd node rejoin ${node.id} --via rewind" takes it back; what only it has is set aside.` : 'It is rewound by itself; what only it has is set aside.';
+    const remedy =
+      goal?.kind === 'fenced'
+        ? `"pgherd node rejoin ${node.id} --via rewind" takes it back; what only it has is set aside.`
+        : 'It is rewound by itself; what only it has is set aside.';
     found.push(problem('node.diverged', `${node.id} ${describeLineage(verdict, position)}.`, remedy));
-  } else if (goal?.kind === 'fenced') found.push(problem('node.fenced', `${node.id} is fenced: ${goal.reason}.`, `"pgherd node rejoin ${node.id}" takes it back, if it does not come back by itself.`));
+  } else if (goal?.kind === 'fenced')
+    found.push(
+      problem(
+        'node.fenced',
+        `${node.id} is fenced: ${goal.reason}.`,
+        `"pgherd node rejoin ${node.id}" takes it back, if it does not come back by itself.`,
+      ),
+    );
   else if (!isStreaming(report, state.primary) && activity?.kind !== 'busy' && state.attempt === null) {
-    found.push(problem('node.not-streaming', `${node.id} does not stream from ${state.primary} (PostgreSQL is ${pg.state}).`, `See "pgherd log ${node.id}"; "pgherd node rejoin ${node.id}" takes it back.`));
+    found.push(
+      problem(
+        'node.not-streaming',
+        `${node.id} does not stream from ${state.primary} (PostgreSQL is ${pg.state}).`,
+        `See "pgherd log ${node.id}"; "pgherd node rejoin ${node.id}" takes it back.`,
+      ),
+    );
   }
   const end = primaryEnd(view);
   const lag = position === null || end === null || position.timeline !== state.timeline ? 0 : bytesBetween({ from: position.lsn, to: end });
-  if (lag > view.spec.maxLagOnFailoverBytes) found.push(problem('node.lag', `${node.id} is ${lag} bytes behind; more than ${view.spec.maxLagOnFailoverBytes} and it is not promoted by itself.`, 'Look at the network and the disk between the two ("pgherd lag").'));
+  if (lag > view.spec.maxLagOnFailoverBytes)
+    found.push(
+      problem(
+        'node.lag',
+        `${node.id} is ${lag} bytes behind; more than ${view.spec.maxLagOnFailoverBytes} and it is not promoted by itself.`,
+        'Look at the network and the disk between the two ("pgherd lag").',
+      ),
+    );
   return found;
 }
 
@@ -64,15 +138,33 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
   if (state.phase === 'new') found.push(problem('cluster.new', 'The cluster was not created yet.', '"pgherd init -f cluster.yaml"'));
   if (state.frozen !== null) {
     const until = state.frozen.untilWallMs === null ? '' : `, until ${formatIso(state.frozen.untilWallMs)}`;
-    found.push(problem('cluster.frozen', `Automatic actions are frozen by ${state.frozen.by} (${state.frozen.reason})${until}.`, '"pgherd unfreeze"'));
+    found.push(
+      problem('cluster.frozen', `Automatic actions are frozen by ${state.frozen.by} (${state.frozen.reason})${until}.`, '"pgherd unfreeze"'),
+    );
   }
-  if (spec.failover === 'manual') found.push(problem('cluster.failover-manual', 'Failover is manual: nothing is promoted by itself.', 'Set "failover: automatic" with "pgherd meta edit".'));
+  if (spec.failover === 'manual')
+    found.push(
+      problem('cluster.failover-manual', 'Failover is manual: nothing is promoted by itself.', 'Set "failover: automatic" with "pgherd meta edit".'),
+    );
   if (state.phase !== 'running' || state.primary === null) return found;
   const primary = live(view, state.primary);
   if (!isOpen(primary, state.primaryTerm)) {
-    found.push(problem('cluster.no-primary', `${state.primary}, the primary of term ${state.primaryTerm}, is not open for writes: ${state.decided.rule}: ${state.decided.why}`, 'See "pgherd explain".'));
+    found.push(
+      problem(
+        'cluster.no-primary',
+        `${state.primary}, the primary of term ${state.primaryTerm}, is not open for writes: ${state.decided.rule}: ${state.decided.why}`,
+        'See "pgherd explain".',
+      ),
+    );
   }
-  if (spec.nodes.every((node) => node.id !== state.primary)) found.push(problem('cluster.primary-removed', `The primary ${state.primary} is no longer in the desired state.`, 'Move the role with "pgherd switchover", or add it again.'));
+  if (spec.nodes.every((node) => node.id !== state.primary))
+    found.push(
+      problem(
+        'cluster.primary-removed',
+        `The primary ${state.primary} is no longer in the desired state.`,
+        'Move the role with "pgherd switchover", or add it again.',
+      ),
+    );
   const standbys = spec.nodes.filter((node) => node.kind === 'data' && node.id !== state.primary);
   if (standbys.length > 0 && standbys.every((node) => !isStreaming(live(view, node.id), state.primary))) {
     found.push(problem('cluster.no-standby', 'No standby streams: the primary has no successor.', 'See the problems of the nodes.'));

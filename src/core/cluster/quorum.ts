@@ -51,7 +51,14 @@ export function countVotes(view: ClusterView, term: number): Ballot {
     const fencedPrimary = node === view.state.primary && report.fenced && report.leaseTerm === null && knowsAttempt(view, node);
     if (report.vote?.term === term || fencedPrimary) voted.push(node);
     else if (fresh(view, node) !== null) pending.push(node);
-    if (report.vote?.term === term && !report.vote.final && fresh(view, node) !== null && report.postgres.state !== 'absent' && node !== view.state.primary) pending.push(node);
+    if (
+      report.vote?.term === term &&
+      !report.vote.final &&
+      fresh(view, node) !== null &&
+      report.postgres.state !== 'absent' &&
+      node !== view.state.primary
+    )
+      pending.push(node);
   }
   const witnesses = new Set(view.spec.nodes.filter((node) => node.kind === 'witness').map((node) => node.id));
   return {

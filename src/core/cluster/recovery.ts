@@ -87,7 +87,12 @@ function settled(one: Case): RecoveryStep {
   if (goal?.kind !== 'standby') return NOTHING;
   const sameGoal = goal.via === 'stream';
   // A node that was told to rewind or clone still streams for a moment before it begins.
-  if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && one.report.stateRevision >= one.view.stateRevision)) return NOTHING;
+  if (
+    !sameGoal &&
+    activityFor(one.report, goal)?.kind !== 'done' &&
+    !(one.report.activity.kind === 'idle' && one.report.stateRevision >= one.view.stateRevision)
+  )
+    return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
   return step('standby.back', `${one.node} streams from ${primary}`, sameGoal ? null : { kind: 'standby', upstream: primary, via: 'stream' }, null);
 }
@@ -179,8 +184,15 @@ function afterLooks(one: Case, via: Via): RecoveryStep {
   if (report.postgres.state !== 'absent' && checks < needed) {
     const due = since + checks * view.spec.reportIntervalMs;
     if (now.wall < due && due - now.wall <= LONGEST_BACKOFF_MS) return NOTHING;
-    const next = { checks: checks + 1, firstSeenWallMs: makeWallMs(since), attempts: progress?.attempts ?? 0, notBeforeWallMs: now.wall, lastError: progress?.lastError ?? null };
-    if (next.checks < needed) return step('standby.checking', `${one.node} is back; it is looked at ${needed} times before it is taken in`, null, next);
+    const next = {
+      checks: checks + 1,
+      firstSeenWallMs: makeWallMs(since),
+      attempts: progress?.attempts ?? 0,
+      notBeforeWallMs: now.wall,
+      lastError: progress?.lastError ?? null,
+    };
+    if (next.checks < needed)
+      return step('standby.checking', `${one.node} is back; it is looked at ${needed} times before it is taken in`, null, next);
     return order({ ...one, progress: next }, via);
   }
   return order(one, via);
@@ -209,12 +221,7 @@ function describeLineageOf(one: Case): string {
 function order(one: Case, via: Via): RecoveryStep {
   const wanted: Wanted = { kind: 'standby', upstream: one.primary, via };
   const position = endOfWal(one.report);
-  const reason =
-    via === 'clone'
-      ? cloneReason(one)
-      : one.verdict === null || position === null
-        ? ''
-        : describeLineage(one.verdict, position);
+  const reason = via === 'clone' ? cloneReason(one) : one.verdict === null || position === null ? '' : describeLineage(one.verdict, position);
   const why = `${one.node} ${via === 'stream' ? `follows ${one.primary}` : via === 'rewind' ? `is rewound to ${one.primary}` : `is cloned from ${one.primary}`}${reason === '' ? '' : `: it ${reason}`}`;
   const rules = { stream: 'standby.stream', rewind: 'standby.rewind', clone: 'standby.clone' } as const;
   return step(rules[via], why, wanted, one.progress);
@@ -238,10 +245,17 @@ function afterFailure(one: Case, via: Via): RecoveryStep {
   if (!escalates && !waiting) {
     const attempts = (progress?.attempts ?? 0) + 1;
     const pauseMs = Math.max(view.spec.recoveryDelayMs, Math.min(LONGEST_BACKOFF_MS, 1000 * 2 ** Math.min(attempts - 1, 10)));
-    const next: RecoveryProgress = { checks: 0, firstSeenWallMs: now.wall, attempts, notBeforeWallMs: makeWallMs(now.wall + pauseMs), lastError: message };
+    const next: RecoveryProgress = {
+      checks: 0,
+      firstSeenWallMs: now.wall,
+      attempts,
+      notBeforeWallMs: makeWallMs(now.wall + pauseMs),
+      lastError: message,
+    };
     return step('standby.retry', `${one.node} failed (${message}); it is tried again later`, null, next);
   }
-  if (!escalates && progress !== null && progress.notBeforeWallMs > now.wall && progress.notBeforeWallMs - now.wall <= LONGEST_BACKOFF_MS) return NOTHING;
+  if (!escalates && progress !== null && progress.notBeforeWallMs > now.wall && progress.notBeforeWallMs - now.wall <= LONGEST_BACKOFF_MS)
+    return NOTHING;
   const cleared = progress === null || escalates ? progress : { ...progress, lastError: withMark(progress, '') };
   const ordered = order({ ...one, progress: cleared }, via);
   return ordered.kind === 'step' ? { ...ordered, repeat: 'anew' } : ordered;
@@ -249,7 +263,8 @@ function afterFailure(one: Case, via: Via): RecoveryStep {
 
 /** An unfinished promotion stays known until the node streams again. */
 function withMark(progress: RecoveryProgress | null, message: string): string | null {
-  if (progress?.lastError?.startsWith(UNFINISHED_PROMOTION) === true) return message === '' ? UNFINISHED_PROMOTION : `${UNFINISHED_PROMOTION}; ${message}`;
+  if (progress?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
+    return message === '' ? UNFINISHED_PROMOTION : `${UNFINISHED_PROMOTION}; ${message}`;
   return message === '' ? null : message;
 }
 

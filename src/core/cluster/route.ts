@@ -17,7 +17,13 @@ export function publishRoute(view: ClusterView): ClusterState {
   const writer = unplanned || stopped ? null : state.primary;
   const readers = stopped ? [] : readersOf(view);
   const hold = (switchover !== null && switchover.phase !== 'checkpoint') || (attempt !== null && attempt.path === 'planned');
-  if (writer === route.writer && hold === route.hold && readers.length === route.readers.length && readers.every((node, index) => node === route.readers[index])) return state;
+  if (
+    writer === route.writer &&
+    hold === route.hold &&
+    readers.length === route.readers.length &&
+    readers.every((node, index) => node === route.readers[index])
+  )
+    return state;
   // The hold's own rule raised the epoch already, so that proxies acknowledge exactly that one.
   return { ...state, route: { epoch: route.epoch + 1, writer, readers, hold } };
 }

@@ -66,7 +66,9 @@ export function cancel(task: Task, now: Now, result: string): Task {
 }
 
 function closeSteps(task: Task, now: Now, state: 'done' | 'failed' | 'undone'): Task['steps'] {
-  return task.steps.map((step) => (step.state === 'running' ? { ...step, state, detail: step.detail, atWallMs: state === 'done' ? step.atWallMs : now.wall } : step));
+  return task.steps.map((step) =>
+    step.state === 'running' ? { ...step, state, detail: step.detail, atWallMs: state === 'done' ? step.atWallMs : now.wall } : step,
+  );
 }
 
 export function describeRequest(request: TaskRequest): string {

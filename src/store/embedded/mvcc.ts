@@ -53,127 +53,140 @@ export interface Writer {
   wrote(): boolean;
 }
 
+const NOTHING = new Uint8Array(0);
+const UPSERT_CURRENT =
+  'INSERT INTO current (key, revision, lease) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, lease = excluded.lease';
 const COLUMNS = 'h.key, h.value, h.create_revision, h.revision, h.version, h.lease, h.deleted';
 
+interface State {
+  readonly db: Database;
+  revision: number;
+  compactRevision: number;
+  changes: RevisionChanges[];
+}
+
 export function createMvcc(db: Database): Mvcc {
-  let revision = Math.max(1, numberOf(db, 'SELECT max(revision) AS n FROM history'));
-  let compactRevision = numberOf(db, "SELECT CAST(value AS INTEGER) AS n FROM meta WHERE name = 'compact-revision'");
-  let changes: RevisionChanges[] = [];
-
-  const select = (range: KeyRange, at: number, columns: string, tail: string): { text: string; values: SQLInputValue[] } => {
-    const current = at === 0 || at === revision;
-    if (current) {
-      const where = rangeCondition('c.key', range);
-      return {
-        text: `SELECT ${columns} FROM current c JOIN history h ON h.key = c.key AND h.revision = c.revision WHERE ${where.text} ${tail}`,
-        values: where.values,
-      };
-    }
-    if (at < compactRevision) throw faults.compacted();
-    if (at > revision) throw faults.future();
-    const where = rangeCondition('h.key', range);
-    const newest = 'SELECT max(i.revision) FROM history i WHERE i.key = h.key AND i.revision <= ?';
-    return {
-      text: `SELECT ${columns} FROM history h WHERE ${where.text} AND h.deleted = 0 AND h.revision = (${newest}) ${tail}`,
-      values: [...where.values, at],
-    };
+  const state: State = {
+    db,
+    revision: Math.max(1, numberOf(db, 'SELECT max(revision) AS n FROM history')),
+    compactRevision: numberOf(db, "SELECT CAST(value AS INTEGER) AS n FROM meta WHERE name = 'compact-revision'"),
+    changes: [],
   };
-
-  const rangeOf = (range: KeyRange, at: number, limit: number): Row[] => {
-    const order = limit > 0 ? 'ORDER BY h.key LIMIT ?' : 'ORDER BY h.key';
-    const { text, values } = select(range, at, COLUMNS, order);
-    return db
-      .prepare(text)
-      .all(...values, ...(limit > 0 ? [limit] : []))
-      .map(toRow);
-  };
-
-  const hasLease = (id: string): boolean => db.prepare('SELECT 1 AS n FROM lease WHERE id = ?').get(id) !== undefined;
-
-  const openWriter = (target: number, rows: Row[]): Writer => {
-    const record = (row: Row): void => {
-      db.prepare('INSERT INTO history (key, revision, create_revision, version, lease, deleted, value) VALUES (?, ?, ?, ?, ?, ?, ?)').run(
-        row.key,
-        row.modRevision,
-        row.createRevision,
-        row.version,
-        row.lease,
-        row.deleted ? 1 : 0,
-        row.value.length === 0 ? null : row.value,
-      );
-      rows.push(row);
-    };
-    return {
-      revision: target,
-      wrote: () => rows.length > 0,
-      put: (key, value, lease) => {
-        if (lease !== null && !hasLease(lease)) throw faults.leaseNotFound();
-        const previous = rangeOf({ key, rangeEnd: new Uint8Array(0) }, 0, 1)[0] ?? null;
-        const version = (previous?.version ?? 0) + 1;
-        record({ key, value, createRevision: previous?.createRevision ?? target, modRevision: target, version, lease, deleted: false });
-        db.prepare(
-          'INSERT INTO current (key, revision, lease) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, lease = excluded.lease',
-        ).run(key, target, lease);
-        return previous;
-      },
-      delete: (range) => {
-        const doomed = rangeOf(range, 0, 0);
-        for (const row of doomed) {
-          record({ key: row.key, value: new Uint8Array(0), createRevision: 0, modRevision: target, version: 0, lease: null, deleted: true });
-          db.prepare('DELETE FROM current WHERE key = ?').run(row.key);
-        }
-        return doomed;
-      },
-    };
-  };
-
   return {
-    revision: () => revision,
-    compactRevision: () => compactRevision,
-    range: rangeOf,
+    revision: () => state.revision,
+    compactRevision: () => state.compactRevision,
+    range: (range, at, limit) => readRange(state, range, { at, limit }),
     count: (range, at) => {
-      const { text, values } = select(range, at, 'count(*) AS n', '');
+      const { text, values } = buildSelect(state, range, { at, columns: 'count(*) AS n', tail: '' });
       return Number(db.prepare(text).get(...values)?.['n'] ?? 0);
     },
     transaction: (body) => {
       const rows: Row[] = [];
-      const writer = openWriter(revision + 1, rows);
-      const value = body(writer);
+      const value = body(openWriter(state, rows));
       if (rows.length > 0) {
-        revision += 1;
-        changes.push({ revision, rows });
+        state.revision += 1;
+        state.changes.push({ revision: state.revision, rows });
       }
       return value;
     },
     takeChanges: () => {
-      const taken = changes;
-      changes = [];
+      const taken = state.changes;
+      state.changes = [];
       return taken;
     },
-    mark: () => ({ revision, changes: changes.length, compactRevision }),
+    mark: () => ({ revision: state.revision, changes: state.changes.length, compactRevision: state.compactRevision }),
     rollback: (mark) => {
-      revision = mark.revision;
-      compactRevision = mark.compactRevision;
-      changes.length = mark.changes;
+      state.revision = mark.revision;
+      state.compactRevision = mark.compactRevision;
+      state.changes.length = mark.changes;
     },
-    changesSince: (from, range, maxBytes) => (from < compactRevision ? null : readChanges(db, { from, to: revision, range, maxBytes })),
+    changesSince: (from, range, maxBytes) => (from < state.compactRevision ? null : readChanges(db, { from, to: state.revision, range, maxBytes })),
     before: (key, at) => {
       const raw = db.prepare(`SELECT ${COLUMNS} FROM history h WHERE h.key = ? AND h.revision < ? ORDER BY h.revision DESC LIMIT 1`).get(key, at);
       const row = raw === undefined ? null : toRow(raw);
       return row?.deleted === true ? null : row;
     },
     compact: (target) => {
-      if (target > revision) throw faults.future();
-      if (target <= compactRevision) throw faults.compacted();
+      if (target > state.revision) throw faults.future();
+      if (target <= state.compactRevision) throw faults.compacted();
       compactHistory(db, target);
-      compactRevision = target;
+      state.compactRevision = target;
     },
-    hasLease,
+    hasLease: (id) => hasLease(db, id),
     keysOfLease: (id) =>
       db
         .prepare('SELECT key FROM current WHERE lease = ? ORDER BY key')
         .all(id)
         .map((raw) => raw['key'] as Uint8Array),
+  };
+}
+
+interface Select {
+  /** 0: now. */
+  readonly at: number;
+  readonly columns: string;
+  readonly tail: string;
+}
+
+/** Throws `compacted` or `future`. */
+function buildSelect(state: State, range: KeyRange, { at, columns, tail }: Select): { text: string; values: SQLInputValue[] } {
+  if (at === 0 || at === state.revision) {
+    const { text, values } = rangeCondition('c.key', range);
+    return { text: `SELECT ${columns} FROM current c JOIN history h ON h.key = c.key AND h.revision = c.revision WHERE ${text} ${tail}`, values };
+  }
+  if (at < state.compactRevision) throw faults.compacted();
+  if (at > state.revision) throw faults.future();
+  const { text, values } = rangeCondition('h.key', range);
+  const newest = 'SELECT max(i.revision) FROM history i WHERE i.key = h.key AND i.revision <= ?';
+  return { text: `SELECT ${columns} FROM history h WHERE ${text} AND h.deleted = 0 AND h.revision = (${newest}) ${tail}`, values: [...values, at] };
+}
+
+function readRange(state: State, range: KeyRange, { at, limit }: { at: number; limit: number }): Row[] {
+  const tail = limit > 0 ? 'ORDER BY h.key LIMIT ?' : 'ORDER BY h.key';
+  const { text, values } = buildSelect(state, range, { at, columns: COLUMNS, tail });
+  const rows = state.db.prepare(text).all(...values, ...(limit > 0 ? [limit] : []));
+  return rows.map(toRow);
+}
+
+function hasLease(db: Database, id: string): boolean {
+  return db.prepare('SELECT 1 AS n FROM lease WHERE id = ?').get(id) !== undefined;
+}
+
+/** Writes go to the tables at once and to `rows`; the transaction around takes both back when it fails. */
+function openWriter(state: State, rows: Row[]): Writer {
+  const { db } = state;
+  const revision = state.revision + 1;
+  const record = (row: Row): void => {
+    db.prepare('INSERT INTO history (key, revision, create_revision, version, lease, deleted, value) VALUES (?, ?, ?, ?, ?, ?, ?)').run(
+      row.key,
+      row.modRevision,
+      row.createRevision,
+      row.version,
+      row.lease,
+      row.deleted ? 1 : 0,
+      row.value.length === 0 ? null : row.value,
+    );
+    rows.push(row);
+  };
+  return {
+    revision,
+    wrote: () => rows.length > 0,
+    put: (key, value, lease) => {
+      if (lease !== null && !hasLease(db, lease)) throw faults.leaseNotFound();
+      const previous = readRange(state, { key, rangeEnd: NOTHING }, { at: 0, limit: 1 })[0] ?? null;
+      const version = (previous?.version ?? 0) + 1;
+      record({ key, value, createRevision: previous?.createRevision ?? revision, modRevision: revision, version, lease, deleted: false });
+      db.prepare(UPSERT_CURRENT).run(key, revision, lease);
+      return previous;
+    },
+    delete: (range) => {
+      const doomed = readRange(state, range, { at: 0, limit: 0 });
+      for (const row of doomed) {
+        record({ key: row.key, value: NOTHING, createRevision: 0, modRevision: revision, version: 0, lease: null, deleted: true });
+        db.prepare('DELETE FROM current WHERE key = ?').run(row.key);
+      }
+      return doomed;
+    },
   };
 }
 

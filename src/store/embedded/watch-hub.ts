@@ -4,7 +4,7 @@
  * A watcher is a cursor: `next` is the first revision that it has not been sent. While its stream takes data it follows commits directly; once the
  * stream is full it waits, keeps nothing in memory, and after `drain` reads what it missed from the history. When that was compacted it is cancelled.
  */
-import { create } from '@bufbuild/protobuf';
+import { type MessageInitShape, create } from '@bufbuild/protobuf';
 import { EventSchema } from '../proto/gen/kv_pb.ts';
 import { type WatchCreateRequest, type WatchRequest, type WatchResponse, WatchResponseSchema, type ResponseHeader } from '../proto/gen/rpc_pb.ts';
 import type { Mvcc, RevisionChanges } from './mvcc.ts';
@@ -45,88 +45,24 @@ export interface WatchHub {
   watcherCount(): number;
 }
 
+interface Hub {
+  readonly mvcc: Mvcc;
+  readonly header: (revision: number) => ResponseHeader;
+}
+
 export function createWatchHub(mvcc: Mvcc, header: (revision: number) => ResponseHeader): WatchHub {
+  const hub: Hub = { mvcc, header };
   const connections = new Set<Connection>();
-
-  const send = (connection: Connection, watcher: Watcher, fields: Partial<WatchResponse>): void => {
-    const response = create(WatchResponseSchema, { header: header(mvcc.revision()), watchId: watcher.id });
-    if (!connection.stream.send(Object.assign(response, fields))) connection.full = true;
-  };
-
-  const sendChanges = (connection: Connection, watcher: Watcher, changes: readonly RevisionChanges[]): void => {
-    const events = changes.flatMap((change) => change.rows.filter((row) => wants(watcher, row)).map((row) => toEvent(mvcc, watcher, row)));
-    if (events.length > 0) send(connection, watcher, { events });
-  };
-
-  /** Sends from the history until the watcher is up to date or the stream is full. */
-  const catchUp = (connection: Connection, watcher: Watcher): void => {
-    while (!connection.full && watcher.next <= mvcc.revision()) {
-      const found = mvcc.changesSince(watcher.next, watcher.range, CHUNK_BYTES);
-      if (found === null) {
-        connection.watchers.delete(watcher.id);
-        send(connection, watcher, { canceled: true, compactRevision: BigInt(mvcc.compactRevision()) });
-        return;
-      }
-      watcher.next = found.next;
-      sendChanges(connection, watcher, found.changes);
-    }
-  };
-
-  /**
-   * A progress answer says: everything up to this revision was sent. So it waits until no watcher of the stream is behind.
-   * *Source:* etcd 3.4 API, WatchProgressRequest; watch id −1 stands for all watchers of the stream.
-   */
-  const answerProgress = (connection: Connection): void => {
-    if (!connection.progressWanted || connection.full) return;
-    for (const watcher of connection.watchers.values()) if (watcher.next <= mvcc.revision()) return;
-    connection.progressWanted = false;
-    const response = create(WatchResponseSchema, { header: header(mvcc.revision()), watchId: -1n });
-    if (!connection.stream.send(response)) connection.full = true;
-  };
-
-  const createWatcher = (connection: Connection, request: WatchCreateRequest): void => {
-    const id = request.watchId === 0n ? connection.nextId : request.watchId;
-    const watcher = toWatcher(request, id, mvcc.revision());
-    const reason = refusal(connection, request, id);
-    if (reason !== null) {
-      send(connection, { ...watcher, id: -1n }, { created: true, canceled: true, cancelReason: reason });
-      return;
-    }
-    if (id >= connection.nextId) connection.nextId = id + 1n;
-    connection.watchers.set(id, watcher);
-    send(connection, watcher, { created: true });
-    catchUp(connection, watcher);
-  };
-
-  const request = (connection: Connection, message: WatchRequest): void => {
-    const { requestUnion } = message;
-    switch (requestUnion.case) {
-      case 'createRequest':
-        return createWatcher(connection, requestUnion.value);
-      case 'cancelRequest': {
-        const watcher = connection.watchers.get(requestUnion.value.watchId);
-        if (watcher === undefined) return;
-        connection.watchers.delete(watcher.id);
-        return send(connection, watcher, { canceled: true });
-      }
-      case 'progressRequest':
-        connection.progressWanted = true;
-        return answerProgress(connection);
-      default:
-        return;
-    }
-  };
-
   return {
     connect: (stream) => {
       const connection: Connection = { stream, watchers: new Map(), nextId: 0n, full: false, progressWanted: false };
       connections.add(connection);
       return {
-        request: (message) => request(connection, message),
+        request: (message) => handle(hub, connection, message),
         drained: () => {
           connection.full = false;
-          for (const watcher of [...connection.watchers.values()]) catchUp(connection, watcher);
-          answerProgress(connection);
+          for (const watcher of [...connection.watchers.values()]) catchUp(hub, connection, watcher);
+          answerProgress(hub, connection);
         },
         closed: () => {
           connections.delete(connection);
@@ -135,24 +71,100 @@ export function createWatchHub(mvcc: Mvcc, header: (revision: number) => Respons
       };
     },
     committed: (changes) => {
-      const first = changes[0]?.revision ?? 0;
-      const last = changes.at(-1)?.revision ?? 0;
       for (const connection of connections) {
-        for (const watcher of connection.watchers.values()) {
-          if (watcher.next > last || connection.full) continue;
-          // A watcher of the future (start revision above the present one) skips what lies before it.
-          const wanted = watcher.next > first ? changes.filter((change) => change.revision >= watcher.next) : changes;
-          if (watcher.next < first) catchUp(connection, watcher);
-          else {
-            watcher.next = last + 1;
-            sendChanges(connection, watcher, wanted);
-          }
-        }
-        answerProgress(connection);
+        for (const watcher of connection.watchers.values()) follow(hub, connection, { watcher, changes });
+        answerProgress(hub, connection);
       }
     },
     watcherCount: () => [...connections].reduce((sum, connection) => sum + connection.watchers.size, 0),
   };
+}
+
+function handle(hub: Hub, connection: Connection, message: WatchRequest): void {
+  const { requestUnion } = message;
+  switch (requestUnion.case) {
+    case 'createRequest':
+      createWatcher(hub, connection, requestUnion.value);
+      break;
+    case 'cancelRequest': {
+      const watcher = connection.watchers.get(requestUnion.value.watchId);
+      if (watcher === undefined) break;
+      connection.watchers.delete(watcher.id);
+      send(hub, connection, { watchId: watcher.id, canceled: true });
+      break;
+    }
+    case 'progressRequest':
+      connection.progressWanted = true;
+      answerProgress(hub, connection);
+      break;
+    default:
+  }
+}
+
+function createWatcher(hub: Hub, connection: Connection, request: WatchCreateRequest): void {
+  const id = request.watchId === 0n ? connection.nextId : request.watchId;
+  const reason = refusal(connection, request, id);
+  if (reason !== null) {
+    send(hub, connection, { watchId: -1n, created: true, canceled: true, cancelReason: reason });
+    return;
+  }
+  const watcher = toWatcher(request, id, hub.mvcc.revision());
+  if (id >= connection.nextId) connection.nextId = id + 1n;
+  connection.watchers.set(id, watcher);
+  send(hub, connection, { watchId: id, created: true });
+  catchUp(hub, connection, watcher);
+}
+
+/** Hands a commit to one watcher: directly when it is up to date, by way of the history when it is behind. */
+function follow(hub: Hub, connection: Connection, { watcher, changes }: { watcher: Watcher; changes: readonly RevisionChanges[] }): void {
+  const first = changes[0]?.revision ?? 0;
+  const last = changes.at(-1)?.revision ?? 0;
+  if (watcher.next > last || connection.full) return;
+  if (watcher.next < first) {
+    catchUp(hub, connection, watcher);
+    return;
+  }
+  // A watcher of the future (start revision above the present one) skips what lies before it.
+  const wanted = watcher.next > first ? changes.filter((change) => change.revision >= watcher.next) : changes;
+  watcher.next = last + 1;
+  sendChanges(hub, connection, { watcher, changes: wanted });
+}
+
+/** Sends from the history until the watcher is up to date or the stream is full. */
+function catchUp(hub: Hub, connection: Connection, watcher: Watcher): void {
+  const { mvcc } = hub;
+  while (!connection.full && watcher.next <= mvcc.revision()) {
+    const found = mvcc.changesSince(watcher.next, watcher.range, CHUNK_BYTES);
+    if (found === null) {
+      connection.watchers.delete(watcher.id);
+      send(hub, connection, { watchId: watcher.id, canceled: true, compactRevision: BigInt(mvcc.compactRevision()) });
+      return;
+    }
+    watcher.next = found.next;
+    sendChanges(hub, connection, { watcher, changes: found.changes });
+  }
+}
+
+/**
+ * A progress answer says: everything up to this revision was sent. So it waits until no watcher of the stream is behind.
+ * *Source:* etcd 3.4 API, WatchProgressRequest; watch id −1 stands for all watchers of the stream.
+ */
+function answerProgress(hub: Hub, connection: Connection): void {
+  if (!connection.progressWanted || connection.full) return;
+  for (const watcher of connection.watchers.values()) if (watcher.next <= hub.mvcc.revision()) return;
+  connection.progressWanted = false;
+  send(hub, connection, { watchId: -1n });
+}
+
+function sendChanges(hub: Hub, connection: Connection, { watcher, changes }: { watcher: Watcher; changes: readonly RevisionChanges[] }): void {
+  const events = changes.flatMap((change) => change.rows.filter((row) => wants(watcher, row)).map((row) => toEvent(hub.mvcc, watcher, row)));
+  if (events.length > 0) send(hub, connection, { watchId: watcher.id, events });
+}
+
+function send(hub: Hub, connection: Connection, fields: MessageInitShape<typeof WatchResponseSchema>): void {
+  const response = create(WatchResponseSchema, fields);
+  response.header = hub.header(hub.mvcc.revision());
+  if (!connection.stream.send(response)) connection.full = true;
 }
 
 function toWatcher(request: WatchCreateRequest, id: bigint, revision: number): Watcher {

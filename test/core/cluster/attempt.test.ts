@@ -31,8 +31,14 @@ test('the most advanced final position is promoted (H31, Q20)', () => {
 });
 
 test('positions are compared as numbers: 0/A000 is more than 0/9FFF and 1/0 more than 0/FFFFFF (H31)', () => {
-  for (const [less, more] of [['0/9FFF', '0/A000'], ['0/FFFFFF', '1/0'], ['9/0', '10/0']]) {
-    const view = picture(VOTES.replace('term 3', `lsn ${less} term 3`).replace('vote4@0/5000', `vote4@${less}`).replace('vote4@0/4FFF', `vote4@${more}`));
+  for (const [less, more] of [
+    ['0/9FFF', '0/A000'],
+    ['0/FFFFFF', '1/0'],
+    ['9/0', '10/0'],
+  ]) {
+    const view = picture(
+      VOTES.replace('term 3', `lsn ${less} term 3`).replace('vote4@0/5000', `vote4@${less}`).replace('vote4@0/4FFF', `vote4@${more}`),
+    );
     assert.equal(expectRule(view, 'attempt.promote').attempt?.candidate, 'n3');
   }
 });
@@ -41,7 +47,13 @@ test('equal positions: location, then priority, then name', () => {
   const same = VOTES.replace('0/4FFF', '0/5000');
   assert.equal(expectRule(picture(same), 'attempt.promote').attempt?.candidate, 'n2');
   assert.equal(expectRule(picture(same.replace('n2 detached', 'n2 detached prio10')), 'attempt.promote').attempt?.candidate, 'n3');
-  assert.equal(expectRule(picture(same.replace('n1 dead', 'n1 dead loc:a').replace('n2 detached', 'n2 detached loc:b').replace('n3 detached', 'n3 detached prio1 loc:a')), 'attempt.promote').attempt?.candidate, 'n3');
+  assert.equal(
+    expectRule(
+      picture(same.replace('n1 dead', 'n1 dead loc:a').replace('n2 detached', 'n2 detached loc:b').replace('n3 detached', 'n3 detached prio1 loc:a')),
+      'attempt.promote',
+    ).attempt?.candidate,
+    'n3',
+  );
 });
 
 test('a standby of an ancestor timeline loses against one of the present timeline, whatever its LSN', () => {
@@ -65,7 +77,14 @@ test('too few votes block, and the missing are named (Q7)', () => {
     n3 dead`);
   const decision = expectDecision(view, 'failover.blocked-votes', later(1000));
   assert.match(decision.why, /1 of 2 needed votes; missing: n1, n3/);
-  expectRule(picture(`term 3 primary n1 attempt 4 vote\nn1 dead\nn2 detached vote4@0/5000\nn3 dead`, with_((attempt) => ({ ...attempt, acceptLoss: true }))), 'attempt.promote', later(1000));
+  expectRule(
+    picture(
+      `term 3 primary n1 attempt 4 vote\nn1 dead\nn2 detached vote4@0/5000\nn3 dead`,
+      with_((attempt) => ({ ...attempt, acceptLoss: true })),
+    ),
+    'attempt.promote',
+    later(1000),
+  );
 });
 
 test('a vote for another term does not count', () => {
@@ -83,7 +102,13 @@ test('a witness votes and is no candidate', () => {
 test('more loss than the bound blocks; accepted, it is recorded (I5)', () => {
   const text = VOTES.replace('term 3', 'lsn 0/900000 term 3');
   assert.match(expectDecision(picture(text), 'failover.blocked-lag').why, /lacks 9416704 bytes/);
-  const state = expectRule(picture(text, with_((attempt) => ({ ...attempt, acceptLoss: true }))), 'attempt.promote');
+  const state = expectRule(
+    picture(
+      text,
+      with_((attempt) => ({ ...attempt, acceptLoss: true })),
+    ),
+    'attempt.promote',
+  );
   assert.equal(state.attempt?.lostBytes, 9_416_704);
 });
 
@@ -100,7 +125,13 @@ test('after a crash, a candidate that lacks anything is not promoted: the old pr
 });
 
 test('after a failed restart, the bound counts instead', () => {
-  expectRule(picture(CRASHED, with_((attempt) => ({ ...attempt, rule: 'crash.restart-failed' }))), 'attempt.promote');
+  expectRule(
+    picture(
+      CRASHED,
+      with_((attempt) => ({ ...attempt, rule: 'crash.restart-failed' })),
+    ),
+    'attempt.promote',
+  );
 });
 
 test('nobody may be promoted', () => {
@@ -145,7 +176,10 @@ test('a candidate that is gone is replaced only when no lease stands (Q12)', () 
 
 test('a failover by hand ends with its attempt (Z79)', () => {
   const task = makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f', status: 'running' });
-  const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open'), { ...with_((attempt) => ({ ...attempt, path: 'manual', taskId: 'f' })), tasks: [task] });
+  const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open'), {
+    ...with_((attempt) => ({ ...attempt, path: 'manual', taskId: 'f' })),
+    tasks: [task],
+  });
   assert.equal(expectDecision(view, 'attempt.opened').tasks[0]?.status, 'done');
   expectRule(picture('term 3 primary n1 lease n1/3\nn1 primary\nn2 standby', { tasks: [task] }), 'failover.over');
 });

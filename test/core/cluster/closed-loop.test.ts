@@ -172,9 +172,9 @@ function interrupted(k: number, scenario: (world: World) => void): number {
 }
 
 const SCENARIOS: Readonly<Record<string, (world: World) => void>> = {
-  'switchover': (world) => addTask(world, makeTask({ kind: 'switchover', to: id('n3') }, { id: 's' })),
+  switchover: (world) => addTask(world, makeTask({ kind: 'switchover', to: id('n3') }, { id: 's' })),
   'failover by hand': (world) => addTask(world, makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f' })),
-  'crash': (world) => killPostgres(host(world, 'n1')),
+  crash: (world) => killPostgres(host(world, 'n1')),
   'crash with records of its own': (world) => {
     killPostgres(host(world, 'n1'));
     host(world, 'n1').pg.lsn += 900n;

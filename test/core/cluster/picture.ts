@@ -6,7 +6,7 @@
  *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen]
  */
 import { withGoal, initialState, type Wanted } from '../../../src/core/cluster/goals.ts';
-import { type NodeId, type Now, makeClusterId, makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
+import { type NodeId, type Now, makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { type Lsn, parseLsn } from '../../../src/core/lsn.ts';
 import type { NodeReport, PostgresReport, ProbeResult } from '../../../src/core/report.ts';
 import { type ClusterSpec, clusterSpec } from '../../../src/core/spec.ts';
@@ -33,15 +33,50 @@ export function makeSpec(nodes: readonly object[], extra: object = {}): ClusterS
 
 export function blankPostgres(): PostgresReport {
   return {
-    state: 'running', role: 'standby', systemIdentifier: SYSTEM, version: 150018, timeline: makeTimeline(1), history: [], flushLsn: null, receivedLsn: null, replayedLsn: null,
-    walEnd: null, cleanShutdown: false, shutdownLsn: null, streamingFrom: null, walsenders: [], pendingRestart: [], postmasterPid: 1, startedAt: makeWallMs(1), minimums: {},
+    state: 'running',
+    role: 'standby',
+    systemIdentifier: SYSTEM,
+    version: 150018,
+    timeline: makeTimeline(1),
+    history: [],
+    flushLsn: null,
+    receivedLsn: null,
+    replayedLsn: null,
+    walEnd: null,
+    cleanShutdown: false,
+    shutdownLsn: null,
+    streamingFrom: null,
+    walsenders: [],
+    pendingRestart: [],
+    postmasterPid: 1,
+    startedAt: makeWallMs(1),
+    minimums: {},
   };
 }
 
 export function blankReport(node: NodeId): NodeReport {
   return {
-    version: 1, node, agentVersion: '0.1.0', agentRun: 'r', bootId: 'b', atWallMs: makeWallMs(WALL), stateRevision: makeRevision(10), postgres: blankPostgres(), leaseTerm: null, fenced: true, open: false,
-    vote: null, refusedTerms: [], activity: { kind: 'idle' }, probes: {}, guard: 'alive', firewall: 'fail-closed', watchdog: 'off', trustedReachable: null, slots: [], problems: [],
+    version: 1,
+    node,
+    agentVersion: '0.1.0',
+    agentRun: 'r',
+    bootId: 'b',
+    atWallMs: makeWallMs(WALL),
+    stateRevision: makeRevision(10),
+    postgres: blankPostgres(),
+    leaseTerm: null,
+    fenced: true,
+    open: false,
+    vote: null,
+    refusedTerms: [],
+    activity: { kind: 'idle' },
+    probes: {},
+    guard: 'alive',
+    firewall: 'fail-closed',
+    watchdog: 'off',
+    trustedReachable: null,
+    slots: [],
+    problems: [],
   };
 }
 
@@ -65,7 +100,11 @@ export interface Picture {
 
 /** The view of the picture. Goals default to those of a steady cluster; reports are fresh and know the present state. */
 export function picture(text: string, extra: Picture = {}): ClusterView {
-  const [first = '', ...lines] = text.trim().split('\n').map((line) => line.trim()).filter((line) => line !== '');
+  const [first = '', ...lines] = text
+    .trim()
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
   const head = header(first);
   const term = makeTerm(Number(head.after('term') ?? 0));
   const primary = head.after('primary') === null ? null : id(head.after('primary') ?? '');
@@ -103,7 +142,14 @@ function nodeSpec(line: string): object {
   const name = words[0] ?? '';
   const location = words.find((word) => word.startsWith('loc:'))?.slice(4) ?? null;
   const priority = words.find((word) => /^prio\d+$/.test(word))?.slice(4);
-  return { id: name, host: `${name}.example`, kind: words.includes('witness') ? 'witness' : 'data', maintenance: words.includes('maint'), location, ...(priority === undefined ? {} : { priority: Number(priority) }) };
+  return {
+    id: name,
+    host: `${name}.example`,
+    kind: words.includes('witness') ? 'witness' : 'data',
+    maintenance: words.includes('maint'),
+    location,
+    ...(priority === undefined ? {} : { priority: Number(priority) }),
+  };
 }
 
 function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: NodeId | null, spec: ClusterSpec): ClusterState {
@@ -117,13 +163,30 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
     primary,
     primaryTerm: term,
     timeline: running ? makeTimeline(Number(head.after('timeline') ?? 1)) : null,
-    history: (head.after('forks') ?? '').split(',').filter((one) => one !== '').map(parseFork),
+    history: (head.after('forks') ?? '')
+      .split(',')
+      .filter((one) => one !== '')
+      .map(parseFork),
     electorate: { revision: 1, members: spec.nodes.filter((node) => !node.maintenance).map((node) => node.id) },
     quorum: { revision: 1, term, k: 0, voters: [] },
     primaryLsn: head.after('lsn') === null ? (running ? lsnOf('0/5000') : null) : lsnOf(head.after('lsn') ?? ''),
     frozen: head.has('frozen') ? { reason: 'work on the network', by: 'anna', sinceWallMs: makeWallMs(WALL - 1000), untilWallMs: null } : null,
     lastFailoverWallMs: head.has('flapped') ? makeWallMs(WALL - 10_000) : null,
-    terms: running ? [{ term, timeline: makeTimeline(1), primary: primary ?? id('n1'), forkLsn: null, rule: 'bootstrap.created', reason: '', startedWallMs: makeWallMs(WALL - 3_600_000), outageMs: null, lostBytes: null }] : [],
+    terms: running
+      ? [
+          {
+            term,
+            timeline: makeTimeline(1),
+            primary: primary ?? id('n1'),
+            forkLsn: null,
+            rule: 'bootstrap.created',
+            reason: '',
+            startedWallMs: makeWallMs(WALL - 3_600_000),
+            outageMs: null,
+            lostBytes: null,
+          },
+        ]
+      : [],
   };
   if (!running) return state;
   for (const node of spec.nodes) state = withGoal(state, node.id, term, defaultGoal(node.id, node.kind === 'witness' || node.maintenance, primary));
@@ -133,7 +196,21 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
   return {
     ...state,
     term: makeTerm(Number(attempt)),
-    attempt: { term: makeTerm(Number(attempt)), path: 'lease', phase: phase === 'promote' ? 'promote' : 'vote', rule: 'primary.lost', reason: 'n1 is lost', candidate: candidate === undefined ? null : id(candidate), positions: {}, startedWallMs: makeWallMs(WALL), outageFromWallMs: makeWallMs(WALL - 3000), lostBytes: null, acceptLoss: false, target: null, taskId: null },
+    attempt: {
+      term: makeTerm(Number(attempt)),
+      path: 'lease',
+      phase: phase === 'promote' ? 'promote' : 'vote',
+      rule: 'primary.lost',
+      reason: 'n1 is lost',
+      candidate: candidate === undefined ? null : id(candidate),
+      positions: {},
+      startedWallMs: makeWallMs(WALL),
+      outageFromWallMs: makeWallMs(WALL - 3000),
+      lostBytes: null,
+      acceptLoss: false,
+      target: null,
+      taskId: null,
+    },
   };
 }
 
@@ -154,14 +231,22 @@ function lineGoal(state: ClusterState, line: string, head: Header): ClusterState
   const attemptTerm = state.attempt?.term ?? state.term;
   if (kind === undefined) {
     if (head.has('attempt') && state.attempt !== null) {
-      if (node === state.primary) return withGoal(state, node, attemptTerm, { kind: state.attempt.candidate === node ? 'primary' : 'fenced', reason: 'n1 is lost' } as Wanted);
+      if (node === state.primary)
+        return withGoal(state, node, attemptTerm, { kind: state.attempt.candidate === node ? 'primary' : 'fenced', reason: 'n1 is lost' } as Wanted);
       return withGoal(state, node, attemptTerm, state.attempt.candidate === node ? { kind: 'promote', requiredLsn: null } : { kind: 'vote' });
     }
     return state;
   }
   const primary = state.primary ?? node;
   if (kind === 'unset') return { ...state, goals: Object.fromEntries(Object.entries(state.goals).filter(([name]) => name !== node)) };
-  const wanted: Wanted = kind === 'fenced' || kind === 'stopped' ? { kind, reason: 'n1 is lost' } : kind === 'stream' || kind === 'rewind' || kind === 'clone' ? { kind: 'standby', upstream: primary, via: kind } : kind === 'handover' ? { kind, to: id('n2') } : ({ kind } as Wanted);
+  const wanted: Wanted =
+    kind === 'fenced' || kind === 'stopped'
+      ? { kind, reason: 'n1 is lost' }
+      : kind === 'stream' || kind === 'rewind' || kind === 'clone'
+        ? { kind: 'standby', upstream: primary, via: kind }
+        : kind === 'handover'
+          ? { kind, to: id('n2') }
+          : ({ kind } as Wanted);
   return withGoal(state, node, attemptTerm, wanted);
 }
 
@@ -176,7 +261,12 @@ function parseNode(line: string, term: ReturnType<typeof makeTerm>, primary: Nod
   const timeline = makeTimeline(Number(words.find((word) => /^tl\d+$/.test(word))?.slice(2) ?? state.timeline ?? 1));
   const history = words.filter((word) => word.startsWith('fork')).map((word) => parseFork(word.slice(4)));
   const system = words.find((word) => /^sys\d+$/.test(word));
-  let postgres: PostgresReport = { ...blank.postgres, timeline, history: history.length > 0 ? history : state.history, systemIdentifier: system === undefined ? SYSTEM : system };
+  let postgres: PostgresReport = {
+    ...blank.postgres,
+    timeline,
+    history: history.length > 0 ? history : state.history,
+    systemIdentifier: system === undefined ? SYSTEM : system,
+  };
   let report: NodeReport = { ...blank, fenced: true };
   switch (what) {
     case 'primary':
@@ -189,7 +279,10 @@ function parseNode(line: string, term: ReturnType<typeof makeTerm>, primary: Nod
       break;
     case 'standby':
     case 'dead':
-      postgres = what === 'dead' && node === primary ? { ...postgres, role: 'primary', flushLsn: lsn } : { ...postgres, receivedLsn: lsn, replayedLsn: lsn, streamingFrom: primary };
+      postgres =
+        what === 'dead' && node === primary
+          ? { ...postgres, role: 'primary', flushLsn: lsn }
+          : { ...postgres, receivedLsn: lsn, replayedLsn: lsn, streamingFrom: primary };
       break;
     case 'detached':
       postgres = { ...postgres, receivedLsn: lsn, replayedLsn: lsn };
@@ -219,11 +312,20 @@ function overridesOf(words: readonly string[]): Partial<NodeReport> {
   const probes: Record<string, ProbeResult> = {};
   for (const word of words) {
     const vote = /^vote(\d+)(?:@(.+)|(\?))?$/.exec(word);
-    if (vote !== null) out.vote = { term: makeTerm(Number(vote[1])), position: vote[2] === undefined ? null : { timeline: makeTimeline(Number(words.find((one) => /^tl\d+$/.test(one))?.slice(2) ?? 1)), lsn: lsnOf(vote[2]) }, final: vote[3] === undefined };
+    if (vote !== null)
+      out.vote = {
+        term: makeTerm(Number(vote[1])),
+        position:
+          vote[2] === undefined
+            ? null
+            : { timeline: makeTimeline(Number(words.find((one) => /^tl\d+$/.test(one))?.slice(2) ?? 1)), lsn: lsnOf(vote[2]) },
+        final: vote[3] === undefined,
+      };
     const lease = /^lease(\d+)$/.exec(word);
     if (lease !== null) Object.assign(out, { leaseTerm: makeTerm(Number(lease[1])), open: words.includes('open'), fenced: false });
     const sees = /^sees:(\w+)=(\w+)$/.exec(word);
-    if (sees !== null) probes[sees[1] ?? ''] = { verdict: sees[2] as ProbeResult['verdict'], failures: 2, lastOkAgoMs: 2500, error: null, agentAlive: false };
+    if (sees !== null)
+      probes[sees[1] ?? ''] = { verdict: sees[2] as ProbeResult['verdict'], failures: 2, lastOkAgoMs: 2500, error: null, agentAlive: false };
     if (word.startsWith('refuses')) out.refusedTerms = [makeTerm(Number(word.slice(7)))];
     if (word === 'trusted' || word === 'untrusted') out.trustedReachable = word === 'trusted';
     if (word === 'stale') out.stateRevision = makeRevision(9);
@@ -236,8 +338,22 @@ function withActivity(report: NodeReport, line: string, state: ClusterState): No
   const goalId = state.goals[report.node]?.id ?? 'none';
   for (const word of line.split(/\s+/)) {
     const failed = /^(fail|gaveup):(.+)$/.exec(word);
-    if (failed !== null) return { ...report, activity: { kind: 'failed', goalId, step: 'work', code: failed[2] ?? '', message: 'it did not work', attempts: 1, atWallMs: makeWallMs(WALL), retrying: failed[1] === 'fail' } };
-    if (word === 'busy') return { ...report, activity: { kind: 'busy', goalId, step: 'work', sinceWallMs: makeWallMs(WALL), doneBytes: null, totalBytes: null } };
+    if (failed !== null)
+      return {
+        ...report,
+        activity: {
+          kind: 'failed',
+          goalId,
+          step: 'work',
+          code: failed[2] ?? '',
+          message: 'it did not work',
+          attempts: 1,
+          atWallMs: makeWallMs(WALL),
+          retrying: failed[1] === 'fail',
+        },
+      };
+    if (word === 'busy')
+      return { ...report, activity: { kind: 'busy', goalId, step: 'work', sinceWallMs: makeWallMs(WALL), doneBytes: null, totalBytes: null } };
     if (word === 'done') return { ...report, activity: { kind: 'done', goalId, detail: '' } };
     const done = /^did:(.+)$/.exec(word);
     if (done !== null) return { ...report, activity: { kind: 'done', goalId: done[1] ?? '', detail: '' } };
@@ -246,7 +362,21 @@ function withActivity(report: NodeReport, line: string, state: ClusterState): No
 }
 
 export function makeTask(request: TaskRequest, extra: Partial<Task> = {}): Task {
-  return { version: 1, id: 't1', request, reason: '', by: 'anna', createdWallMs: makeWallMs(WALL), status: 'pending', cancelRequested: false, steps: [], problems: [], finishedWallMs: null, result: null, ...extra };
+  return {
+    version: 1,
+    id: 't1',
+    request,
+    reason: '',
+    by: 'anna',
+    createdWallMs: makeWallMs(WALL),
+    status: 'pending',
+    cancelRequested: false,
+    steps: [],
+    problems: [],
+    finishedWallMs: null,
+    result: null,
+    ...extra,
+  };
 }
 
 /** `n1:fenced n2:vote n3:standby/stream` in the order of the spec. */

@@ -24,15 +24,24 @@ test('a lost primary whose lease is gone, seen down by two, opens an attempt (H1
 });
 
 test('nothing is promoted while the write lease stands (H14, H16)', () => {
-  expectRule(lost((text) => text.replace('primary n1', 'primary n1 lease n1/3')), 'failover.blocked-lease');
+  expectRule(
+    lost((text) => text.replace('primary n1', 'primary n1 lease n1/3')),
+    'failover.blocked-lease',
+  );
 });
 
 test('one viewpoint alone causes no failover (H12, I3)', () => {
-  expectRule(lost((text) => text.replace('@0/4000 sees:n1=down', '@0/4000 sees:n1=standby')), 'failover.blocked-viewpoints');
+  expectRule(
+    lost((text) => text.replace('@0/4000 sees:n1=down', '@0/4000 sees:n1=standby')),
+    'failover.blocked-viewpoints',
+  );
 });
 
 test('a member that still sees it accept writes stops the failover (H13)', () => {
-  expectRule(lost((text) => text.replace('@0/4000 sees:n1=down', '@0/4000 sees:n1=primary')), 'failover.blocked-viewpoints');
+  expectRule(
+    lost((text) => text.replace('@0/4000 sees:n1=down', '@0/4000 sees:n1=primary')),
+    'failover.blocked-viewpoints',
+  );
 });
 
 test('a single remaining member is enough when no other can be heard (I8)', () => {
@@ -42,13 +51,25 @@ test('a single remaining member is enough when no other can be heard (I8)', () =
 
 test('members that reach no trusted address do not count (H17, I28)', () => {
   const spec = { trustedAddresses: ['10.0.0.254'] };
-  expectRule(lost((text) => text.replaceAll('n1=down', 'n1=down untrusted'), { spec }), 'failover.blocked-trusted');
-  expectRule(lost((text) => text.replaceAll('n1=down', 'n1=down trusted'), { spec }), 'primary.lost');
+  expectRule(
+    lost((text) => text.replaceAll('n1=down', 'n1=down untrusted'), { spec }),
+    'failover.blocked-trusted',
+  );
+  expectRule(
+    lost((text) => text.replaceAll('n1=down', 'n1=down trusted'), { spec }),
+    'primary.lost',
+  );
 });
 
 test('frozen and manual stop it with their own reasons', () => {
-  expectRule(lost((text) => text.replace('term 3', 'frozen term 3')), 'failover.blocked-frozen');
-  expectRule(lost((text) => text, { spec: { failover: 'manual' } }), 'failover.blocked-manual');
+  expectRule(
+    lost((text) => text.replace('term 3', 'frozen term 3')),
+    'failover.blocked-frozen',
+  );
+  expectRule(
+    lost((text) => text, { spec: { failover: 'manual' } }),
+    'failover.blocked-manual',
+  );
 });
 
 test('within the anti-flapping window nothing is promoted, after it something is (Q41)', () => {
@@ -58,11 +79,17 @@ test('within the anti-flapping window nothing is promoted, after it something is
 });
 
 test('a controller that has just begun to watch waits', () => {
-  expectRule(lost((text) => text.replace('term 3', 'watched 300 term 3')), 'failover.blocked-watch');
+  expectRule(
+    lost((text) => text.replace('term 3', 'watched 300 term 3')),
+    'failover.blocked-watch',
+  );
 });
 
 test('after the store was restored nothing is promoted (Z14)', () => {
-  expectRule(lost((text) => text, { state: (state) => ({ ...state, incarnation: 'store-0' }) }), 'failover.blocked-store');
+  expectRule(
+    lost((text) => text, { state: (state) => ({ ...state, incarnation: 'store-0' }) }),
+    'failover.blocked-store',
+  );
 });
 
 test('the last known position of the primary bounds the loss (Q45)', () => {
@@ -107,7 +134,15 @@ test('with onCrash: restart, or without a candidate, it is restarted in place (Z
 });
 
 test('a restart in place gets its time, then a candidate within the bound is promoted (Z34)', () => {
-  const recovery = (notBefore: number): Picture => ({ spec: { onCrash: 'restart' }, state: (state) => ({ ...state, recovery: { [id('n1')]: { checks: 0, firstSeenWallMs: makeWallMs(WALL), attempts: 1, notBeforeWallMs: makeWallMs(notBefore), lastError: null } } }) });
+  const recovery = (notBefore: number): Picture => ({
+    spec: { onCrash: 'restart' },
+    state: (state) => ({
+      ...state,
+      recovery: {
+        [id('n1')]: { checks: 0, firstSeenWallMs: makeWallMs(WALL), attempts: 1, notBeforeWallMs: makeWallMs(notBefore), lastError: null },
+      },
+    }),
+  });
   expectRule(picture(CRASH, recovery(WALL + 20_000)), 'primary.restarting');
   expectRule(picture(CRASH, recovery(WALL - 1)), 'crash.restart-failed');
   expectRule(picture(CRASH.replace('@0/5000', '@0/5000 gaveup:start.failed'), recovery(WALL + 20_000)), 'crash.restart-failed');
@@ -137,5 +172,8 @@ test('an open primary with a stopped standby is steady', () => {
 });
 
 test('an open task does not hide a loss', () => {
-  expectRule(lost((text) => text, { tasks: [makeTask({ kind: 'nodeStart', node: id('n3') }, { status: 'running' })] }), 'primary.lost');
+  expectRule(
+    lost((text) => text, { tasks: [makeTask({ kind: 'nodeStart', node: id('n3') }, { status: 'running' })] }),
+    'primary.lost',
+  );
 });

@@ -11,11 +11,16 @@ test('every rule id is unique, and named situation.outcome', () => {
   const ids = rules.map((rule) => rule.id);
   assert.equal(new Set(ids).size, ids.length);
   for (const id of ids) assert.match(id, /^[a-z]+(-[a-z]+)*\.[a-z]+(-[a-z]+)*$/);
-  assert.deepEqual(ruleGroups.flatMap((group) => group.rules.map((rule) => rule.id)), ids);
+  assert.deepEqual(
+    ruleGroups.flatMap((group) => group.rules.map((rule) => rule.id)),
+    ids,
+  );
 });
 
 test('every rule is expected by a test of this folder', () => {
-  const texts = readdirSync(HERE).filter((name) => name.endsWith('.test.ts')).map((name) => readFileSync(`${HERE}/${name}`, 'utf8'));
+  const texts = readdirSync(HERE)
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => readFileSync(`${HERE}/${name}`, 'utf8'));
   const missing = rules.map((rule) => rule.id).filter((id) => !texts.some((text) => text.includes(`'${id}'`)));
   assert.deepEqual(missing, []);
 });
@@ -32,5 +37,8 @@ test('every goal that a rule can give has an executor (Q1, I19)', () => {
     assert.ok(source.includes(`'${kind}'`), `${kind} is not a goal that is given`);
     assert.ok(handledGoals.includes(kind), `no executor for ${kind}`);
   }
-  assert.deepEqual(handledGoals.filter((kind) => !(kinds as readonly string[]).includes(kind)), []);
+  assert.deepEqual(
+    handledGoals.filter((kind) => !(kinds as readonly string[]).includes(kind)),
+    [],
+  );
 });

@@ -70,15 +70,50 @@ export interface World {
 }
 
 export function createWorld(names: readonly string[] = ['n1', 'n2', 'n3'], extra: object = {}): World {
-  const spec = makeSpec(names.map((name) => ({ id: name, host: `${name}.example` })), extra);
+  const spec = makeSpec(
+    names.map((name) => ({ id: name, host: `${name}.example` })),
+    extra,
+  );
   const hosts = new Map<NodeId, Host>();
   for (const node of spec.nodes) {
     hosts.set(node.id, {
-      id: node.id, up: true, linked: true, pg: { state: 'absent', role: null, timeline: 1, history: [], lsn: 0n, clean: false, upstream: null, startedAt: 0 }, highestTerm: makeTerm(0), vote: null, refused: [],
-      finished: new Set(), failure: null, activity: { kind: 'idle' }, leaseTerm: null, deadline: 0, confirmed: false, open: false, ranUnder: null, downSince: null, lastReportAt: 0, report: null, broken: new Set(),
+      id: node.id,
+      up: true,
+      linked: true,
+      pg: { state: 'absent', role: null, timeline: 1, history: [], lsn: 0n, clean: false, upstream: null, startedAt: 0 },
+      highestTerm: makeTerm(0),
+      vote: null,
+      refused: [],
+      finished: new Set(),
+      failure: null,
+      activity: { kind: 'idle' },
+      leaseTerm: null,
+      deadline: 0,
+      confirmed: false,
+      open: false,
+      ranUnder: null,
+      downSince: null,
+      lastReportAt: 0,
+      report: null,
+      broken: new Set(),
     });
   }
-  return { t: 0, spec, state: null, revision: 1, stateRevision: 0, lease: null, leaseGoneAt: 0, hosts, tasks: new Map(), controllerUp: true, controllerSince: -60_000, decisions: [], story: [], highestOpened: 0 };
+  return {
+    t: 0,
+    spec,
+    state: null,
+    revision: 1,
+    stateRevision: 0,
+    lease: null,
+    leaseGoneAt: 0,
+    hosts,
+    tasks: new Map(),
+    controllerUp: true,
+    controllerSince: -60_000,
+    decisions: [],
+    story: [],
+    highestOpened: 0,
+  };
 }
 
 export const nowOf = (world: World): Now => ({ mono: makeMonoMs(world.t + 1_000_000), wall: makeWallMs(WALL + world.t) });
@@ -97,7 +132,8 @@ export function addTask(world: World, task: Task): void {
 export function runUntil(world: World, what: string, done: (world: World) => boolean, limitMs = 60_000): number {
   const start = world.t;
   while (!done(world)) {
-    if (world.t - start > limitMs) throw new Error(`not within ${limitMs} ms: ${what}\n${world.story.slice(-40).join('\n')}\n${JSON.stringify(world.state?.decided)}`);
+    if (world.t - start > limitMs)
+      throw new Error(`not within ${limitMs} ms: ${what}\n${world.story.slice(-40).join('\n')}\n${JSON.stringify(world.state?.decided)}`);
     tick(world);
   }
   return world.t - start;
@@ -129,7 +165,8 @@ export function tell(world: World, text: string): void {
 
 function upstreamOf(world: World, one: Host): Host | null {
   const up = one.pg.upstream === null ? null : (world.hosts.get(one.pg.upstream) ?? null);
-  if (one.pg.state !== 'running' || one.pg.role !== 'standby' || up === null || !up.up || up.pg.state !== 'running' || up.pg.role !== 'primary') return null;
+  if (one.pg.state !== 'running' || one.pg.role !== 'standby' || up === null || !up.up || up.pg.state !== 'running' || up.pg.role !== 'primary')
+    return null;
   return isBehind(one.pg, up.pg) ? up : null;
 }
 
@@ -159,9 +196,21 @@ function observe(world: World, one: Host): PostgresReport {
   const up = pg.state === 'running';
   const primary = pg.role === 'primary';
   return {
-    ...blank, state: pg.state, role: pg.role, systemIdentifier: SYSTEM, timeline: makeTimeline(pg.timeline), history: pg.history, flushLsn: up && primary ? lsn : null, receivedLsn: up && !primary ? lsn : null,
-    replayedLsn: up && !primary ? lsn : null, walEnd: up ? null : lsn, cleanShutdown: pg.clean && !up, shutdownLsn: pg.clean && primary && !up ? lsn : null, streamingFrom: upstreamOf(world, one)?.id ?? null,
-    startedAt: makeWallMs(WALL + pg.startedAt), postmasterPid: 100 + pg.startedAt,
+    ...blank,
+    state: pg.state,
+    role: pg.role,
+    systemIdentifier: SYSTEM,
+    timeline: makeTimeline(pg.timeline),
+    history: pg.history,
+    flushLsn: up && primary ? lsn : null,
+    receivedLsn: up && !primary ? lsn : null,
+    replayedLsn: up && !primary ? lsn : null,
+    walEnd: up ? null : lsn,
+    cleanShutdown: pg.clean && !up,
+    shutdownLsn: pg.clean && primary && !up ? lsn : null,
+    streamingFrom: upstreamOf(world, one)?.id ?? null,
+    startedAt: makeWallMs(WALL + pg.startedAt),
+    postmasterPid: 100 + pg.startedAt,
   };
 }
 
@@ -179,9 +228,22 @@ function stepAgent(world: World, one: Host): void {
   one.downSince = running ? null : (one.downSince ?? world.t);
   const action = decideNode(
     {
-      node: one.id, witness: false, postgres: observe(world, one), leaseTerm: one.leaseTerm, confirmed: one.confirmed, open: one.open, highestTerm: one.highestTerm, vote: one.vote, refusedTerms: one.refused,
-      finished: one.finished, failure: one.failure, notStreamingSince: null, upstream: one.pg.upstream, ranUnderGoal: goal !== null && one.ranUnder === goal.id,
-      downSince: one.downSince === null ? null : makeMonoMs(one.downSince + 1_000_000), leaseWantedSince: null,
+      node: one.id,
+      witness: false,
+      postgres: observe(world, one),
+      leaseTerm: one.leaseTerm,
+      confirmed: one.confirmed,
+      open: one.open,
+      highestTerm: one.highestTerm,
+      vote: one.vote,
+      refusedTerms: one.refused,
+      finished: one.finished,
+      failure: one.failure,
+      notStreamingSince: null,
+      upstream: one.pg.upstream,
+      ranUnderGoal: goal !== null && one.ranUnder === goal.id,
+      downSince: one.downSince === null ? null : makeMonoMs(one.downSince + 1_000_000),
+      leaseWantedSince: null,
     },
     state,
     nowOf(world).mono,
@@ -219,13 +281,22 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
     if (action.kind === 'promote') one.refused = [...one.refused, action.term];
     if (one.failure?.goalId !== goalId) tell(world, `${one.id} fails to ${action.kind}`);
     one.failure = { goalId, permanent, notBefore: makeMonoMs(world.t + 1_000_000 + 1000) };
-    one.activity = { kind: 'failed', goalId, step: action.kind, code: `${action.kind}.failed`, message: 'broken', attempts: 1, atWallMs: nowOf(world).wall, retrying: !permanent };
+    one.activity = {
+      kind: 'failed',
+      goalId,
+      step: action.kind,
+      code: `${action.kind}.failed`,
+      message: 'broken',
+      attempts: 1,
+      atWallMs: nowOf(world).wall,
+      retrying: !permanent,
+    };
     return;
   }
   tell(world, `${one.id} ${action.kind}: ${action.why}`);
   one.activity = { kind: 'busy', goalId, step: action.kind, sinceWallMs: nowOf(world).wall, doneBytes: null, totalBytes: null };
   const up = 'upstream' in action && action.upstream !== null ? world.hosts.get(action.upstream) : undefined;
-  const source = up !== undefined && up.up && up.pg.state === 'running' && up.pg.role === 'primary' ? up.pg : null;
+  const source = up?.up && up.pg.state === 'running' && up.pg.role === 'primary' ? up.pg : null;
   switch (action.kind) {
     case 'initdb':
       one.pg = { ...one.pg, state: 'stopped', role: 'primary', timeline: 1, history: [], lsn: 4096n, clean: true };
@@ -258,7 +329,13 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
       break;
     case 'promote':
       if (one.leaseTerm !== action.term) break;
-      one.pg = { ...one.pg, role: 'primary', upstream: null, history: [...one.pg.history, { timeline: makeTimeline(one.pg.timeline), forkLsn: makeLsn(one.pg.lsn) }], timeline: one.pg.timeline + 1 };
+      one.pg = {
+        ...one.pg,
+        role: 'primary',
+        upstream: null,
+        history: [...one.pg.history, { timeline: makeTimeline(one.pg.timeline), forkLsn: makeLsn(one.pg.lsn) }],
+        timeline: one.pg.timeline + 1,
+      };
       one.confirmed = false;
       break;
     case 'open':
@@ -291,7 +368,8 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
 
 function finishRestart(world: World, one: Host): void {
   const goal = world.state?.goals[one.id];
-  if (goal !== undefined && (goal.kind === 'primary' || goal.kind === 'standby') && goal.restart !== null) one.finished.add(`restart/${goal.restart}`);
+  if (goal !== undefined && (goal.kind === 'primary' || goal.kind === 'standby') && goal.restart !== null)
+    one.finished.add(`restart/${goal.restart}`);
 }
 
 /** A planned stop delivers the shutdown checkpoint to whoever streams. */
@@ -328,7 +406,19 @@ function probesOf(world: World, one: Host): NodeReport['probes'] {
 function publish(world: World, one: Host): void {
   const postgres = observe(world, one);
   const fenced = one.leaseTerm === null && !(postgres.state === 'running' && postgres.role === 'primary');
-  one.report = { ...blankReport(one.id), postgres, stateRevision: makeRevision(world.stateRevision), leaseTerm: one.leaseTerm, fenced, open: one.open, vote: one.vote, refusedTerms: one.refused, activity: one.activity, probes: probesOf(world, one), atWallMs: nowOf(world).wall };
+  one.report = {
+    ...blankReport(one.id),
+    postgres,
+    stateRevision: makeRevision(world.stateRevision),
+    leaseTerm: one.leaseTerm,
+    fenced,
+    open: one.open,
+    vote: one.vote,
+    refusedTerms: one.refused,
+    activity: one.activity,
+    probes: probesOf(world, one),
+    atWallMs: nowOf(world).wall,
+  };
   one.lastReportAt = world.t;
 }
 

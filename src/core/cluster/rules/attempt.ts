@@ -20,6 +20,8 @@ import { lagText } from './primary-lost.ts';
 export const VOTE_GRACE_MS = 800;
 /** An ordered promotion that shows no activity for this long is replaced by the next attempt, whose vote is the durable refusal. */
 export const PROMOTE_LIMIT_MS = 60_000;
+/** Without the lease it has not begun to promote; replacing the order is free of risk then. */
+const TAKE_LIMIT_MS = 10_000;
 
 interface Assessment {
   readonly rule: string;
@@ -37,7 +39,10 @@ function wait(rule: string, why: string, again = 100): Assessment {
 }
 
 function warn(view: ClusterView, rule: string, why: string): Assessment {
-  const events = view.state.decided.rule === rule ? [] : [{ level: 'warn' as const, node: view.state.primary, text: `term ${view.state.term} cannot be opened: ${why}`, detail: {} }];
+  const events =
+    view.state.decided.rule === rule
+      ? []
+      : [{ level: 'warn' as const, node: view.state.primary, text: `term ${view.state.term} cannot be opened: ${why}`, detail: {} }];
   return { rule, outcome: { why, events } };
 }
 
@@ -50,17 +55,28 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
   const old = view.state.primary;
   const oldReport = old === null ? null : live(view, old);
   // No process of it is left: its walsenders are gone too, and nothing more can arrive.
-  const oldIsGone = oldReport !== null && ((oldReport.fenced && oldReport.leaseTerm === null) || oldReport.postgres.state === 'crashed' || oldReport.postgres.state === 'stopped');
+  const oldIsGone =
+    oldReport !== null &&
+    ((oldReport.fenced && oldReport.leaseTerm === null) || oldReport.postgres.state === 'crashed' || oldReport.postgres.state === 'stopped');
   // Standbys stay attached until the old primary is fenced, so that they still receive what it flushed.
   if (!isLeaseFree(view) && !oldIsGone) return leaseWait(view);
   const asked = askVotes(view, attempt);
-  if (asked !== view.state) return { rule: 'attempt.ask-votes', outcome: { why: `members are asked to vote for term ${attempt.term}`, state: asked, again: 50 } };
+  if (asked !== view.state)
+    return { rule: 'attempt.ask-votes', outcome: { why: `members are asked to vote for term ${attempt.term}`, state: asked, again: 50 } };
   const ballot = countVotes(view, attempt.term);
   const graceOver = now.wall - attempt.startedWallMs >= VOTE_GRACE_MS || now.wall < attempt.startedWallMs;
-  if (!graceOver && ballot.pending.length > 0) return wait('attempt.waiting-votes', `waiting for ${ballot.pending.join(', ')} to vote for term ${attempt.term}`, 50);
+  if (!graceOver && ballot.pending.length > 0)
+    return wait('attempt.waiting-votes', `waiting for ${ballot.pending.join(', ')} to vote for term ${attempt.term}`, 50);
   if (ballot.voted.length < ballot.needed && !attempt.acceptLoss) {
     if (!graceOver) return wait('attempt.waiting-votes', `waiting for votes for term ${attempt.term}`, 50);
-    return restartOld(view, now, attempt, oldReport, 'too few votes') ?? warn(view, 'failover.blocked-votes', `${ballot.voted.length} of ${ballot.needed} needed votes; missing: ${ballot.missing.join(', ')}; "pgherd failover --accept-loss" promotes without them`);
+    return (
+      restartOld(view, now, attempt, oldReport, 'too few votes') ??
+      warn(
+        view,
+        'failover.blocked-votes',
+        `${ballot.voted.length} of ${ballot.needed} needed votes; missing: ${ballot.missing.join(', ')}; "pgherd failover --accept-loss" promotes without them`,
+      )
+    );
   }
   if (!isLeaseFree(view)) return leaseWait(view);
   return elect(view, now, attempt, oldReport, graceOver);
@@ -68,26 +84,40 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
 
 function leaseWait(view: ClusterView): Assessment {
   const lease = view.writeLease;
-  return wait('failover.blocked-lease', `the write lease of term ${lease?.term ?? 0} is still held by ${lease?.holder ?? ''}; nothing is promoted before it is released or expires`);
+  return wait(
+    'failover.blocked-lease',
+    `the write lease of term ${lease?.term ?? 0} is still held by ${lease?.holder ?? ''}; nothing is promoted before it is released or expires`,
+  );
 }
 
 function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeReport | null, graceOver: boolean): Assessment {
-  const { eligible, rejected } = rankCandidates(view, now, { positions: { kind: 'vote', term: attempt.term }, acceptLoss: attempt.acceptLoss, target: attempt.target });
+  const { eligible, rejected } = rankCandidates(view, now, {
+    positions: { kind: 'vote', term: attempt.term },
+    acceptLoss: attempt.acceptLoss,
+    target: attempt.target,
+  });
   const best = eligible[0];
   if (best === undefined) {
     if (!graceOver) return wait('attempt.waiting-votes', `waiting for a final position for term ${attempt.term}`, 50);
-    return restartOld(view, now, attempt, oldReport, 'nobody can be promoted') ?? warn(view, 'failover.blocked-no-candidate', `no node can be promoted: ${describeRejected(rejected)}`);
+    return (
+      restartOld(view, now, attempt, oldReport, 'nobody can be promoted') ??
+      warn(view, 'failover.blocked-no-candidate', `no node can be promoted: ${describeRejected(rejected)}`)
+    );
   }
   const end = primaryEnd(view);
   const missing = missingBytes(best.position, { timeline: view.state.timeline, lsn: end });
   const endUnknown = oldReport !== null && oldReport.postgres.state === 'crashed' && oldReport.postgres.walEnd === null;
-  if (attempt.rule === 'crash.failover' && endUnknown && !graceOver) return wait('attempt.waiting-votes', `waiting for the end of the WAL of ${oldReport.node}`, 50);
+  if (attempt.rule === 'crash.failover' && endUnknown && !graceOver)
+    return wait('attempt.waiting-votes', `waiting for the end of the WAL of ${oldReport.node}`, 50);
   if (attempt.rule === 'crash.failover' && (endUnknown || missing === null || missing > 0)) {
     const restart = restartOld(view, now, attempt, oldReport, `the best candidate, ${describeCandidate(best)}, lacks ${missing ?? 'unknown'} bytes`);
     if (restart !== null) return restart;
   }
   if (!attempt.acceptLoss && missing !== null && missing > view.spec.maxLagOnFailoverBytes) {
-    return restartOld(view, now, attempt, oldReport, `the best candidate lacks ${missing} bytes`) ?? warn(view, 'failover.blocked-lag', lagText(view, describeCandidate(best), missing));
+    return (
+      restartOld(view, now, attempt, oldReport, `the best candidate lacks ${missing} bytes`) ??
+      warn(view, 'failover.blocked-lag', lagText(view, describeCandidate(best), missing))
+    );
   }
   return promote(view, now, attempt, best, eligible, missing);
 }
@@ -104,7 +134,16 @@ function promote(view: ClusterView, now: Now, attempt: Attempt, best: Candidate,
   const why = `${describeCandidate(best)} is promoted in term ${attempt.term}${missing === null || missing === 0 ? '' : `; ${missing} bytes of the old primary are lost`}`;
   const task = taskById(view, attempt.taskId);
   const tasks = task === null ? [] : [addStep(task, now, 'promote', why)];
-  return { rule: 'attempt.promote', outcome: { why, state, tasks, again: 100, events: [{ level: 'warn', node: best.node, text: why, detail: { lostBytes: String(missing ?? 'unknown'), reason: attempt.reason } }] } };
+  return {
+    rule: 'attempt.promote',
+    outcome: {
+      why,
+      state,
+      tasks,
+      again: 100,
+      events: [{ level: 'warn', node: best.node, text: why, detail: { lostBytes: String(missing ?? 'unknown'), reason: attempt.reason } }],
+    },
+  };
 }
 
 /** The old primary itself opens the attempt's term, where it is, if its agent lives and its data is whole. Null when it cannot. */
@@ -118,8 +157,21 @@ function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeR
   const why = `${old} opens term ${attempt.term} itself: ${because}`;
   const ordered = orderOpening(view.state, old, { ...attempt, lostBytes: 0 });
   const task = taskById(view, attempt.taskId);
-  const problem = { code: 'failover.no-candidate', text: `Nothing was promoted: ${because}.`, remedy: 'See "pgherd explain"; "--accept-loss" promotes the best node in spite of what it lacks.' };
-  return { rule: 'attempt.abandoned-for-restart', outcome: { why, state: ordered, tasks: task === null ? [] : [fail(task, now, problem, 'undone')], again: 100, events: [{ level: 'warn', node: old, text: why, detail: {} }] } };
+  const problem = {
+    code: 'failover.no-candidate',
+    text: `Nothing was promoted: ${because}.`,
+    remedy: 'See "pgherd explain"; "--accept-loss" promotes the best node in spite of what it lacks.',
+  };
+  return {
+    rule: 'attempt.abandoned-for-restart',
+    outcome: {
+      why,
+      state: ordered,
+      tasks: task === null ? [] : [fail(task, now, problem, 'undone')],
+      again: 100,
+      events: [{ level: 'warn', node: old, text: why, detail: {} }],
+    },
+  };
 }
 
 function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessment | null {
@@ -129,16 +181,36 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
   if (report !== null && isOpen(report, attempt.term)) return opened(view, now, attempt, report);
   const goal = view.state.goals[candidate] ?? null;
   if (report === null) {
-    if (view.writeLease !== null) return wait('attempt.waiting-open', `${candidate} is silent; the write lease of term ${view.writeLease.term} is held by ${view.writeLease.holder} until it expires`);
+    if (view.writeLease !== null)
+      return wait(
+        'attempt.waiting-open',
+        `${candidate} is silent; the write lease of term ${view.writeLease.term} is held by ${view.writeLease.holder} until it expires`,
+      );
     return replace(view, now, attempt, 'attempt.candidate-lost', `${candidate} was lost before it opened term ${attempt.term}`);
   }
   const refused = report.refusedTerms.includes(attempt.term) || (report.vote !== null && report.vote.term > attempt.term);
   if (refused || gaveUp(report, goal)) {
     const activity = activityFor(report, goal);
-    return replace(view, now, attempt, 'attempt.refused', `${candidate} refused term ${attempt.term}${activity?.kind === 'failed' ? `: ${activity.message}` : ''}`);
+    return replace(
+      view,
+      now,
+      attempt,
+      'attempt.refused',
+      `${candidate} refused term ${attempt.term}${activity?.kind === 'failed' ? `: ${activity.message}` : ''}`,
+    );
   }
   const busy = activityFor(report, goal)?.kind === 'busy' || report.postgres.state === 'starting';
-  if (!busy && now.wall - attempt.startedWallMs > PROMOTE_LIMIT_MS) return replace(view, now, attempt, 'attempt.candidate-lost', `${candidate} did not open term ${attempt.term} within ${PROMOTE_LIMIT_MS} ms`);
+  const elapsedMs = now.wall - attempt.startedWallMs;
+  const untaken = view.writeLease === null && elapsedMs > TAKE_LIMIT_MS + VOTE_GRACE_MS;
+  if (untaken || (!busy && elapsedMs > PROMOTE_LIMIT_MS)) {
+    return replace(
+      view,
+      now,
+      attempt,
+      'attempt.candidate-lost',
+      `${candidate} did not ${untaken ? 'take the write lease of' : 'open'} term ${attempt.term} in time`,
+    );
+  }
   return wait('attempt.waiting-open', `${candidate} is opening term ${attempt.term}`);
 }
 
@@ -149,28 +221,41 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
 function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, why: string): Assessment {
   const { candidate } = attempt;
   const restarted = candidate !== null && candidate === view.state.primary;
-  const marked: ClusterState = candidate === null || restarted ? view.state : { ...view.state, recovery: { ...view.state.recovery, [candidate]: stepBack(view.state, now, candidate, attempt) } };
-  const state = openAttempt(
-    { ...view, state: marked },
-    now,
-    {
-      path: attempt.path === 'planned' ? 'lease' : attempt.path,
-      rule: restarted ? 'crash.restart-failed' : attempt.rule,
-      reason: attempt.reason,
-      outageFromWallMs: attempt.outageFromWallMs,
-      acceptLoss: attempt.acceptLoss,
-      target: attempt.target === candidate ? null : attempt.target,
-      taskId: attempt.taskId,
-    },
-  );
+  const marked: ClusterState =
+    candidate === null || restarted
+      ? view.state
+      : { ...view.state, recovery: { ...view.state.recovery, [candidate]: stepBack(view.state, now, candidate, attempt) } };
+  const state = openAttempt({ ...view, state: marked }, now, {
+    path: attempt.path === 'planned' ? 'lease' : attempt.path,
+    rule: restarted ? 'crash.restart-failed' : attempt.rule,
+    reason: attempt.reason,
+    outageFromWallMs: attempt.outageFromWallMs,
+    acceptLoss: attempt.acceptLoss,
+    target: attempt.target === candidate ? null : attempt.target,
+    taskId: attempt.taskId,
+  });
   // A candidate that lives may hold the lease of its term still: fenced, it releases it, and only then votes are asked.
   const called = candidate === null || restarted ? state : withGoal(state, candidate, state.term, { kind: 'fenced', reason: why });
-  return { rule, outcome: { why, state: { ...called, switchover: null }, again: 50, events: [{ level: 'error', node: candidate, text: `${why}; term ${state.term} is attempted`, detail: {} }] } };
+  return {
+    rule,
+    outcome: {
+      why,
+      state: { ...called, switchover: null },
+      again: 50,
+      events: [{ level: 'error', node: candidate, text: `${why}; term ${state.term} is attempted`, detail: {} }],
+    },
+  };
 }
 
 export function stepBack(state: ClusterState, now: Now, candidate: string, attempt: Attempt): ClusterState['recovery'][string] {
   const attempts = (state.recovery[candidate]?.attempts ?? 0) + 1;
-  return { checks: 0, firstSeenWallMs: now.wall, attempts, notBeforeWallMs: makeWallMs(now.wall + REFUSAL_BACKOFF_MS), lastError: `${UNFINISHED_PROMOTION} (term ${attempt.term})` };
+  return {
+    checks: 0,
+    firstSeenWallMs: now.wall,
+    attempts,
+    notBeforeWallMs: makeWallMs(now.wall + REFUSAL_BACKOFF_MS),
+    lastError: `${UNFINISHED_PROMOTION} (term ${attempt.term})`,
+  };
 }
 
 function opened(view: ClusterView, now: Now, attempt: Attempt, winner: NodeReport): Assessment {
@@ -178,8 +263,27 @@ function opened(view: ClusterView, now: Now, attempt: Attempt, winner: NodeRepor
   const task = taskById(view, attempt.taskId);
   const why = `${winner.node} is open in term ${attempt.term}${record.outageMs === null ? '' : `, ${record.outageMs} ms after writes stopped`}`;
   const planned = attempt.path === 'planned';
-  const tasks = task === null || task.status !== 'running' ? [] : [planned ? addStep(task, now, 'follow', why) : finish(task, now, `${winner.node} is primary in term ${attempt.term}`)];
-  return { rule: 'attempt.opened', outcome: { why, state: withPrimaryEnd(state, winner), opened: record, tasks, events: [{ level: 'info', node: winner.node, text: why, detail: { outageMs: String(record.outageMs), lostBytes: String(record.lostBytes ?? 'unknown'), reason: attempt.reason } }] } };
+  const tasks =
+    task === null || task.status !== 'running'
+      ? []
+      : [planned ? addStep(task, now, 'follow', why) : finish(task, now, `${winner.node} is primary in term ${attempt.term}`)];
+  return {
+    rule: 'attempt.opened',
+    outcome: {
+      why,
+      state: withPrimaryEnd(state, winner),
+      opened: record,
+      tasks,
+      events: [
+        {
+          level: 'info',
+          node: winner.node,
+          text: why,
+          detail: { outageMs: String(record.outageMs), lostBytes: String(record.lostBytes ?? 'unknown'), reason: attempt.reason },
+        },
+      ],
+    },
+  };
 }
 
 function withPrimaryEnd(state: ClusterState, winner: NodeReport): ClusterState {
@@ -213,13 +317,49 @@ export function alsoDuringAttempt(before: Rule): Rule {
 }
 
 export const attemptRules: readonly Rule[] = [
-  rule('attempt.ask-votes', 'an attempt is open and the old primary is fenced or its lease is gone', 'Standbys stay attached until then, so that they still receive what the old primary flushed; the vote detaches them (architecture 4.5).'),
-  rule('attempt.waiting-votes', 'members that can be heard have not voted yet, within the grace', 'A member that is ahead must not be missed by milliseconds (I9).'),
-  rule('failover.blocked-votes', 'fewer members voted than a promotion needs', 'A primary that is cut off may still hold promises of the others (F + P > M); the missing are named (Q7).'),
-  rule('attempt.promote', 'enough votes, no lease, and the best final position is within the bound', 'The most advanced node wins, compared as numbers and by lineage (H31, Q20, Q21).'),
-  rule('attempt.abandoned-for-restart', 'no candidate qualifies, and the old primary is fenced with its data whole', 'Its data is complete; under the new term it opens again where it is, so that no voter has to go back on its vote (I12, I15).'),
-  rule('attempt.opened', 'the candidate reports that it is open under the lease of the new term', 'Only then is it the primary in the metadata (H28, H29), and the others follow it by name and term (I11).'),
-  rule('attempt.waiting-open', 'the promote order was given and its outcome is open', 'The order is the point of no return; it is replaced only after a durable refusal or the loss of its lease.'),
-  rule('attempt.refused', 'the candidate durably refused the term or gave up, and holds no lease', 'It stands back for a while, so that it does not win the next round at once (Z38).'),
-  rule('attempt.candidate-lost', 'the candidate is gone and no lease stands', 'The change of `state` makes its order void; another term is attempted (Q12).'),
+  rule(
+    'attempt.ask-votes',
+    'an attempt is open and the old primary is fenced or its lease is gone',
+    'Standbys stay attached until then, so that they still receive what the old primary flushed; the vote detaches them (architecture 4.5).',
+  ),
+  rule(
+    'attempt.waiting-votes',
+    'members that can be heard have not voted yet, within the grace',
+    'A member that is ahead must not be missed by milliseconds (I9).',
+  ),
+  rule(
+    'failover.blocked-votes',
+    'fewer members voted than a promotion needs',
+    'A primary that is cut off may still hold promises of the others (F + P > M); the missing are named (Q7).',
+  ),
+  rule(
+    'attempt.promote',
+    'enough votes, no lease, and the best final position is within the bound',
+    'The most advanced node wins, compared as numbers and by lineage (H31, Q20, Q21).',
+  ),
+  rule(
+    'attempt.abandoned-for-restart',
+    'no candidate qualifies, and the old primary is fenced with its data whole',
+    'Its data is complete; under the new term it opens again where it is, so that no voter has to go back on its vote (I12, I15).',
+  ),
+  rule(
+    'attempt.opened',
+    'the candidate reports that it is open under the lease of the new term',
+    'Only then is it the primary in the metadata (H28, H29), and the others follow it by name and term (I11).',
+  ),
+  rule(
+    'attempt.waiting-open',
+    'the promote order was given and its outcome is open',
+    'The order is the point of no return; it is replaced only after a durable refusal or the loss of its lease.',
+  ),
+  rule(
+    'attempt.refused',
+    'the candidate durably refused the term or gave up, and holds no lease',
+    'It stands back for a while, so that it does not win the next round at once (Z38).',
+  ),
+  rule(
+    'attempt.candidate-lost',
+    'the candidate is gone and no lease stands',
+    'The change of `state` makes its order void; another term is attempted (Q12).',
+  ),
 ];

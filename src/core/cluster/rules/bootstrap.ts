@@ -21,7 +21,9 @@ function firstNode(view: ClusterView): NodeId | null {
 }
 
 function silentNodes(view: ClusterView): readonly NodeId[] {
-  return dataNodes(view.spec).filter((node) => live(view, node.id) === null).map((node) => node.id);
+  return dataNodes(view.spec)
+    .filter((node) => live(view, node.id) === null)
+    .map((node) => node.id);
 }
 
 /**
@@ -49,24 +51,38 @@ function adoptionProblems(withData: readonly NodeReport[]): readonly Problem[] {
   const primaries = withData.filter(isRunningPrimary);
   const names = withData.map((report) => report.node).join(', ');
   if (primaries.length === 0) {
-    problems.push({ code: 'adopt.no-primary', text: `${names} ${withData.length === 1 ? 'has' : 'have'} a data directory, but no primary runs.`, remedy: 'Start the servers that are to be adopted, or move the directories aside to create a new cluster.' });
+    problems.push({
+      code: 'adopt.no-primary',
+      text: `${names} ${withData.length === 1 ? 'has' : 'have'} a data directory, but no primary runs.`,
+      remedy: 'Start the servers that are to be adopted, or move the directories aside to create a new cluster.',
+    });
   }
   if (primaries.length > 1) {
-    problems.push({ code: 'adopt.two-primaries', text: `${primaries.map((report) => report.node).join(' and ')} both accept writes.`, remedy: 'Decide which one holds the truth; stop the others and move their directories aside.' });
+    problems.push({
+      code: 'adopt.two-primaries',
+      text: `${primaries.map((report) => report.node).join(' and ')} both accept writes.`,
+      remedy: 'Decide which one holds the truth; stop the others and move their directories aside.',
+    });
   }
   const [primary] = primaries;
   if (primary === undefined || primaries.length > 1) return problems;
   for (const report of withData) {
     if (report.node === primary.node) continue;
     const reason = strayReason(report, primary);
-    if (reason !== null) problems.push({ code: 'adopt.not-a-standby', text: `${report.node} ${reason}.`, remedy: `Make it stream from ${primary.node}, or move its data directory aside so that it is cloned.` });
+    if (reason !== null)
+      problems.push({
+        code: 'adopt.not-a-standby',
+        text: `${report.node} ${reason}.`,
+        remedy: `Make it stream from ${primary.node}, or move its data directory aside so that it is cloned.`,
+      });
   }
   return problems;
 }
 
 function strayReason(report: NodeReport, primary: NodeReport): string | null {
   const pg = report.postgres;
-  if (pg.systemIdentifier !== primary.postgres.systemIdentifier) return `belongs to another cluster (system identifier ${pg.systemIdentifier ?? 'unknown'}, ${primary.node} has ${primary.postgres.systemIdentifier ?? 'unknown'})`;
+  if (pg.systemIdentifier !== primary.postgres.systemIdentifier)
+    return `belongs to another cluster (system identifier ${pg.systemIdentifier ?? 'unknown'}, ${primary.node} has ${primary.postgres.systemIdentifier ?? 'unknown'})`;
   if (pg.state !== 'running') return `has data but its server is ${pg.state}`;
   if (pg.streamingFrom !== primary.node) return `does not stream from ${primary.node}`;
   return null;
@@ -77,7 +93,12 @@ function begin(view: ClusterView, now: Now, plan: Plan): Outcome {
   const kind = plan.kind;
   const why = kind === 'create' ? `no node has data; ${plan.primary} is initialised` : `${plan.primary} is adopted as the primary, without a restart`;
   const state = withGoal({ ...view.state, phase: kind === 'create' ? 'creating' : 'adopting', term: FIRST }, plan.primary, FIRST, { kind });
-  return { why, state, tasks: task === null ? [] : [start(task, now, kind === 'create' ? `create ${plan.primary}` : `adopt ${plan.primary}`)], events: [{ level: 'info', node: plan.primary, text: why, detail: {} }] };
+  return {
+    why,
+    state,
+    tasks: task === null ? [] : [start(task, now, kind === 'create' ? `create ${plan.primary}` : `adopt ${plan.primary}`)],
+    events: [{ level: 'info', node: plan.primary, text: why, detail: {} }],
+  };
 }
 
 /** The node whose goal is `create` or `adopt`. */
@@ -92,12 +113,32 @@ function founded(view: ClusterView, now: Now): Outcome | null {
   const report = node === null ? null : live(view, node);
   if (node === null || report === null || !isOpen(report, FIRST)) return null;
   const rule = view.state.phase === 'creating' ? 'bootstrap.created' : 'bootstrap.adopted';
-  const attempt: Attempt = { term: FIRST, path: 'planned', phase: 'promote', rule, reason: view.state.phase === 'creating' ? 'cluster created' : 'cluster adopted', candidate: node, positions: {}, startedWallMs: now.wall, outageFromWallMs: now.wall, lostBytes: null, acceptLoss: false, target: null, taskId: null };
+  const attempt: Attempt = {
+    term: FIRST,
+    path: 'planned',
+    phase: 'promote',
+    rule,
+    reason: view.state.phase === 'creating' ? 'cluster created' : 'cluster adopted',
+    candidate: node,
+    positions: {},
+    startedWallMs: now.wall,
+    outageFromWallMs: now.wall,
+    lostBytes: null,
+    acceptLoss: false,
+    target: null,
+    taskId: null,
+  };
   const { state, opened } = openTerm(view, now, report, attempt);
   const record = { ...opened, outageMs: null };
   const task = findTask(view, 'create', 'running');
   const why = `${node} is the primary of term 1`;
-  return { why, state: { ...state, terms: [record] }, opened: record, tasks: task === null ? [] : [addStep(task, now, 'standbys', why)], events: [{ level: 'info', node, text: why, detail: {} }] };
+  return {
+    why,
+    state: { ...state, terms: [record] },
+    opened: record,
+    tasks: task === null ? [] : [addStep(task, now, 'standbys', why)],
+    events: [{ level: 'info', node, text: why, detail: {} }],
+  };
 }
 
 function failed(view: ClusterView, now: Now): Outcome | null {
@@ -110,7 +151,21 @@ function failed(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'create', 'running');
   const why = `${node} could not be ${view.state.phase === 'creating' ? 'created' : 'adopted'}: ${message}`;
   const state = withGoal({ ...view.state, phase: 'new' }, node, FIRST, { kind: 'none' });
-  return { why, state: { ...state, goals: {} }, tasks: task === null ? [] : [fail(task, now, { code: 'create.failed', text: why, remedy: 'Correct the cause, then run "pgherd init" again; nothing that had data was touched.' })], events: [{ level: 'error', node, text: why, detail: {} }] };
+  return {
+    why,
+    state: { ...state, goals: {} },
+    tasks:
+      task === null
+        ? []
+        : [
+            fail(task, now, {
+              code: 'create.failed',
+              text: why,
+              remedy: 'Correct the cause, then run "pgherd init" again; nothing that had data was touched.',
+            }),
+          ],
+    events: [{ level: 'error', node, text: why, detail: {} }],
+  };
 }
 
 function completed(view: ClusterView, now: Now): Outcome | null {
@@ -133,7 +188,11 @@ export const bootstrapRules: readonly Rule[] = [
       if (task === null) return null;
       if (view.state.phase !== 'new') {
         if (task.status === 'running') return null;
-        const problem = { code: 'create.exists', text: `The cluster ${view.spec.name} exists (phase ${view.state.phase}, primary ${view.state.primary ?? 'none'}).`, remedy: 'Add nodes with "pgherd node add".' };
+        const problem = {
+          code: 'create.exists',
+          text: `The cluster ${view.spec.name} exists (phase ${view.state.phase}, primary ${view.state.primary ?? 'none'}).`,
+          remedy: 'Add nodes with "pgherd node add".',
+        };
         return { why: problem.text, tasks: [refuse(task, now, [problem])] };
       }
       if (silentNodes(view).length > 0) return null;
@@ -165,16 +224,33 @@ export const bootstrapRules: readonly Rule[] = [
     why: 'Running servers are taken over without a restart.',
     decide: (view, now) => beginIf(view, now, 'adopt'),
   },
-  { id: 'bootstrap.failed', when: 'the first node gave up on creation or adoption', why: 'The task names the step; the cluster is as new, and can be tried again.', decide: failed },
-  { id: 'bootstrap.opened', when: 'the first node is open in term 1', why: 'Only a primary that is open is named as such (H29); the standbys are cloned from it, or go on streaming.', decide: founded },
-  { id: 'bootstrap.completed', when: 'every standby streams', why: 'A command is done when its effect was seen (I10 of users: success only after streaming).', decide: completed },
+  {
+    id: 'bootstrap.failed',
+    when: 'the first node gave up on creation or adoption',
+    why: 'The task names the step; the cluster is as new, and can be tried again.',
+    decide: failed,
+  },
+  {
+    id: 'bootstrap.opened',
+    when: 'the first node is open in term 1',
+    why: 'Only a primary that is open is named as such (H29); the standbys are cloned from it, or go on streaming.',
+    decide: founded,
+  },
+  {
+    id: 'bootstrap.completed',
+    when: 'every standby streams',
+    why: 'A command is done when its effect was seen (I10 of users: success only after streaming).',
+    decide: completed,
+  },
   {
     id: 'bootstrap.waiting',
     when: 'the cluster is being created or adopted, or was not asked for',
     why: 'No other rule has a say before there is a primary.',
     decide: (view) => {
       if (view.state.phase === 'new') return { why: 'no cluster was created yet' };
-      return view.state.phase === 'creating' || view.state.phase === 'adopting' ? { why: `${founder(view.state) ?? 'nobody'} is being ${view.state.phase === 'creating' ? 'created' : 'adopted'}` } : null;
+      return view.state.phase === 'creating' || view.state.phase === 'adopting'
+        ? { why: `${founder(view.state) ?? 'nobody'} is being ${view.state.phase === 'creating' ? 'created' : 'adopted'}` }
+        : null;
     },
   },
 ];

@@ -35,7 +35,9 @@ function busy(view: ClusterView, now: Now): Outcome | null {
 }
 
 function cancelled(view: ClusterView, now: Now): Outcome | null {
-  const tasks = view.tasks.filter((task) => task.cancelRequested && task.status === 'pending').map((task) => cancel(task, now, 'cancelled before it began'));
+  const tasks = view.tasks
+    .filter((task) => task.cancelRequested && task.status === 'pending')
+    .map((task) => cancel(task, now, 'cancelled before it began'));
   return tasks.length === 0 ? null : { why: `${tasks.length} commands were cancelled before they began`, tasks, then: 'continue' };
 }
 
@@ -43,16 +45,33 @@ function freeze(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'freeze', 'pending');
   if (task === null) return null;
   const { forMs } = task.request;
-  const frozen = { reason: task.reason === '' ? 'no reason given' : task.reason, by: task.by, sinceWallMs: now.wall, untilWallMs: forMs === null ? null : makeWallMs(now.wall + forMs) };
+  const frozen = {
+    reason: task.reason === '' ? 'no reason given' : task.reason,
+    by: task.by,
+    sinceWallMs: now.wall,
+    untilWallMs: forMs === null ? null : makeWallMs(now.wall + forMs),
+  };
   const text = `automatic actions are frozen by ${task.by}: ${frozen.reason}`;
-  return { why: text, state: { ...view.state, frozen }, tasks: [finish(task, now, 'frozen')], events: [{ level: 'warn', node: null, text, detail: {} }], then: 'continue' };
+  return {
+    why: text,
+    state: { ...view.state, frozen },
+    tasks: [finish(task, now, 'frozen')],
+    events: [{ level: 'warn', node: null, text, detail: {} }],
+    then: 'continue',
+  };
 }
 
 function unfreeze(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'unfreeze', 'pending');
   if (task === null) return null;
   const text = view.state.frozen === null ? 'the cluster was not frozen' : `automatic actions go on (unfrozen by ${task.by})`;
-  return { why: text, state: { ...view.state, frozen: null }, tasks: [finish(task, now, text)], events: [{ level: 'info', node: null, text, detail: {} }], then: 'continue' };
+  return {
+    why: text,
+    state: { ...view.state, frozen: null },
+    tasks: [finish(task, now, text)],
+    events: [{ level: 'info', node: null, text, detail: {} }],
+    then: 'continue',
+  };
 }
 
 /** Every precondition of a failover by hand that does not hold. */
@@ -61,16 +80,24 @@ export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'fail
   const problems: Problem[] = [];
   const add = (code: string, text: string, remedy: string): void => void problems.push({ code: `failover.${code}`, text, remedy });
   if (state.phase !== 'running' || state.primary === null) add('not-running', `The cluster is ${state.phase}.`, 'Create or start the cluster first.');
-  if (state.attempt?.phase === 'promote') add('attempt', `${state.attempt.candidate} is being promoted in term ${state.attempt.term}.`, 'Wait for its outcome; see "pgherd show".');
-  if (state.switchover !== null) add('switchover', `The switchover to ${state.switchover.to} is running.`, `Cancel it with "pgherd task cancel ${state.switchover.taskId}".`);
+  if (state.attempt?.phase === 'promote')
+    add('attempt', `${state.attempt.candidate} is being promoted in term ${state.attempt.term}.`, 'Wait for its outcome; see "pgherd show".');
+  if (state.switchover !== null)
+    add('switchover', `The switchover to ${state.switchover.to} is running.`, `Cancel it with "pgherd task cancel ${state.switchover.taskId}".`);
   const node = request.to === null ? null : findNode(spec, request.to);
-  if (request.to !== null && node === null) add('unknown-node', `${request.to} is not a node of this cluster.`, `The nodes are ${spec.nodes.map((one) => one.id).join(', ')}.`);
-  if (request.to !== null && request.to === state.primary) add('already-primary', `${request.to} is the primary.`, 'Name a standby; "pgherd node restart" restarts the primary.');
+  if (request.to !== null && node === null)
+    add('unknown-node', `${request.to} is not a node of this cluster.`, `The nodes are ${spec.nodes.map((one) => one.id).join(', ')}.`);
+  if (request.to !== null && request.to === state.primary)
+    add('already-primary', `${request.to} is the primary.`, 'Name a standby; "pgherd node restart" restarts the primary.');
   if (problems.length > 0) return problems;
   const { eligible, rejected } = rankCandidates(view, now, { positions: { kind: 'report' }, acceptLoss: request.acceptLoss, target: request.to });
   const best = eligible[0];
   if (best === undefined) {
-    add('no-candidate', rejected.length === 0 ? 'There is no other data node.' : `No node can be promoted: ${describeRejected(rejected)}.`, 'See "pgherd explain".');
+    add(
+      'no-candidate',
+      rejected.length === 0 ? 'There is no other data node.' : `No node can be promoted: ${describeRejected(rejected)}.`,
+      'See "pgherd explain".',
+    );
     return problems;
   }
   const missing = missingBytes(best.position, { timeline: state.timeline, lsn: primaryEnd(view) });
@@ -99,8 +126,19 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
   // An attempt that waits (votes, lag) is taken over in its own term: the votes for it stand.
   const state =
     attempt === null
-      ? openAttempt(view, now, { path: 'manual', rule: 'failover.by-hand', reason, outageFromWallMs: isLeaseTaken(view) ? now.wall : outageStart(view, now, primary), acceptLoss, target: to, taskId: task.id })
-      : { ...view.state, attempt: { ...attempt, path: 'manual' as const, rule: 'failover.by-hand', reason, acceptLoss, target: to, taskId: task.id } };
+      ? openAttempt(view, now, {
+          path: 'manual',
+          rule: 'failover.by-hand',
+          reason,
+          outageFromWallMs: isLeaseTaken(view) ? now.wall : outageStart(view, now, primary),
+          acceptLoss,
+          target: to,
+          taskId: task.id,
+        })
+      : {
+          ...view.state,
+          attempt: { ...attempt, path: 'manual' as const, rule: 'failover.by-hand', reason, acceptLoss, target: to, taskId: task.id },
+        };
   return { why: text, state, tasks, events, again: 50 };
 }
 
@@ -124,17 +162,23 @@ function checkNode(view: ClusterView, node: NodeId, request: Task['request']): r
   }
   const isPrimary = node === state.primary;
   if (state.phase !== 'running') add('not-running', `The cluster is ${state.phase}.`, 'Start the cluster first ("pgherd cluster start").');
-  if (found.kind === 'witness' && request.kind !== 'nodeMaintenance') add('witness', `${node} is a witness: it runs no PostgreSQL.`, 'Name a data node.');
+  if (found.kind === 'witness' && request.kind !== 'nodeMaintenance')
+    add('witness', `${node} is a witness: it runs no PostgreSQL.`, 'Name a data node.');
   if (state.attempt !== null) add('attempt', `Term ${state.attempt.term} is being opened.`, 'Wait until it is; see "pgherd show".');
-  if (isPrimary && request.kind === 'nodeStop') add('is-primary', `${node} is the primary.`, 'Move the role first ("pgherd switchover"), or stop the whole cluster ("pgherd cluster stop").');
+  if (isPrimary && request.kind === 'nodeStop')
+    add('is-primary', `${node} is the primary.`, 'Move the role first ("pgherd switchover"), or stop the whole cluster ("pgherd cluster stop").');
   if (isPrimary && request.kind === 'nodeRejoin') add('is-primary', `${node} is the primary; there is nothing to take back.`, 'Name a standby.');
-  if (isPrimary && request.kind === 'nodeMaintenance' && request.on) add('is-primary', `${node} is the primary.`, 'Move the role first ("pgherd switchover"), or stop automatic actions ("pgherd freeze").');
-  if (request.kind === 'nodeMaintenance' && !request.on && found.maintenance) add('maintenance-in-spec', `${node} is in maintenance by the desired state.`, 'Change it with "pgherd meta edit".');
+  if (isPrimary && request.kind === 'nodeMaintenance' && request.on)
+    add('is-primary', `${node} is the primary.`, 'Move the role first ("pgherd switchover"), or stop automatic actions ("pgherd freeze").');
+  if (request.kind === 'nodeMaintenance' && !request.on && found.maintenance)
+    add('maintenance-in-spec', `${node} is in maintenance by the desired state.`, 'Change it with "pgherd meta edit".');
   const needsAgent = request.kind !== 'nodeMaintenance';
   if (needsAgent && live(view, node) === null) add('silent', `The agent of ${node} does not report.`, 'Start it; see "pgherd show".');
   const override = state.overrides[node];
-  if (request.kind === 'nodeRestart' && override?.kind === 'stopped') add('stopped', `${node} was stopped on request.`, `Start it with "pgherd node start ${node}".`);
-  if (needsAgent && (override?.kind === 'maintenance' || found.maintenance)) add('maintenance', `${node} is in maintenance.`, `End it with "pgherd node maintenance ${node} --off".`);
+  if (request.kind === 'nodeRestart' && override?.kind === 'stopped')
+    add('stopped', `${node} was stopped on request.`, `Start it with "pgherd node start ${node}".`);
+  if (needsAgent && (override?.kind === 'maintenance' || found.maintenance))
+    add('maintenance', `${node} is in maintenance.`, `End it with "pgherd node maintenance ${node} --off".`);
   return problems;
 }
 
@@ -143,7 +187,12 @@ function nodeRefused(view: ClusterView, now: Now): Outcome | null {
     const { request } = task;
     if (task.status !== 'pending' || !('node' in request)) continue;
     const problems = checkNode(view, request.node, request);
-    if (problems.length > 0) return { why: `${describeRequest(request)} refused: ${problems.map((problem) => problem.text).join(' ')}`, tasks: [refuse(task, now, problems)], then: 'continue' };
+    if (problems.length > 0)
+      return {
+        why: `${describeRequest(request)} refused: ${problems.map((problem) => problem.text).join(' ')}`,
+        tasks: [refuse(task, now, problems)],
+        then: 'continue',
+      };
   }
   return null;
 }
@@ -154,8 +203,16 @@ function maintenance(view: ClusterView, now: Now): Outcome | null {
   const { node, on } = task.request;
   const { overrides } = view.state;
   const text = on ? `${node} is in maintenance: watched, never promoted, never touched` : `${node} is no longer in maintenance`;
-  const next = on ? { ...overrides, [node]: { kind: 'maintenance' as const, reason: task.reason, by: task.by, sinceWallMs: now.wall } } : without(overrides, node);
-  return { why: text, state: { ...view.state, overrides: next }, tasks: [finish(task, now, text)], events: [{ level: 'info', node, text, detail: { by: task.by } }], then: 'continue' };
+  const next = on
+    ? { ...overrides, [node]: { kind: 'maintenance' as const, reason: task.reason, by: task.by, sinceWallMs: now.wall } }
+    : without(overrides, node);
+  return {
+    why: text,
+    state: { ...view.state, overrides: next },
+    tasks: [finish(task, now, text)],
+    events: [{ level: 'info', node, text, detail: { by: task.by } }],
+    then: 'continue',
+  };
 }
 
 function clusterRefused(view: ClusterView, now: Now): Outcome | null {
@@ -165,10 +222,18 @@ function clusterRefused(view: ClusterView, now: Now): Outcome | null {
     if (task.status !== 'pending' || (kind !== 'clusterStop' && kind !== 'clusterStart' && kind !== 'clusterRestart')) continue;
     const problems: Problem[] = [];
     const wanted = kind === 'clusterStart' ? 'stopped' : 'running';
-    if (phase !== wanted) problems.push({ code: 'cluster.phase', text: `The cluster is ${phase}.`, remedy: kind === 'clusterStart' ? 'Only a stopped cluster can be started.' : 'Only a running cluster can be stopped or restarted.' });
-    if (attempt !== null) problems.push({ code: 'cluster.attempt', text: `Term ${attempt.term} is being opened.`, remedy: 'Wait until it is; see "pgherd show".' });
-    if (kind === 'clusterRestart' && primary !== null && !isOpen(live(view, primary), view.state.primaryTerm)) problems.push({ code: 'cluster.no-primary', text: `${primary} is not open for writes.`, remedy: 'See "pgherd explain".' });
-    if (problems.length > 0) return { why: `${kind} refused: ${problems.map((problem) => problem.text).join(' ')}`, tasks: [refuse(task, now, problems)], then: 'continue' };
+    if (phase !== wanted)
+      problems.push({
+        code: 'cluster.phase',
+        text: `The cluster is ${phase}.`,
+        remedy: kind === 'clusterStart' ? 'Only a stopped cluster can be started.' : 'Only a running cluster can be stopped or restarted.',
+      });
+    if (attempt !== null)
+      problems.push({ code: 'cluster.attempt', text: `Term ${attempt.term} is being opened.`, remedy: 'Wait until it is; see "pgherd show".' });
+    if (kind === 'clusterRestart' && primary !== null && !isOpen(live(view, primary), view.state.primaryTerm))
+      problems.push({ code: 'cluster.no-primary', text: `${primary} is not open for writes.`, remedy: 'See "pgherd explain".' });
+    if (problems.length > 0)
+      return { why: `${kind} refused: ${problems.map((problem) => problem.text).join(' ')}`, tasks: [refuse(task, now, problems)], then: 'continue' };
   }
   return null;
 }
@@ -177,13 +242,48 @@ export { checkNode };
 
 export const commandRules: readonly Rule[] = [
   { id: 'command.cancelled', when: 'a command was cancelled before it began', why: 'Nothing was done, nothing is to be undone.', decide: cancelled },
-  { id: 'command.busy', when: 'a command comes while another one needs the cluster, or the same node', why: 'Two operators at once: the second is told of the first, by name (Q38, Z39).', decide: busy },
-  { id: 'command.freeze', when: '`freeze` was asked', why: 'Stops every automatic action, never a lease, a guard or a fence; always allowed.', decide: freeze },
+  {
+    id: 'command.busy',
+    when: 'a command comes while another one needs the cluster, or the same node',
+    why: 'Two operators at once: the second is told of the first, by name (Q38, Z39).',
+    decide: busy,
+  },
+  {
+    id: 'command.freeze',
+    when: '`freeze` was asked',
+    why: 'Stops every automatic action, never a lease, a guard or a fence; always allowed.',
+    decide: freeze,
+  },
   { id: 'command.unfreeze', when: '`unfreeze` was asked', why: 'Automatic actions go on.', decide: unfreeze },
-  { id: 'failover.refused', when: 'a failover by hand was asked, and a precondition does not hold', why: 'Each one is named, with figures and the override (Q13, Q45).', decide: failoverRefused },
-  { id: 'failover.by-hand', when: 'a failover by hand was asked, and every precondition holds', why: 'A living primary is fenced first; anti-flapping, freeze and `failover: manual` do not bind a person (Q41).', decide: failoverByHand },
-  { id: 'failover.over', when: 'the attempt of a failover by hand ended', why: 'The command says what became of it (Z79).', decide: failoverOvertaken },
-  { id: 'node.refused', when: 'a command for one node, and a precondition does not hold', why: 'Each one is named; the primary is never stopped by accident.', decide: nodeRefused },
+  {
+    id: 'failover.refused',
+    when: 'a failover by hand was asked, and a precondition does not hold',
+    why: 'Each one is named, with figures and the override (Q13, Q45).',
+    decide: failoverRefused,
+  },
+  {
+    id: 'failover.by-hand',
+    when: 'a failover by hand was asked, and every precondition holds',
+    why: 'A living primary is fenced first; anti-flapping, freeze and `failover: manual` do not bind a person (Q41).',
+    decide: failoverByHand,
+  },
+  {
+    id: 'failover.over',
+    when: 'the attempt of a failover by hand ended',
+    why: 'The command says what became of it (Z79).',
+    decide: failoverOvertaken,
+  },
+  {
+    id: 'node.refused',
+    when: 'a command for one node, and a precondition does not hold',
+    why: 'Each one is named; the primary is never stopped by accident.',
+    decide: nodeRefused,
+  },
   { id: 'node.maintenance', when: '`node maintenance` was asked', why: 'The node is left alone, and does not vote (I14).', decide: maintenance },
-  { id: 'cluster.refused', when: 'start, stop or restart of the cluster was asked in the wrong phase', why: 'Each precondition is named.', decide: clusterRefused },
+  {
+    id: 'cluster.refused',
+    when: 'start, stop or restart of the cluster was asked in the wrong phase',
+    why: 'Each precondition is named.',
+    decide: clusterRefused,
+  },
 ];

@@ -22,7 +22,12 @@ export const housekeepingRules: readonly Rule[] = [
     decide: (view, now) => {
       const { frozen } = view.state;
       if (frozen === null || frozen.untilWallMs === null || now.wall < frozen.untilWallMs) return null;
-      return { why: 'the time of the freeze has passed', state: { ...view.state, frozen: null }, events: [{ level: 'info', node: null, text: 'automatic actions go on: the time of the freeze has passed', detail: {} }], then: 'continue' };
+      return {
+        why: 'the time of the freeze has passed',
+        state: { ...view.state, frozen: null },
+        events: [{ level: 'info', node: null, text: 'automatic actions go on: the time of the freeze has passed', detail: {} }],
+        then: 'continue',
+      };
     },
   },
   {
@@ -31,13 +36,29 @@ export const housekeepingRules: readonly Rule[] = [
     why: 'It holds the write lease of this store, so the term is confirmed; terms that members have seen are not used again (architecture 4.10).',
     decide: (view) => {
       const { state } = view;
-      if (state.incarnation === view.incarnation || (state.phase === 'running' && (state.primary === null || !isOpen(live(view, state.primary), state.primaryTerm)))) return null;
+      if (
+        state.incarnation === view.incarnation ||
+        (state.phase === 'running' && (state.primary === null || !isOpen(live(view, state.primary), state.primaryTerm)))
+      )
+        return null;
       let { term } = state;
       for (const node of view.spec.nodes) {
         const vote = live(view, node.id)?.vote ?? null;
         if (vote !== null && vote.term > term) term = vote.term;
       }
-      return { why: `the store's incarnation is ${view.incarnation}`, state: { ...state, term, incarnation: view.incarnation }, events: [{ level: 'warn', node: state.primary, text: `the store was restored or made anew (incarnation ${view.incarnation}); term ${state.primaryTerm} is confirmed`, detail: {} }], then: 'continue' };
+      return {
+        why: `the store's incarnation is ${view.incarnation}`,
+        state: { ...state, term, incarnation: view.incarnation },
+        events: [
+          {
+            level: 'warn',
+            node: state.primary,
+            text: `the store was restored or made anew (incarnation ${view.incarnation}); term ${state.primaryTerm} is confirmed`,
+            detail: {},
+          },
+        ],
+        then: 'continue',
+      };
     },
   },
   {
@@ -47,7 +68,9 @@ export const housekeepingRules: readonly Rule[] = [
     decide: (view) => {
       if (view.state.attempt !== null) return null;
       const state = publishElectorate(view);
-      return state === view.state ? null : { why: `${state.electorate.members.join(', ')} vote (revision ${state.electorate.revision})`, state, then: 'continue' };
+      return state === view.state
+        ? null
+        : { why: `${state.electorate.members.join(', ')} vote (revision ${state.electorate.revision})`, state, then: 'continue' };
     },
   },
   {
@@ -57,10 +80,12 @@ export const housekeepingRules: readonly Rule[] = [
     decide: (view) => {
       const gone = new Set<NodeId>();
       const known = [...Object.keys(view.state.goals), ...Object.keys(view.state.overrides), ...Object.keys(view.state.recovery)] as NodeId[];
-      for (const node of known) if (findNode(view.spec, node) === null && node !== view.state.primary && node !== view.state.attempt?.candidate) gone.add(node);
+      for (const node of known)
+        if (findNode(view.spec, node) === null && node !== view.state.primary && node !== view.state.attempt?.candidate) gone.add(node);
       if (gone.size === 0) return null;
       let state: ClusterState = view.state;
-      for (const node of gone) state = { ...state, goals: without(state.goals, node), overrides: without(state.overrides, node), recovery: without(state.recovery, node) };
+      for (const node of gone)
+        state = { ...state, goals: without(state.goals, node), overrides: without(state.overrides, node), recovery: without(state.recovery, node) };
       return { why: `${[...gone].join(', ')} left the cluster`, state, then: 'continue' };
     },
   },
@@ -84,8 +109,20 @@ export const housekeepingRules: readonly Rule[] = [
     why: 'The next crash is a new one.',
     decide: (view) => {
       const { primary, primaryTerm, recovery, attempt } = view.state;
-      if (primary === null || attempt !== null || recovery[primary] === undefined || isRestartAsked(view.state.goals[primary]) || !isOpen(live(view, primary), primaryTerm)) return null;
-      return { why: `${primary} is open again`, state: { ...view.state, recovery: without(recovery, primary) }, events: [{ level: 'info', node: primary, text: `${primary} is open again in term ${primaryTerm}`, detail: {} }], then: 'continue' };
+      if (
+        primary === null ||
+        attempt !== null ||
+        recovery[primary] === undefined ||
+        isRestartAsked(view.state.goals[primary]) ||
+        !isOpen(live(view, primary), primaryTerm)
+      )
+        return null;
+      return {
+        why: `${primary} is open again`,
+        state: { ...view.state, recovery: without(recovery, primary) },
+        events: [{ level: 'info', node: primary, text: `${primary} is open again in term ${primaryTerm}`, detail: {} }],
+        then: 'continue',
+      };
     },
   },
   {
@@ -98,7 +135,11 @@ export const housekeepingRules: readonly Rule[] = [
       if (report === null || !isOpen(report, primaryTerm) || view.state.attempt !== null) return null;
       const pg = report.postgres;
       if ((systemIdentifier !== null || pg.systemIdentifier === null) && (timeline !== null || pg.timeline === null)) return null;
-      return { why: 'the lineage is taken from the primary', state: { ...view.state, systemIdentifier: systemIdentifier ?? pg.systemIdentifier, timeline: timeline ?? pg.timeline, history: pg.history }, then: 'continue' };
+      return {
+        why: 'the lineage is taken from the primary',
+        state: { ...view.state, systemIdentifier: systemIdentifier ?? pg.systemIdentifier, timeline: timeline ?? pg.timeline, history: pg.history },
+        then: 'continue',
+      };
     },
   },
   {
@@ -122,7 +163,12 @@ export const steadyRules: readonly Rule[] = [
     id: 'cluster.steady',
     when: 'nothing else applies',
     why: 'No news is a decision too: `explain` shows that nothing stands against a failover but its need.',
-    decide: (view) => ({ why: view.state.phase === 'running' ? `${view.state.primary ?? 'nobody'} is the primary of term ${view.state.primaryTerm}` : `the cluster is ${view.state.phase}` }),
+    decide: (view) => ({
+      why:
+        view.state.phase === 'running'
+          ? `${view.state.primary ?? 'nobody'} is the primary of term ${view.state.primaryTerm}`
+          : `the cluster is ${view.state.phase}`,
+    }),
   },
 ];
 

@@ -27,7 +27,13 @@ function serves(view: ClusterView, node: NodeId): Serves {
 }
 
 function isDown(report: NodeReport | null): boolean {
-  return report === null || report.postgres.state === 'stopped' || report.postgres.state === 'absent' || report.postgres.state === 'incomplete' || report.postgres.state === 'crashed';
+  return (
+    report === null ||
+    report.postgres.state === 'stopped' ||
+    report.postgres.state === 'absent' ||
+    report.postgres.state === 'incomplete' ||
+    report.postgres.state === 'crashed'
+  );
 }
 
 function failureOf(view: ClusterView, node: NodeId): string | null {
@@ -39,7 +45,10 @@ function failureOf(view: ClusterView, node: NodeId): string | null {
   return activity?.kind === 'failed' ? `${node}: ${activity.message} (${activity.code})` : `${node} gave up`;
 }
 
-function pendingFor<K extends 'nodeStop' | 'nodeStart' | 'nodeRestart' | 'nodeRejoin'>(view: ClusterView, kind: K): (Task & { readonly request: { readonly kind: K; readonly node: NodeId } }) | null {
+function pendingFor<K extends 'nodeStop' | 'nodeStart' | 'nodeRestart' | 'nodeRejoin'>(
+  view: ClusterView,
+  kind: K,
+): (Task & { readonly request: { readonly kind: K; readonly node: NodeId } }) | null {
   const task = findTask(view, kind as RequestKind, 'pending');
   if (task === null || !('node' in task.request) || checkNode(view, task.request.node, task.request).length > 0) return null;
   return task as never;
@@ -58,7 +67,13 @@ function stopNode(view: ClusterView, now: Now): Outcome | null {
   const reason = task.reason === '' ? `stopped by ${task.by}` : task.reason;
   const overrides = { ...view.state.overrides, [node]: { kind: 'stopped' as const, reason, by: task.by, sinceWallMs: now.wall } };
   const state = withGoal({ ...view.state, overrides }, node, view.state.primaryTerm, { kind: 'stopped', reason });
-  return { why: `${node} is stopped on request of ${task.by}`, state, tasks: [start(task, now, 'stop')], events: [{ level: 'info', node, text: `${node} is stopped on request of ${task.by}`, detail: { reason } }], then: 'continue' };
+  return {
+    why: `${node} is stopped on request of ${task.by}`,
+    state,
+    tasks: [start(task, now, 'stop')],
+    events: [{ level: 'info', node, text: `${node} is stopped on request of ${task.by}`, detail: { reason } }],
+    then: 'continue',
+  };
 }
 
 function startNode(view: ClusterView, now: Now): Outcome | null {
@@ -74,7 +89,12 @@ function restartNode(view: ClusterView, now: Now): Outcome | null {
   const task = pendingFor(view, 'nodeRestart');
   if (task === null) return null;
   const { node } = task.request;
-  return { why: `${node} is restarted on request of ${task.by}`, state: orderRestart(view.state, now, node, task.id), tasks: [start(task, now, `restart ${node}`, startMark(live(view, node)))], then: 'continue' };
+  return {
+    why: `${node} is restarted on request of ${task.by}`,
+    state: orderRestart(view.state, now, node, task.id),
+    tasks: [start(task, now, `restart ${node}`, startMark(live(view, node)))],
+    then: 'continue',
+  };
 }
 
 function orderRestart(state: ClusterState, now: Now, node: NodeId, request: string): ClusterState {
@@ -105,8 +125,20 @@ function rejoinNode(view: ClusterView, now: Now): Outcome | null {
   const { node } = task.request;
   const via = task.request.via ?? fittingVia(view, report);
   const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: without(view.state.recovery, node) };
-  const state = withGoal(base, node, base.primaryTerm, { kind: 'standby', upstream: primary, via }, serves(view, node) === 'yes' && via === 'stream' ? 'as-is' : 'anew');
-  return { why: `${node} is taken back by ${via} on request of ${task.by}`, state, tasks: [start(task, now, via)], events: [{ level: 'info', node, text: `${node} is taken back by ${via} on request of ${task.by}`, detail: {} }], then: 'continue' };
+  const state = withGoal(
+    base,
+    node,
+    base.primaryTerm,
+    { kind: 'standby', upstream: primary, via },
+    serves(view, node) === 'yes' && via === 'stream' ? 'as-is' : 'anew',
+  );
+  return {
+    why: `${node} is taken back by ${via} on request of ${task.by}`,
+    state,
+    tasks: [start(task, now, via)],
+    events: [{ level: 'info', node, text: `${node} is taken back by ${via} on request of ${task.by}`, detail: {} }],
+    then: 'continue',
+  };
 }
 
 /** Ends the commands for one node whose effect, or failure, is seen. */
@@ -147,7 +179,9 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
       if (broken !== null) return problem(broken);
       const report = live(view, node);
       const works = report !== null && activityFor(report, view.state.goals[node] ?? null)?.kind === 'busy';
-      return !works && elapsedMs > REJOIN_IDLE_LIMIT_MS ? problem(`${node} does not stream from ${view.state.primary} after ${REJOIN_IDLE_LIMIT_MS} ms`) : null;
+      return !works && elapsedMs > REJOIN_IDLE_LIMIT_MS
+        ? problem(`${node} does not stream from ${view.state.primary} after ${REJOIN_IDLE_LIMIT_MS} ms`)
+        : null;
     }
     default:
       return null;
@@ -161,7 +195,9 @@ function isBack(view: ClusterView, node: NodeId): boolean {
 }
 
 function stoppable(view: ClusterView): readonly NodeId[] {
-  return dataNodes(view.spec).filter((node) => !isMaintenance(view, node.id)).map((node) => node.id);
+  return dataNodes(view.spec)
+    .filter((node) => !isMaintenance(view, node.id))
+    .map((node) => node.id);
 }
 
 function stopCluster(view: ClusterView, now: Now): Outcome | null {
@@ -170,7 +206,12 @@ function stopCluster(view: ClusterView, now: Now): Outcome | null {
   if (task === null || view.state.phase !== 'running' || view.state.attempt !== null || primary === null) return null;
   const reason = `${task.request.kind} by ${task.by}`;
   const state = withGoal({ ...view.state, phase: 'stopping' }, primary, view.state.primaryTerm, { kind: 'stopped', reason });
-  return { why: `the cluster stops, the primary ${primary} first, so that every standby has its last record`, state, tasks: [start(task, now, `stop ${primary}`)], events: [{ level: 'info', node: primary, text: reason, detail: {} }] };
+  return {
+    why: `the cluster stops, the primary ${primary} first, so that every standby has its last record`,
+    state,
+    tasks: [start(task, now, `stop ${primary}`)],
+    events: [{ level: 'info', node: primary, text: reason, detail: {} }],
+  };
 }
 
 /** A `clusterRestart` of the given manner. */
@@ -189,16 +230,37 @@ function stopping(view: ClusterView, now: Now): Outcome | null {
     const broken = failureOf(view, state.primary);
     if (!late && broken === null) return { why: `${state.primary} is stopping`, again: 100 };
     const text = broken ?? `${state.primary} did not stop within ${STOP_LIMIT_MS} ms`;
-    return { why: text, state: restartInPlace({ ...state, phase: 'running' }, now, state.primary), tasks: task === null ? [] : [fail(task, now, { code: 'cluster-stop.failed', text, remedy: 'See "pgherd log".' }, 'undone')] };
+    return {
+      why: text,
+      state: restartInPlace({ ...state, phase: 'running' }, now, state.primary),
+      tasks: task === null ? [] : [fail(task, now, { code: 'cluster-stop.failed', text, remedy: 'See "pgherd log".' }, 'undone')],
+    };
   }
   let next = state;
-  for (const node of stoppable(view)) if (node !== state.primary) next = withGoal(next, node, state.primaryTerm, { kind: 'stopped', reason: 'the cluster is stopped' });
-  if (next !== state) return { why: `${state.primary} is stopped; the standbys follow`, state: next, tasks: task === null ? [] : [addStep(task, now, 'stop standbys')], again: 100 };
+  for (const node of stoppable(view))
+    if (node !== state.primary) next = withGoal(next, node, state.primaryTerm, { kind: 'stopped', reason: 'the cluster is stopped' });
+  if (next !== state)
+    return {
+      why: `${state.primary} is stopped; the standbys follow`,
+      state: next,
+      tasks: task === null ? [] : [addStep(task, now, 'stop standbys')],
+      again: 100,
+    };
   const left = stoppable(view).filter((node) => !isDown(live(view, node)));
   if (left.length > 0) return { why: `${left.join(', ')} is stopping`, again: 100 };
-  if (task !== null && task.request.kind === 'clusterRestart') return { why: 'everything is stopped; it is started again', state: startAll({ ...view, state: next }, now), tasks: [addStep(task, now, 'start')] };
+  if (task !== null && task.request.kind === 'clusterRestart')
+    return {
+      why: 'everything is stopped; it is started again',
+      state: startAll({ ...view, state: next }, now),
+      tasks: [addStep(task, now, 'start')],
+    };
   const text = 'every node is stopped';
-  return { why: text, state: { ...next, phase: 'stopped' }, tasks: task === null ? [] : [finish(task, now, text)], events: [{ level: 'info', node: null, text, detail: {} }] };
+  return {
+    why: text,
+    state: { ...next, phase: 'stopped' },
+    tasks: task === null ? [] : [finish(task, now, text)],
+    events: [{ level: 'info', node: null, text, detail: {} }],
+  };
 }
 
 function startAll(view: ClusterView, now: Now): ClusterState {
@@ -213,16 +275,30 @@ function startCluster(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'clusterStart', 'pending');
   if (task === null || view.state.phase !== 'stopped') return null;
   const text = `the cluster is started by ${task.by}, ${view.state.primary} as the primary`;
-  return { why: text, state: startAll(view, now), tasks: [start(task, now, 'start')], events: [{ level: 'info', node: view.state.primary, text, detail: {} }] };
+  return {
+    why: text,
+    state: startAll(view, now),
+    tasks: [start(task, now, 'start')],
+    events: [{ level: 'info', node: view.state.primary, text, detail: {} }],
+  };
 }
 
 function clusterServes(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'clusterStart', 'running') ?? restartTask(view, 'running', 'all');
   if (task === null || view.state.phase !== 'running' || !hasStep(task, 'start')) return null;
-  const waiting = dataNodes(view.spec).filter((node) => !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && serves(view, node.id) === 'no').map((node) => node.id);
+  const waiting = dataNodes(view.spec)
+    .filter((node) => !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && serves(view, node.id) === 'no')
+    .map((node) => node.id);
   const late = now.wall - stepSince(task) > START_LIMIT_MS;
   if (waiting.length > 0 && !late) return null;
-  const ended = waiting.length === 0 ? finish(task, now, 'the primary is open and every standby streams') : fail(task, now, { code: 'cluster-start.incomplete', text: `${waiting.join(', ')} does not serve after ${START_LIMIT_MS} ms`, remedy: 'See "pgherd show".' });
+  const ended =
+    waiting.length === 0
+      ? finish(task, now, 'the primary is open and every standby streams')
+      : fail(task, now, {
+          code: 'cluster-start.incomplete',
+          text: `${waiting.join(', ')} does not serve after ${START_LIMIT_MS} ms`,
+          remedy: 'See "pgherd show".',
+        });
   return { why: ended.result ?? 'the start is incomplete', tasks: [ended], then: 'continue' };
 }
 
@@ -232,7 +308,9 @@ function rolling(view: ClusterView, now: Now): Outcome | null {
   const task = pending ?? restartTask(view, 'running', 'rolling');
   const { primary, phase, attempt, switchover } = view.state;
   if (task === null || primary === null || phase !== 'running' || attempt !== null || switchover !== null || hasStep(task, 'checkpoint')) return null;
-  const others = dataNodes(view.spec).filter((node) => node.id !== primary && !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && live(view, node.id) !== null);
+  const others = dataNodes(view.spec).filter(
+    (node) => node.id !== primary && !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && live(view, node.id) !== null,
+  );
   for (const node of others) {
     const name = `restart ${node.id}`;
     if (hasStep(task, name) && wasRestarted(view, node.id, task)) continue;
@@ -241,38 +319,100 @@ function rolling(view: ClusterView, now: Now): Outcome | null {
       const next = pending === null ? addStep(task, now, name, detail) : start(task, now, name, detail);
       return { why: `rolling restart: ${node.id}`, state: orderRestart(view.state, now, node.id, `${task.id}-${node.id}`), tasks: [next] };
     }
-    const broken = failureOf(view, node.id) ?? (now.wall - stepSince(task) > START_LIMIT_MS ? `${node.id} does not stream after ${START_LIMIT_MS} ms` : null);
+    const broken =
+      failureOf(view, node.id) ?? (now.wall - stepSince(task) > START_LIMIT_MS ? `${node.id} does not stream after ${START_LIMIT_MS} ms` : null);
     if (broken === null) return null;
-    return { why: broken, state: withoutRestart(view.state, node.id), tasks: [fail(task, now, { code: 'cluster-restart.failed', text: broken, remedy: 'The other nodes were not touched.' })] };
+    return {
+      why: broken,
+      state: withoutRestart(view.state, node.id),
+      tasks: [fail(task, now, { code: 'cluster-restart.failed', text: broken, remedy: 'The other nodes were not touched.' })],
+    };
   }
-  return rollPrimary(view, now, task, primary, others.map((node) => node.id));
+  return rollPrimary(
+    view,
+    now,
+    task,
+    primary,
+    others.map((node) => node.id),
+  );
 }
 
 function rollPrimary(view: ClusterView, now: Now, task: Task, primary: NodeId, others: readonly NodeId[]): Outcome | null {
   const cleared = others.reduce((state, node) => withoutRestart(state, node), view.state);
   const name = `restart ${primary}`;
   if (others.length === 0 && hasStep(task, name)) {
-    return wasRestarted(view, primary, task) ? { why: `${primary} was restarted`, state: withoutRestart(view.state, primary), tasks: [finish(task, now, 'every node was restarted')] } : null;
+    return wasRestarted(view, primary, task)
+      ? { why: `${primary} was restarted`, state: withoutRestart(view.state, primary), tasks: [finish(task, now, 'every node was restarted')] }
+      : null;
   }
   if (others.length === 0) {
     const detail = startMark(live(view, primary));
-    return { why: `rolling restart: ${primary}, in place, since there is no standby`, state: orderRestart(view.state, now, primary, task.id), tasks: [task.status === 'pending' ? start(task, now, name, detail) : addStep(task, now, name, detail)] };
+    return {
+      why: `rolling restart: ${primary}, in place, since there is no standby`,
+      state: orderRestart(view.state, now, primary, task.id),
+      tasks: [task.status === 'pending' ? start(task, now, name, detail) : addStep(task, now, name, detail)],
+    };
   }
   const { to, problems } = chooseSuccessor(view, now);
-  if (to === null) return { why: problems.map((problem) => problem.text).join(' '), tasks: problems.map((problem) => fail(task, now, problem)).slice(0, 1) };
+  if (to === null)
+    return { why: problems.map((problem) => problem.text).join(' '), tasks: problems.map((problem) => fail(task, now, problem)).slice(0, 1) };
   const state = beginSwitchover({ ...view, state: cleared }, now, { task, to, from: primary });
-  return { why: `rolling restart: ${primary} hands over to ${to}, and is restarted by that`, state, tasks: [addStep(task, now, 'checkpoint', `switchover from ${primary} to ${to}`)] };
+  return {
+    why: `rolling restart: ${primary} hands over to ${to}, and is restarted by that`,
+    state,
+    tasks: [addStep(task, now, 'checkpoint', `switchover from ${primary} to ${to}`)],
+  };
 }
 
 export const operationRules: readonly Rule[] = [
   { id: 'node.stop', when: '`node stop` was asked of a standby', why: 'It stays stopped until a person starts it.', decide: stopNode },
   { id: 'node.start', when: '`node start` was asked', why: 'It gets its role back: standby, or primary of the present term.', decide: startNode },
-  { id: 'node.restart', when: '`node restart` was asked', why: 'The request is named in the goal, so that no other change ever restarts a server.', decide: restartNode },
-  { id: 'node.rejoin', when: '`node rejoin` or `node rebuild` was asked', why: 'A person may take back what no rule may: the directory is set aside, never deleted (I9).', decide: rejoinNode },
-  { id: 'node.done', when: 'the effect or the failure of a command for one node is seen', why: 'Done means seen in a report, not an exit code (H57, I10).', decide: nodeDone },
-  { id: 'cluster.stop', when: '`cluster stop`, or a restart of everything, was asked', why: 'The primary first: its standbys still receive the shutdown checkpoint.', decide: stopCluster },
-  { id: 'cluster.stopping', when: 'the cluster is stopping', why: 'No failover rule speaks; a primary that does not stop gets its role back.', decide: stopping },
-  { id: 'cluster.start', when: '`cluster start` was asked', why: 'The last primary opens its own term again: it has the newest data (I29).', decide: startCluster },
-  { id: 'cluster.serves', when: 'a started cluster serves, or its time is over', why: 'Done means open and streaming; who does not serve is named.', decide: clusterServes },
-  { id: 'cluster.rolling', when: 'a rolling restart was asked, or goes on', why: 'One node at a time; the role moves by switchover, so that writes go on.', decide: rolling },
+  {
+    id: 'node.restart',
+    when: '`node restart` was asked',
+    why: 'The request is named in the goal, so that no other change ever restarts a server.',
+    decide: restartNode,
+  },
+  {
+    id: 'node.rejoin',
+    when: '`node rejoin` or `node rebuild` was asked',
+    why: 'A person may take back what no rule may: the directory is set aside, never deleted (I9).',
+    decide: rejoinNode,
+  },
+  {
+    id: 'node.done',
+    when: 'the effect or the failure of a command for one node is seen',
+    why: 'Done means seen in a report, not an exit code (H57, I10).',
+    decide: nodeDone,
+  },
+  {
+    id: 'cluster.stop',
+    when: '`cluster stop`, or a restart of everything, was asked',
+    why: 'The primary first: its standbys still receive the shutdown checkpoint.',
+    decide: stopCluster,
+  },
+  {
+    id: 'cluster.stopping',
+    when: 'the cluster is stopping',
+    why: 'No failover rule speaks; a primary that does not stop gets its role back.',
+    decide: stopping,
+  },
+  {
+    id: 'cluster.start',
+    when: '`cluster start` was asked',
+    why: 'The last primary opens its own term again: it has the newest data (I29).',
+    decide: startCluster,
+  },
+  {
+    id: 'cluster.serves',
+    when: 'a started cluster serves, or its time is over',
+    why: 'Done means open and streaming; who does not serve is named.',
+    decide: clusterServes,
+  },
+  {
+    id: 'cluster.rolling',
+    when: 'a rolling restart was asked, or goes on',
+    why: 'One node at a time; the role moves by switchover, so that writes go on.',
+    decide: rolling,
+  },
 ];

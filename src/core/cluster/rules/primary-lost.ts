@@ -58,7 +58,10 @@ function assess(view: ClusterView, now: Now): Assessment | null {
   if (situation === null) return null;
   switch (situation.kind) {
     case 'restarting':
-      return { rule: 'primary.restarting', outcome: { why: `${state.primary} is on its way to be open in term ${state.primaryTerm}`, then: 'continue' } };
+      return {
+        rule: 'primary.restarting',
+        outcome: { why: `${state.primary} is on its way to be open in term ${state.primaryTerm}`, then: 'continue' },
+      };
     case 'crashed':
       return assessCrash(view, now, state.primary, situation.report, 'crash.failover');
     case 'restart-failed':
@@ -73,22 +76,37 @@ function assess(view: ClusterView, now: Now): Assessment | null {
 function blocked(view: ClusterView, id: string, why: string): Assessment {
   const rule = `failover.blocked-${id}`;
   const quiet = id === 'lease' || id === 'watch';
-  const events = quiet || view.state.decided.rule === rule ? [] : [{ level: 'warn' as const, node: view.state.primary, text: `no failover: ${why}`, detail: {} }];
+  const events =
+    quiet || view.state.decided.rule === rule ? [] : [{ level: 'warn' as const, node: view.state.primary, text: `no failover: ${why}`, detail: {} }];
   return { rule, outcome: { why, events, then: 'continue' } };
 }
 
 /** Gates of every automatic failover, in the order in which people ask for them. */
 function policyGate(view: ClusterView, now: Now): Assessment | null {
   const { state, spec } = view;
-  if (view.watchedMs < watchNeededMs(spec)) return blocked(view, 'watch', 'this controller has only begun to watch; absence of news proves nothing yet');
+  if (view.watchedMs < watchNeededMs(spec))
+    return blocked(view, 'watch', 'this controller has only begun to watch; absence of news proves nothing yet');
   if (state.incarnation !== view.incarnation) {
-    return blocked(view, 'store', `the store is not the one in which term ${state.primaryTerm} was opened (incarnation ${view.incarnation}, was ${state.incarnation}); failover stays off until ${state.primary} is open again`);
+    return blocked(
+      view,
+      'store',
+      `the store is not the one in which term ${state.primaryTerm} was opened (incarnation ${view.incarnation}, was ${state.incarnation}); failover stays off until ${state.primary} is open again`,
+    );
   }
-  if (state.frozen !== null) return blocked(view, 'frozen', `the cluster is frozen by ${state.frozen.by} (${state.frozen.reason}); "pgherd unfreeze" resumes automatic actions`);
+  if (state.frozen !== null)
+    return blocked(
+      view,
+      'frozen',
+      `the cluster is frozen by ${state.frozen.by} (${state.frozen.reason}); "pgherd unfreeze" resumes automatic actions`,
+    );
   if (spec.failover === 'manual') return blocked(view, 'manual', 'failover is manual; "pgherd failover" promotes the best candidate');
   const last = state.lastFailoverWallMs;
   if (last !== null && !isDue(now, makeWallMs(last + spec.antiFlappingMs), spec.antiFlappingMs)) {
-    return blocked(view, 'flapping', `the last automatic failover was less than ${spec.antiFlappingMs} ms ago; until ${formatIso(last + spec.antiFlappingMs)} only "pgherd failover" promotes`);
+    return blocked(
+      view,
+      'flapping',
+      `the last automatic failover was less than ${spec.antiFlappingMs} ms ago; until ${formatIso(last + spec.antiFlappingMs)} only "pgherd failover" promotes`,
+    );
   }
   return null;
 }
@@ -98,7 +116,11 @@ function candidateGate(view: ClusterView, now: Now): Assessment | null {
   const { eligible, rejected } = rankCandidates(view, now, { positions: { kind: 'report' }, acceptLoss: false, target: null });
   const best = eligible[0];
   if (best === undefined) {
-    return blocked(view, 'no-candidate', rejected.length === 0 ? 'there is no other data node' : `no node can be promoted: ${describeRejected(rejected)}`);
+    return blocked(
+      view,
+      'no-candidate',
+      rejected.length === 0 ? 'there is no other data node' : `no node can be promoted: ${describeRejected(rejected)}`,
+    );
   }
   const end = primaryEnd(view);
   const missing = missingBytes(best.position, { timeline: view.state.timeline, lsn: end });
@@ -118,18 +140,30 @@ function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean):
   const leaseHeld = lease !== null && lease.term === state.primaryTerm;
   const policy = policyGate(view, now);
   if (policy !== null) return policy;
-  if (leaseHeld) return blocked(view, 'lease', `${primary} is silent, but the write lease of term ${state.primaryTerm} still stands in the store; nothing is promoted before it expires`);
+  if (leaseHeld)
+    return blocked(
+      view,
+      'lease',
+      `${primary} is silent, but the write lease of term ${state.primaryTerm} still stands in the store; nothing is promoted before it expires`,
+    );
   const seen = viewpoints(view, primary);
   const agreeing = seen.down.length + (own ? 1 : 0);
   const needed = Math.min(spec.probeViewpoints, Math.max(1, seen.asked.length + (own ? 1 : 0)));
   if (seen.writable.length > 0) return blocked(view, 'viewpoints', `${seen.writable.join(', ')} still sees ${primary} accept writes`);
   if (agreeing < needed) {
-    if (seen.untrusted.length > 0) return blocked(view, 'trusted', `${seen.untrusted.join(', ')} sees ${primary} down but reaches no trusted address, so it may itself be cut off`);
+    if (seen.untrusted.length > 0)
+      return blocked(
+        view,
+        'trusted',
+        `${seen.untrusted.join(', ')} sees ${primary} down but reaches no trusted address, so it may itself be cut off`,
+      );
     return blocked(view, 'viewpoints', `${agreeing} of ${needed} needed viewpoints see ${primary} down (${seen.down.join(', ') || 'none'})`);
   }
   const candidate = candidateGate(view, now);
   if (candidate !== null) return candidate;
-  const reason = own ? `${primary} fenced itself and did not take its lease back` : `${primary} is lost: its agent is silent, its write lease expired, seen down by ${seen.down.join(', ')}`;
+  const reason = own
+    ? `${primary} fenced itself and did not take its lease back`
+    : `${primary} is lost: its agent is silent, its write lease expired, seen down by ${seen.down.join(', ')}`;
   return attemptFrom(view, now, primary, 'primary.lost', reason);
 }
 
@@ -139,36 +173,66 @@ function assessHang(view: ClusterView, now: Now, primary: NodeId): Assessment {
   const seen = viewpoints(view, primary);
   const needed = Math.min(view.spec.probeViewpoints, seen.asked.length + 1);
   if (seen.writable.length > 0 || seen.down.length + 1 < needed) {
-    return blocked(view, 'viewpoints', `the agent of ${primary} says that PostgreSQL hangs; ${seen.down.length + 1} of ${needed} needed viewpoints agree`);
+    return blocked(
+      view,
+      'viewpoints',
+      `the agent of ${primary} says that PostgreSQL hangs; ${seen.down.length + 1} of ${needed} needed viewpoints agree`,
+    );
   }
   const candidate = candidateGate(view, now);
   if (candidate !== null) return candidate;
-  return attemptFrom(view, now, primary, 'hung.failover', `PostgreSQL of ${primary} hangs, seen by its own agent${seen.down.length === 0 ? '' : ` and ${seen.down.join(', ')}`}`);
+  return attemptFrom(
+    view,
+    now,
+    primary,
+    'hung.failover',
+    `PostgreSQL of ${primary} hangs, seen by its own agent${seen.down.length === 0 ? '' : ` and ${seen.down.join(', ')}`}`,
+  );
 }
 
 /** PostgreSQL is gone on a living host: fail over to a lossless candidate, or restart in place. */
 function assessCrash(view: ClusterView, now: Now, primary: NodeId, report: NodeReport, rule: 'crash.failover' | 'crash.restart-failed'): Assessment {
   const { state, spec } = view;
-  if (state.frozen !== null) return blocked(view, 'frozen', `PostgreSQL of ${primary} is gone, but the cluster is frozen by ${state.frozen.by} (${state.frozen.reason})`);
+  if (state.frozen !== null)
+    return blocked(view, 'frozen', `PostgreSQL of ${primary} is gone, but the cluster is frozen by ${state.frozen.by} (${state.frozen.reason})`);
   const gate = policyGate(view, now) ?? candidateGate(view, now);
   const wantsFailover = rule === 'crash.restart-failed' || spec.onCrash === 'failover';
   if (gate?.rule === 'failover.blocked-watch') return gate;
   if (wantsFailover && gate === null) {
     const what = report.postgres.state === 'crashed' ? 'crashed' : `is ${report.postgres.state}`;
-    return attemptFrom(view, now, primary, rule, `PostgreSQL of ${primary} ${what}${rule === 'crash.failover' ? '' : ' and could not be restarted in place'}`);
+    return attemptFrom(
+      view,
+      now,
+      primary,
+      rule,
+      `PostgreSQL of ${primary} ${what}${rule === 'crash.failover' ? '' : ' and could not be restarted in place'}`,
+    );
   }
   if (report.postgres.state === 'absent' || report.postgres.state === 'incomplete') {
     return gate ?? blocked(view, 'no-candidate', `the data directory of ${primary} is ${report.postgres.state} and nothing may be promoted`);
   }
   const because = !wantsFailover ? 'onCrash is restart' : (gate?.outcome.why ?? 'no candidate');
-  return { rule: 'crash.restart', outcome: { why: `${primary} is restarted in place: ${because}`, state: restartInPlace(state, now, primary), events: [{ level: 'warn', node: primary, text: `PostgreSQL of ${primary} is gone; it is restarted in place (${because})`, detail: {} }] } };
+  return {
+    rule: 'crash.restart',
+    outcome: {
+      why: `${primary} is restarted in place: ${because}`,
+      state: restartInPlace(state, now, primary),
+      events: [{ level: 'warn', node: primary, text: `PostgreSQL of ${primary} is gone; it is restarted in place (${because})`, detail: {} }],
+    },
+  };
 }
 
 /** The order to run as primary of the same term anew, with the time from which it counts as failed. `request`: stop a running server first. */
 export function restartInPlace(state: ClusterState, now: Now, primary: NodeId, request: string | null = null): ClusterState {
   const attempts = (state.recovery[primary]?.attempts ?? 0) + 1;
   const progress = { checks: 0, firstSeenWallMs: now.wall, attempts, notBeforeWallMs: makeWallMs(now.wall + RESTART_LIMIT_MS), lastError: null };
-  return withGoal({ ...state, recovery: { ...state.recovery, [primary]: progress } }, primary, state.primaryTerm, request === null ? { kind: 'primary' } : { kind: 'primary', restart: request }, 'anew');
+  return withGoal(
+    { ...state, recovery: { ...state.recovery, [primary]: progress } },
+    primary,
+    state.primaryTerm,
+    request === null ? { kind: 'primary' } : { kind: 'primary', restart: request },
+    'anew',
+  );
 }
 
 function attemptFrom(view: ClusterView, now: Now, primary: NodeId, rule: string, reason: string): Assessment {
@@ -177,7 +241,10 @@ function attemptFrom(view: ClusterView, now: Now, primary: NodeId, rule: string,
   const end = live(view, primary);
   const position = end === null ? null : endOfWal(end);
   const detail = position === null ? {} : { primaryWalEnd: formatLsn(position.lsn) };
-  return { rule, outcome: { why: reason, state, events: [{ level: 'warn', node: primary, text: `${reason}; term ${state.term} is being opened`, detail }] } };
+  return {
+    rule,
+    outcome: { why: reason, state, events: [{ level: 'warn', node: primary, text: `${reason}; term ${state.term} is being opened`, detail }] },
+  };
 }
 
 const rule = (id: string, when: string, why: string): Rule => ({
@@ -192,20 +259,80 @@ const rule = (id: string, when: string, why: string): Rule => ({
 
 /** *Invariant:* exactly one of these speaks for a snapshot, since all read one assessment. */
 export const primaryLostRules: readonly Rule[] = [
-  rule('primary.restarting', 'the primary starts, stops, or takes its lease back, within its time', 'Its own agent works on it; a second hand would only delay it. Crash recovery is limited by progress, not by a flat time (Q17).'),
-  rule('failover.blocked-watch', 'the primary does not serve, and this controller has just begun to watch', 'Absence of a report proves nothing before reports had time to come.'),
-  rule('failover.blocked-store', 'the primary does not serve, and the store was restored or made anew since its term was opened', 'A restored store may have forgotten newer terms; only the primary itself, or a person, can say that nothing is newer (architecture 4.10, Z14).'),
-  rule('failover.blocked-frozen', 'the primary does not serve, and the cluster is frozen', 'Freeze stops automatic actions; leases, guards and fences go on.'),
+  rule(
+    'primary.restarting',
+    'the primary starts, stops, or takes its lease back, within its time',
+    'Its own agent works on it; a second hand would only delay it. Crash recovery is limited by progress, not by a flat time (Q17).',
+  ),
+  rule(
+    'failover.blocked-watch',
+    'the primary does not serve, and this controller has just begun to watch',
+    'Absence of a report proves nothing before reports had time to come.',
+  ),
+  rule(
+    'failover.blocked-store',
+    'the primary does not serve, and the store was restored or made anew since its term was opened',
+    'A restored store may have forgotten newer terms; only the primary itself, or a person, can say that nothing is newer (architecture 4.10, Z14).',
+  ),
+  rule(
+    'failover.blocked-frozen',
+    'the primary does not serve, and the cluster is frozen',
+    'Freeze stops automatic actions; leases, guards and fences go on.',
+  ),
   rule('failover.blocked-manual', 'the primary does not serve, and `failover: manual`', 'A person decides; the command is named.'),
-  rule('failover.blocked-flapping', 'the primary does not serve, within `antiFlappingMs` of the last automatic failover', 'A cascade of promotions is worse than a minute without a primary; shown while active, manual exempt (Q41).'),
-  rule('failover.blocked-lease', 'the primary is silent, or is being fenced, and the write lease still stands', 'In asynchronous mode the lease is the only proof that it cannot accept writes (H14, H16).'),
-  rule('failover.blocked-viewpoints', 'the lease is gone, but too few members see the primary down, or one sees it accept writes', 'One viewpoint alone never causes a failover (H12, H13, I3).'),
-  rule('failover.blocked-trusted', 'the members that see the primary down reach no trusted address', 'They may be the ones that are cut off (H17, I28).'),
-  rule('failover.blocked-no-candidate', 'no data node can be promoted', 'Each one has its reason; a stale, incomplete or foreign node is worse than waiting (Q22, Q23).'),
-  rule('failover.blocked-lag', 'the best candidate lacks more than `maxLagOnFailoverBytes`', 'The loss is bounded; the figures and the override are shown (Q13, Q45).'),
-  rule('crash.failover', 'PostgreSQL of the primary is gone on a living host, `onCrash: failover`, and a candidate within the bound streams', 'Promotion is faster than crash recovery; it is completed only if the votes prove that nothing is lost.'),
-  rule('crash.restart-failed', 'a restart in place failed, and a candidate within the bound exists', 'A primary that cannot start must not keep the cluster without one (Z34, Z35).'),
-  rule('crash.restart', 'PostgreSQL of the primary is gone, and failing over is not wanted or not possible', 'The data is on this host; a restart loses nothing. The server starts directly as a primary (Z33).'),
-  rule('hung.failover', 'the own agent and at least one other viewpoint find the primary hanging', 'A hung server holds its lease as long as its agent renews it: it is fenced first, then replaced (H50, I6).'),
-  rule('primary.lost', 'the lease is gone, enough viewpoints agree, and no gate stands before a failover', 'Nobody can be writable in the old term any more, so a new one may open (architecture 4.5).'),
+  rule(
+    'failover.blocked-flapping',
+    'the primary does not serve, within `antiFlappingMs` of the last automatic failover',
+    'A cascade of promotions is worse than a minute without a primary; shown while active, manual exempt (Q41).',
+  ),
+  rule(
+    'failover.blocked-lease',
+    'the primary is silent, or is being fenced, and the write lease still stands',
+    'In asynchronous mode the lease is the only proof that it cannot accept writes (H14, H16).',
+  ),
+  rule(
+    'failover.blocked-viewpoints',
+    'the lease is gone, but too few members see the primary down, or one sees it accept writes',
+    'One viewpoint alone never causes a failover (H12, H13, I3).',
+  ),
+  rule(
+    'failover.blocked-trusted',
+    'the members that see the primary down reach no trusted address',
+    'They may be the ones that are cut off (H17, I28).',
+  ),
+  rule(
+    'failover.blocked-no-candidate',
+    'no data node can be promoted',
+    'Each one has its reason; a stale, incomplete or foreign node is worse than waiting (Q22, Q23).',
+  ),
+  rule(
+    'failover.blocked-lag',
+    'the best candidate lacks more than `maxLagOnFailoverBytes`',
+    'The loss is bounded; the figures and the override are shown (Q13, Q45).',
+  ),
+  rule(
+    'crash.failover',
+    'PostgreSQL of the primary is gone on a living host, `onCrash: failover`, and a candidate within the bound streams',
+    'Promotion is faster than crash recovery; it is completed only if the votes prove that nothing is lost.',
+  ),
+  rule(
+    'crash.restart-failed',
+    'a restart in place failed, and a candidate within the bound exists',
+    'A primary that cannot start must not keep the cluster without one (Z34, Z35).',
+  ),
+  rule(
+    'crash.restart',
+    'PostgreSQL of the primary is gone, and failing over is not wanted or not possible',
+    'The data is on this host; a restart loses nothing. The server starts directly as a primary (Z33).',
+  ),
+  rule(
+    'hung.failover',
+    'the own agent and at least one other viewpoint find the primary hanging',
+    'A hung server holds its lease as long as its agent renews it: it is fenced first, then replaced (H50, I6).',
+  ),
+  rule(
+    'primary.lost',
+    'the lease is gone, enough viewpoints agree, and no gate stands before a failover',
+    'Nobody can be writable in the old term any more, so a new one may open (architecture 4.5).',
+  ),
 ];

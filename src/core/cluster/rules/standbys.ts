@@ -44,13 +44,41 @@ function take(view: ClusterView, now: Now, id: RecoveryRule): Outcome | null {
 const rule = (id: RecoveryRule, when: string, why: string): Rule => ({ id, when, why, decide: (view, now) => take(view, now, id) });
 
 export const standbyRules: readonly Rule[] = [
-  rule('standby.back', 'a node that was being taken back streams from the primary', 'Success is seen in the stream, not in an exit code (I10, H57); its back-off is forgotten.'),
-  rule('standby.fenced', 'a node that is not the primary accepts writes, or ran as a primary when it returned', 'A returned old primary is made harmless before anything else (H20, I1); freeze does not stop a fence.'),
-  rule('standby.quarantined', "a node's system identifier is foreign, or no term of this cluster opened its timeline", 'It may be the only copy of what somebody wrote: fenced, shown, never wiped by a rule (Q9, I9, I11).'),
-  rule('standby.waits-for-person', 'the recovery policy leaves this node to a person', 'Under `manual`, and under `standby` for what was no standby, the exact command is shown.'),
+  rule(
+    'standby.back',
+    'a node that was being taken back streams from the primary',
+    'Success is seen in the stream, not in an exit code (I10, H57); its back-off is forgotten.',
+  ),
+  rule(
+    'standby.fenced',
+    'a node that is not the primary accepts writes, or ran as a primary when it returned',
+    'A returned old primary is made harmless before anything else (H20, I1); freeze does not stop a fence.',
+  ),
+  rule(
+    'standby.quarantined',
+    "a node's system identifier is foreign, or no term of this cluster opened its timeline",
+    'It may be the only copy of what somebody wrote: fenced, shown, never wiped by a rule (Q9, I9, I11).',
+  ),
+  rule(
+    'standby.waits-for-person',
+    'the recovery policy leaves this node to a person',
+    'Under `manual`, and under `standby` for what was no standby, the exact command is shown.',
+  ),
   rule('standby.checking', 'a node is back and has not yet had its looks', 'A node that flaps must not be rewound between two crashes.'),
-  rule('standby.stream', 'a node holds nothing that the primary has not', 'Streaming alone brings it here; every goal names upstream and term (I11).'),
-  rule('standby.rewind', "a node has WAL past the fork, or left the cluster's timelines in a promotion that was not completed", 'The lost part is set aside, then the directory is rewound (H21, H42, I17); the position is reported before (Q11).'),
-  rule('standby.clone', 'a node has no data, an incomplete directory, or could not be taken back otherwise', 'The last rung; what was there is set aside first (H22, H44, Z48).'),
+  rule(
+    'standby.stream',
+    'a node holds nothing that the primary has not',
+    'Streaming alone brings it here; every goal names upstream and term (I11).',
+  ),
+  rule(
+    'standby.rewind',
+    "a node has WAL past the fork, or left the cluster's timelines in a promotion that was not completed",
+    'The lost part is set aside, then the directory is rewound (H21, H42, I17); the position is reported before (Q11).',
+  ),
+  rule(
+    'standby.clone',
+    'a node has no data, an incomplete directory, or could not be taken back otherwise',
+    'The last rung; what was there is set aside first (H22, H44, Z48).',
+  ),
   rule('standby.retry', 'the agent gave up on its goal', 'The pause doubles from one second to one minute, and is kept in the state (H58, L3).'),
 ];

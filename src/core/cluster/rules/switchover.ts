@@ -28,7 +28,12 @@ const CHECKPOINT_LIMIT_MS = 120_000;
 const HOLD_LIMIT_MS = 5000;
 /** Beyond the stop ladder's first rung, before the stop counts as failed. */
 const STOP_EXTRA_MS = 10_000;
+/** The candidate has the lease and promotes; longer than any promotion without a backlog takes. */
 const PROMOTE_LIMIT_MS = 20_000;
+/** It has not even taken the lease: writes are held, and giving the role back is still free of risk. */
+const TAKE_LIMIT_MS = 5000;
+/** Two report intervals after the order, a candidate that still lacks the shutdown checkpoint will never get it: its upstream is gone. */
+const BEHIND_LIMIT_MS = 1500;
 /** The switchover is done even when the old primary does not stream by then; the result says so. */
 const FOLLOW_LIMIT_MS = 60_000;
 
@@ -40,9 +45,11 @@ export function checkSwitchover(view: ClusterView, to: NodeId): readonly Problem
   const node = findNode(spec, to);
   const from = state.primary;
   if (state.phase !== 'running' || from === null) add('no-primary', `The cluster is ${state.phase}.`, 'Create or start the cluster first.');
-  if (state.attempt !== null) add('attempt', `Term ${state.attempt.term} is being opened (${state.attempt.reason}).`, 'Wait until it is; see "pgherd show".');
+  if (state.attempt !== null)
+    add('attempt', `Term ${state.attempt.term} is being opened (${state.attempt.reason}).`, 'Wait until it is; see "pgherd show".');
   const primary = from === null ? null : live(view, from);
-  if (from !== null && !isOpen(primary, state.primaryTerm)) add('primary-not-open', `${from} is not open for writes.`, 'Use "pgherd failover" if it does not come back.');
+  if (from !== null && !isOpen(primary, state.primaryTerm))
+    add('primary-not-open', `${from} is not open for writes.`, 'Use "pgherd failover" if it does not come back.');
   if (node === null) {
     add('unknown-node', `${to} is not a node of this cluster.`, `The nodes are ${spec.nodes.map((one) => one.id).join(', ')}.`);
     return problems;
@@ -59,17 +66,36 @@ function checkCandidate(view: ClusterView, to: NodeId, from: NodeId, primary: No
   const report = live(view, to);
   if (report === null) return [{ code: 'switchover.silent', text: `The agent of ${to} does not report.`, remedy: 'Start it.' }];
   const problems: Problem[] = [];
-  if (!isStreaming(report, from)) problems.push({ code: 'switchover.not-streaming', text: `${to} does not stream from ${from}.`, remedy: `See "pgherd show"; "pgherd node rejoin ${to}" takes it back.` });
+  if (!isStreaming(report, from))
+    problems.push({
+      code: 'switchover.not-streaming',
+      text: `${to} does not stream from ${from}.`,
+      remedy: `See "pgherd show"; "pgherd node rejoin ${to}" takes it back.`,
+    });
   if (report.postgres.timeline !== null && report.postgres.timeline !== view.state.timeline) {
-    problems.push({ code: 'switchover.timeline', text: `${to} is on timeline ${report.postgres.timeline}, the cluster on ${view.state.timeline}.`, remedy: 'Wait until it has caught up.' });
+    problems.push({
+      code: 'switchover.timeline',
+      text: `${to} is on timeline ${report.postgres.timeline}, the cluster on ${view.state.timeline}.`,
+      remedy: 'Wait until it has caught up.',
+    });
   }
   const mine = endOfWal(report);
   const end = primary === null ? null : endOfWal(primary);
   const lag = mine === null || end === null ? 0 : bytesBetween({ from: mine.lsn, to: end.lsn });
-  if (lag > MAX_SWITCHOVER_LAG_BYTES) problems.push({ code: 'switchover.lag', text: `${to} is ${lag} bytes behind ${from}; at most ${MAX_SWITCHOVER_LAG_BYTES} are allowed.`, remedy: 'Wait until it has caught up ("pgherd lag").' });
+  if (lag > MAX_SWITCHOVER_LAG_BYTES)
+    problems.push({
+      code: 'switchover.lag',
+      text: `${to} is ${lag} bytes behind ${from}; at most ${MAX_SWITCHOVER_LAG_BYTES} are allowed.`,
+      remedy: 'Wait until it has caught up ("pgherd lag").',
+    });
   for (const [name, value] of Object.entries(primary?.postgres.minimums ?? {})) {
     const own = report.postgres.minimums[name];
-    if (own !== undefined && own < value) problems.push({ code: 'switchover.setting-lower', text: `${name} is ${own} on ${to}, and ${value} on ${from}.`, remedy: `Raise it on ${to} and restart it.` });
+    if (own !== undefined && own < value)
+      problems.push({
+        code: 'switchover.setting-lower',
+        text: `${name} is ${own} on ${to}, and ${value} on ${from}.`,
+        remedy: `Raise it on ${to} and restart it.`,
+      });
   }
   return problems;
 }
@@ -86,10 +112,24 @@ export function chooseSuccessor(view: ClusterView, now: Now): { readonly to: Nod
 }
 
 /** The first phase. Also used by a rolling restart, whose last step is a switchover. */
-export function beginSwitchover(view: ClusterView, now: Now, options: { readonly task: Task; readonly to: NodeId; readonly from: NodeId }): ClusterState {
+export function beginSwitchover(
+  view: ClusterView,
+  now: Now,
+  options: { readonly task: Task; readonly to: NodeId; readonly from: NodeId },
+): ClusterState {
   const { task, to, from } = options;
   const deadline = makeWallMs(now.wall + CHECKPOINT_LIMIT_MS + view.spec.switchoverTimeoutMs);
-  const planned: Switchover = { taskId: task.id, from, to, phase: 'checkpoint', startedWallMs: now.wall, phaseWallMs: now.wall, deadlineWallMs: deadline, holdRoute: 0, reason: task.reason === '' ? `switchover by ${task.by}` : task.reason };
+  const planned: Switchover = {
+    taskId: task.id,
+    from,
+    to,
+    phase: 'checkpoint',
+    startedWallMs: now.wall,
+    phaseWallMs: now.wall,
+    deadlineWallMs: deadline,
+    holdRoute: 0,
+    reason: task.reason === '' ? `switchover by ${task.by}` : task.reason,
+  };
   return { ...view.state, switchover: planned };
 }
 
@@ -100,7 +140,13 @@ function started(view: ClusterView, now: Now): Outcome | null {
   const chosen = task.request.to === null ? chooseSuccessor(view, now) : { to: task.request.to, problems: checkSwitchover(view, task.request.to) };
   if (chosen.to === null || from === null || chosen.problems.length > 0) return null;
   const why = `switchover from ${from} to ${chosen.to}`;
-  return { why, state: beginSwitchover(view, now, { task, to: chosen.to, from }), tasks: [start(task, now, 'checkpoint', why)], again: 50, events: [{ level: 'info', node: from, text: `${why} begins`, detail: { by: task.by, reason: task.reason } }] };
+  return {
+    why,
+    state: beginSwitchover(view, now, { task, to: chosen.to, from }),
+    tasks: [start(task, now, 'checkpoint', why)],
+    again: 50,
+    events: [{ level: 'info', node: from, text: `${why} begins`, detail: { by: task.by, reason: task.reason } }],
+  };
 }
 
 function refused(view: ClusterView, now: Now): Outcome | null {
@@ -135,8 +181,18 @@ function hold(view: ClusterView, now: Now): Outcome | null {
   if (one === null || one.planned.phase !== 'checkpoint') return null;
   if (!hasCheckpoint(view, one)) return null;
   const epoch = view.state.route.epoch + 1;
-  const state: ClusterState = { ...view.state, route: { ...view.state.route, epoch, hold: true }, switchover: { ...one.planned, phase: 'hold', phaseWallMs: now.wall, holdRoute: epoch } };
-  return { why: `proxies hold new transactions for the switchover to ${one.planned.to}`, state, tasks: journal(one.task, now, 'hold', `route ${epoch}`), again: 20, then: 'continue' };
+  const state: ClusterState = {
+    ...view.state,
+    route: { ...view.state.route, epoch, hold: true },
+    switchover: { ...one.planned, phase: 'hold', phaseWallMs: now.wall, holdRoute: epoch },
+  };
+  return {
+    why: `proxies hold new transactions for the switchover to ${one.planned.to}`,
+    state,
+    tasks: journal(one.task, now, 'hold', `route ${epoch}`),
+    again: 20,
+    then: 'continue',
+  };
 }
 
 /**
@@ -146,7 +202,9 @@ function hold(view: ClusterView, now: Now): Outcome | null {
 function hasCheckpoint(view: ClusterView, { planned, from }: Running): boolean {
   if (from === null || from.activity.kind !== 'done') return false;
   if (from.activity.goalId === `${planned.taskId}/checkpoint`) return true;
-  return from.stateRevision >= view.stateRevision && from.activity.goalId === view.state.goals[planned.from]?.id && isOpen(from, view.state.primaryTerm);
+  return (
+    from.stateRevision >= view.stateRevision && from.activity.goalId === view.state.goals[planned.from]?.id && isOpen(from, view.state.primaryTerm)
+  );
 }
 
 function stop(view: ClusterView, now: Now): Outcome | null {
@@ -160,7 +218,14 @@ function stop(view: ClusterView, now: Now): Outcome | null {
 
 /** Stopped with a shutdown checkpoint, lease released: nothing that it acknowledged is missing in `shutdownLsn`. */
 function hasHandedOver(view: ClusterView, report: NodeReport | null): report is NodeReport {
-  return report !== null && view.writeLease === null && report.leaseTerm === null && report.postgres.state === 'stopped' && report.postgres.cleanShutdown && report.postgres.shutdownLsn !== null;
+  return (
+    report !== null &&
+    view.writeLease === null &&
+    report.leaseTerm === null &&
+    report.postgres.state === 'stopped' &&
+    report.postgres.cleanShutdown &&
+    report.postgres.shutdownLsn !== null
+  );
 }
 
 function promote(view: ClusterView, now: Now): Outcome | null {
@@ -169,9 +234,32 @@ function promote(view: ClusterView, now: Now): Outcome | null {
   const { planned, from } = one;
   const term = nextTerm(view.state.term);
   const reason = planned.reason;
-  const attempt: Attempt = { term, path: 'planned', phase: 'promote', rule: 'switchover.promote', reason, candidate: planned.to, positions: {}, startedWallMs: now.wall, outageFromWallMs: planned.phaseWallMs, lostBytes: 0, acceptLoss: false, target: planned.to, taskId: planned.taskId };
-  const state = withGoal({ ...enter(view, now, planned, 'promote'), term, attempt }, planned.to, term, { kind: 'promote', requiredLsn: from.postgres.shutdownLsn });
-  return { why: `${planned.to} is promoted in term ${term}: ${planned.from} is stopped and released its lease`, state, tasks: journal(one.task, now, 'promote', `term ${term}`), again: 20, events: [{ level: 'info', node: planned.to, text: `${planned.to} is promoted in term ${term} by switchover`, detail: { reason } }] };
+  const attempt: Attempt = {
+    term,
+    path: 'planned',
+    phase: 'promote',
+    rule: 'switchover.promote',
+    reason,
+    candidate: planned.to,
+    positions: {},
+    startedWallMs: now.wall,
+    outageFromWallMs: planned.phaseWallMs,
+    lostBytes: 0,
+    acceptLoss: false,
+    target: planned.to,
+    taskId: planned.taskId,
+  };
+  const state = withGoal({ ...enter(view, now, planned, 'promote'), term, attempt }, planned.to, term, {
+    kind: 'promote',
+    requiredLsn: from.postgres.shutdownLsn,
+  });
+  return {
+    why: `${planned.to} is promoted in term ${term}: ${planned.from} is stopped and released its lease`,
+    state,
+    tasks: journal(one.task, now, 'promote', `term ${term}`),
+    again: 20,
+    events: [{ level: 'info', node: planned.to, text: `${planned.to} is promoted in term ${term} by switchover`, detail: { reason } }],
+  };
 }
 
 /** Why the old primary gets its role of the same term back; null: go on. Only before it has handed over. */
@@ -181,23 +269,53 @@ function undoReason(view: ClusterView, now: Now, one: Running): Problem | null {
   const problem = (code: string, text: string, remedy: string): Problem => ({ code: `switchover.${code}`, text, remedy });
   if (planned.phase === 'promote') return null;
   if (task === null || task.cancelRequested) return problem('cancelled', 'The switchover was cancelled.', '');
-  if (from === null) return problem('primary-lost', `The agent of ${planned.from} fell silent during the switchover.`, 'The failover rules decide now; see "pgherd explain".');
+  if (from === null)
+    return problem(
+      'primary-lost',
+      `The agent of ${planned.from} fell silent during the switchover.`,
+      'The failover rules decide now; see "pgherd explain".',
+    );
   const goal = view.state.goals[planned.from] ?? null;
   const activity = activityFor(from, goal);
-  if (activity?.kind === 'failed' && !activity.retrying) return problem('stop-failed', `${planned.from} could not stop: ${activity.message}`, 'See its log ("pgherd log").');
+  if (activity?.kind === 'failed' && !activity.retrying)
+    return problem('stop-failed', `${planned.from} could not stop: ${activity.message}`, 'See its log ("pgherd log").');
   const { state } = from.postgres;
-  if (state === 'crashed' || (state === 'stopped' && planned.phase !== 'stop')) return problem('primary-crashed', `PostgreSQL of ${planned.from} ended during the phase ${planned.phase}.`, 'It is started again, or a failover decided.');
-  if (state === 'stopped' && !from.postgres.cleanShutdown && from.leaseTerm === null) return problem('unclean-stop', `${planned.from} stopped without a shutdown checkpoint.`, 'It is started again; look at its log.');
+  if (state === 'crashed' || (state === 'stopped' && planned.phase !== 'stop'))
+    return problem(
+      'primary-crashed',
+      `PostgreSQL of ${planned.from} ended during the phase ${planned.phase}.`,
+      'It is started again, or a failover decided.',
+    );
+  if (state === 'stopped' && !from.postgres.cleanShutdown && from.leaseTerm === null)
+    return problem('unclean-stop', `${planned.from} stopped without a shutdown checkpoint.`, 'It is started again; look at its log.');
   if (planned.phase === 'checkpoint') {
-    if (from.activity.kind === 'failed' && from.activity.goalId === `${planned.taskId}/checkpoint`) return problem('checkpoint-failed', `The checkpoint of ${planned.from} failed: ${from.activity.message}`, 'Correct the cause, then try again.');
-    if (phaseMs > CHECKPOINT_LIMIT_MS) return problem('checkpoint-slow', `The checkpoint of ${planned.from} took longer than ${CHECKPOINT_LIMIT_MS} ms.`, 'Try again when there is less to write.');
+    if (from.activity.kind === 'failed' && from.activity.goalId === `${planned.taskId}/checkpoint`)
+      return problem('checkpoint-failed', `The checkpoint of ${planned.from} failed: ${from.activity.message}`, 'Correct the cause, then try again.');
+    if (phaseMs > CHECKPOINT_LIMIT_MS)
+      return problem(
+        'checkpoint-slow',
+        `The checkpoint of ${planned.from} took longer than ${CHECKPOINT_LIMIT_MS} ms.`,
+        'Try again when there is less to write.',
+      );
   }
-  if (live(view, planned.to) === null && planned.phase !== 'stop') return problem('candidate-lost', `The agent of ${planned.to} fell silent.`, 'Choose another standby.');
+  if (live(view, planned.to) === null && planned.phase !== 'stop')
+    return problem('candidate-lost', `The agent of ${planned.to} fell silent.`, 'Choose another standby.');
   if (planned.phase === 'hold' && phaseMs > HOLD_LIMIT_MS) {
-    const late = Object.entries(view.proxyAcks).filter(([, epoch]) => epoch < planned.holdRoute).map(([proxy]) => proxy);
-    return problem('hold-not-acknowledged', `No acknowledgement of the hold from ${late.join(', ')} within ${HOLD_LIMIT_MS} ms.`, 'Restart or remove that proxy.');
+    const late = Object.entries(view.proxyAcks)
+      .filter(([, epoch]) => epoch < planned.holdRoute)
+      .map(([proxy]) => proxy);
+    return problem(
+      'hold-not-acknowledged',
+      `No acknowledgement of the hold from ${late.join(', ')} within ${HOLD_LIMIT_MS} ms.`,
+      'Restart or remove that proxy.',
+    );
   }
-  if (planned.phase === 'stop' && state !== 'stopped' && phaseMs > view.spec.stopFastMs + STOP_EXTRA_MS) return problem('stop-slow', `${planned.from} did not stop within ${view.spec.stopFastMs + STOP_EXTRA_MS} ms.`, 'End long transactions first; see "pgherd log".');
+  if (planned.phase === 'stop' && state !== 'stopped' && phaseMs > view.spec.stopFastMs + STOP_EXTRA_MS)
+    return problem(
+      'stop-slow',
+      `${planned.from} did not stop within ${view.spec.stopFastMs + STOP_EXTRA_MS} ms.`,
+      'End long transactions first; see "pgherd log".',
+    );
   return null;
 }
 
@@ -223,7 +341,8 @@ function candidateFailure(view: ClusterView, now: Now, planned: Switchover): str
   const goal = view.state.goals[planned.to] ?? null;
   if (goal?.kind === 'fenced') return goal.reason;
   if (gaveUp(report, goal)) return `${planned.to} could not be promoted`;
-  if (activityFor(report, goal)?.kind !== 'busy' && now.wall - planned.phaseWallMs > PROMOTE_LIMIT_MS) return `${planned.to} did not open term ${term} within ${PROMOTE_LIMIT_MS} ms`;
+  if (activityFor(report, goal)?.kind !== 'busy' && now.wall - planned.phaseWallMs > PROMOTE_LIMIT_MS)
+    return `${planned.to} did not open term ${term} within ${PROMOTE_LIMIT_MS} ms`;
   return null;
 }
 
@@ -247,11 +366,39 @@ function undoAfterStop(view: ClusterView, now: Now): Outcome | null {
   }
   if (!hasHandedOver(view, one.from)) return null;
   const term = nextTerm(view.state.term);
-  const marked: ClusterState = { ...view.state, term, switchover: null, recovery: { ...view.state.recovery, [planned.to]: stepBack(view.state, now, planned.to, attempt) } };
-  const again: Attempt = { ...attempt, term, rule: 'switchover.undone-after-stop', reason, candidate: planned.from, startedWallMs: now.wall, target: null, taskId: null };
+  const marked: ClusterState = {
+    ...view.state,
+    term,
+    switchover: null,
+    recovery: { ...view.state.recovery, [planned.to]: stepBack(view.state, now, planned.to, attempt) },
+  };
+  const again: Attempt = {
+    ...attempt,
+    term,
+    rule: 'switchover.undone-after-stop',
+    reason,
+    candidate: planned.from,
+    startedWallMs: now.wall,
+    target: null,
+    taskId: null,
+  };
   const state = orderOpening(withGoal(marked, planned.to, term, { kind: 'vote' }), planned.from, again);
   const why = `${planned.from} opens term ${term}, on the same timeline: ${reason}`;
-  const tasks = one.task === null ? [] : [fail(one.task, now, { code: 'switchover.candidate-failed', text: `${reason}; ${planned.from} is the primary again.`, remedy: 'See the log of the candidate ("pgherd log").' }, 'undone')];
+  const tasks =
+    one.task === null
+      ? []
+      : [
+          fail(
+            one.task,
+            now,
+            {
+              code: 'switchover.candidate-failed',
+              text: `${reason}; ${planned.from} is the primary again.`,
+              remedy: 'See the log of the candidate ("pgherd log").',
+            },
+            'undone',
+          ),
+        ];
   return { why, state, tasks, again: 20, events: [{ level: 'error', node: planned.from, text: why, detail: {} }] };
 }
 
@@ -273,9 +420,16 @@ function finished(view: ClusterView, now: Now): Outcome | null {
   const old = terms.at(-2)?.primary ?? null;
   const done = old === null || old === primary || isStreaming(live(view, old), primary);
   if (!done && now.wall - stepSince(task) < FOLLOW_LIMIT_MS) return null;
-  const note = done ? '' : `; ${old} does not stream from it yet (${lastKnown(view, old)?.postgres.state ?? 'its agent is silent'}), see "pgherd show"`;
+  const note = done
+    ? ''
+    : `; ${old} does not stream from it yet (${lastKnown(view, old)?.postgres.state ?? 'its agent is silent'}), see "pgherd show"`;
   const text = `${primary} is the primary of term ${view.state.primaryTerm}${note}`;
-  return { why: text, tasks: [finish(task, now, text)], events: [{ level: 'info', node: primary, text: `switchover finished: ${text}`, detail: {} }], then: 'continue' };
+  return {
+    why: text,
+    tasks: [finish(task, now, text)],
+    events: [{ level: 'info', node: primary, text: `switchover finished: ${text}`, detail: {} }],
+    then: 'continue',
+  };
 }
 
 function waiting(view: ClusterView): Outcome | null {
@@ -285,13 +439,58 @@ function waiting(view: ClusterView): Outcome | null {
 }
 
 export const switchoverRules: readonly Rule[] = [
-  { id: 'switchover.refused', when: 'a switchover was asked, and a precondition does not hold', why: 'Each one is named before anything is touched; a refusal costs no write outage (H59).', decide: refused },
-  { id: 'switchover.started', when: 'a switchover was asked, and every precondition holds', why: 'The intent is journaled before the first step, so that another controller can go on (H45, Q32).', decide: started },
-  { id: 'switchover.undone', when: 'a step failed, took too long, or was cancelled, and the old primary has not handed over', why: 'It keeps its term and goes on; proxies resume (I12, I15, Q37).', decide: undo },
-  { id: 'switchover.undone-after-stop', when: 'the candidate failed after the old primary had stopped, and holds no lease', why: 'The old primary opens a further term on the same timeline; a writer is back in bounded time (I15).', decide: undoAfterStop },
-  { id: 'switchover.hold', when: 'the checkpoint of the old primary is done', why: 'The stop is quick then; proxies hold before the old primary stops, so that no client sees an error (Q28).', decide: hold },
-  { id: 'switchover.stop', when: 'every live proxy acknowledged that it holds', why: 'A proxy that does not know of the hold would show errors.', decide: stop },
-  { id: 'switchover.promote', when: 'the old primary stopped with a shutdown checkpoint and released its lease', why: 'The candidate waits for exactly that checkpoint, so nothing is lost and the old primary needs no rewind (Z28, Z29, Z42).', decide: promote },
-  { id: 'switchover.finished', when: 'the candidate is open and the old primary streams from it, or its time is over', why: 'The task ends when its effect was seen, or says what is missing (I10, H39, H57).', decide: finished },
-  { id: 'switchover.waiting', when: 'a step of a switchover is not over', why: 'A planned operation takes the same lock as the recovery: no failover rule speaks meanwhile (Q38).', decide: waiting },
+  {
+    id: 'switchover.refused',
+    when: 'a switchover was asked, and a precondition does not hold',
+    why: 'Each one is named before anything is touched; a refusal costs no write outage (H59).',
+    decide: refused,
+  },
+  {
+    id: 'switchover.started',
+    when: 'a switchover was asked, and every precondition holds',
+    why: 'The intent is journaled before the first step, so that another controller can go on (H45, Q32).',
+    decide: started,
+  },
+  {
+    id: 'switchover.undone',
+    when: 'a step failed, took too long, or was cancelled, and the old primary has not handed over',
+    why: 'It keeps its term and goes on; proxies resume (I12, I15, Q37).',
+    decide: undo,
+  },
+  {
+    id: 'switchover.undone-after-stop',
+    when: 'the candidate failed after the old primary had stopped, and holds no lease',
+    why: 'The old primary opens a further term on the same timeline; a writer is back in bounded time (I15).',
+    decide: undoAfterStop,
+  },
+  {
+    id: 'switchover.hold',
+    when: 'the checkpoint of the old primary is done',
+    why: 'The stop is quick then; proxies hold before the old primary stops, so that no client sees an error (Q28).',
+    decide: hold,
+  },
+  {
+    id: 'switchover.stop',
+    when: 'every live proxy acknowledged that it holds',
+    why: 'A proxy that does not know of the hold would show errors.',
+    decide: stop,
+  },
+  {
+    id: 'switchover.promote',
+    when: 'the old primary stopped with a shutdown checkpoint and released its lease',
+    why: 'The candidate waits for exactly that checkpoint, so nothing is lost and the old primary needs no rewind (Z28, Z29, Z42).',
+    decide: promote,
+  },
+  {
+    id: 'switchover.finished',
+    when: 'the candidate is open and the old primary streams from it, or its time is over',
+    why: 'The task ends when its effect was seen, or says what is missing (I10, H39, H57).',
+    decide: finished,
+  },
+  {
+    id: 'switchover.waiting',
+    when: 'a step of a switchover is not over',
+    why: 'A planned operation takes the same lock as the recovery: no failover rule speaks meanwhile (Q38).',
+    decide: waiting,
+  },
 ];

@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { ClusterState } from '../../../src/core/state.ts';
+import { withGoal } from '../../../src/core/cluster/goals.ts';
+import { makeTerm } from '../../../src/core/ids.ts';
+import { goalsOf, id, makeTask, picture } from './picture.ts';
+import { expectDecision, expectRule } from './rule-case.ts';
+
+const create = makeTask({ kind: 'create' });
+const running = { tasks: [{ ...create, status: 'running' as const }] };
+
+test('three empty nodes: the first of the highest priority is created', () => {
+  const view = picture('term 0\nn1 absent\nn2 absent prio200\nn3 absent', { tasks: [create] });
+  const state = expectRule(view, 'bootstrap.create');
+  assert.equal(goalsOf(state, view.spec), 'n1:- n2:create n3:-');
+  assert.deepEqual([state.phase, state.term], ['creating', 1]);
+});
+
+test('a silent node is waited for, never taken for an empty one (I10, Q24)', () => {
+  const decision = expectDecision(picture('term 0\nn1 absent\nn2 silent\nn3 absent', { tasks: [create] }), 'bootstrap.waiting-agents');
+  assert.match(decision.why, /n2/);
+});
+
+test('a running primary with its standbys is adopted, without a restart', () => {
+  const view = picture('term 0\nn1 rogue\nn2 detached\nn3 absent', { tasks: [create] });
+  const reports = {
+    ...view.reports,
+    [id('n2')]: {
+      ...view.reports[id('n2')]!,
+      report: { ...view.reports[id('n2')]!.report, postgres: { ...view.reports[id('n2')]!.report.postgres, streamingFrom: id('n1') } },
+    },
+  };
+  const state = expectRule({ ...view, reports }, 'bootstrap.adopt');
+  assert.equal(goalsOf(state, view.spec), 'n1:adopt n2:- n3:-');
+  expectRule(view, 'bootstrap.refused');
+});
+
+test('data that nobody can judge is refused with each reason, and nobody runs initdb (I10, Q25)', () => {
+  const cases: readonly (readonly [string, RegExp])[] = [
+    ['n1 rogue\nn2 rogue', /n1 and n2 both accept writes/],
+    ['n1 rogue\nn2 detached sys9', /n2 belongs to another cluster \(system identifier sys9/],
+    ['n1 rogue\nn2 detached', /n2 does not stream from n1/],
+    ['n1 stopped\nn2 absent', /n1 has a data directory, but no primary runs/],
+  ];
+  for (const [nodes, text] of cases) {
+    const decision = expectDecision(picture(`term 0\n${nodes}`, { tasks: [create] }), 'bootstrap.refused');
+    assert.match(decision.why, text);
+    assert.equal(decision.tasks[0]?.status, 'refused');
+  }
+});
+
+test('a cluster that exists is not created again', () => {
+  expectRule(picture('term 3 primary n1 lease n1/3\nn1 primary\nn2 standby', { tasks: [create] }), 'bootstrap.refused');
+});
+
+const creating = (state: ClusterState): ClusterState =>
+  withGoal({ ...state, phase: 'creating', term: makeTerm(1) }, id('n1'), makeTerm(1), { kind: 'create' });
+
+test('the first node is open: the others are cloned from it', () => {
+  const view = picture('term 0 lease n1/1\nn1 primary lease1 open\nn2 absent', { ...running, state: creating });
+  const decision = expectDecision(view, 'bootstrap.opened');
+  assert.ok(decision.state !== null);
+  assert.equal(goalsOf(decision.state, view.spec), 'n1:primary n2:clone');
+  assert.deepEqual([decision.opened?.term, decision.opened?.outageMs, decision.state.phase], [1, null, 'running']);
+});
+
+test('until then it is waited for; a failure ends the task', () => {
+  expectRule(picture('term 0\nn1 absent busy\nn2 absent', { ...running, state: creating }), 'bootstrap.waiting');
+  const decision = expectDecision(picture('term 0\nn1 absent gaveup:initdb.failed\nn2 absent', { ...running, state: creating }), 'bootstrap.failed');
+  assert.deepEqual([decision.tasks[0]?.status, decision.state?.phase], ['failed', 'new']);
+});
+
+test('the task is done when every standby streams', () => {
+  const task = {
+    ...create,
+    status: 'running' as const,
+    steps: [{ name: 'standbys', state: 'running' as const, atWallMs: create.createdWallMs, detail: '' }],
+  };
+  expectRule(picture('term 1 primary n1 lease n1/1\nn1 primary\nn2 standby', { tasks: [task] }), 'bootstrap.completed');
+  expectRule(picture('term 1 primary n1 lease n1/1\nn1 primary\nn2 absent busy', { tasks: [task] }), 'standby.clone');
+});

@@ -1,0 +1,277 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { makeRevision, makeTerm, makeWallMs } from '../../../src/core/ids.ts';
+import type { ClusterState, TaskRequest } from '../../../src/core/state.ts';
+import { WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { expectDecision, expectRule } from './rule-case.ts';
+
+const STEADY = `term 3 primary n1 lease n1/3
+  n1 primary @0/5000
+  n2 standby @0/5000
+  n3 standby @0/4000`;
+
+const ask = (request: TaskRequest, text = STEADY, extra: Parameters<typeof picture>[1] = {}): ReturnType<typeof picture> =>
+  picture(text, { ...extra, tasks: [makeTask(request)] });
+
+test('freeze, unfreeze, and the end of a freeze', () => {
+  assert.equal(expectRule(ask({ kind: 'freeze', forMs: 60_000 }), 'command.freeze').frozen?.untilWallMs, WALL + 60_000);
+  assert.equal(expectRule(ask({ kind: 'unfreeze' }, STEADY.replace('term', 'frozen term')), 'command.unfreeze').frozen, null);
+  const forgotten = picture(STEADY, {
+    state: (state) => ({ ...state, frozen: { reason: '', by: 'anna', sinceWallMs: makeWallMs(WALL - 2), untilWallMs: makeWallMs(WALL - 1) } }),
+  });
+  assert.equal(expectRule(forgotten, 'housekeeping.freeze-expired').frozen, null);
+});
+
+test('two operators at once: the second is told of the first (Q38, Z39)', () => {
+  const first = makeTask(
+    { kind: 'switchover', to: id('n2') },
+    { id: 'first', by: 'bert', status: 'running', steps: [{ name: 'checkpoint', state: 'running', atWallMs: makeWallMs(WALL), detail: '' }] },
+  );
+  const view = picture(STEADY, {
+    tasks: [first, makeTask({ kind: 'failover', to: null, acceptLoss: false })],
+    state: (state) => ({ ...state, switchover: switchover('checkpoint') }),
+  });
+  const decision = expectDecision(view, 'command.busy');
+  assert.match(decision.tasks.find((task) => task.id === 't1')?.problems[0]?.text ?? '', /switchover to n2 \(task first, by bert\) is running/);
+});
+
+test('a command cancelled before it began does nothing', () => {
+  const view = picture(STEADY, { tasks: [makeTask({ kind: 'nodeStop', node: id('n2') }, { cancelRequested: true })] });
+  const decision = expectDecision(view, 'command.cancelled');
+  assert.deepEqual([decision.tasks[0]?.status, decision.state?.goals[id('n2')]?.kind], ['cancelled', 'standby']);
+});
+
+test('a failover by hand is allowed while frozen, manual and flapping (Q41)', () => {
+  const view = ask({ kind: 'failover', to: null, acceptLoss: false }, STEADY.replace('term', 'frozen flapped term'), {
+    spec: { failover: 'manual' },
+  });
+  assert.equal(expectRule(view, 'failover.by-hand').goals[id('n1')]?.kind, 'fenced');
+});
+
+test('a failover by hand names every reason against it', () => {
+  const cases: readonly (readonly [TaskRequest, RegExp])[] = [
+    [{ kind: 'failover', to: id('n9'), acceptLoss: false }, /n9 is not a node/],
+    [{ kind: 'failover', to: id('n1'), acceptLoss: false }, /n1 is the primary/],
+  ];
+  for (const [request, text] of cases) assert.match(expectDecision(ask(request), 'failover.refused').why, text);
+  const behind = STEADY.replace('n1 primary @0/5000', 'n1 primary @0/900000');
+  assert.match(expectDecision(ask({ kind: 'failover', to: null, acceptLoss: false }, behind), 'failover.refused').why, /--accept-loss/);
+  expectRule(ask({ kind: 'failover', to: null, acceptLoss: true }, behind), 'failover.by-hand');
+});
+
+test('an attempt that waits is taken over by a person in its own term', () => {
+  const text = `term 3 primary n1 lsn 0/900000 attempt 4 vote
+    n1 dead
+    n2 detached vote4@0/5000
+    n3 detached vote4@0/5000`;
+  expectRule(picture(text), 'failover.blocked-lag');
+  const state = expectRule(ask({ kind: 'failover', to: id('n3'), acceptLoss: true }, text), 'failover.by-hand');
+  assert.deepEqual([state.term, state.attempt?.path, state.attempt?.target], [4, 'manual', 'n3']);
+});
+
+test('commands for a node are refused with their reasons', () => {
+  const cases: readonly (readonly [TaskRequest, RegExp])[] = [
+    [{ kind: 'nodeStop', node: id('n1') }, /n1 is the primary/],
+    [{ kind: 'nodeRejoin', node: id('n1'), via: null }, /n1 is the primary/],
+    [{ kind: 'nodeMaintenance', node: id('n1'), on: true }, /n1 is the primary/],
+    [{ kind: 'nodeStart', node: id('n7') }, /n7 is not a node/],
+  ];
+  for (const [request, text] of cases) assert.match(expectDecision(ask(request), 'node.refused').why, text);
+  expectRule(ask({ kind: 'nodeStop', node: id('n3') }, STEADY.replace('n3 standby', 'n3 dead')), 'node.refused');
+});
+
+test('maintenance: left alone, no vote, no reader (I14)', () => {
+  const view = ask({ kind: 'nodeMaintenance', node: id('n3'), on: true });
+  const state = expectRule(view, 'node.maintenance');
+  const next = expectRule({ ...view, state, tasks: [] }, 'housekeeping.maintenance');
+  assert.deepEqual([goalsOf(next, view.spec), next.electorate.members, next.route.readers], ['n1:primary n2:stream n3:none', ['n1', 'n2'], ['n2']]);
+});
+
+test('stop, start, restart and rejoin of a node', () => {
+  assert.equal(expectRule(ask({ kind: 'nodeStop', node: id('n3') }), 'node.stop').goals[id('n3')]?.kind, 'stopped');
+  const stopped = {
+    state: (state: ClusterState): ClusterState => ({
+      ...state,
+      overrides: { [id('n3')]: { kind: 'stopped', reason: '', by: 'anna', sinceWallMs: makeWallMs(WALL) } },
+    }),
+  };
+  assert.equal(
+    expectRule(ask({ kind: 'nodeStart', node: id('n3') }, STEADY.replace('n3 standby', 'n3 stopped goal:stopped'), stopped), 'node.start').goals[
+      id('n3')
+    ]?.kind,
+    'standby',
+  );
+  const restarted = expectRule(ask({ kind: 'nodeRestart', node: id('n1') }), 'node.restart').goals[id('n1')];
+  assert.ok(restarted?.kind === 'primary' && restarted.restart === 't1');
+  const back = expectRule(ask({ kind: 'nodeRejoin', node: id('n3'), via: 'clone' }, STEADY.replace('n3 standby', 'n3 detached sys9')), 'node.rejoin')
+    .goals[id('n3')];
+  assert.ok(back?.kind === 'standby' && back.via === 'clone');
+});
+
+test('a command for a node ends when its effect is seen', () => {
+  const task = makeTask({ kind: 'nodeStop', node: id('n3') }, { status: 'running' });
+  const asked = {
+    tasks: [task],
+    state: (state: ClusterState): ClusterState => ({
+      ...state,
+      overrides: { [id('n3')]: { kind: 'stopped', reason: '', by: 'anna', sinceWallMs: makeWallMs(WALL) } },
+    }),
+  };
+  const decision = expectDecision(picture(STEADY.replace('n3 standby', 'n3 stopped goal:stopped'), asked), 'node.done');
+  assert.equal(decision.tasks[0]?.status, 'done');
+  const failed = expectDecision(picture(STEADY.replace('n3 standby', 'n3 standby goal:stopped gaveup:stop.failed'), asked), 'node.done');
+  assert.equal(failed.tasks[0]?.status, 'failed');
+});
+
+test('the cluster stops primary first, then its standbys; it starts again with the same primary (I29)', () => {
+  const view = ask({ kind: 'clusterStop' });
+  const stopping = expectRule(view, 'cluster.stop');
+  assert.equal(goalsOf(stopping, view.spec), 'n1:stopped n2:stream n3:stream');
+  const down = picture(STEADY.replace('lease n1/3', 'phase stopping').replace('n1 primary', 'n1 stopped goal:stopped'));
+  assert.equal(goalsOf(expectRule(down, 'cluster.stopping'), down.spec), 'n1:stopped n2:stopped n3:stopped');
+  const all = ask({ kind: 'clusterStart' }, `term 3 primary n1 phase stopped\nn1 stopped goal:stopped\nn2 stopped goal:stopped`);
+  const started = expectRule(all, 'cluster.start');
+  assert.equal(goalsOf(started, all.spec), 'n1:primary n2:stream');
+  const task = makeTask(
+    { kind: 'clusterStart' },
+    { status: 'running', steps: [{ name: 'start', state: 'running', atWallMs: makeWallMs(WALL), detail: '' }] },
+  );
+  expectRule(picture(STEADY, { tasks: [task] }), 'cluster.serves');
+  expectRule(ask({ kind: 'clusterStart' }), 'cluster.refused');
+});
+
+test('a rolling restart begins with a standby', () => {
+  const state = expectRule(ask({ kind: 'clusterRestart', rolling: true }), 'cluster.rolling');
+  assert.deepEqual([state.goals[id('n1')]?.id, state.goals[id('n2')]?.id], ['primary-3-g0', 'standby-3-g1']);
+});
+
+type Phase = NonNullable<ClusterState['switchover']>['phase'];
+function switchover(phase: Phase): NonNullable<ClusterState['switchover']> {
+  const at = makeWallMs(WALL);
+  return {
+    taskId: 't1',
+    from: id('n1'),
+    to: id('n2'),
+    phase,
+    startedWallMs: at,
+    phaseWallMs: at,
+    deadlineWallMs: makeWallMs(WALL + 60_000),
+    holdRoute: 5,
+    reason: 'test',
+  };
+}
+const moving = (phase: Phase, text: string, extra: Parameters<typeof picture>[1] = {}): ReturnType<typeof picture> =>
+  picture(text, {
+    tasks: [
+      makeTask(
+        { kind: 'switchover', to: id('n2') },
+        { status: 'running', steps: [{ name: 'checkpoint', state: 'running', atWallMs: makeWallMs(WALL), detail: '' }] },
+      ),
+    ],
+    acks: {},
+    ...extra,
+    state: (state) => ({ ...(extra.state ?? ((one) => one))(state), switchover: switchover(phase) }),
+  });
+
+test('a switchover is refused with every precondition that does not hold (H59)', () => {
+  const cases: readonly (readonly [string, RegExp])[] = [
+    [STEADY.replace('n2 standby', 'n2 detached'), /n2 does not stream from n1/],
+    [STEADY.replace('n2 standby', 'n2 standby prio0'), /priority of n2 is 0/],
+    [STEADY.replace('n2 standby', 'n2 standby maint'), /n2 is in maintenance/],
+    [STEADY.replace('n2 standby', 'n2 dead'), /agent of n2 does not report/],
+    [STEADY.replace('n1 primary @0/5000', 'n1 primary @0/2000000'), /behind n1; at most 16777216/],
+    [STEADY.replace('n1 primary', 'n1 starting'), /n1 is not open for writes/],
+  ];
+  for (const [text, expected] of cases) {
+    const decision = expectDecision(
+      ask({ kind: 'switchover', to: id('n2') }, text),
+      text.includes('starting') ? 'switchover.refused' : 'switchover.refused',
+    );
+    assert.match(decision.why, expected);
+    assert.equal(decision.state?.switchover ?? null, null);
+  }
+});
+
+test('a switchover without a name takes the best; its steps are journaled (Q32)', () => {
+  const decision = expectDecision(ask({ kind: 'switchover', to: null }), 'switchover.started');
+  assert.deepEqual([decision.state?.switchover?.to, decision.tasks[0]?.steps.map((step) => step.name)], ['n2', ['checkpoint']]);
+});
+
+test('checkpoint, then hold; without proxies the stop follows at once', () => {
+  expectRule(moving('checkpoint', STEADY.replace('n1 primary @0/5000', 'n1 primary busy')), 'switchover.waiting');
+  const view = moving('checkpoint', STEADY.replace('n1 primary @0/5000', 'n1 primary did:t1/checkpoint'));
+  const state = expectRule(view, 'switchover.stop');
+  assert.deepEqual([state.route.hold, state.goals[id('n1')]?.kind, state.switchover?.holdRoute], [true, 'handover', view.state.route.epoch + 1]);
+  assert.equal(expectRule({ ...view, proxyAcks: { p1: 0 } }, 'switchover.hold').goals[id('n1')]?.kind, 'primary');
+});
+
+test('a proxy that does not acknowledge the hold undoes it (Q28)', () => {
+  const view = moving('hold', STEADY, { acks: { p1: 4 } });
+  expectRule(view, 'switchover.waiting');
+  const decision = expectDecision(view, 'switchover.undone', later(6000));
+  assert.deepEqual([decision.state?.switchover, decision.state?.route.hold, decision.tasks[0]?.status], [null, false, 'failed']);
+});
+
+const HANDED = `term 3 primary n1
+  n1 stopped clean@0/5000 goal:handover
+  n2 standby @0/5000
+  n3 standby @0/4000`;
+
+test('the candidate is promoted when the old primary has handed over, and waits for its checkpoint (Z28, Z29)', () => {
+  const state = expectRule(moving('stop', HANDED), 'switchover.promote');
+  const goal = state.goals[id('n2')];
+  assert.ok(goal?.kind === 'promote' && goal.requiredLsn === 0x5000n);
+  expectRule(moving('stop', HANDED.replace('primary n1', 'primary n1 lease n1/3')), 'switchover.waiting');
+});
+
+test('an old primary that does not stop cleanly gets its role back (I12, Q37)', () => {
+  for (const line of ['n1 crashed goal:handover', 'n1 primary goal:handover gaveup:stop.failed']) {
+    const state = expectRule(moving('stop', HANDED.replace('n1 stopped clean@0/5000 goal:handover', line)), 'switchover.undone');
+    assert.deepEqual([state.goals[id('n1')]?.kind, state.term, state.switchover], ['primary', 3, null]);
+  }
+});
+
+test('the candidate fails after the stop: the old primary opens a further term (I15)', () => {
+  const text = HANDED.replace('term 3', 'term 3').replace('primary n1', 'primary n1 attempt 4 promote:n2').replace('n2 standby @0/5000', 'n2 dead');
+  const view = moving('promote', text, {
+    state: (state) => ({ ...state, attempt: state.attempt === null ? null : { ...state.attempt, path: 'planned' } }),
+  });
+  const state = expectRule(view, 'switchover.undone-after-stop');
+  assert.deepEqual([state.term, state.attempt?.candidate, state.goals[id('n1')]?.kind, state.goals[id('n1')]?.term], [5, 'n1', 'primary', 5]);
+  expectRule({ ...view, writeLease: { term: makeTerm(4), holder: id('n2') } }, 'attempt.waiting-open');
+});
+
+test('a switchover is finished when the old primary streams', () => {
+  const steps = ['checkpoint', 'follow'].map((name) => ({ name, state: 'done' as const, atWallMs: makeWallMs(WALL), detail: '' }));
+  const view = picture(STEADY, {
+    tasks: [makeTask({ kind: 'switchover', to: id('n1') }, { status: 'running', steps })],
+    state: (state) => ({ ...state, terms: [{ ...state.terms[0]!, primary: id('n2') }, state.terms[0]!] }),
+  });
+  assert.equal(expectDecision(view, 'switchover.finished').tasks[0]?.status, 'done');
+});
+
+test('upkeep: electorate, removed nodes, restored store, position, lineage, a restarted primary', () => {
+  expectRule(picture(STEADY, { state: (state) => ({ ...state, electorate: { revision: 1, members: [] } }) }), 'housekeeping.electorate');
+  const removed = picture(STEADY, {
+    state: (state) => ({ ...state, goals: { ...state.goals, [id('n9')]: { kind: 'none', id: 'x', term: makeTerm(3) } } }),
+  });
+  assert.equal(expectRule(removed, 'housekeeping.removed-node').goals[id('n9')], undefined);
+  const restored = picture(STEADY.replace('n2 standby', 'n2 standby vote9'), { state: (state) => ({ ...state, incarnation: 'store-0' }) });
+  assert.deepEqual(
+    [expectRule(restored, 'housekeeping.incarnation').term, expectRule(restored, 'housekeeping.incarnation').incarnation],
+    [9, 'store-1'],
+  );
+  assert.equal(
+    expectRule(picture(STEADY.replace('n1 primary @0/5000', 'n1 primary @0/900000')), 'housekeeping.primary-position').primaryLsn,
+    0x900000n,
+  );
+  expectRule(picture(STEADY, { state: (state) => ({ ...state, systemIdentifier: null }) }), 'housekeeping.timeline');
+  const settled = picture(STEADY, {
+    state: (state) => ({
+      ...state,
+      recovery: { [id('n1')]: { checks: 0, firstSeenWallMs: makeWallMs(WALL), attempts: 1, notBeforeWallMs: makeWallMs(WALL), lastError: null } },
+    }),
+  });
+  assert.deepEqual(expectRule(settled, 'housekeeping.primary-settled').recovery, {});
+  assert.equal(settled.stateRevision, makeRevision(10));
+});

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { makeWallMs } from '../../../src/core/ids.ts';
+import type { ClusterState, RecoveryProgress } from '../../../src/core/state.ts';
+import { type Picture, WALL, goalsOf, id, later, picture } from './picture.ts';
+import { expectDecision, expectRule } from './rule-case.ts';
+
+const progress = (change: Partial<RecoveryProgress>): Picture => ({
+  state: (state: ClusterState) => ({
+    ...state,
+    recovery: {
+      [id('n2')]: {
+        checks: 0,
+        firstSeenWallMs: makeWallMs(WALL - 5000),
+        attempts: 0,
+        notBeforeWallMs: makeWallMs(WALL - 5000),
+        lastError: null,
+        ...change,
+      },
+    },
+  }),
+});
+
+/** n1 is the primary of term 4 on timeline 2, which left timeline 1 at 0/5000. */
+const after = (line: string): string => `term 4 primary n1 timeline 2 forks 1@0/5000 lsn 0/6000 lease n1/4
+  n1 primary @0/6000
+  ${line}`;
+
+test('a returned old primary is looked at three times, then rewound (H42, I17)', () => {
+  const text = after('n2 crashed tl1 fork0@0/1 @0/5800 goal:fenced');
+  assert.equal(expectRule(picture(text), 'standby.checking').recovery[id('n2')]?.checks, 1);
+  const view = picture(text, progress({ checks: 2 }));
+  assert.equal(goalsOf(expectRule(view, 'standby.rewind'), view.spec), 'n1:primary n2:rewind');
+});
+
+test('one that holds nothing of its own only streams', () => {
+  const view = picture(after('n2 stopped tl1 fork0@0/1 @0/5000 goal:fenced'), progress({ checks: 2 }));
+  assert.equal(goalsOf(expectRule(view, 'standby.stream'), view.spec), 'n1:primary n2:stream');
+});
+
+test('a standby past the fork is rewound, one before it is not (I9, Z51)', () => {
+  expectRule(picture(after('n2 detached tl1 fork0@0/1 @0/5001'), progress({ checks: 2 })), 'standby.rewind');
+  expectRule(picture(after('n2 detached tl1 fork0@0/1 @0/5000')), 'cluster.steady');
+});
+
+test('two promotions to the same timeline number are told apart by their fork (Z53)', () => {
+  expectRule(picture(after('n2 detached tl2 fork1@0/4000 @0/4100'), progress({ checks: 2 })), 'standby.rewind');
+});
+
+test('an empty node is cloned at once, an incomplete one after its looks (Z48)', () => {
+  expectRule(picture(after('n2 absent goal:unset')), 'standby.clone');
+  expectRule(picture(after('n2 incomplete'), progress({ checks: 2 })), 'standby.clone');
+  expectRule(picture(after('n2 incomplete')), 'standby.checking');
+});
+
+test('removed WAL leads to a clone (H38)', () => {
+  expectRule(picture(after('n2 detached @0/5500 fail:follow.wal-removed'), progress({ checks: 2 })), 'standby.clone');
+});
+
+test('a rewind that failed for good leads to a clone; a running one is left alone', () => {
+  expectRule(picture(after('n2 stopped tl1 fork0@0/1 @0/5800 goal:rewind gaveup:rewind.no-wal'), progress({ checks: 3 })), 'standby.clone');
+  expectRule(picture(after('n2 rewinding tl1 fork0@0/1 @0/5800 goal:rewind busy')), 'cluster.steady');
+});
+
+test('a clone that failed is tried again after a doubling pause (H58)', () => {
+  const text = after('n2 incomplete goal:clone gaveup:clone.failed');
+  const first = expectRule(picture(text), 'standby.retry').recovery[id('n2')];
+  assert.deepEqual([first?.attempts, (first?.notBeforeWallMs ?? 0) - WALL], [1, 5000]);
+  const tenth = expectRule(picture(text, progress({ attempts: 9 })), 'standby.retry').recovery[id('n2')];
+  assert.equal((tenth?.notBeforeWallMs ?? 0) - WALL, 60_000);
+  const waiting = picture(text, progress({ attempts: 1, lastError: 'clone.failed: it did not work', notBeforeWallMs: makeWallMs(WALL + 3000) }));
+  expectRule(waiting, 'cluster.steady');
+  const again = expectRule(waiting, 'standby.clone', later(3000));
+  assert.notEqual(again.goals[id('n2')]?.id, waiting.state.goals[id('n2')]?.id);
+});
+
+test('a foreign or unexplained directory is quarantined, never touched (Q9, I9, I11)', () => {
+  for (const line of [
+    'n2 detached sys9 @0/5500',
+    'n2 rogue tl3 fork1@0/5000 fork2@0/5500 @0/5600 goal:fenced',
+    'n2 stopped tl3 fork1@0/5000 fork2@0/5500 @0/5600 goal:fenced',
+  ]) {
+    const view = picture(after(line), { state: (state) => ({ ...state }) });
+    const state = expectRule(line.includes('rogue') ? picture(after(line.replace('rogue', 'detached'))) : view, 'standby.quarantined');
+    assert.equal(state.goals[id('n2')]?.kind, 'fenced');
+  }
+});
+
+test('a promotion that was ordered and not completed explains its timeline: it is rewound', () => {
+  expectRule(
+    picture(
+      after('n2 stopped tl3 fork1@0/5000 fork2@0/5500 @0/5600 goal:fenced'),
+      progress({ checks: 2, lastError: 'a promotion was not completed (term 5)' }),
+    ),
+    'standby.rewind',
+  );
+});
+
+test('a second writable node is fenced, frozen or not (H20, I1)', () => {
+  for (const frozen of ['', 'frozen ']) {
+    const view = picture(after('n2 rogue @0/5500').replace('term', `${frozen}term`));
+    assert.equal(expectRule(view, 'standby.fenced').goals[id('n2')]?.kind, 'fenced');
+  }
+});
+
+test('the policy may leave it to a person, with the exact command', () => {
+  const view = picture(after('n2 crashed tl1 fork0@0/1 @0/5800 goal:fenced'), { spec: { recovery: 'manual' } });
+  const decision = expectDecision(view, 'standby.waits-for-person');
+  assert.match(decision.why, /2048 bytes of WAL on timeline 1 past the fork at 0\/5000.*pgherd node rejoin n2 --via rewind/);
+  expectRule(picture(after('n2 fenced tl1 fork0@0/1 @0/5800 goal:fenced'), { spec: { recovery: 'standby' } }), 'standby.waits-for-person');
+});
+
+test('a frozen cluster takes nobody back', () => {
+  expectRule(picture(after('n2 crashed tl1 fork0@0/1 @0/5800 goal:fenced').replace('term', 'frozen term')), 'cluster.steady');
+});
+
+test('success is seen in the stream (I10)', () => {
+  const view = picture(after('n2 standby @0/6000 goal:clone done'), progress({ attempts: 2 }));
+  const state = expectRule(view, 'standby.back');
+  assert.deepEqual([goalsOf(state, view.spec), state.recovery], ['n1:primary n2:stream', {}]);
+});
+
+test('a diverged node is no reader, a streaming one is (I12, I24)', () => {
+  const view = picture(`${after('n2 standby')}\nn3 detached tl1 fork0@0/1 @0/5001`);
+  assert.deepEqual(expectRule(view, 'standby.checking').route.readers, ['n2']);
+});

@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:net';
+import { after, test } from 'node:test';
+import { makeNodeId } from '../../src/core/ids.ts';
+import { askTrusted } from '../../src/agent/probe/trusted.ts';
+import { probeMember } from '../../src/agent/probe/probe-member.ts';
+import { findProcesses } from '../../src/agent/postgres/postmaster.ts';
+import { startPostgres } from '../../src/agent/postgres/start.ts';
+import { stopPostgres } from '../../src/agent/postgres/stop.ts';
+import { createLab, createPrimary, must, sql } from './harness.ts';
+
+const lab = createLab();
+after(() => lab.close());
+const n1 = await lab.node('n1');
+const look = (limitMs = 700) => probeMember(n1, n1, { self: makeNodeId('n9'), limitMs });
+
+test('a primary takes the heartbeat write, also when a synchronous standby is missing (Z61)', async () => {
+  await createPrimary(n1);
+  await sql(n1, async (db) => {
+    await db.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    await db.query('SELECT pg_reload_conf()');
+  });
+  assert.deepEqual({ ...(await look()), durationMs: 0 }, { verdict: 'primary', error: null, durationMs: 0 });
+  const rows = await sql(n1, (db) => db.query("SELECT 1"));
+  assert.equal(rows.length, 1);
+});
+
+test('a stopped (SIGSTOP) server fails the look within its limit (I6, Q19)', async () => {
+  for (const member of findProcesses(n1.dataDirectory)) process.kill(member.pid, 'SIGSTOP');
+  const answer = await look(200);
+  for (const member of findProcesses(n1.dataDirectory)) process.kill(member.pid, 'SIGCONT');
+  assert.equal(answer.verdict, 'failed');
+  assert.ok(answer.durationMs < 300, `${answer.durationMs} ms`);
+});
+
+test('a full server is not called down', async () => {
+  await sql(n1, (db) => db.query("ALTER DATABASE pgherd CONNECTION LIMIT 0"));
+  const answer = await look();
+  await sql(n1, (db) => db.query("ALTER DATABASE pgherd CONNECTION LIMIT 50"));
+  assert.equal(answer.verdict, 'primary');
+  assert.match(answer.error ?? '', /too many connections/);
+});
+
+test('a standby answers as one, a stopped server fails', async () => {
+  must(await stopPostgres(n1));
+  assert.equal((await look()).verdict, 'failed');
+  must(await startPostgres(n1, { mode: 'standby' }));
+  assert.equal((await look()).verdict, 'standby');
+});
+
+test('a peer that accepts and never speaks fails the look within its limit', async () => {
+  const server = createServer(() => undefined);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  const answer = await probeMember(n1, { host: '127.0.0.1', port }, { self: makeNodeId('n9'), limitMs: 150 });
+  server.close();
+  assert.equal(answer.verdict, 'failed');
+  assert.ok(answer.durationMs < 300);
+});
+
+test('a trusted address that refuses a connection has answered; none configured is no answer', async () => {
+  assert.equal((await askTrusted(['127.0.0.1:1'], { limitMs: 300 })).reachable, true);
+  assert.equal((await askTrusted([], { limitMs: 300 })).reachable, null);
+});
+
+test('a trusted address that cannot be asked is not a lost gateway (I28)', async () => {
+  assert.equal((await askTrusted(['not a host'], { limitMs: 300 })).reachable, null);
+});

@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { root } from './sources.ts';
+
+function runFile(body: string): { status: number | null; output: string } {
+  const directory = mkdtempSync(join(tmpdir(), 'pgherd-runner-'));
+  try {
+    const file = join(directory, 'one.test.ts');
+    writeFileSync(file, `import { test } from 'node:test';\n${body}\n`);
+    // Without this variable: else the inner runner reports to the outer one, in a format for machines.
+    const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+    const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, 'scripts/run-tests.ts'), '--', file], {
+      encoding: 'utf8',
+      timeout: 60_000,
+      env,
+    });
+    return { status, output: `${stdout}${stderr}` };
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+test('the test runner fails a run that leaves a process or a file behind, and ends the process', () => {
+  const { status, output } = runFile(`
+    import { spawn } from 'node:child_process';
+    import { mkdtempSync } from 'node:fs';
+    import { tmpdir } from 'node:os';
+    import { join } from 'node:path';
+    test('leaks', () => {
+      mkdtempSync(join(tmpdir(), 'left-'));
+      spawn('sleep', ['600'], { detached: true, stdio: 'ignore' }).unref();
+    });
+  `);
+  assert.equal(status, 1, output);
+  const pid = /left behind: process (\d+): sleep 600/.exec(output)?.[1];
+  assert.ok(pid !== undefined, output);
+  assert.equal(existsSync(`/proc/${pid}/cwd/.`), false);
+  assert.match(output, /left behind: temporary file left-/);
+  assert.match(output, /1 passed, 1 failed\n$/);
+});
+
+test('the test runner counts passed and failed tests in its last line', () => {
+  const { status, output } = runFile(`test('works', () => {}); test('breaks', () => { throw new Error('no'); });`);
+  assert.equal(status, 1);
+  assert.match(output, /1 passed, [12] failed\n$/);
+});
