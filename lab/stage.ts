@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { monoMs } from '../src/base/clock.ts';
 import { describeFailure } from '../src/core/result.ts';
 import { processTree, sendSignal } from '../src/demo/children.ts';
-import type { Herd, HerdPlan } from '../src/demo/herd.ts';
+import { type Herd, type HerdPlan, openHerd } from '../src/demo/herd.ts';
 import { waitStreaming, writableNode } from '../src/demo/look.ts';
 import { startHerd, stopHerd } from '../src/demo/processes.ts';
 import { type Recording, recordFrom } from '../src/demo/recording.ts';
@@ -53,8 +53,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-lab-'));
   chmodSync(directory, 0o755);
   const network = createNetwork([SERVER, ...NODES, CLIENT]);
-  const started = await startHerd(planOf(directory, network, options), options.say);
-  const { herd } = started;
+  const herd = openHerd(planOf(directory, network, options));
   const close = (recording: Recording | null) => async (): Promise<void> => {
     network.heal();
     await recording?.stop();
@@ -64,7 +63,8 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     if (options.keep) options.say(`kept: ${directory}`);
   };
   try {
-    if (!started.ok) throw new Error(describeFailure(started.error));
+    const failure = await startHerd(herd, { say: options.say, signal: new AbortController().signal });
+    if (failure !== null) throw new Error(describeFailure(failure));
     const primary = (await herd.show())?.primary ?? null;
     if (primary === null) throw new Error('the cluster is up but show names no primary');
     const recording = recordFrom(network.inside(CLIENT), herd, { run: `run-${process.pid}-${Math.round(monoMs())}`, entry: join(ROOT, 'src', 'demo', 'recorder-main.ts') });

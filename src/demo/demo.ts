@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Failure, describeFailure } from '../core/result.ts';
 import { monoMs } from '../base/clock.ts';
-import { type Herd, type HerdPlan, serverUrl } from './herd.ts';
+import { type Herd, type HerdPlan, openHerd, serverUrl } from './herd.ts';
 import { type Screen, runLiveView } from './live.ts';
 import { findFreePorts } from './ports.ts';
 import { problem, startHerd, stopHerd } from './processes.ts';
@@ -39,15 +39,14 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   const startedMs = monoMs();
   const plan = await makePlan(options);
   if ('code' in plan) return report(options, [], plan);
-  const bringUp = startHerd(plan, say);
-  const aborted = new Promise<null>((resolve) => interrupted.signal.addEventListener('abort', () => resolve(null), { once: true }));
-  let herd: Herd | null = null;
+  const herd = openHerd(plan);
+  const bringUp = startHerd(herd, { say, signal: interrupted.signal });
+  const aborted = new Promise<'interrupted'>((resolve) => interrupted.signal.addEventListener('abort', () => resolve('interrupted'), { once: true }));
   try {
-    const started = await Promise.race([bringUp, aborted]);
-    if (started === null) return 130;
-    herd = started.herd;
-    const create: Step = { name: 'create', ok: started.ok, outageMs: null, clientErrors: 0, lostRows: 0, detail: `${options.nodes} nodes in ${Math.round(monoMs() - startedMs)} ms` };
-    if (!started.ok) return report(options, [{ ...create, detail: describeFailure(started.error) }], started.error);
+    const failure = await Promise.race([bringUp, aborted]);
+    if (failure === 'interrupted') return 130;
+    const create: Step = { name: 'create', ok: failure === null, outageMs: null, clientErrors: 0, lostRows: 0, detail: `${options.nodes} nodes in ${Math.round(monoMs() - startedMs)} ms` };
+    if (failure !== null) return report(options, [{ ...create, detail: describeFailure(failure) }], failure);
     sayStep(say, create);
     if (options.once) return await tour(herd, { options, say, create, aborted });
     const footer = guide(herd, writeEnvironment(herd));
@@ -56,23 +55,22 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     return 0;
   } finally {
     say('stopping everything');
-    const left = await stopHerd(herd ?? (await stopStarting(bringUp)), { keep: options.keep });
+    // The files stay until the start has noticed that its verbs and roles are gone; only then nothing makes new ones.
+    interrupted.abort();
+    await stopHerd(herd, { keep: true });
+    await bringUp;
+    const left = await stopHerd(herd, { keep: options.keep });
     release();
     if (left.length > 0) say(`these processes could not be ended: ${left.join(', ')}; their files stay in ${plan.directory}`);
     else if (options.keep) say(`kept: ${plan.directory}`);
   }
 }
 
-/** An interrupt came while the herd was starting: what is there is stopped; the rest of the start then fails by itself. */
-async function stopStarting(bringUp: ReturnType<typeof startHerd>): Promise<Herd> {
-  return (await bringUp).herd;
-}
-
 interface TourParts {
   readonly options: DemoOptions;
   readonly say: (line: string) => void;
   readonly create: Step;
-  readonly aborted: Promise<null>;
+  readonly aborted: Promise<'interrupted'>;
 }
 
 async function tour(herd: Herd, { options, say, create, aborted }: TourParts): Promise<number> {
@@ -80,7 +78,7 @@ async function tour(herd: Herd, { options, say, create, aborted }: TourParts): P
   try {
     if (!(await recording.waitServing({ afterMs: 0, limitMs: 15_000, rows: 100 }))) return report(options, [{ ...create, ok: false, detail: 'no write was acknowledged by the new cluster' }], null);
     const steps = await Promise.race([runTour(herd, recording, (step) => sayStep(say, step)), aborted]);
-    if (steps === null) return 130;
+    if (steps === 'interrupted') return 130;
     return report(options, [create, ...steps], null);
   } finally {
     await recording.stop();

@@ -1,34 +1,41 @@
 /** Brings a whole herd up (server, agents, cluster, the measuring clients' tables) and takes all of it down again. */
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { stringify } from 'yaml';
-import { type Failure, type Result, err, ok } from '../core/result.ts';
+import type { Failure } from '../core/result.ts';
 import { type RoleProcess, killBelow, sendSignal, waitUntil } from './children.ts';
-import { type Herd, type HerdPlan, type NodePlan, openHerd, serverUrl } from './herd.ts';
+import { type Herd, type NodePlan, serverUrl } from './herd.ts';
 import { RECORDER_SCHEMA, quote } from './recorder.ts';
 
 /** A first start makes keys and a store; ten times what it takes on a small machine. */
 const SERVER_START_MS = 20_000;
 /** initdb and base backups of an empty cluster; a loaded machine needs several times the usual 10 s. */
-const CREATE_MS = 60_000;
+const CREATE_MS = 180_000;
 /** Between SIGTERM and SIGKILL of a role. */
 const STOP_MS = 5000;
 
 export type Say = (line: string) => void;
 
-/** The herd's processes are started as it goes; on failure the caller still has to call `stopHerd`. */
-export async function startHerd(plan: HerdPlan, say: Say): Promise<Result<Herd, Failure> & { readonly herd: Herd }> {
-  const herd = openHerd(plan);
+/**
+ * Starts everything in order; null when the cluster is healthy and the clients' tables are made. On failure, and when
+ * `signal` aborts, it returns early; the caller calls `stopHerd` in every case.
+ */
+export async function startHerd(herd: Herd, { say, signal }: { readonly say: Say; readonly signal: AbortSignal }): Promise<Failure | null> {
   const steps: readonly (() => Promise<Failure | null>)[] = [
     () => firstStartOfServer(herd, say),
-    () => joinAll(herd, say),
-    () => createCluster(herd, say),
+    () => joinAll(herd, say, signal),
+    () => createCluster(herd, say, signal),
     () => prepareMeasuring(herd),
   ];
   for (const step of steps) {
     const failure = await step();
-    if (failure !== null) return { ...err(failure), herd };
+    if (signal.aborted) return interruptedStart();
+    if (failure !== null) return failure;
   }
-  return { ...ok(herd), herd };
+  return null;
+}
+
+function interruptedStart(): Failure {
+  return problem('demo.interrupted', { what: 'the start was interrupted', cause: '', remedy: '' });
 }
 
 /** Ends everything below the herd's directory and, unless `keep`, removes it. Returns the pids that could not be ended. */
@@ -91,8 +98,9 @@ function isReady({ places }: Herd): boolean {
   return true;
 }
 
-async function joinAll(herd: Herd, say: Say): Promise<Failure | null> {
+async function joinAll(herd: Herd, say: Say, signal: AbortSignal): Promise<Failure | null> {
   for (const node of herd.plan.nodes) {
+    if (signal.aborted) return interruptedStart();
     const failure = await joinNode(herd, node);
     if (failure !== null) return failure;
     say(`${node.node} joined: ${node.address}, PostgreSQL on port ${node.port}`);
@@ -131,7 +139,7 @@ function databaseUser(): { readonly uid: number; readonly gid: number } | null {
   return uid === undefined || gid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
 }
 
-async function createCluster(herd: Herd, say: Say): Promise<Failure | null> {
+async function createCluster(herd: Herd, say: Say, signal: AbortSignal): Promise<Failure | null> {
   const { plan } = herd;
   const file = `${plan.directory}/cluster.yaml`;
   writeFileSync(file, clusterSpec(herd));
@@ -147,7 +155,7 @@ async function createCluster(herd: Herd, say: Say): Promise<Failure | null> {
     });
   }
   if (init.code !== 0) return verbFailed('demo.create', 'the cluster could not be created', init);
-  const healthy = await waitHealthy(herd, CREATE_MS);
+  const healthy = await waitHealthy(herd, CREATE_MS, signal);
   return healthy ? null : verbFailed('demo.create', 'the cluster was created but did not become healthy', await herd.verb(['show']));
 }
 
@@ -180,8 +188,13 @@ export function clusterSpec({ plan, login }: Herd): string {
 }
 
 /** One primary, and every other node streams from it; false when that is not so within `limitMs`. */
-export function waitHealthy(herd: Herd, limitMs: number): Promise<boolean> {
-  return waitUntil(async () => (await herd.show())?.state === 'healthy', limitMs, 200);
+export async function waitHealthy(herd: Herd, limitMs: number, signal?: AbortSignal): Promise<boolean> {
+  let healthy = false;
+  await waitUntil(async () => {
+    healthy = (await herd.show())?.state === 'healthy';
+    return healthy || signal?.aborted === true;
+  }, limitMs, 200);
+  return healthy;
 }
 
 async function prepareMeasuring(herd: Herd): Promise<Failure | null> {

@@ -1,5 +1,5 @@
 /** Dummy "servers" for the guard's tests: a process tree whose executable is called postgres and whose working directory is a data directory. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, copyFileSync, existsSync, mkdtempSync, mkdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,6 +26,8 @@ export function createRig(): Rig {
   const shell = join(root, 'postgres');
   copyFileSync('/bin/dash', shell);
   chmodSync(shell, 0o755);
+  const pipe = join(root, 'pipe');
+  execFileSync('mkfifo', [pipe]);
   const started: ProcessId[] = [];
   const children: ChildProcess[] = [];
   const adopt = (pid: number): void => {
@@ -38,14 +40,15 @@ export function createRig(): Rig {
     dataDirectory,
     adopt,
     startServer: async (count) => {
-      // Each child is a shell of the same executable that waits in a read which nobody answers; all ignore what a server may ignore.
-      const script = `trap '' TERM INT QUIT HUP; i=0; while [ $i -lt ${count} ]; do ${shell} -c "trap '' TERM INT QUIT HUP; while :; do sleep 1000; done" & i=$((i+1)); done; while :; do sleep 1000; done`;
+      // Each process waits in the opening of a pipe that nobody writes to, without a child of another name; all ignore what a server may ignore.
+      const wait = `trap '' TERM INT QUIT HUP; read nothing < ${pipe}`;
+      const script = `trap '' TERM INT QUIT HUP; i=0; while [ $i -lt ${count} ]; do ${shell} -c "${wait}" & i=$((i+1)); done; read nothing < ${pipe}`;
       const child = spawn(shell, ['-c', script], { cwd: dataDirectory, stdio: 'ignore', detached: true });
       children.push(child);
       const pid = child.pid ?? 0;
       const id = { pid, startTime: readProcess(pid)?.startTime ?? 0 };
       started.push(id);
-      await until(() => findProcesses({ dataDirectory, postmaster: id }).length >= 1 + 2 * count, 5000, 'the dummy server runs');
+      await until(() => findProcesses({ dataDirectory, postmaster: id }).length >= 1 + count, 5000, 'the dummy server runs');
       return id;
     },
     cleanup: async () => {

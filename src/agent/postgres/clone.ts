@@ -11,7 +11,7 @@ import { failure, messageOf, processTrouble } from './failure.ts';
 import { ensureDirectory, writeAtomic } from './files.ts';
 import { setUpstream } from './follow.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
-import { type ManagedSettings, prepareStateDirectory, passfilePath, writeManagedFiles } from './managed-files.ts';
+import { type ManagedSettings, prepareStateDirectory, writeManagedFiles } from './managed-files.ts';
 import { findProcesses } from './postmaster.ts';
 import { freeBytes, setAside } from './set-aside.ts';
 import { ensureSlotOnUpstream } from './slots.ts';
@@ -54,7 +54,6 @@ export async function cloneFrom(instance: Instance, options: CloneOptions): Prom
   if (!source.ok) return source;
   try {
     await prepareStateDirectory(instance);
-    await writeAtomic(passfilePath(instance), `*:*:*:pgherd_replicator:${instance.secrets.replication}\n`, { owner: instance.os });
     await removeHalfClone(instance);
   } catch (cause) {
     return err(failure('clone.failed', `${instance.node} cannot be cloned`, messageOf(cause), 'nothing was changed', 'check the disk and the permissions', true));

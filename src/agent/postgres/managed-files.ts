@@ -59,9 +59,7 @@ export async function writeManagedFiles(instance: Instance, settings: ManagedSet
     changed.push(path);
   };
   try {
-    await prepareStateDirectory(instance);
-    await put(passfilePath(instance), `*:*:*:${ROLES.replication}:${escapePassfile(instance.secrets.replication)}\n`);
-    const tls = instance.tls === null ? null : await copyTls(instance, changed);
+    const tls = await prepareStateDirectory(instance, changed);
     const main = join(dataDirectory, 'postgresql.conf');
     const people = (await readIfThere(main)) ?? '';
     await put(join(dataDirectory, 'pgherd.conf'), renderConf(instance, settings, { people, tls }));
@@ -78,11 +76,20 @@ export async function writeManagedFiles(instance: Instance, settings: ManagedSet
   }
 }
 
-/** stateDirectory (passable), its private socket directory and log directory. Throws errors of system calls. */
-export async function prepareStateDirectory(instance: Instance): Promise<void> {
+/**
+ * stateDirectory (passable), its private socket directory with passfile and certificates, and its log directory: all that PostgreSQL's
+ * programs need to reach another member. Paths that were rewritten are added to `changed`. Throws errors of system calls.
+ */
+export async function prepareStateDirectory(instance: Instance, changed: string[] = []): Promise<TlsPaths | null> {
   await ensureDirectory(instance.stateDirectory, { owner: null, mode: 0o711 });
   await ensureDirectory(instance.socketDirectory, { owner: instance.os, mode: 0o700 });
   await ensureDirectory(join(instance.stateDirectory, 'log'), { owner: instance.os, mode: 0o750 });
+  const passfile = `*:*:*:${ROLES.replication}:${escapePassfile(instance.secrets.replication)}\n`;
+  if ((await readIfThere(passfilePath(instance))) !== passfile) {
+    await writeAtomic(passfilePath(instance), passfile, { owner: instance.os });
+    changed.push(passfilePath(instance));
+  }
+  return instance.tls === null ? null : copyTls(instance, changed);
 }
 
 function findBadInput(settings: ManagedSettings): string | null {
@@ -99,7 +106,7 @@ function escapePassfile(secret: string): string {
   return secret.replaceAll('\\', '\\\\').replaceAll(':', '\\:');
 }
 
-interface TlsPaths {
+export interface TlsPaths {
   readonly cert: string;
   readonly key: string;
   readonly ca: string | null;
