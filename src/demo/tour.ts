@@ -71,8 +71,9 @@ async function runStep(herd: Herd, recording: Recording, step: TourStep): Promis
   const seen = await step.run(herd, recording, primary);
   await realClock.sleep(CALM_MS);
   const final = await writableNode(herd);
+  const untilMs = monoMs();
   const present = final === null ? null : await readRows(herd, final, recording.run);
-  const verdict = judge(recording, { fromMs, faultMs, present });
+  const verdict = judge(recording, { fromMs, untilMs, faultMs, present });
   const wrong = [...seen.wrong, ...judgeStep(step, verdict)];
   return {
     name: step.name,

@@ -5,7 +5,7 @@ import type { Attempt, ClusterState, TermRecord } from '../state.ts';
 import { trimHistory } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { forkOf } from '../timeline.ts';
-import { withGoal } from './goals.ts';
+import { withGoal, without } from './goals.ts';
 import { dataNodes, endOfWal, isMaintenance, lastKnown, primaryEnd } from './observe.ts';
 import { publishFacts } from './quorum.ts';
 
@@ -111,6 +111,8 @@ export function openTerm(
     history,
     attempt: null,
     switchover: null,
+    // How often a restart of the old primary failed says nothing of its return as a standby.
+    recovery: state.primary === null ? state.recovery : without(state.recovery, state.primary),
     primaryLsn: endOfWal(winner)?.lsn ?? null,
     lastFailoverWallMs: automatic && !restarted ? now.wall : state.lastFailoverWallMs,
     terms: [...state.terms, opened].slice(-MAX_TERMS),

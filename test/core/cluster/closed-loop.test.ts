@@ -107,6 +107,16 @@ test('the candidate of a switchover refuses while it holds the lease: the old pr
   runUntil(world, 'healthy', isHealthy, 20_000);
 });
 
+test('the candidate loses its stream while the old primary stops: the role is given back within seconds (I12)', () => {
+  const world = created();
+  addTask(world, makeTask({ kind: 'switchover', to: id('n2') }, { id: 's' }));
+  runUntil(world, 'stopping', (one) => one.state?.goals[id('n1')]?.kind === 'handover', 5000);
+  killPostgres(host(world, 'n2'));
+  const ms = runUntil(world, 'n1 open again', (one) => one.tasks.get('s')?.status === 'failed' && host(one, 'n1').open, 20_000);
+  assert.ok(ms <= 3000, `${ms} ms`);
+  runUntil(world, 'healthy', isHealthy, 20_000);
+});
+
 test('everything loses power at once; the last primary comes back (Q15, Q24)', () => {
   const world = created();
   for (const name of ['n1', 'n2', 'n3']) killHost(host(world, name));

@@ -168,6 +168,6 @@ test('random faults and commands: never two writable; after healing, one primary
       }
       runUntil(world, `healed: ${encodeJson(viewOf(world).state.goals)}`, isHealthy, 180_000);
     }),
-    { numRuns: 250 },
+    { numRuns: 200 },
   );
 });

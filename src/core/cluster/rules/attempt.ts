@@ -10,9 +10,9 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { askVotes, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal } from '../goals.ts';
-import { activityFor, endOfWal, gaveUp, isOpen, live, primaryEnd } from '../observe.ts';
+import { activityFor, endOfWal, gaveUp, isDue, isOpen, live, primaryEnd } from '../observe.ts';
 import { countVotes } from '../quorum.ts';
-import { UNFINISHED_PROMOTION } from '../recovery.ts';
+import { LONGEST_BACKOFF_MS, UNFINISHED_PROMOTION } from '../recovery.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
 import { lagText } from './primary-lost.ts';
 
@@ -153,7 +153,9 @@ function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeR
   const { state } = report.postgres;
   const whole = state === 'crashed' || state === 'stopped' || (state === 'running' && report.fenced);
   if (!whole || !report.fenced || report.leaseTerm !== null) return null;
-  if (attempt.rule === 'crash.restart-failed' || report.refusedTerms.includes(attempt.term)) return null;
+  const failedBefore = view.state.recovery[old];
+  if (failedBefore !== undefined && !isDue(now, failedBefore.notBeforeWallMs, LONGEST_BACKOFF_MS)) return null;
+  if (report.refusedTerms.includes(attempt.term)) return null;
   const why = `${old} opens term ${attempt.term} itself: ${because}`;
   const ordered = orderOpening(view.state, old, { ...attempt, lostBytes: 0 });
   const task = taskById(view, attempt.taskId);
@@ -222,9 +224,15 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
   const { candidate } = attempt;
   const restarted = candidate !== null && candidate === view.state.primary;
   const marked: ClusterState =
-    candidate === null || restarted
+    candidate === null
       ? view.state
-      : { ...view.state, recovery: { ...view.state.recovery, [candidate]: stepBack(view.state, now, candidate, attempt) } };
+      : {
+          ...view.state,
+          recovery: {
+            ...view.state.recovery,
+            [candidate]: { ...stepBack(view.state, now, candidate, attempt), ...(restarted ? { lastError: null } : {}) },
+          },
+        };
   const state = openAttempt({ ...view, state: marked }, now, {
     path: attempt.path === 'planned' ? 'lease' : attempt.path,
     rule: restarted ? 'crash.restart-failed' : attempt.rule,

@@ -341,7 +341,15 @@ function candidateFailure(view: ClusterView, now: Now, planned: Switchover): str
   const goal = view.state.goals[planned.to] ?? null;
   if (goal?.kind === 'fenced') return goal.reason;
   if (gaveUp(report, goal)) return `${planned.to} could not be promoted`;
-  if (activityFor(report, goal)?.kind !== 'busy' && now.wall - planned.phaseWallMs > PROMOTE_LIMIT_MS)
+  const phaseMs = now.wall - planned.phaseWallMs;
+  const end = endOfWal(report);
+  const required = goal?.kind === 'promote' ? goal.requiredLsn : null;
+  if (view.writeLease === null && phaseMs > BEHIND_LIMIT_MS && required !== null && end !== null && end.lsn < required) {
+    return `${planned.to} did not receive the shutdown checkpoint`;
+  }
+  if (view.writeLease === null && phaseMs > TAKE_LIMIT_MS)
+    return `${planned.to} did not take the write lease of term ${term} within ${TAKE_LIMIT_MS} ms`;
+  if (activityFor(report, goal)?.kind !== 'busy' && phaseMs > PROMOTE_LIMIT_MS)
     return `${planned.to} did not open term ${term} within ${PROMOTE_LIMIT_MS} ms`;
   return null;
 }
