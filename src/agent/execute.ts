@@ -34,7 +34,6 @@ const EXECUTORS: { readonly [K in Exclude<NodeActionKind, 'none'>]: Executor<K> 
   stop: (_action, context) => context.postgres.stop(context.input.spec, context.signal),
   fence: async (_action, context) => {
     context.setOpen(false);
-    await context.firewall.close();
     return context.postgres.kill();
   },
   'acquire-lease': acquireLease,

@@ -3,7 +3,7 @@ import { realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { NodeId } from '../core/ids.ts';
 import { formatLsn } from '../core/lsn.ts';
-import type { NodeReport, PostgresReport } from '../core/report.ts';
+import type { NodeProblem, NodeReport, PostgresReport } from '../core/report.ts';
 import { type Failure, type Result, ok } from '../core/result.ts';
 import { type ClusterSpec, internalHost } from '../core/spec.ts';
 import { runFence } from './fence/fence.ts';
@@ -18,14 +18,15 @@ import { detachStandby } from './postgres/detach.ts';
 import { clearUpstream, followUpstream, setUpstream } from './postgres/follow.ts';
 import { runInitdb } from './postgres/initdb.ts';
 import type { Instance } from './postgres/instance.ts';
-import { managedSettingsOf, writeManagedFiles } from './postgres/managed-files.ts';
+import { type ManagedSettings, managedSettingsOf } from './postgres/managed-files.ts';
 import { createObserver } from './postgres/observe.ts';
 import { findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
 import { rewindTo } from './postgres/rewind.ts';
+import { freeBytes } from './postgres/set-aside.ts';
+import { applySettings, findOverrides } from './postgres/settings.ts';
 import { setupRoles } from './postgres/setup-roles.ts';
 import { ensureSlots, listSlots } from './postgres/slots.ts';
-import { withLocalSql } from './postgres/sql.ts';
 import { startPostgres } from './postgres/start.ts';
 import { stopPostgres } from './postgres/stop.ts';
 
@@ -55,6 +56,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   const observer = createObserver(instance, { members: () => options.spec()?.nodes ?? [], busy: () => (offline === 'initdb' ? null : offline) });
   /** An operation that runs PostgreSQL's programs on the directory without a server that anybody could reach. */
   let offline: 'initdb' | 'cloning' | 'rewinding' | null = null;
+  /** How the present server was started: a starting standby must not look like the primary that its directory was last. */
+  let startedAs: { readonly mode: 'primary' | 'standby'; pid: number | null } | null = null;
+  let problems: readonly NodeProblem[] = [];
   let goneCallback: () => void = () => undefined;
   let watched: { readonly pid: number; readonly startTicks: number; readonly end: () => void } | null = null;
   let systemIdentifier: string | null = null;
@@ -70,7 +74,11 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     const end = watchPostmaster(found, () => {
       log.warn({ pid: found.pid }, 'the postmaster is gone');
       watched = null;
-      goneCallback();
+      // Orphaned backends go on acknowledging until they notice by themselves: "crashed" means that none is left (§4.3).
+      killTree({ dataDirectory: instance.dataDirectory, postmaster: { pid: found.pid, startTime: found.startTicks } }, { limitMs: KILL_LIMIT_MS }).then(goneCallback, (cause: unknown) => {
+        log.error({ cause: String(cause) }, 'killing what the postmaster left behind broke');
+        goneCallback();
+      });
     });
     watched = { pid: found.pid, startTicks: found.startTicks, end };
   }
@@ -86,23 +94,32 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     if (offline === 'initdb') return { ...report, state: 'absent', role: null };
     if (offline !== null) return report;
     watchProcess();
+    if (startedAs !== null && startedAs.pid === null) startedAs.pid = report.postmasterPid;
     systemIdentifier = report.systemIdentifier ?? systemIdentifier;
     walsenders = report.walsenders;
-    return report;
+    const isStandby = startedAs?.mode === 'standby' && startedAs.pid === report.postmasterPid && report.state !== 'running';
+    return isStandby && report.role === 'primary' && report.postmasterPid !== null ? { ...report, role: 'standby' } : report;
   }
 
-  async function applySettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>> {
-    const written = await writeManagedFiles(instance, managedSettingsOf(spec));
-    if (!written.ok) return written;
-    const changed = written.value.changed.length > 0;
-    if (!changed || findPostmaster(instance.dataDirectory) === null) return ok({ changed });
-    const reloaded = await withLocalSql(instance, {}, (sql) => sql.query('SELECT pg_reload_conf()'));
-    return reloaded.ok ? ok({ changed }) : reloaded;
+  async function settingsOf(spec: ClusterSpec): Promise<ManagedSettings> {
+    return { ...managedSettingsOf(spec), freeBytes: await freeBytes(instance.dataDirectory) };
+  }
+
+  async function bringSettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>> {
+    const applied = await applySettings(instance, await settingsOf(spec));
+    if (!applied.ok) return applied;
+    for (const error of applied.value.errors) log.error({}, `PostgreSQL refuses a setting: ${error}`);
+    problems = [
+      ...applied.value.errors.map((error): NodeProblem => ({ code: 'settings.refused', text: `PostgreSQL refuses a setting: ${error}`, remedy: 'correct it with "pgherd settings set", or in the file that is named' })),
+      ...(await findOverrides(instance)).map(describeOverride),
+    ];
+    return ok({ changed: applied.value.changed.length > 0 });
   }
 
   async function start(spec: ClusterSpec, mode: 'primary' | 'standby', mayStart: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>> {
-    const settings = await applySettings(spec);
+    const settings = await bringSettings(spec);
     if (!settings.ok) return settings;
+    startedAs = { mode, pid: null };
     const started = await startPostgres(instance, { mode, mayStart, signal, onProgress: (step) => log.info({ step }, 'PostgreSQL is starting') });
     watchProcess();
     return started.ok ? ok(`pid ${started.value.pid}, ${Math.round(started.value.durationMs)} ms`) : started;
@@ -130,10 +147,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return member?.id ?? null;
     },
     initdb: async (spec, signal) => {
-      const made = await withoutServer('initdb', () => runInitdb(instance, { checksums: spec.postgres.checksums, settings: managedSettingsOf(spec), signal }));
+      const made = await withoutServer('initdb', async () => runInitdb(instance, { checksums: spec.postgres.checksums, settings: await settingsOf(spec), signal }));
       return made.ok ? ok(`system identifier ${made.value.systemIdentifier}`) : made;
     },
-    applySettings,
+    applySettings: bringSettings,
     startPrimary: async (spec, mayStart, signal) => {
       // A primary has no upstream; the slot name would make a later standby start wait for a slot that may not exist (Q35).
       const cleared = await clearUpstream(instance, { signal });
@@ -180,12 +197,12 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       const following = await followUpstream(instance, { upstream, limitMs: FOLLOW_LIMIT_MS, signal });
       return following.ok ? ok(`streams from ${upstream.node} on timeline ${following.value.timeline}`) : following;
     },
-    rewind: async (spec, upstream, signal) => {
-      const rewound = await withoutServer('rewinding', () => rewindTo(instance, { upstream, settings: managedSettingsOf(spec), keepSaved: spec.keepSavedDirectories, signal }));
+    rewind: async (spec, upstream, signal, onProgress) => {
+      const rewound = await withoutServer('rewinding', async () => rewindTo(instance, { upstream, settings: await settingsOf(spec), keepSaved: spec.keepSavedDirectories, signal, onProgress }));
       return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
     },
     clone: async (spec, upstream, signal, onProgress) => {
-      const settings = managedSettingsOf(spec);
+      const settings = await settingsOf(spec);
       const cloned = await withoutServer('cloning', () => cloneFrom(instance, { upstream, settings, systemIdentifier, keepSaved: spec.keepSavedDirectories, signal, onProgress }));
       if (!cloned.ok) return cloned;
       return ok(`${cloned.value.bytes} bytes from ${upstream.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`);
@@ -212,7 +229,15 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     onGone: (callback) => {
       goneCallback = callback;
     },
-    problems: () => [],
+    problems: () => problems,
+  };
+}
+
+function describeOverride(found: { readonly name: string; readonly ours: string; readonly winning: string }): NodeProblem {
+  return {
+    code: 'settings.overridden',
+    text: `${found.name} is ${found.winning} by ALTER SYSTEM and not ${found.ours}, which pgherd sets`,
+    remedy: `ALTER SYSTEM RESET ${found.name}; then SELECT pg_reload_conf(); or put the value into the cluster settings`,
   };
 }
 

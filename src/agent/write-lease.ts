@@ -77,7 +77,7 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     onLost: (term, why) => {
       log.error({ term, why }, 'the write lease is lost; fencing');
       options.onLost();
-      void fenceNow(options, gate);
+      void fenceNow(options, () => made.release());
     },
     onEvent: (event) => {
       if (event.kind === 'renewal-failed') log.warn({ term: event.term, leftMs: Math.round(event.leftMs) }, `renewing the write lease failed: ${event.why}`);
@@ -108,10 +108,14 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
   };
 }
 
-async function fenceNow(options: WriteLeaseOptions, gate: Gate): Promise<void> {
-  await gate.fence();
+/** The fence blocks the firewall itself, bounded; after a complete kill the guard has nothing to fence any more and must let a read-only start live. */
+async function fenceNow(options: WriteLeaseOptions, release: () => Promise<Result<null, Failure>>): Promise<void> {
   const killed = await options.kill();
   if (!killed.ok) options.log.error({ code: killed.error.code }, describeFailure(killed.error));
+  else {
+    const released = await release();
+    if (!released.ok) options.log.info({ code: released.error.code }, describeFailure(released.error));
+  }
   options.onChange();
 }
 

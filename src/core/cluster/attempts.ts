@@ -6,7 +6,7 @@ import { trimHistory } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { forkOf } from '../timeline.ts';
 import { withGoal, without } from './goals.ts';
-import { dataNodes, endOfWal, isMaintenance, lastKnown, primaryEnd } from './observe.ts';
+import { endOfWal, isMaintenance, lastKnown, primaryEnd } from './observe.ts';
 import { publishFacts } from './quorum.ts';
 
 const MAX_TERMS = 32;
@@ -142,9 +142,4 @@ function isCleanHandover(view: ClusterView, node: NodeId): boolean {
   const report = lastKnown(view, node);
   if (view.state.switchover === null || report === null) return false;
   return report.postgres.cleanShutdown && report.postgres.state === 'stopped';
-}
-
-/** Data nodes that may be asked for a plausible candidate's sake. */
-export function hasOtherDataNodes(view: ClusterView): boolean {
-  return dataNodes(view.spec).some((node) => node.id !== view.state.primary);
 }

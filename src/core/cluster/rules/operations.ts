@@ -9,7 +9,8 @@ import { fittingVia } from '../recovery.ts';
 import { type RequestKind, addStep, fail, findTask, finish, hasStep, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
-import { beginSwitchover, chooseSuccessor } from './switchover.ts';
+import { chooseSuccessor } from '../switchover-checks.ts';
+import { beginSwitchover } from './switchover.ts';
 
 /** A stop ladder ends long before; a start waits for recovery. Too early only ends the task, not the work. */
 const STOP_LIMIT_MS = 120_000;
