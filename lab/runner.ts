@@ -1,10 +1,13 @@
 /** Runs one scenario once, from nothing to nothing. */
+import { join } from 'node:path';
 import { monoMs } from '../src/base/clock.ts';
 import { checkHistory } from '../src/demo/check.ts';
 import { waitUntil } from '../src/demo/children.ts';
 import { readRows } from '../src/demo/recording.ts';
 import { type ResultLine, type Scenario, brokenRun, judgeRun } from './scenario.ts';
-import { type Stage, openStage } from './stage.ts';
+import { ROOT, type Stage, openStage } from './stage.ts';
+import { renderRun } from './table.ts';
+import { saveRun } from './timeline.ts';
 
 /** The final primary answers by now, or it is part of the verdict that there is none. */
 const FINAL_PRIMARY_MS = 10_000;
@@ -24,6 +27,7 @@ export async function runScenario(scenario: Scenario, options: { readonly keep: 
   } catch (error) {
     line = brokenRun(scenario, messageOf(error));
   }
+  if (!line.ok) keepLogs(stage, line, say);
   try {
     await stage.close();
     return line;
@@ -44,6 +48,13 @@ async function measure(scenario: Scenario, stage: Stage): Promise<ResultLine> {
   const present = final === null ? null : await readRows(stage.herd, final, stage.recording.run);
   const verdict = checkHistory(stage.recording.events, { faultMs: seen.faultMs, endMs, present });
   return judgeRun(scenario, verdict, { ...seen, detail: [`final primary ${final ?? 'none'}`, seen.detail].filter((text) => text !== '').join('; ') });
+}
+
+/** Below the folder that git ignores; the next bad run of the same name replaces it. */
+function keepLogs(stage: Stage, line: ResultLine, say: (text: string) => void): void {
+  const target = join(ROOT, '.pgherd', 'lab', line.scenario);
+  saveRun({ target, logs: stage.herd.places.logs, events: stage.recording.events, summary: renderRun(line) });
+  say(`what happened in this run is kept in ${target}`);
 }
 
 function messageOf(error: unknown): string {

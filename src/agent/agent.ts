@@ -32,6 +32,7 @@ import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
 import { buildReport, urgentPart } from './publish.ts';
 import { type AgentSetup, setUpAgent } from './setup.ts';
+import { readRemembered, rememberCluster } from './remembered-cluster.ts';
 import { agentStatus, renderMetrics } from './status.ts';
 import { type Viewpoints, createViewpoints } from './viewpoints.ts';
 import { type WriteLeaseParts, createWriteLease } from './write-lease.ts';
@@ -96,19 +97,38 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   const client = tls === null ? null : createAgentClient({ tls });
   const session = keepSession(store, keys.report(config.node), {
     ttlMs: REPORT_TTL_MS,
-    onProblem: (error) => (error === null ? log.info({}, 'the store takes reports again') : log.warn({ error: error.kind }, `the store does not take reports: ${error.message}`)),
+    onProblem: (error) =>
+      error === null
+        ? log.info({}, 'the store takes reports again')
+        : log.warn({ error: error.kind }, `the store does not take reports: ${error.message}`),
   });
   let loop: Loop | null = null;
   let lease: WriteLeaseParts | null = null;
   let agentLoop: AgentLoop | null = null;
   const wake = (reason: string): void => loop?.wake(reason);
-  const watch = watchCluster({ store, keys, clock: realClock, log, onChange: (what) => (what === 'fresh' ? undefined : wake(what)) });
+  const rememberedFile = join(instance.stateDirectory, 'cluster.json');
+  const remembering = rememberCluster(rememberedFile, log);
+  const watch: ClusterWatch = watchCluster({
+    store,
+    keys,
+    clock: realClock,
+    log,
+    remembered: readRemembered(rememberedFile, log),
+    onChange: (what) => {
+      if (what === 'fresh') return;
+      remembering.note(watch.current());
+      wake(what);
+    },
+  });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;
   const postgres =
-    config.kind === 'witness'
-      ? createWitnessPort()
-      : createPostgresPort({ instance, log, spec, closeFirewall: async () => lease?.gate.fence() });
-  const promiser = openPromiser({ stateDirectory: instance.stateDirectory, bootId: setup.bootId, clock: realClock, facts: () => promiserFacts(config, watch, memory) });
+    config.kind === 'witness' ? createWitnessPort() : createPostgresPort({ instance, log, spec, closeFirewall: async () => lease?.gate.fence() });
+  const promiser = openPromiser({
+    stateDirectory: instance.stateDirectory,
+    bootId: setup.bootId,
+    clock: realClock,
+    facts: () => promiserFacts(config, watch, memory),
+  });
   if (!promiser.ok) {
     log.error({ code: promiser.error.code }, describeFailure(promiser.error));
     return null;
@@ -147,7 +167,14 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     trusted: async (addresses, limitMs) => (await askTrusted(addresses, { limitMs })).reachable,
     onChange: () => wake('viewpoint'),
   });
-  const publisher = createPublisher({ ...options, lease, viewpoints, postgres, put: session.put, reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs });
+  const publisher = createPublisher({
+    ...options,
+    lease,
+    viewpoints,
+    postgres,
+    put: session.put,
+    reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
+  });
   agentLoop = createAgentLoop({
     node: config.node,
     witness: config.kind === 'witness',
@@ -290,7 +317,14 @@ function createPublisher(options: PublisherOptions): Publisher {
   };
 }
 
-async function openHttp(options: StartOptions & { readonly watch: ClusterWatch; readonly promiser: Promiser; readonly lease: WriteLeaseParts; readonly publisher: Publisher }): Promise<{ close(): Promise<void> } | null> {
+async function openHttp(
+  options: StartOptions & {
+    readonly watch: ClusterWatch;
+    readonly promiser: Promiser;
+    readonly lease: WriteLeaseParts;
+    readonly publisher: Publisher;
+  },
+): Promise<{ close(): Promise<void> } | null> {
   const { config, log } = options;
   const { ca, cert, key } = config.store;
   const status = (): ReturnType<typeof agentStatus> =>
@@ -312,12 +346,19 @@ async function openHttp(options: StartOptions & { readonly watch: ClusterWatch; 
       onError: (cause) => log.error({ cause: String(cause) }, 'a request to the agent broke'),
     });
   } catch (cause) {
-    log.error({ code: 'agent.listen', cause: String(cause) }, `the agent cannot listen on ${config.listen.host}:${config.listen.port}; change \`listen\` in agent.yaml or end the program that has the port`);
+    log.error(
+      { code: 'agent.listen', cause: String(cause) },
+      `the agent cannot listen on ${config.listen.host}:${config.listen.port}; change \`listen\` in agent.yaml or end the program that has the port`,
+    );
     return null;
   }
 }
 
-function promiserFacts(config: AgentConfig, watch: ClusterWatch, memory: MemoryPort): Parameters<typeof openPromiser>[0]['facts'] extends () => infer F ? F : never {
+function promiserFacts(
+  config: AgentConfig,
+  watch: ClusterWatch,
+  memory: MemoryPort,
+): Parameters<typeof openPromiser>[0]['facts'] extends () => infer F ? F : never {
   const { state } = watch.current();
   const highest = memory.highestTerm();
   return {

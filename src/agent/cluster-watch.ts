@@ -24,6 +24,14 @@ export interface ClusterWatch {
   close(): void;
 }
 
+/** Kept on disk, so that an agent that is restarted while the store is lost can go on (§4.7): it needs the electorate and the members. */
+export interface RememberedCluster {
+  readonly spec: ClusterSpec | null;
+  readonly state: ClusterState | null;
+  readonly stateRevision: Revision;
+  readonly members: readonly Member[];
+}
+
 /** Between two tries to list while the store does not answer. */
 const RETRY_MS = 200;
 
@@ -33,15 +41,17 @@ export function watchCluster(options: {
   readonly keys: ClusterKeys;
   readonly clock: Clock;
   readonly log: Logger;
+  /** What was known when a former run of this agent ended; null: nothing. */
+  readonly remembered: RememberedCluster | null;
   readonly onChange: (what: 'spec' | 'state' | 'members' | 'fresh') => void;
 }): ClusterWatch {
   const { store, keys, clock, log, onChange } = options;
   const stopping = new AbortController();
-  let spec: ClusterSpec | null = null;
-  let state: ClusterState | null = null;
-  let stateRevision = makeRevision(0);
+  let spec = options.remembered?.spec ?? null;
+  let state = options.remembered?.state ?? null;
+  let stateRevision = options.remembered?.stateRevision ?? makeRevision(0);
   let freshAt: MonoMs | null = null;
-  const members = new Map<NodeId, Member>();
+  const members = new Map<NodeId, Member>((options.remembered?.members ?? []).map((one) => [one.node, one]));
   let watcher: Watcher | null = null;
 
   /** Bad bytes are logged and the last good value stays: a crash here would fence a healthy primary. */

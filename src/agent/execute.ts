@@ -172,7 +172,8 @@ async function vote(action: Extract<NodeAction, { kind: 'vote' }>, context: Exec
   const position = await context.postgres.detach(context.signal);
   if (!position.ok) return position;
   await context.memory.setVote({ term: action.term, ...position.value });
-  if (!position.value.final) return err(refused('vote.not-final', `the position for term ${action.term} is not final`, 'replay has not exhausted local WAL yet'));
+  if (!position.value.final)
+    return err(refused('vote.not-final', `the position for term ${action.term} is not final`, 'replay has not exhausted local WAL yet'));
   return ok(`voted for term ${action.term}`);
 }
 

@@ -57,8 +57,9 @@ export async function openMemory(file: string): Promise<Result<MemoryPort, Failu
     refusedTerms: () => current.refusedTerms,
     finished: () => finished,
     sawTerm: (seen: Term) => change((old) => (seen > old.highestTerm ? { ...old, highestTerm: seen } : old)),
-    setVote: (given) => change((old) => ({ ...old, vote: given, highestTerm: given.term > old.highestTerm ? given.term : old.highestTerm })),
-    refuse: (refused: Term) => change((old) => ({ ...old, refusedTerms: [...old.refusedTerms.filter((t) => t !== refused), refused].slice(-MAX_REFUSED) })),
+    setVote: (given) => change((old) => ({ ...old, vote: given, highestTerm: makeTerm(Math.max(given.term, old.highestTerm)) })),
+    refuse: (refused: Term) =>
+      change((old) => ({ ...old, refusedTerms: [...old.refusedTerms.filter((t) => t !== refused), refused].slice(-MAX_REFUSED) })),
     finish: (step: string) => change((old) => ({ ...old, finished: [...old.finished.filter((s) => s !== step), step].slice(-MAX_FINISHED) })),
   });
 }

@@ -44,7 +44,9 @@ export interface PostgresPort {
   ensureRolesAndSlots(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Slots only; a primary makes and drops, a standby makes and advances. */
   ensureSlots(spec: ClusterSpec): Promise<Result<string, Failure>>;
-  listSlots(): Promise<readonly { readonly name: string; readonly active: boolean; readonly retainedBytes: number | null; readonly walStatus: string | null }[]>;
+  listSlots(): Promise<
+    readonly { readonly name: string; readonly active: boolean; readonly retainedBytes: number | null; readonly walStatus: string | null }[]
+  >;
   /** Calls back at once when the postmaster is gone. */
   onGone(callback: () => void): void;
   /** What doctor should know: settings overridden, weak settings. */

@@ -75,7 +75,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       log.warn({ pid: found.pid }, 'the postmaster is gone');
       watched = null;
       // Orphaned backends go on acknowledging until they notice by themselves: "crashed" means that none is left (§4.3).
-      killTree({ dataDirectory: instance.dataDirectory, postmaster: { pid: found.pid, startTime: found.startTicks } }, { limitMs: KILL_LIMIT_MS }).then(goneCallback, (cause: unknown) => {
+      killTree(
+        { dataDirectory: instance.dataDirectory, postmaster: { pid: found.pid, startTime: found.startTicks } },
+        { limitMs: KILL_LIMIT_MS },
+      ).then(goneCallback, (cause: unknown) => {
         log.error({ cause: String(cause) }, 'killing what the postmaster left behind broke');
         goneCallback();
       });
@@ -110,13 +113,24 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     if (!applied.ok) return applied;
     for (const error of applied.value.errors) log.error({}, `PostgreSQL refuses a setting: ${error}`);
     problems = [
-      ...applied.value.errors.map((error): NodeProblem => ({ code: 'settings.refused', text: `PostgreSQL refuses a setting: ${error}`, remedy: 'correct it with "pgherd settings set", or in the file that is named' })),
+      ...applied.value.errors.map(
+        (error): NodeProblem => ({
+          code: 'settings.refused',
+          text: `PostgreSQL refuses a setting: ${error}`,
+          remedy: 'correct it with "pgherd settings set", or in the file that is named',
+        }),
+      ),
       ...(await findOverrides(instance)).map(describeOverride),
     ];
     return ok({ changed: applied.value.changed.length > 0 });
   }
 
-  async function start(spec: ClusterSpec, mode: 'primary' | 'standby', mayStart: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>> {
+  async function start(
+    spec: ClusterSpec,
+    mode: 'primary' | 'standby',
+    mayStart: () => boolean,
+    signal: AbortSignal,
+  ): Promise<Result<string, Failure>> {
     const settings = await bringSettings(spec);
     if (!settings.ok) return settings;
     startedAs = { mode, pid: null };
@@ -147,7 +161,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return member?.id ?? null;
     },
     initdb: async (spec, signal) => {
-      const made = await withoutServer('initdb', async () => runInitdb(instance, { checksums: spec.postgres.checksums, settings: await settingsOf(spec), signal }));
+      const made = await withoutServer('initdb', async () =>
+        runInitdb(instance, { checksums: spec.postgres.checksums, settings: await settingsOf(spec), signal }),
+      );
       return made.ok ? ok(`system identifier ${made.value.systemIdentifier}`) : made;
     },
     applySettings: bringSettings,
@@ -164,7 +180,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       const stopped = await stopPostgres(instance, { from: 'fast', fastMs: spec.stopFastMs, signal });
       if (!stopped.ok) return stopped;
       const { rung, clean, shutdownLsn, durationMs } = stopped.value;
-      return ok(`${rung}, ${clean ? 'clean' : 'not clean'}${shutdownLsn === null ? '' : `, shutdown checkpoint ends at ${formatLsn(shutdownLsn)}`}, ${Math.round(durationMs)} ms`);
+      return ok(
+        `${rung}, ${clean ? 'clean' : 'not clean'}${shutdownLsn === null ? '' : `, shutdown checkpoint ends at ${formatLsn(shutdownLsn)}`}, ${Math.round(durationMs)} ms`,
+      );
     },
     kill: async () => {
       const fenced = await runFence({
@@ -198,14 +216,20 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return following.ok ? ok(`streams from ${upstream.node} on timeline ${following.value.timeline}`) : following;
     },
     rewind: async (spec, upstream, signal, onProgress) => {
-      const rewound = await withoutServer('rewinding', async () => rewindTo(instance, { upstream, settings: await settingsOf(spec), keepSaved: spec.keepSavedDirectories, signal, onProgress }));
+      const rewound = await withoutServer('rewinding', async () =>
+        rewindTo(instance, { upstream, settings: await settingsOf(spec), keepSaved: spec.keepSavedDirectories, signal, onProgress }),
+      );
       return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
     },
     clone: async (spec, upstream, signal, onProgress) => {
       const settings = await settingsOf(spec);
-      const cloned = await withoutServer('cloning', () => cloneFrom(instance, { upstream, settings, systemIdentifier, keepSaved: spec.keepSavedDirectories, signal, onProgress }));
+      const cloned = await withoutServer('cloning', () =>
+        cloneFrom(instance, { upstream, settings, systemIdentifier, keepSaved: spec.keepSavedDirectories, signal, onProgress }),
+      );
       if (!cloned.ok) return cloned;
-      return ok(`${cloned.value.bytes} bytes from ${upstream.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`);
+      return ok(
+        `${cloned.value.bytes} bytes from ${upstream.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`,
+      );
     },
     checkpoint: async (signal) => {
       const done = await runCheckpoint(instance, { signal });
@@ -249,4 +273,3 @@ function describeRewind(upstream: Upstream, rewound: { readonly divergedPath: st
   const saved = rewound.divergedPath === null ? '' : `; what only this node had is kept in ${rewound.divergedPath}`;
   return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}`;
 }
-

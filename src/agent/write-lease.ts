@@ -50,7 +50,13 @@ export interface WriteLeaseParts {
 export async function createWriteLease(options: WriteLeaseOptions): Promise<WriteLeaseParts> {
   const { config, instance, log } = options;
   const firewall = await openFirewall({ setting: config.firewall, cluster: config.cluster, node: config.node, port: config.port });
-  const guard = config.guard ? createGuardClient({ stateDirectory: instance.stateDirectory, onGone: () => log.warn({}, 'the guard is gone; it is started again'), onStarted: (pid) => log.info({ pid }, 'guard started') }) : null;
+  const guard = config.guard
+    ? createGuardClient({
+        stateDirectory: instance.stateDirectory,
+        onGone: () => log.warn({}, 'the guard is gone; it is started again'),
+        onStarted: (pid) => log.info({ pid }, 'guard started'),
+      })
+    : null;
   // The keeper is made below and the gate is only used after it.
   let keeper: LeaseKeeper | null = null;
   const gate = createGate({
@@ -61,7 +67,11 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
   });
   const guarded = (): { dataDirectory: string; postmaster: { pid: number; startTime: number } | null; table: string | null } => {
     const found = options.postmaster();
-    return { dataDirectory: instance.dataDirectory, postmaster: found === null ? null : { pid: found.pid, startTime: found.startTicks }, table: firewall.table };
+    return {
+      dataDirectory: instance.dataDirectory,
+      postmaster: found === null ? null : { pid: found.pid, startTime: found.startTicks },
+      table: firewall.table,
+    };
   };
   keeper = createLeaseKeeper({
     store: options.store,
@@ -70,7 +80,14 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     settings: () => leaseSettings(options.spec()),
     clock: realClock,
     bootMs,
-    guard: guard === null ? NO_GUARD : createLeaseGuard({ client: guard, postgres: guarded, onFenced: (record) => log.error({ record }, `the guard fenced this node: ${record.why}`) }),
+    guard:
+      guard === null
+        ? NO_GUARD
+        : createLeaseGuard({
+            client: guard,
+            postgres: guarded,
+            onFenced: (record) => log.error({ record }, `the guard fenced this node: ${record.why}`),
+          }),
     askPromises: (term, ttlMs) => askMembers(options, term, ttlMs),
     onRenewed: () => void gate.refresh(),
     onPaused: () => void gate.block(),
@@ -80,9 +97,11 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
       void fenceNow(options, () => made.release());
     },
     onEvent: (event) => {
-      if (event.kind === 'renewal-failed') log.warn({ term: event.term, leftMs: Math.round(event.leftMs) }, `renewing the write lease failed: ${event.why}`);
+      if (event.kind === 'renewal-failed')
+        log.warn({ term: event.term, leftMs: Math.round(event.leftMs) }, `renewing the write lease failed: ${event.why}`);
       else if (event.kind !== 'renewed') log.warn({ event }, `write lease: ${event.kind}`);
-      else if (event.by === 'promises') log.info({ term: event.term }, 'the store does not answer; the write lease goes on with promises of the members');
+      else if (event.by === 'promises')
+        log.info({ term: event.term }, 'the store does not answer; the write lease goes on with promises of the members');
     },
   });
   const made = keeper;
@@ -132,7 +151,8 @@ async function askMembers(options: WriteLeaseOptions, term: Term, ttlMs: number)
     own: (request) => options.promiser().onPromise(request),
     ask: options.ask,
   });
-  if (!count.enough) options.log.warn({ term, have: count.have, needed: count.needed }, 'too few members promise; without the store this primary will fence itself');
+  if (!count.enough)
+    options.log.warn({ term, have: count.have, needed: count.needed }, 'too few members promise; without the store this primary will fence itself');
   return count.enough;
 }
 
@@ -147,4 +167,3 @@ export function leaseSettings(spec: ClusterSpec | null): { readonly ttlMs: numbe
 function memberAddresses(spec: ClusterSpec | null): readonly string[] {
   return (spec?.nodes ?? []).map((node) => node.internalHost ?? node.host);
 }
-

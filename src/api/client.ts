@@ -43,11 +43,20 @@ export interface StreamItem<T> {
 
 export interface ApiClient {
   readonly server: string;
-  call<R extends RouteName>(route: R, ...input: Record<never, never> extends CallInput<R> ? [input?: CallInput<R>] : [input: CallInput<R>]): Promise<Result<Answer<R>, ApiFailure>>;
+  call<R extends RouteName>(
+    route: R,
+    ...input: Record<never, never> extends CallInput<R> ? [input?: CallInput<R>] : [input: CallInput<R>]
+  ): Promise<Result<Answer<R>, ApiFailure>>;
   /** Server-sent events of `events` or `task`. Ends when the server ends it; an error is the last item. Breaking out of the loop closes it. */
-  follow(route: 'events' | 'task', input: { readonly params: Record<string, string>; readonly query?: Untyped; readonly signal?: AbortSignal }): AsyncIterable<Result<StreamItem<unknown>, ApiFailure>>;
+  follow(
+    route: 'events' | 'task',
+    input: { readonly params: Record<string, string>; readonly query?: Untyped; readonly signal?: AbortSignal },
+  ): AsyncIterable<Result<StreamItem<unknown>, ApiFailure>>;
   /** `storeBackup`: the bytes as a stream, which the caller reads or closes. */
-  download(route: 'storeBackup', options?: { readonly signal?: AbortSignal }): Promise<Result<{ readonly stream: IncomingMessage; close(): void }, ApiFailure>>;
+  download(
+    route: 'storeBackup',
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<Result<{ readonly stream: IncomingMessage; close(): void }, ApiFailure>>;
   upload(route: 'storeRestore', data: Uint8Array, query?: Untyped): Promise<Result<Answer<'storeRestore'>, ApiFailure>>;
   /** The authority in use; fetched and compared first when the client was made with a fingerprint. Null: the system's. */
   authority(): Promise<Result<string | null, ApiFailure>>;
@@ -69,7 +78,11 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   let known: string | null = options.ca ?? null;
   const authority = async (): Promise<Result<string | null, ApiFailure>> => {
     if (known !== null || options.fingerprint === undefined || options.fingerprint === null) return ok(known);
-    const fetched = await fetchAuthority({ server: options.server, fingerprint: options.fingerprint, timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS });
+    const fetched = await fetchAuthority({
+      server: options.server,
+      fingerprint: options.fingerprint,
+      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+    });
     if (fetched.ok) known = fetched.value;
     return fetched;
   };
@@ -86,7 +99,9 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
 
 /** An id that makes a repeated `createTask` harmless. */
 export function newRequestId(): string {
-  return randomBytes(12).toString('base64url').replaceAll(/[^A-Za-z0-9]/g, 'x');
+  return randomBytes(12)
+    .toString('base64url')
+    .replaceAll(/[^A-Za-z0-9]/g, 'x');
 }
 
 /**
@@ -94,12 +109,26 @@ export function newRequestId(): string {
  * Because: `GET /ca` has no headers of ours, and the certificate's own bytes are hashed here.
  * Broken if: the fingerprint that the server *says* were compared.
  */
-export async function fetchAuthority(options: { readonly server: string; readonly fingerprint: string; readonly timeoutMs: number }): Promise<Result<string, ApiFailure>> {
+export async function fetchAuthority(options: {
+  readonly server: string;
+  readonly fingerprint: string;
+  readonly timeoutMs: number;
+}): Promise<Result<string, ApiFailure>> {
   const wanted = parseFingerprint(options.fingerprint);
   if (wanted === null) {
-    return err(makeApiFailure('join.fingerprint', { what: `"${options.fingerprint}" is no fingerprint`, remedy: 'Give the SHA-256 fingerprint of the server’s authority: 64 hexadecimal digits.' }));
+    return err(
+      makeApiFailure('join.fingerprint', {
+        what: `"${options.fingerprint}" is no fingerprint`,
+        remedy: 'Give the SHA-256 fingerprint of the server’s authority: 64 hexadecimal digits.',
+      }),
+    );
   }
-  const sent = await sendHttp({ url: `${trimSlash(options.server)}${API_PREFIX}/ca`, timeoutMs: options.timeoutMs, maxBytes: 65_536, tls: { ca: null, unverified: true } });
+  const sent = await sendHttp({
+    url: `${trimSlash(options.server)}${API_PREFIX}/ca`,
+    timeoutMs: options.timeoutMs,
+    maxBytes: 65_536,
+    tls: { ca: null, unverified: true },
+  });
   if (!sent.ok) return err(transportFailure(options.server, sent.error));
   const answer = caAnswer.safeParse(parseJson(sent.value.body));
   const found = answer.success ? fingerprintOf(answer.data.ca) : null;
@@ -152,7 +181,9 @@ async function callRoute<R extends RouteName>(wire: Wire, name: R, input: LooseI
   const answer = (route.answer as z.ZodType<Answer<R>>).safeParse(json);
   if (answer.success) return ok(answer.data);
   const [issue] = answer.error.issues;
-  return err(badAnswer(wire.options.server, `${route.method} ${route.path}: ${issue === undefined ? '' : `${issue.path.join('.')}: ${issue.message}`}`));
+  return err(
+    badAnswer(wire.options.server, `${route.method} ${route.path}: ${issue === undefined ? '' : `${issue.path.join('.')}: ${issue.message}`}`),
+  );
 }
 
 async function* followRoute(
@@ -200,7 +231,11 @@ async function openStream(wire: Wire, path: string, input: LooseInput, accept: s
 async function tlsOf(wire: Wire): Promise<Result<HttpTls, ApiFailure>> {
   if (!/^https:\/\/[^/]+\/?$/.test(wire.options.server)) {
     const what = `"${wire.options.server}" is not the address of a server`;
-    return err({ ...makeApiFailure('server.unreachable', { what, remedy: 'Give it as https://HOST:PORT with --server or PGHERD_SERVER.' }), exit: 2, retryable: false });
+    return err({
+      ...makeApiFailure('server.unreachable', { what, remedy: 'Give it as https://HOST:PORT with --server or PGHERD_SERVER.' }),
+      exit: 2,
+      retryable: false,
+    });
   }
   const ca = await wire.authority();
   return ca.ok ? ok({ ca: ca.value, expect: 'server', ...wire.options.clientCertificate }) : ca;
@@ -233,13 +268,22 @@ function parseJson(bytes: Buffer): unknown {
 
 function refusal(server: string, status: number, json: unknown): ApiFailure {
   const body = errorBody.safeParse(json);
-  if (!body.success) return { ...badAnswer(server, `HTTP status ${status} without an error that pgherd would send; is there something else at this address?`), status };
+  if (!body.success)
+    return {
+      ...badAnswer(server, `HTTP status ${status} without an error that pgherd would send; is there something else at this address?`),
+      status,
+    };
   const { code, what, cause, now, remedy, problems } = body.data.error;
   return { code, what, cause, now, remedy, problems: problems ?? [], retryable: isRetryable(code), exit: exitOf(code, status), status };
 }
 
 function badAnswer(server: string, cause: string): ApiFailure {
-  return makeApiFailure('server.answer', { what: `the answer of ${server} is not understood`, cause, now: 'What was asked for may have been done.', remedy: 'Compare `pgherd version` here and there.' });
+  return makeApiFailure('server.answer', {
+    what: `the answer of ${server} is not understood`,
+    cause,
+    now: 'What was asked for may have been done.',
+    remedy: 'Compare `pgherd version` here and there.',
+  });
 }
 
 function transportFailure(server: string, error: HttpError, changes = false): ApiFailure {
@@ -248,7 +292,8 @@ function transportFailure(server: string, error: HttpError, changes = false): Ap
       what: `the certificate of ${server} is not accepted`,
       cause: error.message,
       now: 'Nothing was sent to it.',
-      remedy: 'Give the authority’s certificate with --ca-file (on the server: DATA_DIRECTORY/ca/ca.crt), and use a name or address for which the certificate was made (`names` in server.yaml).',
+      remedy:
+        'Give the authority’s certificate with --ca-file (on the server: DATA_DIRECTORY/ca/ca.crt), and use a name or address for which the certificate was made (`names` in server.yaml).',
     });
   }
   const open = changes && (error.kind === 'lost' || error.kind === 'timeout');

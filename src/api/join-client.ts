@@ -38,10 +38,21 @@ export interface JoinedHost {
 export async function joinServer(options: JoinOptions): Promise<Result<JoinedHost, ApiFailure>> {
   const token = parseJoinToken(options.token);
   if (token === null) {
-    return err(makeApiFailure('join.token-invalid', { what: 'this is no join token', now: 'Nothing was sent or written.', remedy: 'Make one on the server’s side with `pgherd token join -c CLUSTER`, and copy all of it.' }));
+    return err(
+      makeApiFailure('join.token-invalid', {
+        what: 'this is no join token',
+        now: 'Nothing was sent or written.',
+        remedy: 'Make one on the server’s side with `pgherd token join -c CLUSTER`, and copy all of it.',
+      }),
+    );
   }
   const server = options.server ?? token.server;
-  const client = createApiClient({ server, token: null, fingerprint: token.fingerprint, ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }) });
+  const client = createApiClient({
+    server,
+    token: null,
+    fingerprint: token.fingerprint,
+    ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
+  });
   const authority = await client.authority();
   if (!authority.ok) return authority;
 
@@ -50,7 +61,13 @@ export async function joinServer(options: JoinOptions): Promise<Result<JoinedHos
   if (!answer.ok) return answer;
   const { ca, certificate, clusterSecret, cluster, node, store, expiresAt } = answer.value;
   if (ca !== authority.value || !isIssuedBy(certificate, ca)) {
-    return err(makeApiFailure('server.answer', { what: `the certificate that ${server} sent is not of its authority`, now: 'Nothing was written. The token is used up.', remedy: 'Compare the clocks of both hosts, then make a new token.' }));
+    return err(
+      makeApiFailure('server.answer', {
+        what: `the certificate that ${server} sent is not of its authority`,
+        now: 'Nothing was written. The token is used up.',
+        remedy: 'Compare the clocks of both hosts, then make a new token.',
+      }),
+    );
   }
 
   const at = (name: string): string => join(options.stateDirectory, name);
@@ -83,16 +100,31 @@ const joinedTo = object({ server: text, cluster: text, node: text });
  * replaced, and the agent takes them with its next SIGHUP. Answers false when there is time left (and `force` is not set).
  * `join.not-joined`: no files of a join there. An expired certificate cannot renew itself: join again.
  */
-export async function renewAgentCertificate(options: { readonly stateDirectory: string; readonly force?: boolean; readonly timeoutMs?: number }): Promise<Result<boolean, ApiFailure>> {
+export async function renewAgentCertificate(options: {
+  readonly stateDirectory: string;
+  readonly force?: boolean;
+  readonly timeoutMs?: number;
+}): Promise<Result<boolean, ApiFailure>> {
   const at = (name: string): string => join(options.stateDirectory, name);
   const [ca, cert, key, where] = ['ca.crt', 'agent.crt', 'agent.key', 'server.json'].map((name) => readTextIfThere(at(name)));
   const joined = decodeJson(joinedTo, where ?? '');
   if (!ca || !cert || !key || !joined.ok) {
-    return err(makeApiFailure('join.not-joined', { what: `${options.stateDirectory} holds no complete join`, remedy: 'Join this host with `pgherd agent join`.' }));
+    return err(
+      makeApiFailure('join.not-joined', {
+        what: `${options.stateDirectory} holds no complete join`,
+        remedy: 'Join this host with `pgherd agent join`.',
+      }),
+    );
   }
   if (options.force !== true && !needsRenewal(cert)) return ok(false);
   const { csr, key: newKey } = await createRequest(joined.value.node);
-  const client = createApiClient({ server: joined.value.server, token: null, ca, clientCertificate: { cert, key }, ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }) });
+  const client = createApiClient({
+    server: joined.value.server,
+    token: null,
+    ca,
+    clientCertificate: { cert, key },
+    ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
+  });
   const renewed = await client.call('renewCert', { body: { kind: 'agent', csr } });
   if (!renewed.ok) return renewed;
   try {
@@ -101,6 +133,13 @@ export async function renewAgentCertificate(options: { readonly stateDirectory: 
     return ok(true);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    return err(makeApiFailure('join.files', { what: `the renewed certificate cannot be written to ${options.stateDirectory}`, cause: why, now: 'Key and certificate may not fit each other any more.', remedy: 'Make room, then join this host again before its agent restarts.' }));
+    return err(
+      makeApiFailure('join.files', {
+        what: `the renewed certificate cannot be written to ${options.stateDirectory}`,
+        cause: why,
+        now: 'Key and certificate may not fit each other any more.',
+        remedy: 'Make room, then join this host again before its agent restarts.',
+      }),
+    );
   }
 }

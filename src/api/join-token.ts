@@ -23,7 +23,9 @@ export function parseJoinToken(text: string): JoinToken | null {
     const parsed: unknown = JSON.parse(Buffer.from(trimmed.slice(PREFIX.length), 'base64url').toString('utf8'));
     if (typeof parsed !== 'object' || parsed === null) return null;
     const { u, f, t } = parsed as Record<string, unknown>;
-    return typeof u === 'string' && typeof f === 'string' && typeof t === 'string' && u.startsWith('https://') ? { server: u, fingerprint: f, secret: t } : null;
+    return typeof u === 'string' && typeof f === 'string' && typeof t === 'string' && u.startsWith('https://')
+      ? { server: u, fingerprint: f, secret: t }
+      : null;
   } catch {
     // Not base64 of JSON: no token.
     return null;

@@ -186,7 +186,12 @@ export const settingsBody = z.strictObject({
   unset: z.array(parameterName).max(200).default([]),
   reason: reasonText,
 });
-export const settingsPostAnswer = z.looseObject({ revision: count, dryRun: z.boolean(), diff: z.array(diffLine), parameters: z.record(z.string(), z.string()) });
+export const settingsPostAnswer = z.looseObject({
+  revision: count,
+  dryRun: z.boolean(),
+  diff: z.array(diffLine),
+  parameters: z.record(z.string(), z.string()),
+});
 
 // ── Tasks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,7 +219,11 @@ export const taskBody = z.strictObject({
   reason: reasonText,
   dryRun: z.boolean().default(false),
   /** Makes a repeated request (lost answer) harmless: the first task is answered again. */
-  requestId: z.string().regex(/^[A-Za-z0-9_-]{8,64}$/).nullable().default(null),
+  requestId: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{8,64}$/)
+    .nullable()
+    .default(null),
 });
 export type TaskBody = z.input<typeof taskBody>;
 
@@ -276,7 +285,10 @@ export const joinTokenBody = z.strictObject({
   cluster: name,
   ttlMs: z.int().min(60_000).max(86_400_000).default(3_600_000),
   /** URL under which the new host reaches this server; null: the server's own. */
-  server: z.url({ protocol: /^https$/ }).nullable().default(null),
+  server: z
+    .url({ protocol: /^https$/ })
+    .nullable()
+    .default(null),
 });
 export const joinTokenAnswer = z.looseObject({ token: z.string(), cluster: name, server: z.string(), fingerprint: z.string(), expiresAt: time });
 

@@ -26,7 +26,9 @@ export function makeApi(connection: Connection, trace: (text: string) => void, c
       const send = client.call as (name: typeof route, input: unknown) => Promise<Result<Answer<typeof route>, ApiFailure>>;
       const started = clock.now().mono;
       const result = await send(route, input);
-      trace(`${ROUTES[route].method} ${ROUTES[route].path} at ${connection.server}: ${result.ok ? 'ok' : result.error.code}, ${Math.round(clock.now().mono - started)} ms`);
+      trace(
+        `${ROUTES[route].method} ${ROUTES[route].path} at ${connection.server}: ${result.ok ? 'ok' : result.error.code}, ${Math.round(clock.now().mono - started)} ms`,
+      );
       return toCli(result, connection);
     },
     download: (route, file) => download(client, connection, { route, file }),
@@ -46,11 +48,22 @@ export function toCli<T>(result: Result<T, ApiFailure>, connection: Connection |
 
 function withOrigin(failure: ApiFailure, connection: Connection | null): string {
   if (connection === null) return failure.cause;
-  const note = failure.code === 'server.certificate' ? `authority: ${connection.origin.ca}` : failure.code === 'server.unreachable' ? `address: ${connection.origin.server}` : failure.code.startsWith('auth.') ? `token: ${connection.origin.token}` : '';
+  const note =
+    failure.code === 'server.certificate'
+      ? `authority: ${connection.origin.ca}`
+      : failure.code === 'server.unreachable'
+        ? `address: ${connection.origin.server}`
+        : failure.code.startsWith('auth.')
+          ? `token: ${connection.origin.token}`
+          : '';
   return [failure.cause, note].filter((part) => part !== '').join('; ');
 }
 
-async function download(client: ApiClient, connection: Connection, { route, file }: { route: 'storeBackup'; file: string }): Promise<CliResult<{ bytes: number }>> {
+async function download(
+  client: ApiClient,
+  connection: Connection,
+  { route, file }: { route: 'storeBackup'; file: string },
+): Promise<CliResult<{ bytes: number }>> {
   const opened = toCli(await client.download(route), connection);
   if (!opened.ok) return opened;
   const partial = `${file}.partial-${process.pid}`;
@@ -84,7 +97,8 @@ async function download(client: ApiClient, connection: Connection, { route, file
 }
 
 async function readBackup(file: string): Promise<CliResult<Uint8Array>> {
-  const unreadable = (cause: string): CliResult<Uint8Array> => usageError('cli.file-unreadable', { what: `cannot read the backup ${file}`, cause, remedy: 'name a file that "pgherd store backup" wrote' });
+  const unreadable = (cause: string): CliResult<Uint8Array> =>
+    usageError('cli.file-unreadable', { what: `cannot read the backup ${file}`, cause, remedy: 'name a file that "pgherd store backup" wrote' });
   try {
     const source = await open(file, 'r');
     try {

@@ -32,7 +32,10 @@ export const agentFile = object(
 /** The server may take any free port (0). */
 const serverPort = number({ integer: true, min: 0, max: 65535 });
 const listen = (defaultPort: number): Decoder<{ readonly host: string; readonly port: number }> =>
-  withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(serverPort, defaultPort) }, 'strict'), { host: '127.0.0.1', port: defaultPort });
+  withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(serverPort, defaultPort) }, 'strict'), {
+    host: '127.0.0.1',
+    port: defaultPort,
+  });
 
 const embedded = object({ engine: literal('embedded'), listen: listen(2379) }, 'strict');
 const etcd = object({ engine: literal('etcd'), endpoints: list(text), ca: text, cert: text, key: text }, 'strict');
@@ -40,7 +43,8 @@ const etcd = object({ engine: literal('etcd'), endpoints: list(text), ca: text, 
 const store: Decoder<Decoded<typeof embedded> | Decoded<typeof etcd>> = (input, path) => {
   const engine = typeof input === 'object' && input !== null && 'engine' in input ? input.engine : 'embedded';
   if (engine === 'etcd') return etcd(input, path);
-  if (engine !== 'embedded') return { ok: false, error: { path: `${path}.engine`, message: `expected embedded or etcd, found ${JSON.stringify(engine)}` } };
+  if (engine !== 'embedded')
+    return { ok: false, error: { path: `${path}.engine`, message: `expected embedded or etcd, found ${JSON.stringify(engine)}` } };
   return embedded({ ...(input as object), engine }, path);
 };
 

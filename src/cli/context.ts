@@ -131,7 +131,11 @@ function readToken(flags: GlobalFlags, io: Io, file: FileSettings): CliResult<{ 
   if (!content.ok) return content;
   const token = content.value.trim();
   if (token === '' || /\s/.test(token)) {
-    return usageError('cli.token-file', { what: `the token file ${path} holds no token`, cause: token === '' ? 'it is empty' : 'it has more than one word', remedy: 'write the token alone into the file' });
+    return usageError('cli.token-file', {
+      what: `the token file ${path} holds no token`,
+      cause: token === '' ? 'it is empty' : 'it has more than one word',
+      remedy: 'write the token alone into the file',
+    });
   }
   return { ok: true, value: { token, from: `${from} (${path})` } };
 }
@@ -154,7 +158,11 @@ function readIfThere(path: string): CliResult<string | null> {
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === 'ENOENT' || code === 'ENOTDIR') return { ok: true, value: null };
-    return usageError('cli.config-file', { what: `cannot read ${path}`, cause: messageOf(error), remedy: 'make the file readable for you, or remove it' });
+    return usageError('cli.config-file', {
+      what: `cannot read ${path}`,
+      cause: messageOf(error),
+      remedy: 'make the file readable for you, or remove it',
+    });
   }
 }
 
@@ -163,11 +171,19 @@ function parseFileSettings(path: string, content: string): CliResult<FileSetting
   try {
     input = parse(content) ?? {};
   } catch (error) {
-    return usageError('cli.config-file', { what: `${path} is not YAML`, cause: messageOf(error), remedy: 'correct the file; it may hold server, tokenFile, caFile and cluster' });
+    return usageError('cli.config-file', {
+      what: `${path} is not YAML`,
+      cause: messageOf(error),
+      remedy: 'correct the file; it may hold server, tokenFile, caFile and cluster',
+    });
   }
   const decoded = configFile(input, '');
   if (!decoded.ok) {
-    return usageError('cli.config-file', { what: `${path} is wrong`, cause: formatDecodeError(decoded.error), remedy: 'correct the file; it may hold server, tokenFile, caFile and cluster' });
+    return usageError('cli.config-file', {
+      what: `${path} is wrong`,
+      cause: formatDecodeError(decoded.error),
+      remedy: 'correct the file; it may hold server, tokenFile, caFile and cluster',
+    });
   }
   const besides = (value: string | null): string | null => (value === null || value.startsWith('/') ? value : join(path, '..', value));
   const { server, tokenFile, caFile, cluster } = decoded.value;
@@ -188,7 +204,11 @@ export function readTextFile(path: string, from: string, kind: string): CliResul
   try {
     return { ok: true, value: readFileSync(path, 'utf8') };
   } catch (error) {
-    return usageError('cli.file-unreadable', { what: `cannot read the ${kind} file ${path} (from ${from})`, cause: messageOf(error), remedy: 'check the path and its permissions' });
+    return usageError('cli.file-unreadable', {
+      what: `cannot read the ${kind} file ${path} (from ${from})`,
+      cause: messageOf(error),
+      remedy: 'check the path and its permissions',
+    });
   }
 }
 

@@ -40,7 +40,10 @@ export function cliError(exit: ExitCode, failure: Failure, problems: readonly Pr
 }
 
 /** Wrong usage or configuration: nothing was sent to anybody. */
-export function usageError(code: string, parts: { what: string; cause?: string; remedy: string }): { readonly ok: false; readonly error: CliFailure } {
+export function usageError(
+  code: string,
+  parts: { what: string; cause?: string; remedy: string },
+): { readonly ok: false; readonly error: CliFailure } {
   return cliError(EXIT.usage, {
     code,
     what: parts.what,

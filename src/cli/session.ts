@@ -73,7 +73,11 @@ function openSession(io: Io, flags: GlobalFlags, view: Presentation): Session {
     if (connected !== null) return { ok: true, value: connected };
     const connection = readConnection(flags, io);
     if (!connection.ok) return connection;
-    connected = makeApi(connection.value, view.verbose ? (text) => io.stderr.write(`${view.errorStyle.paint('dim', text)}\n`) : () => undefined, io.clock);
+    connected = makeApi(
+      connection.value,
+      view.verbose ? (text) => io.stderr.write(`${view.errorStyle.paint('dim', text)}\n`) : () => undefined,
+      io.clock,
+    );
     return { ok: true, value: connected };
   };
   return {

@@ -60,7 +60,12 @@ export async function runOperation(session: Session, flags: TaskFlags, operation
     const agreed = await confirm(session, { ...question, command, yes: flags.yes === true });
     if (!agreed.ok) return agreed;
   }
-  const body: BodyIn<'createTask'> = { request: operation.request, reason: flags.reason ?? '', dryRun: flags.dryRun === true, requestId: session.newRequestId() };
+  const body: BodyIn<'createTask'> = {
+    request: operation.request,
+    reason: flags.reason ?? '',
+    dryRun: flags.dryRun === true,
+    requestId: session.newRequestId(),
+  };
   const answer = await api.value.call('createTask', { params: { cluster: cluster.value }, body: body as Body<'createTask'> });
   if (!answer.ok) return answer;
   return finishOperation(session, api.value, { answer: answer.value, wait: flags.wait !== false, timeoutMs: timeout.value });
@@ -170,7 +175,11 @@ async function showBytes(session: Session, api: Api, cluster: string, progress: 
 function endOf(session: Session, task: TaskView): Outcome {
   const took = task.finishedAt === null ? null : Date.parse(task.finishedAt) - Date.parse(task.createdAt);
   if (task.status === 'done') {
-    session.show(task, () => `${session.view.style.paint('good', 'done')} ${task.kind}${task.result === null || task.result === '' ? '' : `: ${task.result}`} (${formatDuration(took)}, task ${task.id})`);
+    session.show(
+      task,
+      () =>
+        `${session.view.style.paint('good', 'done')} ${task.kind}${task.result === null || task.result === '' ? '' : `: ${task.result}`} (${formatDuration(took)}, task ${task.id})`,
+    );
     return { ok: true, value: EXIT.done };
   }
   if (session.view.format !== 'table') session.show(task, () => '');
@@ -182,11 +191,41 @@ function taskFailure(task: TaskView): Outcome {
   const base = { cause: first === undefined ? (task.result ?? '') : '', retryable: false };
   switch (task.status) {
     case 'refused':
-      return cliError(EXIT.refused, { ...base, code: 'task.refused', what: `${task.kind} was refused`, now: 'nothing was changed', remedy: 'remove what stands in the way, then run the command again' }, task.problems);
+      return cliError(
+        EXIT.refused,
+        {
+          ...base,
+          code: 'task.refused',
+          what: `${task.kind} was refused`,
+          now: 'nothing was changed',
+          remedy: 'remove what stands in the way, then run the command again',
+        },
+        task.problems,
+      );
     case 'cancelled':
-      return cliError(EXIT.failed, { ...base, code: 'task.cancelled', what: `${task.kind} was cancelled`, now: 'the steps that were done were undone as far as the log says', remedy: `see: pgherd task show ${task.id}` }, task.problems);
+      return cliError(
+        EXIT.failed,
+        {
+          ...base,
+          code: 'task.cancelled',
+          what: `${task.kind} was cancelled`,
+          now: 'the steps that were done were undone as far as the log says',
+          remedy: `see: pgherd task show ${task.id}`,
+        },
+        task.problems,
+      );
     default:
-      return cliError(EXIT.failed, { ...base, code: 'task.failed', what: `${task.kind} failed`, now: 'the cluster is watched and healed by its rules', remedy: `see: pgherd task show ${task.id} and pgherd explain -c ${task.cluster}` }, task.problems);
+      return cliError(
+        EXIT.failed,
+        {
+          ...base,
+          code: 'task.failed',
+          what: `${task.kind} failed`,
+          now: 'the cluster is watched and healed by its rules',
+          remedy: `see: pgherd task show ${task.id} and pgherd explain -c ${task.cluster}`,
+        },
+        task.problems,
+      );
   }
 }
 

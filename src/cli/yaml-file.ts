@@ -29,7 +29,14 @@ export function parseSpec(file: string, text: string): CliResult<SpecText> {
   if (problems.length > 0) {
     return cliError(
       EXIT.usage,
-      { code: 'config.inconsistent', what: `${file} contradicts itself`, cause: '', now: 'nothing was changed', remedy: 'correct the file', retryable: false },
+      {
+        code: 'config.inconsistent',
+        what: `${file} contradicts itself`,
+        cause: '',
+        now: 'nothing was changed',
+        remedy: 'correct the file',
+        retryable: false,
+      },
       problems.map((problem) => ({ code: problem.path, text: problem.message, remedy: '' })),
     );
   }

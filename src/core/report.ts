@@ -1,5 +1,21 @@
 /** What an agent says of its node, under its own lease. Everything here was observed by the agent itself. */
-import { type Decoded, type Decoder, bool, integer, list, lsn, nullable, object, oneOf, record, refine, text, union, literal, withDefault } from './decode.ts';
+import {
+  type Decoded,
+  type Decoder,
+  bool,
+  integer,
+  list,
+  lsn,
+  nullable,
+  object,
+  oneOf,
+  record,
+  refine,
+  text,
+  union,
+  literal,
+  withDefault,
+} from './decode.ts';
 import { type NodeId, type Revision, type Term, type Timeline, type WallMs, makeRevision, makeTerm, makeTimeline, makeWallMs } from './ids.ts';
 import { nodeId } from './spec.ts';
 

@@ -165,4 +165,3 @@ export function findNode(spec: ClusterSpec, id: NodeId): NodeSpec | null {
 export function internalHost(node: NodeSpec): string {
   return node.internalHost ?? node.host;
 }
-

@@ -36,7 +36,8 @@ export function startRole(options: SpawnOptions): RoleProcess {
     return {
       pid: child.pid ?? -1,
       logFile: options.logFile,
-      exit: () => (child.exitCode === null && child.signalCode === null && child.pid !== undefined ? null : { code: child.exitCode, signal: child.signalCode }),
+      exit: () =>
+        child.exitCode === null && child.signalCode === null && child.pid !== undefined ? null : { code: child.exitCode, signal: child.signalCode },
       gone,
     };
   } finally {
@@ -59,7 +60,12 @@ const OUTPUT_LIMIT = 1_000_000;
 export async function runOnce(options: Omit<SpawnOptions, 'logFile'> & { readonly limitMs: number }): Promise<VerbResult> {
   const startedMs = monoMs();
   const [program = '', ...rest] = [...options.inside, ...options.argv];
-  const child = spawn(program, rest, { cwd: options.cwd, detached: true, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } });
+  const child = spawn(program, rest, {
+    cwd: options.cwd,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...options.env },
+  });
   const stdout = collect(child, 'stdout');
   const stderr = collect(child, 'stderr');
   let timedOut = false;
@@ -107,7 +113,8 @@ export function processesBelow(directory: string): readonly number[] {
       if (/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))) continue;
       const cwd = readlinkSync(`/proc/${pid}/cwd`);
       const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      if (`${cwd}/`.startsWith(`${directory}/`) || line.split('\0').some((word) => word === directory || word.includes(`${directory}/`))) found.push(pid);
+      if (`${cwd}/`.startsWith(`${directory}/`) || line.split('\0').some((word) => word === directory || word.includes(`${directory}/`)))
+        found.push(pid);
     } catch {
       // Gone meanwhile, or another user's: not ours in both cases.
     }

@@ -45,7 +45,14 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   try {
     const failure = await Promise.race([bringUp, aborted]);
     if (failure === 'interrupted') return 130;
-    const create: Step = { name: 'create', ok: failure === null, outageMs: null, clientErrors: 0, lostRows: 0, detail: `${options.nodes} nodes in ${Math.round(monoMs() - startedMs)} ms` };
+    const create: Step = {
+      name: 'create',
+      ok: failure === null,
+      outageMs: null,
+      clientErrors: 0,
+      lostRows: 0,
+      detail: `${options.nodes} nodes in ${Math.round(monoMs() - startedMs)} ms`,
+    };
     if (failure !== null) return report(options, [{ ...create, detail: describeFailure(failure) }], failure);
     sayStep(say, create);
     if (options.once) return await tour(herd, { options, say, create, aborted });
@@ -76,7 +83,8 @@ interface TourParts {
 async function tour(herd: Herd, { options, say, create, aborted }: TourParts): Promise<number> {
   const recording = recordHere(herd, 'tour');
   try {
-    if (!(await recording.waitServing({ afterMs: 0, limitMs: 15_000, rows: 100 }))) return report(options, [{ ...create, ok: false, detail: 'no write was acknowledged by the new cluster' }], null);
+    if (!(await recording.waitServing({ afterMs: 0, limitMs: 15_000, rows: 100 })))
+      return report(options, [{ ...create, ok: false, detail: 'no write was acknowledged by the new cluster' }], null);
     const steps = await Promise.race([runTour(herd, recording, (step) => sayStep(say, step)), aborted]);
     if (steps === 'interrupted') return 130;
     return report(options, [create, ...steps], null);
@@ -96,7 +104,10 @@ function report(options: DemoOptions, steps: readonly Step[], failure: Failure |
 }
 
 function sayStep(say: (line: string) => void, step: Step): void {
-  const figures = step.name === 'create' ? [] : [`outage ${step.outageMs ?? '–'} ms`, `${step.clientErrors} client errors`, `${step.lostRows ?? '–'} acknowledged rows lost`];
+  const figures =
+    step.name === 'create'
+      ? []
+      : [`outage ${step.outageMs ?? '–'} ms`, `${step.clientErrors} client errors`, `${step.lostRows ?? '–'} acknowledged rows lost`];
   say(`${step.ok ? 'held  ' : 'BROKEN'} ${step.name.padEnd(11)} ${[...figures, step.detail].join(' · ')}`);
 }
 
@@ -108,7 +119,11 @@ async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
     findFreePorts(ADDRESS, { preferred: PREFERRED.agent, count: options.nodes }),
   ]);
   if (apiPort === undefined || storePort === undefined || ports.length < options.nodes || agents.length < options.nodes) {
-    return problem('demo.ports', { what: 'there are not enough free ports on 127.0.0.1', cause: `looked from ${PREFERRED.postgres}, ${PREFERRED.api} and ${PREFERRED.store} on`, remedy: 'end other demos' });
+    return problem('demo.ports', {
+      what: 'there are not enough free ports on 127.0.0.1',
+      cause: `looked from ${PREFERRED.postgres}, ${PREFERRED.api} and ${PREFERRED.store} on`,
+      remedy: 'end other demos',
+    });
   }
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'pgherd-demo-')));
   chmodSync(directory, 0o755);

@@ -137,13 +137,21 @@ export function openHerd(plan: HerdPlan): Herd {
     server: () => alive('server'),
     agent: (node) => alive(node),
     verb: (args, limitMs = 60_000) =>
-      runOnce({ inside: plan.server.inside, argv: [...plan.program, ...args], cwd: plan.directory, env: { XDG_CONFIG_HOME: places.cli, NO_COLOR: '1' }, limitMs }),
-    verbOn: (node, args, limitMs = 60_000) => runOnce({ inside: findPlan(plan, node).inside, argv: [...plan.program, ...args], cwd: plan.directory, limitMs }),
+      runOnce({
+        inside: plan.server.inside,
+        argv: [...plan.program, ...args],
+        cwd: plan.directory,
+        env: { XDG_CONFIG_HOME: places.cli, NO_COLOR: '1' },
+        limitMs,
+      }),
+    verbOn: (node, args, limitMs = 60_000) =>
+      runOnce({ inside: findPlan(plan, node).inside, argv: [...plan.program, ...args], cwd: plan.directory, limitMs }),
     show: async () => parseShow(await herd.verb(['show', '--json'], 5000)),
     postmaster: (node) => postmasterOf(places.data(findPlan(plan, node).node)),
     guard: (node) => herd.processes(node).find((pid) => isGuard(pid)) ?? null,
     processes: (node) => processesBelow(places.node(findPlan(plan, node).node)),
-    sql: (node, text, database = 'postgres') => askPrivately({ directory: join(places.state(node), 'run'), port: findPlan(plan, node).port, database, text }),
+    sql: (node, text, database = 'postgres') =>
+      askPrivately({ directory: join(places.state(node), 'run'), port: findPlan(plan, node).port, database, text }),
   };
   writeFileSync(join(places.cli, 'pgherd', 'config.yaml'), cliConfig(plan, places));
   return herd;

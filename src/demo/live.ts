@@ -33,14 +33,21 @@ export function createWriteMeter(): WriteMeter {
       rows += 1;
       const gapMs = last === null ? 0 : event.atMs - last.atMs;
       if (last !== null && gapMs >= OUTAGE_MS) {
-        outages.push(`${Math.round(gapMs)} ms without an acknowledged write${last.node === event.node ? '' : `, then ${event.node} instead of ${last.node}`}`);
+        outages.push(
+          `${Math.round(gapMs)} ms without an acknowledged write${last.node === event.node ? '' : `, then ${event.node} instead of ${last.node}`}`,
+        );
         if (outages.length > KEPT_OUTAGES) outages.shift();
       }
       last = { atMs: event.atMs, node: event.node };
     },
     lines: (nowMs) => {
       const silentMs = last === null ? null : Math.round(nowMs - last.atMs);
-      const state = last === null || silentMs === null ? 'no write was acknowledged yet' : silentMs >= OUTAGE_MS ? `no acknowledged write for ${silentMs} ms` : `${last.node} acknowledges`;
+      const state =
+        last === null || silentMs === null
+          ? 'no write was acknowledged yet'
+          : silentMs >= OUTAGE_MS
+            ? `no acknowledged write for ${silentMs} ms`
+            : `${last.node} acknowledges`;
       return [`writing a row every 10 ms: ${state}; ${rows} rows, ${errors} errors`, ...outages.map((text) => `  outage: ${text}`)];
     },
   };
@@ -54,7 +61,10 @@ export function summariseShow(show: Show | null): string {
 }
 
 /** Until `signal` aborts. On a terminal the view is redrawn in place; elsewhere a line is written when something changed. */
-export async function runLiveView(herd: Herd, options: { readonly screen: Screen; readonly footer: readonly string[]; readonly signal: AbortSignal }): Promise<void> {
+export async function runLiveView(
+  herd: Herd,
+  options: { readonly screen: Screen; readonly footer: readonly string[]; readonly signal: AbortSignal },
+): Promise<void> {
   const { screen, footer, signal } = options;
   const meter = createWriteMeter();
   const recorder = startRecorder({ run: 'live', targets: herd.targets, login: herd.login, emit: meter.see });

@@ -38,7 +38,10 @@ export async function isStreaming(herd: Herd, node: string): Promise<boolean> {
 }
 
 /** Milliseconds from `fromMs` until the present primary sees the node streaming; null after `limitMs`. */
-export async function waitStreaming(herd: Herd, options: { readonly node: string; readonly fromMs: number; readonly limitMs: number }): Promise<number | null> {
+export async function waitStreaming(
+  herd: Herd,
+  options: { readonly node: string; readonly fromMs: number; readonly limitMs: number },
+): Promise<number | null> {
   const { node, fromMs, limitMs } = options;
   const seen = await waitUntil(() => isStreaming(herd, node), limitMs - (monoMs() - fromMs), 50);
   return seen ? Math.round(monoMs() - fromMs) : null;

@@ -118,7 +118,11 @@ async function joinNode(herd: Herd, node: NodePlan): Promise<Failure | null> {
   const target = ['--cluster', plan.cluster, '--node', node.node, '--host', node.address, '--port', String(node.port)];
   const agent = ['--listen', node.address, '--agent-port', String(node.agentPort), '--firewall', plan.firewall];
   const files = ['--data-directory', places.data(node.node), '--state-directory', places.state(node.node), '--config', places.agentConfig(node.node)];
-  const joined = await herd.verbOn(node.node, ['agent', 'join', '--server', serverUrl(plan), '--token-file', tokenFile, ...target, ...agent, ...files], 20_000);
+  const joined = await herd.verbOn(
+    node.node,
+    ['agent', 'join', '--server', serverUrl(plan), '--token-file', tokenFile, ...target, ...agent, ...files],
+    20_000,
+  );
   rmSync(tokenFile, { force: true });
   if (joined.code !== 0) return verbFailed('demo.join', `${node.node} could not join`, joined);
   herd.startAgent(node.node);
@@ -134,7 +138,9 @@ function prepareDirectory(path: string): void {
 }
 
 function databaseUser(): { readonly uid: number; readonly gid: number } | null {
-  const line = readFileSync('/etc/passwd', 'utf8').split('\n').find((entry) => entry.startsWith('postgres:'));
+  const line = readFileSync('/etc/passwd', 'utf8')
+    .split('\n')
+    .find((entry) => entry.startsWith('postgres:'));
   const [, , uid, gid] = (line ?? '').split(':');
   return uid === undefined || gid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
 }
@@ -182,7 +188,12 @@ export function clusterSpec({ plan, login }: Herd): string {
   return stringify({
     name: plan.cluster,
     postgres: { parameters: {}, hba: [`host ${login.database} ${login.user} ${plan.clientNetwork} scram-sha-256`] },
-    nodes: plan.nodes.map(({ node, address, port, priority }) => ({ id: node, host: address, port, ...(priority === undefined ? {} : { priority }) })),
+    nodes: plan.nodes.map(({ node, address, port, priority }) => ({
+      id: node,
+      host: address,
+      port,
+      ...(priority === undefined ? {} : { priority }),
+    })),
     ...plan.spec,
   });
 }
@@ -190,10 +201,14 @@ export function clusterSpec({ plan, login }: Herd): string {
 /** One primary, and every other node streams from it; false when that is not so within `limitMs`. */
 export async function waitHealthy(herd: Herd, limitMs: number, signal?: AbortSignal): Promise<boolean> {
   let healthy = false;
-  await waitUntil(async () => {
-    healthy = (await herd.show())?.state === 'healthy';
-    return healthy || signal?.aborted === true;
-  }, limitMs, 200);
+  await waitUntil(
+    async () => {
+      healthy = (await herd.show())?.state === 'healthy';
+      return healthy || signal?.aborted === true;
+    },
+    limitMs,
+    200,
+  );
   return healthy;
 }
 
@@ -222,7 +237,12 @@ function verbFailed(code: string, what: string, result: { readonly code: number;
 
 function lastLines(file: string): string {
   try {
-    return readFileSync(file, 'utf8').trim().split('\n').slice(-8).map((line) => line.replaceAll(/pgh_[A-Za-z0-9_-]+/g, 'pgh_…')).join('\n');
+    return readFileSync(file, 'utf8')
+      .trim()
+      .split('\n')
+      .slice(-8)
+      .map((line) => line.replaceAll(/pgh_[A-Za-z0-9_-]+/g, 'pgh_…'))
+      .join('\n');
   } catch (error) {
     return `${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`;
   }

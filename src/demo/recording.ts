@@ -99,7 +99,10 @@ export async function readRows(herd: Herd, node: string, run: string): Promise<R
  * Verdict over a step of a longer recording: only the events from `fromMs` to `untilMs`, judged around `faultMs`.
  * `untilMs` lies before `present` was read: rows acknowledged while it was read cannot be in it and are not lost.
  */
-export function judge(recorded: Recording, options: { readonly fromMs: number; readonly untilMs: number; readonly faultMs: number | null; readonly present: ReadonlySet<number> | null }): Verdict {
+export function judge(
+  recorded: Recording,
+  options: { readonly fromMs: number; readonly untilMs: number; readonly faultMs: number | null; readonly present: ReadonlySet<number> | null },
+): Verdict {
   const events = recorded.events.filter((event) => event.atMs >= options.fromMs && event.atMs <= options.untilMs);
   return checkHistory(events, { faultMs: options.faultMs, endMs: options.untilMs, present: options.present });
 }

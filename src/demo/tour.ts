@@ -66,7 +66,8 @@ async function runStep(herd: Herd, recording: Recording, step: TourStep): Promis
   const fromMs = monoMs();
   await realClock.sleep(CALM_MS);
   const primary = await writableNode(herd);
-  if (primary === null) return { name: step.name, ok: false, outageMs: null, clientErrors: 0, lostRows: null, detail: 'no single primary before the step' };
+  if (primary === null)
+    return { name: step.name, ok: false, outageMs: null, clientErrors: 0, lostRows: null, detail: 'no single primary before the step' };
   const faultMs = monoMs();
   const seen = await step.run(herd, recording, primary);
   await realClock.sleep(CALM_MS);
@@ -87,7 +88,8 @@ async function runStep(herd: Herd, recording: Recording, step: TourStep): Promis
 
 function judgeStep(step: TourStep, verdict: Verdict): readonly string[] {
   const wrong: string[] = [];
-  if (verdict.outageMs === null || verdict.outageMs > step.limitMs) wrong.push(`outage ${verdict.outageMs ?? 'unknown'} ms, at most ${step.limitMs} ms are good`);
+  if (verdict.outageMs === null || verdict.outageMs > step.limitMs)
+    wrong.push(`outage ${verdict.outageMs ?? 'unknown'} ms, at most ${step.limitMs} ms are good`);
   if (verdict.lostRows === null) wrong.push('the rows could not be compared with a primary');
   else if (verdict.lostRows > step.lostRows) wrong.push(`${verdict.lostRows} acknowledged rows were lost`);
   if (verdict.doubleWritableMs > 0) wrong.push(`two nodes were writable for ${verdict.doubleWritableMs} ms`);
@@ -103,7 +105,10 @@ async function crash(herd: Herd, recording: Recording, primary: string): Promise
   const served = await recording.waitServing({ afterMs: faultMs, limitMs: LIMITS.failoverMs * 3 });
   const healthy = await waitHealthy(herd, LIMITS.healthyMs);
   const now = await writableNode(herd);
-  const detail = now === primary ? `PostgreSQL of ${primary} was killed and restarted in place` : `PostgreSQL of ${primary} was killed, ${now ?? 'nobody'} took over, ${primary} came back as a standby`;
+  const detail =
+    now === primary
+      ? `PostgreSQL of ${primary} was killed and restarted in place`
+      : `PostgreSQL of ${primary} was killed, ${now ?? 'nobody'} took over, ${primary} came back as a standby`;
   return { wrong: [...(served ? [] : ['nobody served writes again']), ...(healthy ? [] : ['the cluster did not become healthy again'])], detail };
 }
 
@@ -111,11 +116,15 @@ async function crash(herd: Herd, recording: Recording, primary: string): Promise
 async function loseNode(herd: Herd, recording: Recording, primary: string): Promise<Seen> {
   const faultMs = monoMs();
   const directory = herd.places.node(primary);
-  await waitUntil(() => {
-    const left = processesBelow(directory);
-    for (const pid of left) sendSignal(pid, 'SIGKILL');
-    return left.length === 0;
-  }, 5000, 1);
+  await waitUntil(
+    () => {
+      const left = processesBelow(directory);
+      for (const pid of left) sendSignal(pid, 'SIGKILL');
+      return left.length === 0;
+    },
+    5000,
+    1,
+  );
   const served = await recording.waitServing({ afterMs: faultMs, limitMs: LIMITS.failoverMs * 3, otherThan: primary });
   const now = await writableNode(herd);
   return { wrong: served ? [] : ['no other node took over'], detail: `everything of ${primary} was killed, ${now ?? 'nobody'} took over` };
@@ -128,7 +137,10 @@ async function rejoin(herd: Herd, _recording: Recording, _primary: string, lost:
   const tookMs = await waitStreaming(herd, { node: lost, fromMs, limitMs: LIMITS.rejoinMs });
   const healthy = await waitHealthy(herd, LIMITS.healthyMs);
   return {
-    wrong: [...(tookMs === null ? [`${lost} did not stream again within ${LIMITS.rejoinMs} ms`] : []), ...(healthy ? [] : ['the cluster did not become healthy again'])],
+    wrong: [
+      ...(tookMs === null ? [`${lost} did not stream again within ${LIMITS.rejoinMs} ms`] : []),
+      ...(healthy ? [] : ['the cluster did not become healthy again']),
+    ],
     detail: tookMs === null ? '' : `${lost} streamed again ${tookMs} ms after its agent was started`,
   };
 }

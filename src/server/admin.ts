@@ -15,7 +15,8 @@ export const version: Handler<'version'> = (context) => ok({ name: 'pgherd', ver
 
 export const ca: Handler<'ca'> = (context) => ok({ ca: context.authority.ca, fingerprint: context.authority.fingerprint });
 
-export const users: Handler<'users'> = (context) => ok(context.users.all().map(({ name, role, createdWallMs, by }) => ({ name, role, createdAt: formatWall(makeWallMs(createdWallMs)), by })));
+export const users: Handler<'users'> = (context) =>
+  ok(context.users.all().map(({ name, role, createdWallMs, by }) => ({ name, role, createdAt: formatWall(makeWallMs(createdWallMs)), by })));
 
 export const addUser: Handler<'addUser'> = async (context, { body, caller }) => {
   const added = await context.users.add({ name: body.name, role: body.role, by: caller.name });
@@ -67,9 +68,28 @@ export const storeBackup: Handler<'storeBackup'> = async (context) => {
 };
 
 export const storeRestore: Handler<'storeRestore'> = async (context, { query, body }) => {
-  if (!(body instanceof Uint8Array)) return err(makeApiFailure('request.malformed', { what: 'the body is no backup', remedy: 'Send the file that `pgherd store backup` wrote, as application/octet-stream.' }));
+  if (!(body instanceof Uint8Array))
+    return err(
+      makeApiFailure('request.malformed', {
+        what: 'the body is no backup',
+        remedy: 'Send the file that `pgherd store backup` wrote, as application/octet-stream.',
+      }),
+    );
   const restored = await restoreStore(context.store, Buffer.from(body).toString('utf8'), { existing: query.replace ? 'replace' : 'refuse' });
-  if (!restored.ok) return err(makeApiFailure(restored.error.code === 'store.not-empty' ? 'store.not-empty' : restored.error.code === 'store.backup-damaged' ? 'request.invalid' : 'store.unavailable', restored.error));
+  if (!restored.ok)
+    return err(
+      makeApiFailure(
+        restored.error.code === 'store.not-empty'
+          ? 'store.not-empty'
+          : restored.error.code === 'store.backup-damaged'
+            ? 'request.invalid'
+            : 'store.unavailable',
+        restored.error,
+      ),
+    );
   const { keys, takenAt, incarnation } = restored.value;
-  return ok({ keys, text: `${keys} keys of ${takenAt} (store ${incarnation}) are back. Failover stays off until the primaries’ agents have reported to this store.` });
+  return ok({
+    keys,
+    text: `${keys} keys of ${takenAt} (store ${incarnation}) are back. Failover stays off until the primaries’ agents have reported to this store.`,
+  });
 };

@@ -47,8 +47,14 @@ export async function buildApp(context: ServerContext): Promise<App> {
   const limit = createFailureLimit(context.clock);
 
   fastify.setValidatorCompiler(validatorCompiler);
-  fastify.setSerializerCompiler(({ schema, url }) => (data) => serialize(context, schema as unknown as z.ZodType, url, data));
-  fastify.addContentTypeParser('application/octet-stream', { parseAs: 'buffer', bodyLimit: UPLOAD_LIMIT }, (_request, body, done) => done(null, body));
+  fastify.setSerializerCompiler(
+    ({ schema, url }) =>
+      (data) =>
+        serialize(context, schema as unknown as z.ZodType, url, data),
+  );
+  fastify.addContentTypeParser('application/octet-stream', { parseAs: 'buffer', bodyLimit: UPLOAD_LIMIT }, (_request, body, done) =>
+    done(null, body),
+  );
   fastify.setErrorHandler((error, request, reply) => {
     const failure = asFailure(error, context.log);
     const state = states.get(request);
@@ -56,7 +62,13 @@ export async function buildApp(context: ServerContext): Promise<App> {
     return sendFailure(reply, failure);
   });
   fastify.setNotFoundHandler((request, reply) =>
-    sendFailure(reply, makeApiFailure('request.unknown-route', { what: `there is no ${request.method} ${request.url.split('?')[0] ?? ''}`, remedy: `See ${API_PREFIX}/openapi.json.` })),
+    sendFailure(
+      reply,
+      makeApiFailure('request.unknown-route', {
+        what: `there is no ${request.method} ${request.url.split('?')[0] ?? ''}`,
+        remedy: `See ${API_PREFIX}/openapi.json.`,
+      }),
+    ),
   );
   await fastify.register(swagger, {
     openapi: {
@@ -181,9 +193,18 @@ function describeRoute(name: RouteName, route: RouteContract): Record<string, un
 async function answer(wiring: Wiring, name: RouteName, request: FastifyRequest, reply: FastifyReply): Promise<Result<unknown, ApiFailure> | null> {
   const { context, states } = wiring;
   const state = states.get(request);
-  const input = { params: request.params, query: request.query, body: request.body, caller: state?.caller ?? anonymous(request), ifMatch: readIfMatch(request) };
+  const input = {
+    params: request.params,
+    query: request.query,
+    body: request.body,
+    caller: state?.caller ?? anonymous(request),
+    ifMatch: readIfMatch(request),
+  };
   // One table holds handlers of many types; the contract of each route was applied to the input by its schema.
-  const handler = HANDLERS[name] as unknown as (context: ServerContext, request: unknown) => Promise<Result<unknown, ApiFailure>> | Result<unknown, ApiFailure>;
+  const handler = HANDLERS[name] as unknown as (
+    context: ServerContext,
+    request: unknown,
+  ) => Promise<Result<unknown, ApiFailure>> | Result<unknown, ApiFailure>;
   const answered = await handler(context, input);
   const wantsStream = ROUTES[name].form === 'json+sse' && (request.headers.accept ?? '').includes('text/event-stream');
   if (!wantsStream || !answered.ok) return answered;
@@ -192,7 +213,12 @@ async function answer(wiring: Wiring, name: RouteName, request: FastifyRequest, 
   return null;
 }
 
-async function startStream({ context, streams }: Wiring, name: RouteName, request: FastifyRequest, reply: FastifyReply): Promise<Result<null, ApiFailure>> {
+async function startStream(
+  { context, streams }: Wiring,
+  name: RouteName,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<Result<null, ApiFailure>> {
   const { cluster, id } = request.params as { cluster?: string; id?: string };
   const lastId = request.headers['last-event-id'];
   if (name === 'events' && cluster !== undefined) {
@@ -217,20 +243,36 @@ async function authenticate({ context, states, limit }: Wiring, request: Fastify
   let user = token === null ? null : context.users.recall(token);
   const waitMs = user === null ? limit.waitMs(request.ip) : 0;
   if (waitMs > 0) {
-    return makeApiFailure('auth.rate-limited', { what: 'too many wrong tokens from this address', cause: `tokens are looked at again in ${Math.ceil(waitMs / 1000)} s`, remedy: 'Check the token, then try again later.' });
+    return makeApiFailure('auth.rate-limited', {
+      what: 'too many wrong tokens from this address',
+      cause: `tokens are looked at again in ${Math.ceil(waitMs / 1000)} s`,
+      remedy: 'Check the token, then try again later.',
+    });
   }
   if (header === undefined) {
-    return route.access === 'token' ? null : makeApiFailure('auth.missing', { what: 'a token is needed', remedy: 'Give it with --token-file or PGHERD_TOKEN; an admin makes one with `pgherd user add`.' });
+    return route.access === 'token'
+      ? null
+      : makeApiFailure('auth.missing', {
+          what: 'a token is needed',
+          remedy: 'Give it with --token-file or PGHERD_TOKEN; an admin makes one with `pgherd user add`.',
+        });
   }
   user ??= token === null ? null : await context.users.verify(token);
   if (user === null) {
     limit.failed(request.ip);
-    return makeApiFailure('auth.invalid', { what: 'the token is not accepted', cause: 'it is unknown, or was removed', remedy: 'Ask an admin for a new one.' });
+    return makeApiFailure('auth.invalid', {
+      what: 'the token is not accepted',
+      cause: 'it is unknown, or was removed',
+      remedy: 'Ask an admin for a new one.',
+    });
   }
   const state = states.get(request);
   if (state !== undefined) state.caller = { ...state.caller, name: user.name, role: user.role };
   if (route.access === 'token' || allows(user.role, route.access)) return null;
-  return makeApiFailure('auth.forbidden', { what: `"${user.name}" is ${user.role}; this needs ${route.access}`, remedy: 'Ask somebody with that role.' });
+  return makeApiFailure('auth.forbidden', {
+    what: `"${user.name}" is ${user.role}; this needs ${route.access}`,
+    remedy: 'Ask somebody with that role.',
+  });
 }
 
 function anonymous(request: FastifyRequest): Caller {
@@ -277,9 +319,16 @@ function registerPlain({ context, fastify, streams, states, limit }: Wiring): vo
   fastify.get('/readyz', hidden, async (_request, reply) => {
     const age = context.cache.ageMs();
     const ready = age !== null && age < 5000;
-    return await reply.code(ready ? 200 : 503).type('text/plain').send(ready ? 'ok\n' : 'the store does not answer\n');
+    return await reply
+      .code(ready ? 200 : 503)
+      .type('text/plain')
+      .send(ready ? 'ok\n' : 'the store does not answer\n');
   });
-  fastify.get(`${API_PREFIX}/openapi.json`, hidden, async (_request, reply) => await reply.type('application/json').send(JSON.stringify(fastify.swagger())));
+  fastify.get(
+    `${API_PREFIX}/openapi.json`,
+    hidden,
+    async (_request, reply) => await reply.type('application/json').send(JSON.stringify(fastify.swagger())),
+  );
   fastify.get('/metrics', hidden, async (request, reply) => {
     states.set(request, { caller: anonymous(request), result: 'ok' });
     const denied = await authenticate({ context, fastify, streams, states, limit }, request, { ...ROUTES.show });

@@ -4,14 +4,32 @@ import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { formatWall, wallMs } from '../base/clock.ts';
 import { makeDirectory, readTextIfThere, writeFileAtomic } from '../base/files.ts';
-import { type CertificateFacts, type CertificateSubject, type KeyAndCertificate, createAuthority, isIssuedBy, issueCertificate, needsRenewal, readCertificate, signRequest } from '../base/pki.ts';
+import {
+  type CertificateFacts,
+  type CertificateSubject,
+  type KeyAndCertificate,
+  createAuthority,
+  isIssuedBy,
+  issueCertificate,
+  needsRenewal,
+  readCertificate,
+  signRequest,
+} from '../base/pki.ts';
 import type { TlsMaterial } from '../base/tls.ts';
 import { integer, list, object, oneOf, text } from '../core/decode.ts';
 import { makeWallMs } from '../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import { type Records, openRecords } from './records.ts';
 
-const issued = object({ subject: text, kind: oneOf('server', 'agent'), hosts: list(text), serial: text, fingerprint: text, notBeforeMs: integer, notAfterMs: integer });
+const issued = object({
+  subject: text,
+  kind: oneOf('server', 'agent'),
+  hosts: list(text),
+  serial: text,
+  fingerprint: text,
+  notBeforeMs: integer,
+  notAfterMs: integer,
+});
 type Issued = Extract<ReturnType<typeof issued>, { ok: true }>['value'];
 
 export interface CertificateRow {
@@ -57,7 +75,12 @@ export async function openAuthority(dataDirectory: string, hosts: readonly strin
   const opened = openRecords(join(directory, 'issued.json'), issued);
   if (!opened.ok) return opened;
   const records = opened.value;
-  const paths = { ca: join(directory, 'ca.crt'), caKey: join(directory, 'ca.key'), cert: join(directory, 'server.crt'), key: join(directory, 'server.key') };
+  const paths = {
+    ca: join(directory, 'ca.crt'),
+    caKey: join(directory, 'ca.key'),
+    cert: join(directory, 'server.crt'),
+    key: join(directory, 'server.key'),
+  };
 
   const authority = await openCa(paths.ca, paths.caKey);
   if (!authority.ok) return authority;
@@ -160,7 +183,11 @@ function newest(all: readonly Issued[]): readonly Issued[] {
   return [...bySubject.values()];
 }
 
-function toRow(kind: CertificateRow['kind'], subject: string, facts: Pick<CertificateFacts, 'hosts' | 'serial' | 'fingerprint' | 'notBeforeMs' | 'notAfterMs'>): CertificateRow {
+function toRow(
+  kind: CertificateRow['kind'],
+  subject: string,
+  facts: Pick<CertificateFacts, 'hosts' | 'serial' | 'fingerprint' | 'notBeforeMs' | 'notAfterMs'>,
+): CertificateRow {
   return {
     subject,
     kind,

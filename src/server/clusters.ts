@@ -62,7 +62,12 @@ async function foresee(context: Parameters<Handler<'createCluster'>>[0], spec: C
   const filled = data.filter((node) => !['absent', undefined].includes(reports.get(node.id)?.postgres.state));
   if (filled.length > 0) {
     const primary = filled.find((node) => reports.get(node.id)?.postgres.role === 'primary' && reports.get(node.id)?.postgres.state === 'running');
-    if (primary === undefined) problems.push({ code: 'adopt.no-primary', text: 'nodes have data, but none runs as a primary', remedy: 'Start the one that is to be the primary.' });
+    if (primary === undefined)
+      problems.push({
+        code: 'adopt.no-primary',
+        text: 'nodes have data, but none runs as a primary',
+        remedy: 'Start the one that is to be the primary.',
+      });
     return {
       kind: 'adopt',
       plan: [
@@ -92,9 +97,16 @@ export const removeCluster: Handler<'removeCluster'> = async (context, { params,
   const spec = listing.value.kvs.find((kv) => kv.key === keys.spec);
   if (spec === undefined) return err(unknownCluster(context, cluster));
   if (query.confirm !== cluster) {
-    return err(makeApiFailure('cluster.unconfirmed', { what: `removing "${cluster}" needs its name as a confirmation`, remedy: `Ask again with ?confirm=${cluster}.` }));
+    return err(
+      makeApiFailure('cluster.unconfirmed', {
+        what: `removing "${cluster}" needs its name as a confirmation`,
+        remedy: `Ask again with ?confirm=${cluster}.`,
+      }),
+    );
   }
-  const live = listing.value.kvs.filter((kv) => kv.key.startsWith(keys.nodes) && kv.key.endsWith('/report')).map((kv) => kv.key.slice(keys.nodes.length).split('/')[0] ?? '');
+  const live = listing.value.kvs
+    .filter((kv) => kv.key.startsWith(keys.nodes) && kv.key.endsWith('/report'))
+    .map((kv) => kv.key.slice(keys.nodes.length).split('/')[0] ?? '');
   if (live.length > 0 && !query.evenIfLive) {
     return err(
       makeApiFailure('cluster.live-nodes', {
@@ -108,8 +120,18 @@ export const removeCluster: Handler<'removeCluster'> = async (context, { params,
   const directory = join(context.config.dataDirectory, 'removed');
   await makeDirectory(directory);
   const kept = join(directory, `${cluster}-${formatWall(clockNow().wall).replaceAll(/[:.]/g, '')}.json`);
-  await writeFileAtomic(kept, `${JSON.stringify(listing.value.kvs.map(({ key, value }) => ({ key, value })), null, 1)}\n`);
-  const removed = await context.store.txn([{ target: 'mod', key: keys.spec, op: '=', revision: spec.modRevision }], [{ kind: 'delete-prefix', prefix: keys.prefix }]);
+  await writeFileAtomic(
+    kept,
+    `${JSON.stringify(
+      listing.value.kvs.map(({ key, value }) => ({ key, value })),
+      null,
+      1,
+    )}\n`,
+  );
+  const removed = await context.store.txn(
+    [{ target: 'mod', key: keys.spec, op: '=', revision: spec.modRevision }],
+    [{ kind: 'delete-prefix', prefix: keys.prefix }],
+  );
   if (!removed.ok) return err(storeFailure(removed.error, 'removing the cluster'));
   if (removed.value.succeeded) return ok({ cluster, removed: true, kept });
   return err(makeApiFailure('spec.conflict', { what: `"${cluster}" was changed by somebody else meanwhile`, remedy: 'Look at it, then ask again.' }));

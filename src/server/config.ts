@@ -4,14 +4,21 @@ import { DEFAULTS } from '../core/spec.ts';
 
 const port = number({ integer: true, min: 0, max: 65535 });
 
-const embedded = object({ engine: literal('embedded'), listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 2379) }, 'strict'), { host: '127.0.0.1', port: 2379 }) }, 'strict');
+const embedded = object(
+  {
+    engine: literal('embedded'),
+    listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 2379) }, 'strict'), { host: '127.0.0.1', port: 2379 }),
+  },
+  'strict',
+);
 const etcd = object({ engine: literal('etcd'), endpoints: list(text), ca: text, cert: text, key: text }, 'strict');
 
 /** A union on `engine`, which may be left out for the embedded one. */
 const store: Decoder<Decoded<typeof embedded> | Decoded<typeof etcd>> = (input, path) => {
   const engine = typeof input === 'object' && input !== null && 'engine' in input ? input.engine : 'embedded';
   if (engine === 'etcd') return etcd(input, path);
-  if (engine !== 'embedded') return { ok: false, error: { path: `${path}.engine`, message: `expected embedded or etcd, found ${JSON.stringify(engine)}` } };
+  if (engine !== 'embedded')
+    return { ok: false, error: { path: `${path}.engine`, message: `expected embedded or etcd, found ${JSON.stringify(engine)}` } };
   return embedded({ ...(input as object), engine }, path);
 };
 
@@ -43,4 +50,3 @@ export function reachableHost(host: string, names: readonly string[]): string {
   const wildcard = host === '0.0.0.0' || host === '::' || host === '';
   return names[0] ?? (wildcard ? '127.0.0.1' : host);
 }
-

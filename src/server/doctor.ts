@@ -22,7 +22,14 @@ export const doctor: Handler<'doctor'> = async (context) => {
   for (const cluster of listClusters(context.cache)) {
     const found = await viewOf(context, cluster);
     if (!found.ok) {
-      checks.push({ code: 'spec.unreadable', cluster, node: null, level: 'error', text: `the specification of ${cluster} cannot be read`, remedy: 'See `pgherd meta get`, and correct it with `pgherd meta edit`.' });
+      checks.push({
+        code: 'spec.unreadable',
+        cluster,
+        node: null,
+        level: 'error',
+        text: `the specification of ${cluster} cannot be read`,
+        remedy: 'See `pgherd meta get`, and correct it with `pgherd meta edit`.',
+      });
       continue;
     }
     for (const problem of describe(context, found.value).problems) checks.push({ ...problem, cluster, node: null, level: 'error' });
@@ -42,11 +49,28 @@ function checkServer(context: ServerContext): readonly Check[] {
   ];
   for (const row of context.authority.list()) {
     if (row.daysLeft >= RENEW_DAYS) continue;
-    const remedy = row.kind === 'server' ? 'pgherd cert renew' : row.kind === 'agent' ? 'Restart that agent, which renews it, or join again.' : 'Plan a new authority: every host must join again.';
-    checks.push({ ...base, code: 'certificate.expires', level: row.daysLeft < 14 ? 'error' : 'warn', text: `the certificate of ${row.subject} ends in ${row.daysLeft} days`, remedy });
+    const remedy =
+      row.kind === 'server'
+        ? 'pgherd cert renew'
+        : row.kind === 'agent'
+          ? 'Restart that agent, which renews it, or join again.'
+          : 'Plan a new authority: every host must join again.';
+    checks.push({
+      ...base,
+      code: 'certificate.expires',
+      level: row.daysLeft < 14 ? 'error' : 'warn',
+      text: `the certificate of ${row.subject} ends in ${row.daysLeft} days`,
+      remedy,
+    });
   }
   if (context.config.store.engine === 'embedded') {
-    checks.push({ ...base, code: 'store.embedded', level: 'ok', text: 'embedded store: while this server is away, running clusters go on, and nothing fails over', remedy: 'Keep backups (`pgherd store backup`); use etcd to survive the loss of this host.' });
+    checks.push({
+      ...base,
+      code: 'store.embedded',
+      level: 'ok',
+      text: 'embedded store: while this server is away, running clusters go on, and nothing fails over',
+      remedy: 'Keep backups (`pgherd store backup`); use etcd to survive the loss of this host.',
+    });
   }
   return checks;
 }
@@ -56,15 +80,34 @@ export function checkCluster(view: ClusterView, atWallMs: number): readonly Chec
   const cluster = view.spec.name;
   const checks: Check[] = [];
   const data = view.spec.nodes.filter((node) => node.kind === 'data');
-  if (data.length === 1) checks.push(finding(cluster, null, 'cluster.single', 'warn', 'one data node only: nothing can be promoted', 'Add a second one.'));
+  if (data.length === 1)
+    checks.push(finding(cluster, null, 'cluster.single', 'warn', 'one data node only: nothing can be promoted', 'Add a second one.'));
   if (data.length > 1 && view.spec.nodes.length === 2) {
-    checks.push(finding(cluster, null, 'cluster.no-third', 'warn', 'two members: when one is lost, no second viewpoint is left', 'Add a third node, or a witness.'));
+    checks.push(
+      finding(
+        cluster,
+        null,
+        'cluster.no-third',
+        'warn',
+        'two members: when one is lost, no second viewpoint is left',
+        'Add a third node, or a witness.',
+      ),
+    );
   }
   const versions = new Map<number, string[]>();
   for (const node of view.spec.nodes) {
     const seen = view.reports[node.id];
     if (seen === undefined || isStale(view, seen)) {
-      checks.push(finding(cluster, node.id, 'agent.silent', 'error', `the agent of ${node.id} does not report`, `On ${node.host}: systemctl status pgherd-agent`));
+      checks.push(
+        finding(
+          cluster,
+          node.id,
+          'agent.silent',
+          'error',
+          `the agent of ${node.id} does not report`,
+          `On ${node.host}: systemctl status pgherd-agent`,
+        ),
+      );
       continue;
     }
     checks.push(...checkNode(cluster, seen.report, atWallMs - seen.ageMs));
@@ -73,7 +116,16 @@ export function checkCluster(view: ClusterView, atWallMs: number): readonly Chec
   }
   if (versions.size > 1) {
     const text = [...versions].map(([major, nodes]) => `${major}: ${nodes.join(', ')}`).join('; ');
-    checks.push(finding(cluster, null, 'postgres.versions', 'error', `different major versions of PostgreSQL (${text})`, 'Streaming replication needs one major version on all nodes.'));
+    checks.push(
+      finding(
+        cluster,
+        null,
+        'postgres.versions',
+        'error',
+        `different major versions of PostgreSQL (${text})`,
+        'Streaming replication needs one major version on all nodes.',
+      ),
+    );
   }
   return checks;
 }
@@ -82,13 +134,55 @@ function checkNode(cluster: string, report: NodeReport, atWallMs: number): reado
   const { node } = report;
   const checks: Check[] = [];
   const skew = Math.abs(atWallMs - report.atWallMs);
-  if (skew > MAX_CLOCK_SKEW_MS) checks.push(finding(cluster, node, 'clock.skew', 'warn', `the clock of ${node} differs by ${Math.round(skew / 1000)} s`, 'Run chrony or systemd-timesyncd on every host.'));
-  if (report.guard === 'missing') checks.push(finding(cluster, node, 'guard.missing', 'error', `no guard runs on ${node}: a dead agent could not be fenced`, 'Restart the agent there.'));
-  if (report.firewall === 'off') checks.push(finding(cluster, node, 'fence.weaker', 'warn', `no firewall rule fences ${node}`, 'Run the agent as root with `firewall: auto` where nftables is available.'));
+  if (skew > MAX_CLOCK_SKEW_MS)
+    checks.push(
+      finding(
+        cluster,
+        node,
+        'clock.skew',
+        'warn',
+        `the clock of ${node} differs by ${Math.round(skew / 1000)} s`,
+        'Run chrony or systemd-timesyncd on every host.',
+      ),
+    );
+  if (report.guard === 'missing')
+    checks.push(
+      finding(cluster, node, 'guard.missing', 'error', `no guard runs on ${node}: a dead agent could not be fenced`, 'Restart the agent there.'),
+    );
+  if (report.firewall === 'off')
+    checks.push(
+      finding(
+        cluster,
+        node,
+        'fence.weaker',
+        'warn',
+        `no firewall rule fences ${node}`,
+        'Run the agent as root with `firewall: auto` where nftables is available.',
+      ),
+    );
   for (const slot of report.slots) {
-    if (slot.walStatus === 'lost') checks.push(finding(cluster, node, 'slot.lost', 'error', `slot ${slot.name} on ${node} has lost its WAL`, 'The standby of this slot must be rebuilt: `pgherd node rebuild`.'));
+    if (slot.walStatus === 'lost')
+      checks.push(
+        finding(
+          cluster,
+          node,
+          'slot.lost',
+          'error',
+          `slot ${slot.name} on ${node} has lost its WAL`,
+          'The standby of this slot must be rebuilt: `pgherd node rebuild`.',
+        ),
+      );
     else if (!slot.active && (slot.retainedBytes ?? 0) > MUCH_RETAINED_BYTES) {
-      checks.push(finding(cluster, node, 'slot.retains', 'warn', `the unused slot ${slot.name} on ${node} holds back ${Math.round((slot.retainedBytes ?? 0) / 1024 ** 3)} GiB of WAL`, 'Take its standby back, or remove the slot.'));
+      checks.push(
+        finding(
+          cluster,
+          node,
+          'slot.retains',
+          'warn',
+          `the unused slot ${slot.name} on ${node} holds back ${Math.round((slot.retainedBytes ?? 0) / 1024 ** 3)} GiB of WAL`,
+          'Take its standby back, or remove the slot.',
+        ),
+      );
     }
   }
   for (const problem of report.problems) checks.push({ ...problem, cluster, node, level: 'error' });

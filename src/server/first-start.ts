@@ -18,7 +18,10 @@ export async function ensureAdmin({ users, usersFile, tokenFile, print }: FirstS
   const added = await users.add({ name: 'admin', role: 'admin', by: 'first start' });
   if (!added.ok) return added;
   try {
-    if (tokenFile === null) print(`Token of user "admin", shown only this once:\n\n    ${added.value.token}\n\nKeep it in a file that only you can read, and name that file with --token-file.\n`);
+    if (tokenFile === null)
+      print(
+        `Token of user "admin", shown only this once:\n\n    ${added.value.token}\n\nKeep it in a file that only you can read, and name that file with --token-file.\n`,
+      );
     else await writeFileAtomic(tokenFile, `${added.value.token}\n`);
     return ok(true);
   } catch (cause) {

@@ -10,11 +10,23 @@ export function asFailure(error: unknown, log: Logger): ApiFailure {
   const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
   const status = error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number' ? error.statusCode : 500;
   const message = error instanceof Error ? error.message : String(error);
-  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return makeApiFailure('request.too-large', { what: 'the body is too large', cause: message, remedy: 'Send less.' });
-  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return makeApiFailure('request.media-type', { what: 'the body’s type is not accepted', cause: message, remedy: 'Send JSON as application/json.' });
-  if (status >= 400 && status < 500) return makeApiFailure('request.malformed', { what: 'the request cannot be read', cause: message, remedy: 'Send valid JSON.' });
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE')
+    return makeApiFailure('request.too-large', { what: 'the body is too large', cause: message, remedy: 'Send less.' });
+  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE')
+    return makeApiFailure('request.media-type', {
+      what: 'the body’s type is not accepted',
+      cause: message,
+      remedy: 'Send JSON as application/json.',
+    });
+  if (status >= 400 && status < 500)
+    return makeApiFailure('request.malformed', { what: 'the request cannot be read', cause: message, remedy: 'Send valid JSON.' });
   log.error({ error }, 'a request failed inside the server');
-  return makeApiFailure('server.internal', { what: 'the server failed while it answered', cause: 'the cause stands in the server’s log', now: 'What was asked for may have been done.', remedy: 'Look at the log, and report it.' });
+  return makeApiFailure('server.internal', {
+    what: 'the server failed while it answered',
+    cause: 'the cause stands in the server’s log',
+    now: 'What was asked for may have been done.',
+    remedy: 'Look at the log, and report it.',
+  });
 }
 
 interface Issue {
@@ -29,10 +41,19 @@ function invalidRequest(issues: readonly Issue[], part: string): ApiFailure {
       .replace(/^\//, '')
       .replaceAll(/\/(\d+)(?=\/|$)/g, '[$1]')
       .replaceAll('/', '.');
-    return { code: path === '' ? part : path, text: path === '' ? (issue.message ?? 'not valid') : `${path}: ${issue.message ?? 'not valid'}`, remedy: 'Correct the value.' };
+    return {
+      code: path === '' ? part : path,
+      text: path === '' ? (issue.message ?? 'not valid') : `${path}: ${issue.message ?? 'not valid'}`,
+      remedy: 'Correct the value.',
+    };
   });
   const where = part === 'querystring' ? 'query' : part;
-  return makeApiFailure('request.invalid', { what: `the ${where} of the request is not valid`, cause: problems.map((problem) => problem.text).join('; '), remedy: 'See /api/v1/openapi.json.', problems });
+  return makeApiFailure('request.invalid', {
+    what: `the ${where} of the request is not valid`,
+    cause: problems.map((problem) => problem.text).join('; '),
+    remedy: 'See /api/v1/openapi.json.',
+    problems,
+  });
 }
 
 export async function sendFailure(reply: FastifyReply, failure: ApiFailure): Promise<FastifyReply> {

@@ -15,7 +15,11 @@ import { openRecords } from './records.ts';
 const joinToken = object({ cluster: text, hash: text, expiresWallMs: wallTime, used: bool, by: text });
 
 export interface JoinTokens {
-  make(options: { readonly cluster: ClusterId; readonly ttlMs: number; readonly by: string }): Promise<{ readonly secret: string; readonly expiresWallMs: number }>;
+  make(options: {
+    readonly cluster: ClusterId;
+    readonly ttlMs: number;
+    readonly by: string;
+  }): Promise<{ readonly secret: string; readonly expiresWallMs: number }>;
   /** The token's cluster, without using it up. `join.token-invalid`, `join.token-expired`, `join.token-used`. */
   check(secret: string): Result<ClusterId, ApiFailure>;
   /** As check, and nobody can use the token afterwards: durable before it resolves. */
@@ -37,9 +41,16 @@ export function openJoinTokens(file: string): Result<JoinTokens, Failure> {
     const cluster = entry === undefined ? null : parseClusterId(entry.cluster);
     const remedy = 'Make a new one on the server’s side with `pgherd token join -c CLUSTER`.';
     if (entry === undefined || cluster === null) return err(makeApiFailure('join.token-invalid', { what: 'the join token is not known', remedy }));
-    if (entry.used) return err(makeApiFailure('join.token-used', { what: 'the join token was used before', cause: 'each token lets one host join', remedy }));
+    if (entry.used)
+      return err(makeApiFailure('join.token-used', { what: 'the join token was used before', cause: 'each token lets one host join', remedy }));
     if (entry.expiresWallMs <= wallMs()) {
-      return err(makeApiFailure('join.token-expired', { what: 'the join token has expired', cause: `it was good until ${formatWall(entry.expiresWallMs)}`, remedy }));
+      return err(
+        makeApiFailure('join.token-expired', {
+          what: 'the join token has expired',
+          cause: `it was good until ${formatWall(entry.expiresWallMs)}`,
+          remedy,
+        }),
+      );
     }
     return ok({ entry, cluster });
   };
@@ -47,7 +58,9 @@ export function openJoinTokens(file: string): Result<JoinTokens, Failure> {
     make: async ({ cluster, ttlMs, by }) => {
       const secret = randomBytes(32).toString('base64url');
       const entry: Entry = { cluster, hash: hashOf(secret).toString('base64url'), expiresWallMs: makeWallMs(wallMs() + ttlMs), used: false, by };
-      await records.update((current) => ok({ records: [...current.filter((one) => one.expiresWallMs > wallMs() - REMEMBER_MS), entry], value: null }));
+      await records.update((current) =>
+        ok({ records: [...current.filter((one) => one.expiresWallMs > wallMs() - REMEMBER_MS), entry], value: null }),
+      );
       return { secret, expiresWallMs: entry.expiresWallMs };
     },
     check: (secret) => {
@@ -65,12 +78,19 @@ export function openJoinTokens(file: string): Result<JoinTokens, Failure> {
 
 export const addJoinToken: Handler<'addJoinToken'> = async (context, { body, caller }) => {
   const cluster = parseClusterId(body.cluster);
-  if (cluster === null) return err(makeApiFailure('request.invalid', { what: `"${body.cluster}" cannot name a cluster`, remedy: 'Take another name.' }));
+  if (cluster === null)
+    return err(makeApiFailure('request.invalid', { what: `"${body.cluster}" cannot name a cluster`, remedy: 'Take another name.' }));
   await context.secrets.ensure(cluster);
   const { secret, expiresWallMs } = await context.joinTokens.make({ cluster, ttlMs: body.ttlMs, by: caller.name });
   const server = (body.server ?? context.url()).replace(/\/+$/, '');
   const fingerprint = context.authority.fingerprint;
-  return ok({ token: formatJoinToken({ server, fingerprint, secret }), cluster, server, fingerprint, expiresAt: formatWall(makeWallMs(expiresWallMs)) });
+  return ok({
+    token: formatJoinToken({ server, fingerprint, secret }),
+    cluster,
+    server,
+    fingerprint,
+    expiresAt: formatWall(makeWallMs(expiresWallMs)),
+  });
 };
 
 /**

@@ -14,7 +14,8 @@ export interface Metrics {
 /** Computed at each scrape; nothing is counted in between. */
 export function createMetrics(context: ServerContext, streams: () => number): Metrics {
   const registry = new Registry();
-  const gauge = (name: string, help: string, labelNames: string[] = []): Gauge => new Gauge({ name: `pgherd_${name}`, help, labelNames, registers: [registry] });
+  const gauge = (name: string, help: string, labelNames: string[] = []): Gauge =>
+    new Gauge({ name: `pgherd_${name}`, help, labelNames, registers: [registry] });
   const state = gauge('cluster_state', '1 for the state that the cluster is in', ['cluster', 'state']);
   const term = gauge('cluster_term', 'Newest term that was opened', ['cluster']);
   const problems = gauge('cluster_problems', 'Problems that pgherd shows', ['cluster']);

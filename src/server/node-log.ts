@@ -18,7 +18,12 @@ export const nodeLog: Handler<'nodeLog'> = async (context, { params, query }) =>
   }
   const member = found.value.members[node];
   const unreachable = (cause: string): ReturnType<typeof makeApiFailure> =>
-    makeApiFailure('node.unreachable', { what: `the log of ${node} cannot be read`, cause, now: 'Nothing was changed.', remedy: 'Look on that host (journalctl, the log files below stateDirectory), and see that its agent runs.' });
+    makeApiFailure('node.unreachable', {
+      what: `the log of ${node} cannot be read`,
+      cause,
+      now: 'Nothing was changed.',
+      remedy: 'Look on that host (journalctl, the log files below stateDirectory), and see that its agent runs.',
+    });
   if (member === undefined) return err(unreachable('its agent has never registered'));
   const tls = context.authority.server();
   const answer = await sendHttp({

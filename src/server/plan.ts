@@ -34,7 +34,8 @@ export function planTask({ view }: ServerView, request: TaskRequest, now: Now): 
   const watched = { ...view, watchedMs: Math.max(view.watchedMs, WATCH_STALE_MS * 10), tasks: [...view.tasks, trial] };
   const decision = decideCluster(watched, now);
   const outcome = decision.tasks.find((one) => one.id === DRY_RUN_ID);
-  if (outcome === undefined) return { plan: [describeRequest(request), `first: ${decision.rule}${decision.why === '' ? '' : ` (${decision.why})`}`], problems: [] };
+  if (outcome === undefined)
+    return { plan: [describeRequest(request), `first: ${decision.rule}${decision.why === '' ? '' : ` (${decision.why})`}`], problems: [] };
   const steps = outcome.steps.map((step) => (step.detail === '' ? step.name : `${step.name}: ${step.detail}`));
   const events = decision.events.map((event) => event.text);
   return { plan: [describeRequest(request), ...new Set([...steps, ...events])], problems: outcome.problems };

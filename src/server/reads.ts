@@ -108,5 +108,18 @@ export const events: Handler<'events'> = async (context, { params, query }) => {
 export function toEventRow(prefix: string, kv: KeyValue): EventRow {
   const id = kv.key.slice(prefix.length);
   const decoded = decodeJson(clusterEvent, kv.value);
-  return eventRow(id, decoded.ok ? decoded.value : ({ atWallMs: 0, level: 'warn', rule: 'server.unreadable', node: null, term: 0, text: 'an event that cannot be read', detail: {} } as unknown as ClusterEvent));
+  return eventRow(
+    id,
+    decoded.ok
+      ? decoded.value
+      : ({
+          atWallMs: 0,
+          level: 'warn',
+          rule: 'server.unreadable',
+          node: null,
+          term: 0,
+          text: 'an event that cannot be read',
+          detail: {},
+        } as unknown as ClusterEvent),
+  );
 }

@@ -19,5 +19,14 @@ export function historyRow(record: TermRecord): HistoryRow {
 }
 
 export function eventRow(id: string, event: ClusterEvent): EventRow {
-  return { id, at: formatWall(event.atWallMs), level: event.level, rule: event.rule, node: event.node, term: event.term, text: event.text, detail: { ...event.detail } };
+  return {
+    id,
+    at: formatWall(event.atWallMs),
+    level: event.level,
+    rule: event.rule,
+    node: event.node,
+    term: event.term,
+    text: event.text,
+    detail: { ...event.detail },
+  };
 }

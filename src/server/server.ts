@@ -114,7 +114,12 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
   if (!users.ok) return users;
   const joinTokens = openJoinTokens(join(config.dataDirectory, 'join-tokens.json'));
   if (!joinTokens.ok) return joinTokens;
-  const admin = await ensureAdmin({ users: users.value, usersFile, tokenFile: config.firstTokenFile, print: options.print ?? ((text) => process.stdout.write(text)) });
+  const admin = await ensureAdmin({
+    users: users.value,
+    usersFile,
+    tokenFile: config.firstTokenFile,
+    print: options.print ?? ((text) => process.stdout.write(text)),
+  });
   if (!admin.ok) return admin;
 
   const opened = await openStoreOf(config, authority.value, clock);
@@ -228,7 +233,12 @@ async function openStoreOf(config: ServerConfig, authority: Authority, clock: Cl
     const { endpoints, ca, cert, key } = store;
     return ok({ store: openStore({ endpoints, tls: { ca, cert, key }, clock }), embedded: null, endpoints });
   }
-  const started = await startEmbeddedStore({ file: join(config.dataDirectory, 'store.db'), listen: store.listen, tls: { ...authority.files, requireClientCert: true }, clock });
+  const started = await startEmbeddedStore({
+    file: join(config.dataDirectory, 'store.db'),
+    listen: store.listen,
+    tls: { ...authority.files, requireClientCert: true },
+    clock,
+  });
   if (!started.ok) return started;
   const embedded = started.value;
   const own = ['0.0.0.0', '::', ''].includes(store.listen.host) ? '127.0.0.1' : store.listen.host;

@@ -46,7 +46,11 @@ export function decodeSpec(input: unknown): Result<ClusterSpec, ApiFailure> {
 }
 
 function invalidSpec(problems: readonly { readonly path: string; readonly message: string }[]): ApiFailure {
-  const listed: Problem[] = problems.map(({ path, message }) => ({ code: path === '' ? 'spec' : path, text: path === '' ? message : `${path}: ${message}`, remedy: 'Correct the value.' }));
+  const listed: Problem[] = problems.map(({ path, message }) => ({
+    code: path === '' ? 'spec' : path,
+    text: path === '' ? message : `${path}: ${message}`,
+    remedy: 'Correct the value.',
+  }));
   return makeApiFailure('spec.invalid', {
     what: 'the specification of the cluster is not valid',
     cause: listed.map((one) => one.text).join('; '),
@@ -93,7 +97,12 @@ export const getSpec: Handler<'getSpec'> = async (context, { params }) => {
 export const putSpec: Handler<'putSpec'> = async (context, { params, query, body, ifMatch }) => {
   const cluster = makeClusterId(params.cluster);
   if (ifMatch === null) {
-    return err(makeApiFailure('request.invalid', { what: 'the header If-Match is missing', remedy: 'Send the revision that GET answered, so that nobody’s change is overwritten unseen.' }));
+    return err(
+      makeApiFailure('request.invalid', {
+        what: 'the header If-Match is missing',
+        remedy: 'Send the revision that GET answered, so that nobody’s change is overwritten unseen.',
+      }),
+    );
   }
   const decoded = decodeSpec(body);
   if (!decoded.ok) return decoded;
@@ -114,7 +123,10 @@ export const putSpec: Handler<'putSpec'> = async (context, { params, query, body
 /** A spec decides what the cluster shall be; it is no way to rename it, or to drop a node that lives. */
 function unchangeable(context: ServerContext, wanted: ClusterSpec, before: ClusterSpec | null, cluster: ClusterId): ApiFailure | null {
   if (wanted.name !== cluster) {
-    return makeApiFailure('spec.unchangeable', { what: `the cluster is named "${cluster}", not "${wanted.name}"`, remedy: 'A cluster keeps its name; create another one under the new name.' });
+    return makeApiFailure('spec.unchangeable', {
+      what: `the cluster is named "${cluster}", not "${wanted.name}"`,
+      remedy: 'A cluster keeps its name; create another one under the new name.',
+    });
   }
   const left = (before?.nodes ?? []).filter((node) => !wanted.nodes.some((one) => one.id === node.id));
   const live = left.filter((node) => context.cache.get(clusterKeys(cluster).report(node.id)) !== null);
@@ -134,7 +146,8 @@ export const getSettings: Handler<'getSettings'> = async (context, { params }) =
   const found = await viewOf(context, cluster);
   const pendingRestart: Record<string, string[]> = {};
   for (const [node, seen] of found.ok ? Object.entries(found.value.view.reports) : []) {
-    if (seen.report.postgres.pendingRestart.length > 0 && found.ok && !isStale(found.value.view, seen)) pendingRestart[node] = [...seen.report.postgres.pendingRestart];
+    if (seen.report.postgres.pendingRestart.length > 0 && found.ok && !isStale(found.value.view, seen))
+      pendingRestart[node] = [...seen.report.postgres.pendingRestart];
   }
   return ok({ revision: read.value.revision, parameters: { ...read.value.spec.postgres.parameters }, pendingRestart });
 };

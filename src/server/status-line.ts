@@ -22,7 +22,10 @@ export function startStatusLine(context: ServerContext): Loop {
         const found = await viewOf(context, cluster);
         if (!found.ok) continue;
         const shown = describe(context, found.value);
-        context.log[shown.problems.length === 0 ? 'info' : 'warn']({ cluster, term: shown.term, state: shown.state, problems: shown.problems.length }, formatStatus(shown));
+        context.log[shown.problems.length === 0 ? 'info' : 'warn'](
+          { cluster, term: shown.term, state: shown.state, problems: shown.problems.length },
+          formatStatus(shown),
+        );
       }
     },
   });

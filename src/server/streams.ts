@@ -24,7 +24,11 @@ const MAX_BACKLOG = 1000;
 
 export interface Streams {
   /** `takeOver` is called only when there is room. `after`: the id of the last event that the reader has; null: only new ones and the last few. */
-  events(takeOver: () => ServerResponse, cluster: string, options: { readonly after: string | null; readonly limit: number }): Result<null, ApiFailure>;
+  events(
+    takeOver: () => ServerResponse,
+    cluster: string,
+    options: { readonly after: string | null; readonly limit: number },
+  ): Result<null, ApiFailure>;
   task(takeOver: () => ServerResponse, cluster: ClusterId, id: string): Result<null, ApiFailure>;
   count(): number;
   closeAll(): void;
@@ -58,7 +62,10 @@ export function createStreams(context: ServerContext): Streams {
       }
       response.write(text);
     };
-    const stream: Stream = { send: (event, id, data) => write(formatSse({ event, ...(id === null ? {} : { id }), data: JSON.stringify(data) })), end };
+    const stream: Stream = {
+      send: (event, id, data) => write(formatSse({ event, ...(id === null ? {} : { id }), data: JSON.stringify(data) })),
+      end,
+    };
     const heartbeat = setInterval(() => write(': alive\n\n'), HEARTBEAT_MS);
     const life = setTimeout(end, MAX_LIFE_MS);
     heartbeat.unref();
@@ -70,7 +77,8 @@ export function createStreams(context: ServerContext): Streams {
     open.add(stream);
     return stream;
   };
-  const full = (): ApiFailure => makeApiFailure('server.busy', { what: `${MAX_STREAMS} live streams are open already`, remedy: 'Close some consoles, or ask without following.' });
+  const full = (): ApiFailure =>
+    makeApiFailure('server.busy', { what: `${MAX_STREAMS} live streams are open already`, remedy: 'Close some consoles, or ask without following.' });
 
   return {
     events: (takeOver, cluster, { after, limit }) => {

@@ -28,7 +28,11 @@ export interface NewTask {
   /** Null: a random one. */
   readonly id: string | null;
   /** Part of the same transaction, e.g. the spec of a new cluster. */
-  readonly alongside?: { readonly compares: readonly Compare[]; readonly ops: readonly Op[]; readonly refusedBecause: () => ReturnType<typeof makeApiFailure> };
+  readonly alongside?: {
+    readonly compares: readonly Compare[];
+    readonly ops: readonly Op[];
+    readonly refusedBecause: () => ReturnType<typeof makeApiFailure>;
+  };
 }
 
 /**
@@ -89,7 +93,12 @@ export async function writeTask(context: ServerContext, wanted: NewTask): Promis
 }
 
 /** The answer of the write was lost: the key itself tells. */
-async function settleUnknown(context: ServerContext, cluster: ClusterId, id: string, failure: ReturnType<typeof storeFailure>): Promise<ApiResult<Task>> {
+async function settleUnknown(
+  context: ServerContext,
+  cluster: ClusterId,
+  id: string,
+  failure: ReturnType<typeof storeFailure>,
+): Promise<ApiResult<Task>> {
   if (failure.code !== 'store.unknown') return err(failure);
   const read = await context.store.get(clusterKeys(cluster).task(id));
   const decoded = read.ok && read.value !== null ? decodeJson(taskDecoder, read.value.value) : null;
@@ -124,16 +133,34 @@ function conflict(request: TaskRequest, busy: Task): ReturnType<typeof makeApiFa
 export const createTask: Handler<'createTask'> = async (context, { params, body, caller }) => {
   const cluster = makeClusterId(params.cluster);
   const request = taskRequest(body.request, 'request');
-  if (!request.ok) return err(makeApiFailure('request.invalid', { what: `request is not valid: ${request.error.path}`, cause: request.error.message, remedy: 'See /api/v1/openapi.json.' }));
+  if (!request.ok)
+    return err(
+      makeApiFailure('request.invalid', {
+        what: `request is not valid: ${request.error.path}`,
+        cause: request.error.message,
+        remedy: 'See /api/v1/openapi.json.',
+      }),
+    );
   if (request.value.kind === 'create') {
-    return err(makeApiFailure('request.invalid', { what: 'a cluster is created with its spec', remedy: 'Use POST /clusters (`pgherd init -f cluster.yaml`).' }));
+    return err(
+      makeApiFailure('request.invalid', {
+        what: 'a cluster is created with its spec',
+        remedy: 'Use POST /clusters (`pgherd init -f cluster.yaml`).',
+      }),
+    );
   }
   const found = await viewOf(context, cluster);
   if (!found.ok) return found;
   const unknown = unknownNode(found.value.view.spec, request.value);
   if (unknown !== null) {
     const ids = found.value.view.spec.nodes.map((node) => node.id);
-    return err(makeApiFailure('node.not-found', { what: `cluster "${cluster}" has no node "${unknown}"`, cause: `its nodes: ${ids.join(', ')}`, remedy: 'Name one of them.' }));
+    return err(
+      makeApiFailure('node.not-found', {
+        what: `cluster "${cluster}" has no node "${unknown}"`,
+        cause: `its nodes: ${ids.join(', ')}`,
+        remedy: 'Name one of them.',
+      }),
+    );
   }
   const { plan, problems } = planTask(found.value, request.value, context.clock.now());
   if (body.dryRun) {
@@ -155,7 +182,12 @@ export const clusterTasks: Handler<'clusterTasks'> = async (context, { params })
   const found = await viewOf(context, params.cluster);
   if (!found.ok) return found;
   const cluster = makeClusterId(params.cluster);
-  return ok([...listTasks(context.cache, cluster)].reverse().slice(0, MAX_LISTED).map((one) => viewTask(cluster, one)));
+  return ok(
+    [...listTasks(context.cache, cluster)]
+      .reverse()
+      .slice(0, MAX_LISTED)
+      .map((one) => viewTask(cluster, one)),
+  );
 };
 
 export const task: Handler<'task'> = async (context, { params }) => {
@@ -170,11 +202,20 @@ export const cancelTask: Handler<'cancelTask'> = async (context, { params }) => 
     if (!found.ok) return found;
     const { cluster, task: current, revision } = found.value;
     if (current.status !== 'pending' && current.status !== 'running') {
-      return err(makeApiFailure('task.finished', { what: `task ${params.id} is finished already`, cause: `it is ${current.status}`, remedy: 'See `pgherd task show`.' }));
+      return err(
+        makeApiFailure('task.finished', {
+          what: `task ${params.id} is finished already`,
+          cause: `it is ${current.status}`,
+          remedy: 'See `pgherd task show`.',
+        }),
+      );
     }
     const changed: Task = { ...current, cancelRequested: true };
     const key = clusterKeys(cluster).task(current.id);
-    const written = await context.store.txn([{ target: 'mod', key, op: '=', revision: makeRevision(revision) }], [{ kind: 'put', key, value: encodeJson(changed) }]);
+    const written = await context.store.txn(
+      [{ target: 'mod', key, op: '=', revision: makeRevision(revision) }],
+      [{ kind: 'put', key, value: encodeJson(changed) }],
+    );
     if (!written.ok) return err(storeFailure(written.error, 'cancelling the task'));
     if (written.value.succeeded) return ok(viewTask(cluster, changed));
   }
@@ -182,7 +223,10 @@ export const cancelTask: Handler<'cancelTask'> = async (context, { params }) => 
 };
 
 /** Read from the store itself: the caller may have created the task a millisecond ago. */
-async function findTask(context: ServerContext, id: string): Promise<ApiResult<{ readonly cluster: ClusterId; readonly task: Task; readonly revision: number }>> {
+async function findTask(
+  context: ServerContext,
+  id: string,
+): Promise<ApiResult<{ readonly cluster: ClusterId; readonly task: Task; readonly revision: number }>> {
   if (/^[A-Za-z0-9_-]{1,64}$/.test(id)) {
     for (const cluster of listClusters(context.cache)) {
       const read = await context.store.get(clusterKeys(cluster).task(id));
@@ -191,7 +235,13 @@ async function findTask(context: ServerContext, id: string): Promise<ApiResult<{
       if (decoded?.ok === true && read.value !== null) return ok({ cluster, task: decoded.value, revision: read.value.modRevision });
     }
   }
-  return err(makeApiFailure('task.not-found', { what: `there is no task "${id}"`, cause: 'finished tasks are kept for some time only', remedy: 'See `pgherd task list`.' }));
+  return err(
+    makeApiFailure('task.not-found', {
+      what: `there is no task "${id}"`,
+      cause: 'finished tasks are kept for some time only',
+      remedy: 'See `pgherd task list`.',
+    }),
+  );
 }
 
 export async function findTaskCluster(context: ServerContext, id: string): Promise<ApiResult<ClusterId>> {

@@ -26,7 +26,11 @@ export interface Users {
   /** As verify, without a hash: null also for a right token that was not verified lately. */
   recall(token: string): User | null;
   /** `user.exists`. The token is not kept. */
-  add(options: { readonly name: string; readonly role: RoleName; readonly by: string }): Promise<Result<{ readonly user: User; readonly token: string }, ApiFailure>>;
+  add(options: {
+    readonly name: string;
+    readonly role: RoleName;
+    readonly by: string;
+  }): Promise<Result<{ readonly user: User; readonly token: string }, ApiFailure>>;
   /** `user.not-found`, `user.last-admin` (nobody could add one again). */
   remove(name: string): Promise<Result<User, ApiFailure>>;
 }
@@ -74,7 +78,12 @@ export function openUsers(file: string): Result<Users, Failure> {
       const added = { name, role, id, salt: salt.toString('base64url'), hash: hash.toString('base64url'), createdWallMs: wallMs(), by };
       const result = await records.update((current) =>
         current.some((entry) => entry.name === name)
-          ? err(makeApiFailure('user.exists', { what: `user "${name}" exists`, remedy: 'Take another name, or remove the user first: the old token then stops working.' }))
+          ? err(
+              makeApiFailure('user.exists', {
+                what: `user "${name}" exists`,
+                remedy: 'Take another name, or remove the user first: the old token then stops working.',
+              }),
+            )
           : ok({ records: [...current, added], value: added }),
       );
       return result.ok ? ok({ user: result.value, token: `pgh_${id}_${secret}` }) : result;
@@ -82,10 +91,16 @@ export function openUsers(file: string): Result<Users, Failure> {
     remove: (name) =>
       records.update((current) => {
         const found = current.find((entry) => entry.name === name);
-        if (found === undefined) return err(makeApiFailure('user.not-found', { what: `there is no user "${name}"`, remedy: 'See `pgherd user list`.' }));
+        if (found === undefined)
+          return err(makeApiFailure('user.not-found', { what: `there is no user "${name}"`, remedy: 'See `pgherd user list`.' }));
         const rest = current.filter((entry) => entry !== found);
         if (!rest.some((entry) => entry.role === 'admin')) {
-          return err(makeApiFailure('user.last-admin', { what: `"${name}" is the last admin`, remedy: 'Add another admin first: without one nobody could add users any more.' }));
+          return err(
+            makeApiFailure('user.last-admin', {
+              what: `"${name}" is the last admin`,
+              remedy: 'Add another admin first: without one nobody could add users any more.',
+            }),
+          );
         }
         return ok({ records: rest, value: found });
       }),

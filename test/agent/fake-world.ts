@@ -13,7 +13,17 @@ import { N1, postgres, stateWith } from '../core/node/facts.ts';
 export const failure = (code: string, retryable: boolean): Failure => ({ code, what: code, cause: '', now: '', remedy: '', retryable });
 
 export const spec: ClusterSpec = (() => {
-  const decoded = clusterSpec({ name: 'c', nodes: [{ id: 'n1', host: 'h1' }, { id: 'n2', host: 'h2' }, { id: 'n3', host: 'h3' }] }, '');
+  const decoded = clusterSpec(
+    {
+      name: 'c',
+      nodes: [
+        { id: 'n1', host: 'h1' },
+        { id: 'n2', host: 'h2' },
+        { id: 'n3', host: 'h3' },
+      ],
+    },
+    '',
+  );
   if (!decoded.ok) throw new Error(decoded.error.message);
   return decoded.value;
 })();

@@ -149,7 +149,22 @@ test('rejoin by rewind: stop, rewind, start, once', async () => {
 
 test('every action has an executor (Q1)', () => {
   assert.deepEqual([...executableActions].sort(), [
-    'acquire-lease', 'adopt', 'checkpoint', 'clone', 'fence', 'follow', 'initdb', 'open', 'promote', 'refuse',
-    'release-lease', 'rewind', 'start-primary', 'start-standby', 'stop', 'vote', 'wait-replay',
+    'acquire-lease',
+    'adopt',
+    'checkpoint',
+    'clone',
+    'fence',
+    'follow',
+    'initdb',
+    'open',
+    'promote',
+    'refuse',
+    'release-lease',
+    'rewind',
+    'start-primary',
+    'start-standby',
+    'stop',
+    'vote',
+    'wait-replay',
   ]);
 });

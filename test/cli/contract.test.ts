@@ -59,9 +59,40 @@ describe('reading', () => {
   test('lsn, lag, history, explain keep their JSON shapes', async () => {
     const bodies = {
       lsn: [{ node: 'n1', role: 'primary', timeline: 2, lsn: '0/3000148' }],
-      lag: [{ node: 'n2', role: 'standby', currentLsn: '0/3000148', sentLagBytes: 0, writeLagBytes: 0, flushLagBytes: 0, replayLagBytes: 0, replayLagMs: 1, sync: 'async', state: 'streaming', slot: 'pgherd_n2' }],
-      history: [{ term: 1, timeline: 1, primary: 'n1', forkLsn: null, rule: 'bootstrap.created', reason: 'first', startedAt: '2026-11-21T04:00:00.000Z', outageMs: null, lostBytes: null }],
-      explain: { rule: 'steady.ok', why: 'all well', candidates: [{ node: 'n2', eligible: true, reasons: [] }], ifPrimaryDies: { action: 'failover', promoted: 'n2', mayLoseBytes: 0, estimatedOutageMs: 3500 } },
+      lag: [
+        {
+          node: 'n2',
+          role: 'standby',
+          currentLsn: '0/3000148',
+          sentLagBytes: 0,
+          writeLagBytes: 0,
+          flushLagBytes: 0,
+          replayLagBytes: 0,
+          replayLagMs: 1,
+          sync: 'async',
+          state: 'streaming',
+          slot: 'pgherd_n2',
+        },
+      ],
+      history: [
+        {
+          term: 1,
+          timeline: 1,
+          primary: 'n1',
+          forkLsn: null,
+          rule: 'bootstrap.created',
+          reason: 'first',
+          startedAt: '2026-11-21T04:00:00.000Z',
+          outageMs: null,
+          lostBytes: null,
+        },
+      ],
+      explain: {
+        rule: 'steady.ok',
+        why: 'all well',
+        candidates: [{ node: 'n2', eligible: true, reasons: [] }],
+        ifPrimaryDies: { action: 'failover', promoted: 'n2', mayLoseBytes: 0, estimatedOutageMs: 3500 },
+      },
     };
     for (const [verb, body] of Object.entries(bodies)) {
       const routes = { [`GET /clusters/demo/${verb}`]: { body } };
@@ -93,8 +124,21 @@ describe('reading', () => {
   });
 
   test('events --follow asks on from the last one seen', async () => {
-    const row = { id: '0000000000000001-000', at: '2026-11-21T04:00:00.000Z', level: 'warn', rule: 'primary.lost', node: 'n1', term: 3, text: 'gone', detail: {} };
-    const result = await interrupted(['events', '-c', 'demo', '--follow', '--json'], { 'GET /clusters/demo/events': (seen) => ({ body: seen.query['after'] === undefined ? [row] : [] }) }, 3);
+    const row = {
+      id: '0000000000000001-000',
+      at: '2026-11-21T04:00:00.000Z',
+      level: 'warn',
+      rule: 'primary.lost',
+      node: 'n1',
+      term: 3,
+      text: 'gone',
+      detail: {},
+    };
+    const result = await interrupted(
+      ['events', '-c', 'demo', '--follow', '--json'],
+      { 'GET /clusters/demo/events': (seen) => ({ body: seen.query['after'] === undefined ? [row] : [] }) },
+      3,
+    );
     assert.equal(result.exit, 0);
     assert.deepEqual(JSON.parse(result.out), row);
     assert.equal(server.seen.at(-1)?.query['after'], row.id);
@@ -162,7 +206,11 @@ describe('connection', () => {
     const home = server.directory;
     mkdirSync(join(home, 'pgherd'), { recursive: true });
     writeFileSync(join(home, 'pgherd', 'config.yaml'), `server: ${server.url}\ntokenFile: ../token\ncaFile: ../ca.crt\ncluster: fromfile\n`);
-    server.routes = { 'GET /clusters/fromfile': { body: show({ cluster: 'fromfile' }) }, 'GET /clusters/fromenv': { body: show({ cluster: 'fromenv' }) }, 'GET /clusters/fromflag': { body: show({ cluster: 'fromflag' }) } };
+    server.routes = {
+      'GET /clusters/fromfile': { body: show({ cluster: 'fromfile' }) },
+      'GET /clusters/fromenv': { body: show({ cluster: 'fromenv' }) },
+      'GET /clusters/fromflag': { body: show({ cluster: 'fromflag' }) },
+    };
     const env = { XDG_CONFIG_HOME: home };
     assert.match((await run(['show'], { env })).out, /^fromfile/);
     assert.match((await run(['show'], { env: { ...env, PGHERD_CLUSTER: 'fromenv' } })).out, /^fromenv/);
@@ -186,12 +234,19 @@ describe('connection', () => {
 });
 
 describe('tasks', () => {
-  const created = (more = {}): Routes => ({ 'POST /clusters/demo/tasks': { body: { dryRun: false, task: task(), plan: [], problems: [] } }, ...more });
-  const ends = (more: Parameters<typeof task>[0]): Routes => created({ 'GET /tasks/t-1': { body: task({ finishedAt: '2026-11-21T04:00:01.500Z', ...more }) } });
+  const created = (more = {}): Routes => ({
+    'POST /clusters/demo/tasks': { body: { dryRun: false, task: task(), plan: [], problems: [] } },
+    ...more,
+  });
+  const ends = (more: Parameters<typeof task>[0]): Routes =>
+    created({ 'GET /tasks/t-1': { body: task({ finishedAt: '2026-11-21T04:00:01.500Z', ...more }) } });
   const steps = [{ name: 'promote', state: 'done' as const, at: '2026-11-21T04:00:01.000Z', detail: 'n2 opened term 4' }];
 
   test('switchover follows its task: steps on standard error, the end on standard output', async () => {
-    const result = await pgherd(['switchover', '-c', 'demo', '--to', 'n2', '--reason', 'patch'], ends({ status: 'done', steps, result: 'n2 is the primary' }));
+    const result = await pgherd(
+      ['switchover', '-c', 'demo', '--to', 'n2', '--reason', 'patch'],
+      ends({ status: 'done', steps, result: 'n2 is the primary' }),
+    );
     assert.equal(result.exit, 0);
     assert.match(result.err, /✓ promote: n2 opened term 4/);
     assert.match(result.out, /^done switchover: n2 is the primary \(1\.5 s, task t-1\)/);
@@ -202,7 +257,10 @@ describe('tasks', () => {
   });
 
   test('a refused task: exit 3, each precondition named with its remedy', async () => {
-    const problems = [{ code: 'switchover.lag', text: 'n2 is 20 MiB behind', remedy: 'wait until it has caught up' }, { code: 'switchover.maintenance', text: 'n2 is in maintenance', remedy: 'pgherd node maintenance n2 off' }];
+    const problems = [
+      { code: 'switchover.lag', text: 'n2 is 20 MiB behind', remedy: 'wait until it has caught up' },
+      { code: 'switchover.maintenance', text: 'n2 is in maintenance', remedy: 'pgherd node maintenance n2 off' },
+    ];
     const result = await pgherd(['switchover', '-c', 'demo'], ends({ status: 'refused', problems }));
     assert.equal(result.exit, 3);
     assert.match(result.err, /n2 is 20 MiB behind \(switchover\.lag\)[\s\S]*→ wait until it has caught up[\s\S]*n2 is in maintenance/);
@@ -213,7 +271,10 @@ describe('tasks', () => {
   });
 
   test('the time limit: exit 5, and how to watch the task that goes on', async () => {
-    const result = await pgherd(['switchover', '-c', 'demo', '--timeout', '1s'], created({ 'GET /tasks/t-1': { body: task({ status: 'running' }) } }));
+    const result = await pgherd(
+      ['switchover', '-c', 'demo', '--timeout', '1s'],
+      created({ 'GET /tasks/t-1': { body: task({ status: 'running' }) } }),
+    );
     assert.equal(result.exit, 5);
     assert.match(result.err, /the task goes on \(t-1\)[\s\S]*pgherd task log t-1/);
   });
@@ -229,7 +290,11 @@ describe('tasks', () => {
     server.seen.length = 0;
     server.routes = created({ 'GET /tasks/t-1': { body: task({ status: 'running' }) } });
     const main = new URL('../../src/main.ts', import.meta.url).pathname;
-    const child = spawn(process.execPath, [main, 'switchover', '-c', 'demo', '--server', server.url, '--ca-file', server.caFile, '--token-file', server.tokenFile], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn(
+      process.execPath,
+      [main, 'switchover', '-c', 'demo', '--server', server.url, '--ca-file', server.caFile, '--token-file', server.tokenFile],
+      { stdio: ['ignore', 'ignore', 'pipe'] },
+    );
     const said: Buffer[] = [];
     child.stderr.on('data', (chunk: Buffer) => said.push(chunk));
     const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
@@ -252,7 +317,13 @@ describe('tasks', () => {
 
   test('a server that restarts meanwhile does not end the watching', async () => {
     let asked = 0;
-    const result = await pgherd(['switchover', '-c', 'demo'], created({ 'GET /tasks/t-1': () => (++asked < 3 ? apiError(503, 'server.busy') : { body: task({ status: 'done', finishedAt: '2026-11-21T04:00:02.000Z' }) }) }));
+    const result = await pgherd(
+      ['switchover', '-c', 'demo'],
+      created({
+        'GET /tasks/t-1': () =>
+          ++asked < 3 ? apiError(503, 'server.busy') : { body: task({ status: 'done', finishedAt: '2026-11-21T04:00:02.000Z' }) },
+      }),
+    );
     assert.equal(result.exit, 0);
     assert.match(result.err, /the task goes on, waiting to see it again/);
   });
@@ -264,18 +335,25 @@ describe('tasks', () => {
   });
 
   test('--dry-run prints the plan; exit 3 when something would refuse it', async () => {
-    const dry = (problems: unknown[]): Routes => ({ 'POST /clusters/demo/tasks': { body: { dryRun: true, task: null, plan: ['CHECKPOINT on n1', 'stop n1', 'promote n2'], problems } } });
+    const dry = (problems: unknown[]): Routes => ({
+      'POST /clusters/demo/tasks': { body: { dryRun: true, task: null, plan: ['CHECKPOINT on n1', 'stop n1', 'promote n2'], problems } },
+    });
     const fine = await pgherd(['switchover', '-c', 'demo', '--dry-run'], dry([]));
     assert.equal(fine.exit, 0);
     assert.match(fine.out, / {2}2\. stop n1/);
-    assert.deepEqual(server.seen.map((seen) => (seen.body as { dryRun: boolean }).dryRun), [true]);
+    assert.deepEqual(
+      server.seen.map((seen) => (seen.body as { dryRun: boolean }).dryRun),
+      [true],
+    );
     const refused = await pgherd(['switchover', '-c', 'demo', '--dry-run'], dry([{ code: 'x', text: 'n2 lags', remedy: 'wait' }]));
     assert.equal(refused.exit, 3);
     assert.match(refused.out, /It would be refused:[\s\S]*n2 lags/);
   });
 
   test('two operators at once: the conflict is refused with the running task named', async () => {
-    const result = await pgherd(['switchover', '-c', 'demo'], { 'POST /clusters/demo/tasks': apiError(409, 'task.conflict', { what: 'task t-9 (failover) is running' }) });
+    const result = await pgherd(['switchover', '-c', 'demo'], {
+      'POST /clusters/demo/tasks': apiError(409, 'task.conflict', { what: 'task t-9 (failover) is running' }),
+    });
     assert.equal(result.exit, 3);
     assert.match(result.err, /task t-9/);
   });
@@ -306,7 +384,11 @@ describe('tasks', () => {
   });
 
   test('task list, show, cancel', async () => {
-    const routes: Routes = { 'GET /tasks': { body: [task({ steps })] }, 'GET /tasks/t-1': { body: task({ steps, status: 'running' }) }, 'POST /tasks/t-1/cancel': { body: task({ cancelRequested: true }) } };
+    const routes: Routes = {
+      'GET /tasks': { body: [task({ steps })] },
+      'GET /tasks/t-1': { body: task({ steps, status: 'running' }) },
+      'POST /tasks/t-1/cancel': { body: task({ cancelRequested: true }) },
+    };
     assert.match((await pgherd(['task', 'list'], routes)).out, /t-1 +demo +switchover/);
     assert.match((await pgherd(['task', 'show', 't-1'], routes)).out, /promote: n2 opened term 4/);
     assert.match((await pgherd(['task', 'cancel', 't-1'], routes)).out, /asked to stop/);
@@ -314,7 +396,10 @@ describe('tasks', () => {
 });
 
 describe('confirmation', () => {
-  const failover: Routes = { 'POST /clusters/demo/tasks': { body: { dryRun: false, task: task(), plan: [], problems: [] } }, 'GET /tasks/t-1': { body: task({ status: 'done' }) } };
+  const failover: Routes = {
+    'POST /clusters/demo/tasks': { body: { dryRun: false, task: task(), plan: [], problems: [] } },
+    'GET /tasks/t-1': { body: task({ status: 'done' }) },
+  };
 
   test('without a terminal a destructive verb needs --yes: exit 2 with the exact command, nothing sent', async () => {
     const result = await pgherd(['failover', '-c', 'demo', '--to', 'n2'], failover);
@@ -331,7 +416,16 @@ describe('confirmation', () => {
   });
 
   test('all destructive verbs ask', async () => {
-    for (const argv of [['failover'], ['node', 'rebuild', 'n2'], ['node', 'rejoin', 'n2', '--via', 'clone'], ['cluster', 'stop'], ['cluster', 'restart'], ['cluster', 'remove'], ['user', 'remove', 'bob'], ['store', 'restore', '/tmp/x']]) {
+    for (const argv of [
+      ['failover'],
+      ['node', 'rebuild', 'n2'],
+      ['node', 'rejoin', 'n2', '--via', 'clone'],
+      ['cluster', 'stop'],
+      ['cluster', 'restart'],
+      ['cluster', 'remove'],
+      ['user', 'remove', 'bob'],
+      ['store', 'restore', '/tmp/x'],
+    ]) {
       const result = await pgherd([...argv, '-c', 'demo'], failover);
       assert.deepEqual([result.exit, server.seen.length], [2, 0], argv.join(' '));
       assert.match(result.err, /--yes/);
@@ -339,7 +433,9 @@ describe('confirmation', () => {
   });
 
   test('cluster remove sends the name as its confirmation', async () => {
-    const result = await pgherd(['cluster', 'remove', '-c', 'demo', '--yes'], { 'DELETE /clusters/demo': { body: { cluster: 'demo', removed: true, kept: 'the data stays' } } });
+    const result = await pgherd(['cluster', 'remove', '-c', 'demo', '--yes'], {
+      'DELETE /clusters/demo': { body: { cluster: 'demo', removed: true, kept: 'the data stays' } },
+    });
     assert.equal(result.exit, 0);
     assert.deepEqual(server.seen[0]?.query, { confirm: 'demo', evenIfLive: 'false' });
   });
@@ -356,7 +452,9 @@ describe('administration', () => {
 
   test('user add can write the token into a file that only its owner reads', async () => {
     const file = join(server.directory, 'bob.token');
-    const result = await pgherd(['user', 'add', 'bob', '--role', 'operator', '--token-out', file], { 'POST /users': { body: { name: 'bob', role: 'operator', token: 'pgh_secret' } } });
+    const result = await pgherd(['user', 'add', 'bob', '--role', 'operator', '--token-out', file], {
+      'POST /users': { body: { name: 'bob', role: 'operator', token: 'pgh_secret' } },
+    });
     assert.equal(result.exit, 0);
     assert.equal(readFileSync(file, 'utf8'), 'pgh_secret\n');
     assert.equal(statSync(file).mode & 0o777, 0o600);
@@ -370,13 +468,20 @@ describe('administration', () => {
     assert.equal(saved.exit, 0);
     assert.deepEqual(readFileSync(file), bytes);
     assert.equal(statSync(file).mode & 0o777, 0o600);
-    const restored = await pgherd(['store', 'restore', file, '--replace', '--yes'], { 'POST /store/restore': { body: { keys: 3, text: 'Failover stays off.' } } });
+    const restored = await pgherd(['store', 'restore', file, '--replace', '--yes'], {
+      'POST /store/restore': { body: { keys: 3, text: 'Failover stays off.' } },
+    });
     assert.equal(restored.exit, 0);
     assert.equal(server.seen[0]?.query['replace'], 'true');
   });
 
   test('settings set sends what is set and unset; nothing to set is wrong usage', async () => {
-    const body = { revision: 4, dryRun: false, diff: [{ path: 'postgres.parameters.work_mem', from: null, to: '64MB' }], parameters: { work_mem: '64MB' } };
+    const body = {
+      revision: 4,
+      dryRun: false,
+      diff: [{ path: 'postgres.parameters.work_mem', from: null, to: '64MB' }],
+      parameters: { work_mem: '64MB' },
+    };
     const result = await pgherd(['settings', 'set', 'work_mem=64MB', '--unset', 'jit', '-c', 'demo'], { 'POST /clusters/demo/settings': { body } });
     assert.equal(result.exit, 0);
     assert.match(result.out, /\+ postgres\.parameters\.work_mem: "64MB"/);
@@ -409,16 +514,23 @@ describe('meta edit', () => {
   const diff = [{ path: 'nodes[0].priority', from: null, to: 50 }];
   const routes = (revision: number): Routes => ({
     'GET /clusters/demo/spec': { body: { spec, revision } },
-    'PUT /clusters/demo/spec': (seen) => (seen.headers['if-match'] === '"7"' ? { body: { revision: 8, dryRun: seen.query['dryRun'] === 'true', diff } } : apiError(412, 'spec.conflict')),
+    'PUT /clusters/demo/spec': (seen) =>
+      seen.headers['if-match'] === '"7"' ? { body: { revision: 8, dryRun: seen.query['dryRun'] === 'true', diff } } : apiError(412, 'spec.conflict'),
   });
-  const edit = (from: RegExp, to: string) => (argv: readonly string[]): number => {
-    const file = argv.at(-1) ?? '';
-    writeFileSync(file, readFileSync(file, 'utf8').replace(from, to));
-    return 0;
-  };
+  const edit =
+    (from: RegExp, to: string) =>
+    (argv: readonly string[]): number => {
+      const file = argv.at(-1) ?? '';
+      writeFileSync(file, readFileSync(file, 'utf8').replace(from, to));
+      return 0;
+    };
 
   test('shows the difference, asks, and writes with the revision that was read', async () => {
-    const result = await pgherd(['meta', 'edit', '-c', 'demo'], routes(7), { terminal: 100, answers: ['demo'], run: edit(/host: 10.0.0.11/, 'host: 10.0.0.11\n    priority: 50') });
+    const result = await pgherd(['meta', 'edit', '-c', 'demo'], routes(7), {
+      terminal: 100,
+      answers: ['demo'],
+      run: edit(/host: 10.0.0.11/, 'host: 10.0.0.11\n    priority: 50'),
+    });
     assert.equal(result.exit, 0);
     assert.match(result.err, /\+ .*nodes\[0\]\.priority: 50/);
     assert.match(result.out, /written at revision 8/);

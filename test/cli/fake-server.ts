@@ -32,8 +32,24 @@ export interface FakeServer {
   close(): Promise<void>;
 }
 
-export function apiError(status: number, code: string, more: Partial<{ what: string; cause: string; now: string; remedy: string; problems: unknown }> = {}): Answer {
-  return { status, body: { error: { code, what: more.what ?? `what of ${code}`, cause: more.cause ?? 'a cause', now: more.now ?? 'nothing was changed', remedy: more.remedy ?? 'a remedy', ...(more.problems === undefined ? {} : { problems: more.problems }) } } };
+export function apiError(
+  status: number,
+  code: string,
+  more: Partial<{ what: string; cause: string; now: string; remedy: string; problems: unknown }> = {},
+): Answer {
+  return {
+    status,
+    body: {
+      error: {
+        code,
+        what: more.what ?? `what of ${code}`,
+        cause: more.cause ?? 'a cause',
+        now: more.now ?? 'nothing was changed',
+        remedy: more.remedy ?? 'a remedy',
+        ...(more.problems === undefined ? {} : { problems: more.problems }),
+      },
+    },
+  };
 }
 
 export async function startFakeServer(): Promise<FakeServer> {
@@ -72,7 +88,14 @@ async function handle(request: IncomingMessage, response: ServerResponse, seen: 
   const text = Buffer.concat(chunks).toString('utf8');
   const isJson = request.headers['content-type'] === 'application/json';
   const path = url.pathname.replace('/api/v1', '');
-  const entry: Seen = { method: request.method ?? '', path, query: Object.fromEntries(url.searchParams), headers: request.headers, text, body: isJson ? (JSON.parse(text) as unknown) : null };
+  const entry: Seen = {
+    method: request.method ?? '',
+    path,
+    query: Object.fromEntries(url.searchParams),
+    headers: request.headers,
+    text,
+    body: isJson ? (JSON.parse(text) as unknown) : null,
+  };
   seen.push(entry);
   const answer = answerOf(fake.routes, entry);
   if (Buffer.isBuffer(answer)) {

@@ -53,8 +53,22 @@ export function troubled(): ShowAnswer {
     proxies: [{ id: 'p1', host: '10.0.0.21', term: 2, seenMs: 400 }],
     nodes: [
       node('n1', { role: 'primary', location: '北京-一号机房' }),
-      node('n2', { host: '10.0.0.12', location: '上海-二号机房', streaming: false, replayLagBytes: 1_503_238_553, problems: [{ code: 'standby.not-streaming', text: 'n2 does not stream from n1', remedy: 'pgherd node rejoin n2' }] }),
-      node('n3', { host: '10.0.0.13', location: '广州', role: 'primary', wantedRole: 'standby', state: 'diverged', replayLagBytes: null, agent: { version: '0.1.0', seenMs: 65_000 } }),
+      node('n2', {
+        host: '10.0.0.12',
+        location: '上海-二号机房',
+        streaming: false,
+        replayLagBytes: 1_503_238_553,
+        problems: [{ code: 'standby.not-streaming', text: 'n2 does not stream from n1', remedy: 'pgherd node rejoin n2' }],
+      }),
+      node('n3', {
+        host: '10.0.0.13',
+        location: '广州',
+        role: 'primary',
+        wantedRole: 'standby',
+        state: 'diverged',
+        replayLagBytes: null,
+        agent: { version: '0.1.0', seenMs: 65_000 },
+      }),
     ],
     problems: [{ code: 'role.mismatch', text: 'n3 is registered as standby, but runs as primary', remedy: 'pgherd node rejoin n3' }],
   });

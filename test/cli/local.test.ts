@@ -47,7 +47,36 @@ describe('help', () => {
 
   test('every verb of the contract that is built is there, and no stub of a later one', () => {
     const verbs = buildProgram(fakeIo()).commands.map((command) => command.name());
-    for (const verb of ['init', 'clusters', 'show', 'lsn', 'lag', 'explain', 'events', 'history', 'log', 'freeze', 'unfreeze', 'switchover', 'failover', 'node', 'cluster', 'settings', 'meta', 'task', 'token', 'user', 'cert', 'store', 'doctor', 'psql', 'completion', 'version', 'config', 'agent']) {
+    for (const verb of [
+      'init',
+      'clusters',
+      'show',
+      'lsn',
+      'lag',
+      'explain',
+      'events',
+      'history',
+      'log',
+      'freeze',
+      'unfreeze',
+      'switchover',
+      'failover',
+      'node',
+      'cluster',
+      'settings',
+      'meta',
+      'task',
+      'token',
+      'user',
+      'cert',
+      'store',
+      'doctor',
+      'psql',
+      'completion',
+      'version',
+      'config',
+      'agent',
+    ]) {
       assert.ok(verbs.includes(verb), verb);
     }
     for (const later of ['lb', 'import']) assert.ok(!verbs.includes(later), later);
@@ -56,7 +85,19 @@ describe('help', () => {
 
 describe('usage', () => {
   test('mistakes end with 2, in four parts, and name the nearest known word', async () => {
-    for (const argv of [['shwo'], ['show', '--wach'], ['node', 'stop'], ['node', 'maintenance', 'n1', 'maybe'], ['show', '-o', 'xml'], ['switchover', '--timeout', 'soon', '-c', 'x'], ['freeze', '--for', 'ever'], ['events', '-n', '0'], ['log', 'a', 'b'], ['node'], []]) {
+    for (const argv of [
+      ['shwo'],
+      ['show', '--wach'],
+      ['node', 'stop'],
+      ['node', 'maintenance', 'n1', 'maybe'],
+      ['show', '-o', 'xml'],
+      ['switchover', '--timeout', 'soon', '-c', 'x'],
+      ['freeze', '--for', 'ever'],
+      ['events', '-n', '0'],
+      ['log', 'a', 'b'],
+      ['node'],
+      [],
+    ]) {
       assert.equal((await run(argv)).exit, 2, argv.join(' '));
     }
     const result = await run(['shwo']);
@@ -81,7 +122,10 @@ describe('usage', () => {
       for (const child of command.commands) visit(child);
     };
     visit(buildProgram(fakeIo()));
-    assert.deepEqual([...flags].filter((flag) => /password|secret|^--token$/.test(flag)), []);
+    assert.deepEqual(
+      [...flags].filter((flag) => /password|secret|^--token$/.test(flag)),
+      [],
+    );
   });
 
   test('version prints itself', async () => {
@@ -95,8 +139,15 @@ describe('config check', () => {
   test('valid files of each kind are accepted', async () => {
     const cluster = file('cluster.yaml', 'name: demo\nnodes:\n  - { id: n1, host: 10.0.0.1 }\n');
     const server = file('server.yaml', 'listen: { port: 8433 }\ndataDirectory: /var/lib/pgherd/server\n');
-    const agent = file('agent.yaml', 'cluster: demo\nnode: n1\nhost: 10.0.0.1\ndataDirectory: /d\nstateDirectory: /s\nstore: { endpoints: ["https://10.0.0.9:2379"], ca: null, cert: null, key: null }\n');
-    for (const [path, kind] of [[cluster, 'cluster'], [server, 'server'], [agent, 'agent']] as const) {
+    const agent = file(
+      'agent.yaml',
+      'cluster: demo\nnode: n1\nhost: 10.0.0.1\ndataDirectory: /d\nstateDirectory: /s\nstore: { endpoints: ["https://10.0.0.9:2379"], ca: null, cert: null, key: null }\n',
+    );
+    for (const [path, kind] of [
+      [cluster, 'cluster'],
+      [server, 'server'],
+      [agent, 'agent'],
+    ] as const) {
       const result = await run(['config', 'check', path, '--json']);
       assert.deepEqual([result.exit, (JSON.parse(result.out) as { kind: string }).kind], [0, kind], result.err);
     }
@@ -110,7 +161,11 @@ describe('config check', () => {
   });
 
   test('two nodes of one name and a lease that cannot hold are named', async () => {
-    const result = await run(['config', 'check', file('twice.yaml', 'name: demo\nleaseTtlMs: 2000\nleaseRenewMs: 1000\nnodes:\n  - { id: n1, host: a }\n  - { id: n1, host: b }\n')]);
+    const result = await run([
+      'config',
+      'check',
+      file('twice.yaml', 'name: demo\nleaseTtlMs: 2000\nleaseRenewMs: 1000\nnodes:\n  - { id: n1, host: a }\n  - { id: n1, host: b }\n'),
+    ]);
     assert.equal(result.exit, 2);
     assert.match(result.err, /node "n1" is named twice/);
     assert.match(result.err, /two renewals/);
@@ -133,8 +188,21 @@ describe('config check', () => {
   });
 
   test("the agent's file is checked by the same rules as the agent's own", () => {
-    const minimal = { cluster: 'demo', node: 'n1', host: 'h', dataDirectory: '/d', stateDirectory: '/s', store: { endpoints: ['https://x:2379'], ca: null, cert: null, key: null } };
-    const wrong = [{ ...minimal, firewall: 'on' }, { ...minimal, nod: 1 }, { ...minimal, listen: { port: 0 } }, { ...minimal, log: { level: 'loud' } }, {}];
+    const minimal = {
+      cluster: 'demo',
+      node: 'n1',
+      host: 'h',
+      dataDirectory: '/d',
+      stateDirectory: '/s',
+      store: { endpoints: ['https://x:2379'], ca: null, cert: null, key: null },
+    };
+    const wrong = [
+      { ...minimal, firewall: 'on' },
+      { ...minimal, nod: 1 },
+      { ...minimal, listen: { port: 0 } },
+      { ...minimal, log: { level: 'loud' } },
+      {},
+    ];
     for (const input of [minimal, ...wrong]) assert.deepEqual(agentFile(input, ''), agentConfig(input, ''));
   });
 });
@@ -143,8 +211,22 @@ describe('the files of the roles', () => {
   test("the server's file is checked by the same rules as the server's own", () => {
     const minimal = { dataDirectory: '/d' };
     const etcd = { engine: 'etcd', endpoints: ['https://x:2379'], ca: '/ca', cert: '/c', key: '/k' };
-    const wrong = [{}, { ...minimal, lisen: {} }, { ...minimal, listen: { port: 70_000 } }, { ...minimal, store: { engine: 'x' } }, { ...minimal, store: { ...etcd, ca: undefined } }, { ...minimal, names: 'a' }];
-    for (const input of [minimal, { ...minimal, store: etcd }, { ...minimal, store: {} }, { ...minimal, statusLineMs: 1000, firstTokenFile: '/t' }, ...wrong]) assert.deepEqual(serverFile(input, ''), serverConfig(input, ''));
+    const wrong = [
+      {},
+      { ...minimal, lisen: {} },
+      { ...minimal, listen: { port: 70_000 } },
+      { ...minimal, store: { engine: 'x' } },
+      { ...minimal, store: { ...etcd, ca: undefined } },
+      { ...minimal, names: 'a' },
+    ];
+    for (const input of [
+      minimal,
+      { ...minimal, store: etcd },
+      { ...minimal, store: {} },
+      { ...minimal, statusLineMs: 1000, firstTokenFile: '/t' },
+      ...wrong,
+    ])
+      assert.deepEqual(serverFile(input, ''), serverConfig(input, ''));
   });
 });
 
@@ -169,7 +251,10 @@ describe('agent join', () => {
   test("another node's agent.yaml is not overwritten, and the token is kept", async () => {
     const { formatJoinToken } = await import('../../src/api/join-token.ts');
     const token = file('join.token', formatJoinToken({ server: 'https://127.0.0.1:25998', fingerprint: '0'.repeat(64), secret: 's' }));
-    const config = file('agent-n9.yaml', 'cluster: demo\nnode: n9\nhost: h\ndataDirectory: /d\nstateDirectory: /s\nstore: { endpoints: [], ca: null, cert: null, key: null }\n');
+    const config = file(
+      'agent-n9.yaml',
+      'cluster: demo\nnode: n9\nhost: h\ndataDirectory: /d\nstateDirectory: /s\nstore: { endpoints: [], ca: null, cert: null, key: null }\n',
+    );
     const result = await run([...base, '--token-file', token, '--config', config]);
     assert.equal(result.exit, 3);
     assert.match(result.err, /node "n9"[\s\S]*the token can still be used/);
@@ -178,7 +263,15 @@ describe('agent join', () => {
   test('a server that is not there: exit 4, nothing written', async () => {
     const { formatJoinToken } = await import('../../src/api/join-token.ts');
     const token = file('join2.token', formatJoinToken({ server: 'https://127.0.0.1:25998', fingerprint: '0'.repeat(64), secret: 's' }));
-    const result = await run([...base, '--token-file', token, '--config', join(directory, 'new', 'agent.yaml'), '--state-directory', join(directory, 'state')]);
+    const result = await run([
+      ...base,
+      '--token-file',
+      token,
+      '--config',
+      join(directory, 'new', 'agent.yaml'),
+      '--state-directory',
+      join(directory, 'state'),
+    ]);
     assert.equal(result.exit, 4);
   });
 });
@@ -191,7 +284,8 @@ describe('doctor', () => {
     mkdirSync(root, { recursive: true });
     const checks = await checkHost(view(root));
     const codes = checks.filter((check) => check.level !== 'ok').map((check) => check.code);
-    for (const code of ['host.postgres-missing', 'host.os-user', 'host.nft-missing', 'host.arping-missing', 'host.watchdog-missing']) assert.ok(codes.includes(code), code);
+    for (const code of ['host.postgres-missing', 'host.os-user', 'host.nft-missing', 'host.arping-missing', 'host.watchdog-missing'])
+      assert.ok(codes.includes(code), code);
     for (const check of checks) assert.ok(check.level === 'ok' || check.remedy !== '', check.code);
   });
 
@@ -211,8 +305,17 @@ describe('doctor', () => {
     const holder = createServer();
     await new Promise<void>((resolve) => holder.listen(25_997, '0.0.0.0', resolve));
     try {
-      const checks = await checkHost({ ...view('/'), ports: [{ port: 25_997, use: 'PostgreSQL' }, { port: 25_996, use: 'agent' }] });
-      assert.deepEqual(checks.filter((check) => check.code === 'host.port').map((check) => check.level), ['warn', 'ok']);
+      const checks = await checkHost({
+        ...view('/'),
+        ports: [
+          { port: 25_997, use: 'PostgreSQL' },
+          { port: 25_996, use: 'agent' },
+        ],
+      });
+      assert.deepEqual(
+        checks.filter((check) => check.code === 'host.port').map((check) => check.level),
+        ['warn', 'ok'],
+      );
     } finally {
       await new Promise((resolve) => holder.close(resolve));
     }

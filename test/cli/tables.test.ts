@@ -18,7 +18,10 @@ describe('show', () => {
   for (const width of [60, 80, 140]) {
     test(`no line is wider than a terminal of ${width} columns, also with Chinese names`, () => {
       const text = renderShow(troubled(), { style: plain, width });
-      assert.deepEqual(text.split('\n').filter((line) => displayWidth(line) > width), []);
+      assert.deepEqual(
+        text.split('\n').filter((line) => displayWidth(line) > width),
+        [],
+      );
       assertGolden(`show-${width}`, `${text}\n`);
     });
   }
@@ -28,7 +31,14 @@ describe('show', () => {
   });
 
   test('columns after a Chinese name stay aligned', () => {
-    const text = renderTable([{ head: 'A' }, { head: 'B' }], [[cell('上海'), cell('x')], [cell('abcd'), cell('y')]], { style: plain, width: null });
+    const text = renderTable(
+      [{ head: 'A' }, { head: 'B' }],
+      [
+        [cell('上海'), cell('x')],
+        [cell('abcd'), cell('y')],
+      ],
+      { style: plain, width: null },
+    );
     assert.equal(text, 'A     B\n上海  x\nabcd  y');
   });
 
@@ -66,7 +76,12 @@ describe('explain', () => {
           { node: 'n2', eligible: true, reasons: ['streams from n1, 0 bytes behind'] },
           { node: 'n3', eligible: false, reasons: ['priority 0: never promoted'] },
         ],
-        ifPrimaryDies: { action: 'the lease expires, then the best standby is promoted', promoted: 'n2', mayLoseBytes: 1_048_576, estimatedOutageMs: 3500 },
+        ifPrimaryDies: {
+          action: 'the lease expires, then the best standby is promoted',
+          promoted: 'n2',
+          mayLoseBytes: 1_048_576,
+          estimatedOutageMs: 3500,
+        },
       },
       { style: plain, width: 80 },
     );
@@ -76,13 +91,25 @@ describe('explain', () => {
 
 describe('units and widths', () => {
   test('durations are read in every unit, and nothing else is', () => {
-    assert.deepEqual(['500ms', '60s', '5m', '2h', '1d', '60', '1.5s', ' 2h '].map(parseDuration), [500, 60_000, 300_000, 7_200_000, 86_400_000, 60_000, 1500, 7_200_000]);
+    assert.deepEqual(
+      ['500ms', '60s', '5m', '2h', '1d', '60', '1.5s', ' 2h '].map(parseDuration),
+      [500, 60_000, 300_000, 7_200_000, 86_400_000, 60_000, 1500, 7_200_000],
+    );
     assert.deepEqual(['', 'abc', '-1s', '1 week', '1e9s', '400d'].map(parseDuration), [null, null, null, null, null, null]);
   });
 
   test('sizes and times are short', () => {
     assert.deepEqual([0, 1023, 1024, 1536, 16_777_216, -2048, null].map(formatBytes), ['0 B', '1023 B', '1 KiB', '1.5 KiB', '16 MiB', '-2 KiB', '–']);
-    assert.deepEqual([0, 999, 1500, 59_000, 185_000, 7_800_000, 90_000_000, null].map(formatDuration), ['0 ms', '999 ms', '1.5 s', '59 s', '3m 05s', '2h 10m', '1d 1h', '–']);
+    assert.deepEqual([0, 999, 1500, 59_000, 185_000, 7_800_000, 90_000_000, null].map(formatDuration), [
+      '0 ms',
+      '999 ms',
+      '1.5 s',
+      '59 s',
+      '3m 05s',
+      '2h 10m',
+      '1d 1h',
+      '–',
+    ]);
   });
 
   test('wide text is cut by columns, not by characters', () => {

@@ -77,10 +77,13 @@ export function createFakeStore(clock: FakeClock): FakeStore {
   const holds = (compare: Compare): boolean => {
     const found = data.get(compare.key);
     const [left, right] =
-      compare.target === 'mod' ? [found?.modRevision ?? 0, compare.revision]
-      : compare.target === 'create' ? [found?.createRevision ?? 0, compare.revision]
-      : compare.target === 'value' ? [found?.value ?? '', compare.value]
-      : [found?.lease ?? '0', compare.lease];
+      compare.target === 'mod'
+        ? [found?.modRevision ?? 0, compare.revision]
+        : compare.target === 'create'
+          ? [found?.createRevision ?? 0, compare.revision]
+          : compare.target === 'value'
+            ? [found?.value ?? '', compare.value]
+            : [found?.lease ?? '0', compare.lease];
     return compare.op === '=' ? left === right : compare.op === '!=' ? left !== right : compare.op === '<' ? left < right : left > right;
   };
   const dropLease = (lease: string): void => {

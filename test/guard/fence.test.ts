@@ -37,7 +37,10 @@ test('a step that hangs or fails never holds the kill (Q29, Z25)', async () => {
   const hang = () => new Promise<void>(() => undefined);
   const outcome = await runFence(ports({ closeFirewall: hang, dropWriteAddress: () => Promise.reject(new Error('no')), stopImmediate: hang }, order));
   assert.ok(outcome.ok);
-  assert.deepEqual(outcome.value.steps.map((step) => step.result), ['late', 'failed', 'late', 'done', 'done']);
+  assert.deepEqual(
+    outcome.value.steps.map((step) => step.result),
+    ['late', 'failed', 'late', 'done', 'done'],
+  );
   assert.ok(outcome.value.durationMs < 900, `${outcome.value.durationMs} ms`);
 });
 
@@ -52,7 +55,13 @@ test('the gate follows the lease: open with it, members with it, nobody without 
   const seen: FirewallMode[] = [];
   let deadline: MonoMs | null = makeMonoMs(9);
   const gate = createGate({
-    firewall: { ...FIREWALL_OFF, apply: async (mode) => (seen.push(mode), ok(null)) },
+    firewall: {
+      ...FIREWALL_OFF,
+      apply: async (mode) => {
+        seen.push(mode);
+        return ok(null);
+      },
+    },
     deadline: () => deadline,
     members: () => ['10.0.0.2'],
     onFailure: () => undefined,
@@ -68,5 +77,8 @@ test('the gate follows the lease: open with it, members with it, nobody without 
   await gate.close();
   await gate.fence();
   await gate.refresh();
-  assert.deepEqual(seen.map((mode) => mode.kind), ['unrestricted', 'members', 'timed', 'closed', 'timed', 'closed', 'closed']);
+  assert.deepEqual(
+    seen.map((mode) => mode.kind),
+    ['unrestricted', 'members', 'timed', 'closed', 'timed', 'closed', 'closed'],
+  );
 });

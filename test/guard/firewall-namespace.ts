@@ -25,7 +25,9 @@ const server = createServer((socket) => {
 before(async () => {
   execFileSync('ip', ['link', 'set', 'lo', 'up']);
   execFileSync('ip', ['address', 'add', '10.99.1.1/32', 'dev', 'lo']);
-  execFileSync('nft', ['add table inet other; add chain inet other c { type filter hook input priority 0; policy accept; }; add set inet other s { type inet_service; }']);
+  execFileSync('nft', [
+    'add table inet other; add chain inet other c { type filter hook input priority 0; policy accept; }; add set inet other s { type inet_service; }',
+  ]);
   await new Promise<void>((resolve) => server.listen({ host: '::', port: PORT }, resolve));
   firewall = createNftFirewall(table, createNftSession());
 });
@@ -144,7 +146,10 @@ test('somebody removes our table: the next refresh brings it back', async () => 
 test('a refresh costs the helper less than 1 ms of processor', async () => {
   const cpu = (): number => {
     const pid = execFileSync('ps', ['-o', 'pid=', '--ppid', String(process.pid), '-C', 'nft'], { encoding: 'utf8' });
-    const own = pid.split('\n').map(Number).filter((p) => p > 0 && commandOf(p) === 'nft');
+    const own = pid
+      .split('\n')
+      .map(Number)
+      .filter((p) => p > 0 && commandOf(p) === 'nft');
     const stat = readFileSync(`/proc/${own[0]}/stat`, 'utf8').split(' ');
     return (Number(stat[13]) + Number(stat[14])) * 10;
   };
@@ -193,11 +198,17 @@ test('the guard of a silent agent closes the port and kills', async () => {
     const postmaster = await rig.startServer(1);
     await apply({ kind: 'timed', until: soon(30_000) });
     assert.equal((await client.ensure()).ok, true);
-    assert.equal(await client.arm({ term: 1, leaseId: '1', deadline: soon(1000), dataDirectory: rig.dataDirectory, postmaster, table: table.name }), true);
+    assert.equal(
+      await client.arm({ term: 1, leaseId: '1', deadline: soon(1000), dataDirectory: rig.dataDirectory, postmaster, table: table.name }),
+      true,
+    );
     await until(async () => !(await reachable()), 5000, 'the port is closed');
     await until(async () => (await client.status())?.phase === 'fenced', 5000, 'fenced');
     // On a busy host nft may be later than the kill waits for it; it must not fail.
-    assert.deepEqual((await client.status())?.fenced?.problems.filter((problem) => problem.startsWith('nft:')), []);
+    assert.deepEqual(
+      (await client.status())?.fenced?.problems.filter((problem) => problem.startsWith('nft:')),
+      [],
+    );
   } finally {
     client.close();
     await rig.cleanup();

@@ -37,7 +37,12 @@ test('in a network namespace of its own the rules hold (see firewall-namespace.t
   const script = fileURLToPath(new URL('./firewall-namespace.ts', import.meta.url));
   // The namespace lives as long as this process: nothing is left behind, whatever happens.
   const { NODE_TEST_CONTEXT: _context, ...env } = process.env;
-  const run = spawnSync('unshare', ['--net', '--kill-child', '--fork', process.execPath, '--no-warnings', '--test-timeout=15000', script], { encoding: 'utf8', timeout: 40_000, killSignal: 'SIGKILL', env });
+  const run = spawnSync('unshare', ['--net', '--kill-child', '--fork', process.execPath, '--no-warnings', '--test-timeout=15000', script], {
+    encoding: 'utf8',
+    timeout: 40_000,
+    killSignal: 'SIGKILL',
+    env,
+  });
   assert.equal(run.status, 0, `needs root and unshare(1)\n${run.stdout}\n${run.stderr}\n${run.error?.message ?? ''}`);
   assert.match(run.stdout, /fail 0/);
 });

@@ -24,7 +24,11 @@ test('the guard fences a real PostgreSQL whose every process is stopped (SIGSTOP
     chmodSync(rig.root, 0o755);
     chownSync(rig.dataDirectory, ids.uid, ids.gid);
     execFileSync(join(bin, 'initdb'), ['-D', rig.dataDirectory, '-U', 'postgres', '-A', 'trust', '-N'], { ...ids, cwd: '/', stdio: 'pipe' });
-    const server = spawn(join(bin, 'postgres'), ['-D', rig.dataDirectory, '-p', String(PORT), '-k', rig.dataDirectory, '-c', 'listen_addresses=127.0.0.1'], { ...ids, cwd: '/', stdio: 'ignore', detached: true });
+    const server = spawn(
+      join(bin, 'postgres'),
+      ['-D', rig.dataDirectory, '-p', String(PORT), '-k', rig.dataDirectory, '-c', 'listen_addresses=127.0.0.1'],
+      { ...ids, cwd: '/', stdio: 'ignore', detached: true },
+    );
     rig.adopt(server.pid ?? 0);
     const pidFile = join(rig.dataDirectory, 'postmaster.pid');
     await until(() => existsSync(pidFile) && readFileSync(pidFile, 'utf8').includes('ready'), 20_000, 'PostgreSQL is ready');

@@ -25,7 +25,11 @@ afterEach(async () => {
 });
 
 function openClient(onGone?: () => void): GuardClient {
-  const client = createGuardClient({ stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid), ...(onGone === undefined ? {} : { onGone }) });
+  const client = createGuardClient({
+    stateDirectory: rig.stateDirectory,
+    onStarted: (pid) => rig.adopt(pid),
+    ...(onGone === undefined ? {} : { onGone }),
+  });
   clients.push(client);
   return client;
 }
@@ -53,7 +57,10 @@ test('the complete kill leaves no process of a stopped server (SIGSTOP) and take
     assert.equal(left(), 0);
     took.push(outcome.durationMs);
   }
-  assert.ok(took.some((ms) => ms < 300), `took ${took.join(', ')} ms`);
+  assert.ok(
+    took.some((ms) => ms < 300),
+    `took ${took.join(', ')} ms`,
+  );
 });
 
 test('orphaned backends of a dead postmaster are found by their working directory (Z27)', async () => {
@@ -71,7 +78,10 @@ test('a process with the pid of a former postmaster is not killed (Z26, Q16)', a
   rig.adopt(other.pid ?? 0);
   const real = readProcess(other.pid ?? 0);
   assert.ok(real);
-  const outcome = await killTree({ dataDirectory: rig.dataDirectory, postmaster: { pid: real.pid, startTime: real.startTime - 1 } }, { limitMs: 500 });
+  const outcome = await killTree(
+    { dataDirectory: rig.dataDirectory, postmaster: { pid: real.pid, startTime: real.startTime - 1 } },
+    { limitMs: 500 },
+  );
   assert.deepEqual(outcome.killed, []);
   assert.equal(isAlive(real), true);
 });

@@ -76,7 +76,16 @@ export async function until(condition: () => boolean | Promise<boolean>, limitMs
 export function startArmedAgent(rig: Rig, postmaster: ProcessId, options: { readonly forMs: number; readonly table?: string }): Promise<number> {
   const script = fileURLToPath(new URL('./agent-process.ts', import.meta.url));
   const table = options.table === undefined ? [] : [options.table];
-  const argv = ['--no-warnings', script, rig.stateDirectory, rig.dataDirectory, String(postmaster.pid), String(postmaster.startTime), String(options.forMs), ...table];
+  const argv = [
+    '--no-warnings',
+    script,
+    rig.stateDirectory,
+    rig.dataDirectory,
+    String(postmaster.pid),
+    String(postmaster.startTime),
+    String(options.forMs),
+    ...table,
+  ];
   const agent = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
   agent.unref();
   return new Promise((resolve, reject) => {

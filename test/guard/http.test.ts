@@ -14,8 +14,19 @@ import { type AgentHttp, type TlsFiles, startAgentHttp } from '../../src/agent/h
 import type { AgentStatus } from '../../src/agent/http/status.ts';
 
 const status: AgentStatus = {
-  cluster: 'demo', node: makeNodeId('n1'), version: '1', incarnation: 'A', role: 'primary', term: makeTerm(3),
-  lease: { term: makeTerm(3), deadline: makeMonoMs(2000) }, open: true, streaming: false, lagBytes: null, synchronous: false, maintenance: false, ready: true,
+  cluster: 'demo',
+  node: makeNodeId('n1'),
+  version: '1',
+  incarnation: 'A',
+  role: 'primary',
+  term: makeTerm(3),
+  lease: { term: makeTerm(3), deadline: makeMonoMs(2000) },
+  open: true,
+  streaming: false,
+  lagBytes: null,
+  synchronous: false,
+  maintenance: false,
+  ready: true,
 };
 const standby: AgentStatus = { ...status, role: 'standby', lease: null, open: false, streaming: true, lagBytes: 1024 ** 2 };
 
@@ -62,7 +73,23 @@ before(async () => {
   root = mkdtempSync(join(tmpdir(), 'pgherd-http-'));
   const file = (name: string): string => join(root, name);
   const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: root, stdio: 'pipe' });
-  openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'ca.key', '-out', 'ca.crt', '-subj', '/CN=ca', '-days', '2');
+  openssl(
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-keyout',
+    'ca.key',
+    '-out',
+    'ca.crt',
+    '-subj',
+    '/CN=ca',
+    '-days',
+    '2',
+  );
   openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'a.key', '-out', 'a.csr', '-subj', '/CN=n1');
   writeFileSync(file('ext'), 'subjectAltName=IP:127.0.0.1\n');
   openssl('x509', '-req', '-in', 'a.csr', '-CA', 'ca.crt', '-CAkey', 'ca.key', '-CAcreateserial', '-out', 'a.crt', '-days', '2', '-extfile', 'ext');

@@ -110,7 +110,7 @@ test('a lease is refused when the state changed, when another holds it, and with
   assert.equal(alone.lease(), undefined);
 });
 
-test("an own key of an earlier run is replaced, and its lease revoked without taking the new key away", async () => {
+test('an own key of an earlier run is replaced, and its lease revoked without taking the new key away', async () => {
   const { store, acquire, lease } = rig();
   store.leases.add('99');
   store.put(keys.writeLease, '{"version":1,"term":2,"holder":"n1"}', '99');

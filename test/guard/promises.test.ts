@@ -5,7 +5,16 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type NodeId, makeMonoMs, makeNodeId, makeTerm } from '../../src/core/ids.ts';
-import { type Ballot, EMPTY_BALLOT, type MemberFacts, type PromiseRequest, ballotAfterRestart, countPromises, mayPromise, mayVote } from '../../src/core/node/promises.ts';
+import {
+  type Ballot,
+  EMPTY_BALLOT,
+  type MemberFacts,
+  type PromiseRequest,
+  ballotAfterRestart,
+  countPromises,
+  mayPromise,
+  mayVote,
+} from '../../src/core/node/promises.ts';
 import { votesNeeded } from '../../src/core/state.ts';
 import { openPromiser } from '../../src/agent/promises/promiser.ts';
 import { askForPromises } from '../../src/agent/promises/round.ts';
@@ -14,9 +23,21 @@ import { createFakeClock } from './fakes.ts';
 const [n1, n2, n3] = ['n1', 'n2', 'n3'].map(makeNodeId) as [NodeId, NodeId, NodeId];
 const t = makeTerm;
 const at = makeMonoMs;
-const facts: MemberFacts = { cluster: 'demo', node: n2, incarnation: 'A', knownTerm: t(3), electorateRevision: 5, electorate: [n1, n2, n3], promoting: false };
+const facts: MemberFacts = {
+  cluster: 'demo',
+  node: n2,
+  incarnation: 'A',
+  knownTerm: t(3),
+  electorateRevision: 5,
+  electorate: [n1, n2, n3],
+  promoting: false,
+};
 const ask: PromiseRequest = { cluster: 'demo', incarnation: 'A', term: t(3), from: n1, electorateRevision: 5, ttlMs: 3000 };
-const promised = (until: number, to = n1, term = 3): Ballot => ({ votedTerm: t(0), promise: { term: t(term), to, until: at(until) }, waitUntil: null });
+const promised = (until: number, to = n1, term = 3): Ballot => ({
+  votedTerm: t(0),
+  promise: { term: t(term), to, until: at(until) },
+  waitUntil: null,
+});
 
 test('who gets a promise, and why not', () => {
   const table: [string, Ballot, Partial<MemberFacts>, Partial<PromiseRequest>][] = [
@@ -66,7 +87,11 @@ test('promises of strangers, of repeats and of other terms do not count; somethi
 });
 
 test('while F promises stand no P votes can be collected, whatever the order and the restarts', () => {
-  const step = fc.record({ who: fc.nat(4), what: fc.constantFrom('promise' as const, 'vote' as const, 'restart' as const), wait: fc.integer({ min: 0, max: 1500 }) });
+  const step = fc.record({
+    who: fc.nat(4),
+    what: fc.constantFrom('promise' as const, 'vote' as const, 'restart' as const),
+    wait: fc.integer({ min: 0, max: 1500 }),
+  });
   fc.assert(
     fc.property(fc.integer({ min: 2, max: 5 }), fc.array(step, { maxLength: 80 }), (size, steps) => {
       const members = Array.from({ length: size }, (_, i) => makeNodeId(`m${i}`));
@@ -130,7 +155,12 @@ test('a promise is on disk before it is answered, and a restarted promiser waits
 
 test('a round ends with enough promises, without waiting for a member that hangs', async () => {
   const count = await askForPromises({
-    node: n1, cluster: 'demo', incarnation: 'A', electorate: { revision: 5, members: [n1, n2, n3] }, term: t(3), ttlMs: 3000,
+    node: n1,
+    cluster: 'demo',
+    incarnation: 'A',
+    electorate: { revision: 5, members: [n1, n2, n3] },
+    term: t(3),
+    ttlMs: 3000,
     own: async () => ({ kind: 'promised', node: n1, term: t(3) }),
     ask: (node) => (node === n2 ? Promise.resolve({ kind: 'promised', node: n2, term: t(3) }) : new Promise(() => undefined)),
   });

@@ -46,7 +46,9 @@ test('the end of WAL is where pg_waldump finds the first invalid record (Z47)', 
   const end = must(await readWalEnd(n1));
   const control = parseControlData(readFileSync(join(n1.dataDirectory, 'global', 'pg_control')));
   assert.ok(typeof control !== 'string');
-  const dump = await runProcess([binary(n1, 'pg_waldump'), '-p', join(n1.dataDirectory, 'pg_wal'), '-s', formatLsn(control.checkpointLsn)], { timeoutMs: 10_000 });
+  const dump = await runProcess([binary(n1, 'pg_waldump'), '-p', join(n1.dataDirectory, 'pg_wal'), '-s', formatLsn(control.checkpointLsn)], {
+    timeoutMs: 10_000,
+  });
   assert.ok(dump.ok);
   const at = /.* at ([0-9A-F]+\/[0-9A-F]+)/.exec(dump.value.stderr)?.[1];
   assert.equal(formatLsn(end.lsn), at, dump.value.stderr);
@@ -54,11 +56,21 @@ test('the end of WAL is where pg_waldump finds the first invalid record (Z47)', 
 
 test('settings that win survive quoting, keep foreign lines and lose duplicates (H25, Z54)', async () => {
   const parsed = parseAutoConf("# c\nwork_mem = '4MB'\nfoo.bar = 'it''s \\\\ here'\nwork_mem = '8MB'\nport = 5433 # x\n");
-  assert.deepEqual([...parsed], [['foo.bar', "it's \\ here"], ['work_mem', '8MB'], ['port', '5433']]);
+  assert.deepEqual(
+    [...parsed],
+    [
+      ['foo.bar', "it's \\ here"],
+      ['work_mem', '8MB'],
+      ['port', '5433'],
+    ],
+  );
   assert.deepEqual([...parseAutoConf(renderAutoConf(parsed))], [...parsed]);
   assert.equal(must(await setWinning(n1, { synchronous_standby_names: 'ANY 1 ("n-2","N3")' })).changed, true);
   assert.equal(must(await setWinning(n1, { synchronous_standby_names: 'ANY 1 ("n-2","N3")' })).changed, false);
-  const shown = await runProcess([binary(n1, 'postgres'), '-D', n1.dataDirectory, '-C', 'synchronous_standby_names'], { timeoutMs: 5000, ...(n1.os === null ? {} : { uid: n1.os.uid, gid: n1.os.gid }) });
+  const shown = await runProcess([binary(n1, 'postgres'), '-D', n1.dataDirectory, '-C', 'synchronous_standby_names'], {
+    timeoutMs: 5000,
+    ...(n1.os === null ? {} : { uid: n1.os.uid, gid: n1.os.gid }),
+  });
   assert.ok(shown.ok);
   assert.equal(shown.value.stdout.trim(), 'ANY 1 ("n-2","N3")');
   must(await setWinning(n1, { synchronous_standby_names: '' }));
@@ -71,7 +83,7 @@ test('a parameter cannot smuggle in another line, and managed ones are refused (
   }
 });
 
-test('the hba block stands at the top, is replaced, and keeps people\'s lines', () => {
+test("the hba block stands at the top, is replaced, and keeps people's lines", () => {
   const once = withBlock('local all all peer\n', ['a']);
   const twice = withBlock(once, ['b']);
   assert.match(twice, /^# BEGIN pgherd.*\nb\n# END pgherd\nlocal all all peer\n$/);
@@ -85,17 +97,29 @@ test('no hba line of ours lets the superuser or a wide range in (H9)', () => {
   assert.ok(lines.includes('host all,replication pgherd all reject'));
 });
 
-test('people\'s ALTER SYSTEM on a managed setting is found', async () => {
+test("people's ALTER SYSTEM on a managed setting is found", async () => {
   const { startPostgres } = await import('../../src/agent/postgres/start.ts');
   must(await startPostgres(n1, { mode: 'primary', mayStart: () => true }));
   await sql(n1, (db) => db.query("ALTER SYSTEM SET wal_receiver_timeout = '1h'"));
-  assert.deepEqual((await findOverrides(n1)).map((found) => found.name), ['wal_receiver_timeout']);
+  assert.deepEqual(
+    (await findOverrides(n1)).map((found) => found.name),
+    ['wal_receiver_timeout'],
+  );
 });
 
 test('changed parameters are reloaded; those that need a restart are named; a broken hba line is reported', async () => {
-  const applied = must(await applySettings(n1, { ...settings, parameters: { ...settings.parameters, work_mem: '9MB', max_connections: '33' }, hba: ['host all all 10.0.0.0/8 no-such-method'] }));
+  const applied = must(
+    await applySettings(n1, {
+      ...settings,
+      parameters: { ...settings.parameters, work_mem: '9MB', max_connections: '33' },
+      hba: ['host all all 10.0.0.0/8 no-such-method'],
+    }),
+  );
   assert.deepEqual([applied.reloaded, applied.pendingRestart], [true, ['max_connections']]);
-  assert.ok(applied.errors.some((line) => /pg_hba/.test(line)), applied.errors.join());
+  assert.ok(
+    applied.errors.some((line) => /pg_hba/.test(line)),
+    applied.errors.join(),
+  );
   must(await applySettings(n1, settings));
 });
 
@@ -107,13 +131,25 @@ test('a history of 5000 timelines is read whole; a broken one decides nothing (Q
 });
 
 test('lineage: at the fork contained, behind it diverged, unknown timeline diverged (Z43, Z44)', () => {
-  const primary = { timeline: makeTimeline(3), history: [{ timeline: makeTimeline(1), forkLsn: lsn('0/100') }, { timeline: makeTimeline(2), forkLsn: lsn('0/200') }] };
+  const primary = {
+    timeline: makeTimeline(3),
+    history: [
+      { timeline: makeTimeline(1), forkLsn: lsn('0/100') },
+      { timeline: makeTimeline(2), forkLsn: lsn('0/200') },
+    ],
+  };
   assert.equal(compareLineage({ timeline: makeTimeline(1), lsn: lsn('0/100') }, primary).kind, 'contained');
   assert.equal(compareLineage({ timeline: makeTimeline(1), lsn: lsn('0/101') }, primary).kind, 'diverged');
   assert.equal(compareLineage({ timeline: makeTimeline(4), lsn: lsn('0/10') }, primary).kind, 'diverged');
   assert.equal(timelineAt(lineageOf(primary.timeline, primary.history), lsn('0/180')), 2);
   assert.equal(forkPoint({ timeline: makeTimeline(1), lsn: lsn('0/180'), history: [] }, primary), lsn('0/100'));
-  assert.equal(forkPoint({ timeline: makeTimeline(2), lsn: lsn('0/180'), history: [{ timeline: makeTimeline(1), forkLsn: lsn('0/90') }] }, { timeline: makeTimeline(2), history: [{ timeline: makeTimeline(1), forkLsn: lsn('0/100') }] }), lsn('0/180'));
+  assert.equal(
+    forkPoint(
+      { timeline: makeTimeline(2), lsn: lsn('0/180'), history: [{ timeline: makeTimeline(1), forkLsn: lsn('0/90') }] },
+      { timeline: makeTimeline(2), history: [{ timeline: makeTimeline(1), forkLsn: lsn('0/100') }] },
+    ),
+    lsn('0/180'),
+  );
 });
 
 test('connection strings survive quoting; slot names are legal', () => {
@@ -125,8 +161,12 @@ test('connection strings survive quoting; slot names are legal', () => {
 
 test('a dump line gives transaction, relation and commit time', () => {
   const collector = createCollector();
-  collector.line('rmgr: Heap        len (rec/tot):     59/    59, tx:        735, lsn: 0/01948EE8, prev 0/01948EB0, desc: INSERT off 3 flags 0x08, blkref #0: rel 1663/5/16384 blk 0');
-  collector.line('rmgr: Transaction len (rec/tot):     34/    34, tx:        735, lsn: 0/01948F28, prev 0/01948EE8, desc: COMMIT 2026-11-21 05:00:00.123456 UTC');
+  collector.line(
+    'rmgr: Heap        len (rec/tot):     59/    59, tx:        735, lsn: 0/01948EE8, prev 0/01948EB0, desc: INSERT off 3 flags 0x08, blkref #0: rel 1663/5/16384 blk 0',
+  );
+  collector.line(
+    'rmgr: Transaction len (rec/tot):     34/    34, tx:        735, lsn: 0/01948F28, prev 0/01948EE8, desc: COMMIT 2026-11-21 05:00:00.123456 UTC',
+  );
   assert.deepEqual(collector.transactions(), [{ xid: 735, committedAt: '2026-11-21 05:00:00.123456 UTC', relations: ['1663/5/16384'] }]);
 });
 

@@ -21,7 +21,11 @@ const primary = await lab.node('n1');
 
 test('initdb, start and roles make a primary that runs under its own superuser', async () => {
   await createPrimary(primary);
-  const rows = await sql(primary, (db) => db.query("SELECT current_user AS me, pg_is_in_recovery() AS recovery, current_setting('restart_after_crash') AS restart, current_setting('cluster_name') AS name, (SELECT count(*)::int FROM pg_roles WHERE rolname IN ('postgres','pgherd_replicator','pgherd_probe')) AS roles"));
+  const rows = await sql(primary, (db) =>
+    db.query(
+      "SELECT current_user AS me, pg_is_in_recovery() AS recovery, current_setting('restart_after_crash') AS restart, current_setting('cluster_name') AS name, (SELECT count(*)::int FROM pg_roles WHERE rolname IN ('postgres','pgherd_replicator','pgherd_probe')) AS roles",
+    ),
+  );
   assert.deepEqual(rows[0], { me: 'pgherd', recovery: false, restart: 'off', name: 'n1', roles: 3 });
   assert.equal(must(await setupRoles(primary)).changed, false, 'roles are idempotent');
 });
@@ -43,7 +47,7 @@ test('initdb is refused where data lies (Q24, Q25, H44)', async () => {
   assert.equal(again.ok ? '' : again.error.code, 'initdb.not-empty');
 });
 
-test('managed files are written once; people\'s lines are kept', async () => {
+test("managed files are written once; people's lines are kept", async () => {
   assert.deepEqual(must(await writeManagedFiles(primary, settings)).changed, []);
 });
 

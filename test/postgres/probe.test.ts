@@ -21,7 +21,7 @@ test('a primary takes the heartbeat write, also when a synchronous standby is mi
     await db.query('SELECT pg_reload_conf()');
   });
   assert.deepEqual({ ...(await look()), durationMs: 0 }, { verdict: 'primary', error: null, durationMs: 0 });
-  const rows = await sql(n1, (db) => db.query("SELECT 1"));
+  const rows = await sql(n1, (db) => db.query('SELECT 1'));
   assert.equal(rows.length, 1);
 });
 
@@ -34,9 +34,9 @@ test('a stopped (SIGSTOP) server fails the look within its limit (I6, Q19)', asy
 });
 
 test('a full server is not called down', async () => {
-  await sql(n1, (db) => db.query("ALTER DATABASE pgherd CONNECTION LIMIT 0"));
+  await sql(n1, (db) => db.query('ALTER DATABASE pgherd CONNECTION LIMIT 0'));
   const answer = await look();
-  await sql(n1, (db) => db.query("ALTER DATABASE pgherd CONNECTION LIMIT 50"));
+  await sql(n1, (db) => db.query('ALTER DATABASE pgherd CONNECTION LIMIT 50'));
   assert.equal(answer.verdict, 'primary');
   assert.match(answer.error ?? '', /too many connections/);
 });

@@ -17,7 +17,11 @@ import { createLab, createPrimary, must, settings, sql, until } from './harness.
 const lab = createLab();
 const [n1, n2, n3] = [await lab.node('n1'), await lab.node('n2'), await lab.node('n3')];
 const members = [n1, n2, n3].map((instance) => ({ id: instance.node, host: instance.host, internalHost: null, port: instance.port }));
-const [o1, o2, o3] = [n1, n2, n3].map((instance) => createObserver(instance, { members: () => members })) as [ReturnType<typeof createObserver>, ReturnType<typeof createObserver>, ReturnType<typeof createObserver>];
+const [o1, o2, o3] = [n1, n2, n3].map((instance) => createObserver(instance, { members: () => members })) as [
+  ReturnType<typeof createObserver>,
+  ReturnType<typeof createObserver>,
+  ReturnType<typeof createObserver>,
+];
 after(async () => {
   for (const observer of [o1, o2, o3]) observer.close();
   await lab.close();
@@ -44,7 +48,10 @@ test('two clones of a primary stream, and its walsenders carry their node ids', 
   }
   const report = await o1.observe();
   assert.equal(report.role, 'primary');
-  assert.deepEqual(report.walsenders.map((sender) => [sender.node, sender.state]).sort(), [['n2', 'streaming'], ['n3', 'streaming']]);
+  assert.deepEqual(report.walsenders.map((sender) => [sender.node, sender.state]).sort(), [
+    ['n2', 'streaming'],
+    ['n3', 'streaming'],
+  ]);
   const standby = await o2.observe();
   assert.deepEqual([standby.state, standby.role, standby.streamingFrom, standby.timeline], ['running', 'standby', 'n1', 1]);
   assert.equal(standby.systemIdentifier, report.systemIdentifier);
@@ -56,7 +63,10 @@ test('a slot for each other member, none for the node itself; foreign slots stay
   assert.deepEqual(made.created, ['pgherd_gone']);
   assert.deepEqual(must(await ensureSlots(n1, { members: [n1.node, n2.node, n3.node] })).dropped, ['pgherd_gone']);
   const names = await sql(n1, (db) => db.query('SELECT slot_name FROM pg_replication_slots ORDER BY 1'));
-  assert.deepEqual(names.map((row) => row['slot_name']), ['mine', 'pgherd_n2', 'pgherd_n3']);
+  assert.deepEqual(
+    names.map((row) => row['slot_name']),
+    ['mine', 'pgherd_n2', 'pgherd_n3'],
+  );
   must(await ensureSlots(n2, { members: members.map((member) => member.id) }));
   await sql(n1, (db) => db.query("SELECT pg_drop_replication_slot('mine')"));
 });

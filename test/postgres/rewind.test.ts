@@ -32,7 +32,7 @@ async function fork(primary: typeof n1, standby: typeof n1): Promise<void> {
   await sql(standby, (db) => db.query("INSERT INTO public.t VALUES ('new side')"));
   await sql(primary, async (db) => {
     await db.query("INSERT INTO public.t VALUES ('only on the old primary')");
-    await db.query("CREATE TABLE public.lost AS SELECT generate_series(1, 100) AS id");
+    await db.query('CREATE TABLE public.lost AS SELECT generate_series(1, 100) AS id');
   });
 }
 
@@ -49,7 +49,10 @@ test('a crashed and diverged primary is rewound; what only it had is kept and na
   assert.ok(rewound.divergedPath !== null && rewound.summary !== null);
   assert.equal(rewound.summary.note, '');
   assert.ok(rewound.summary.committed >= 2, JSON.stringify(rewound.summary.transactions.length));
-  assert.ok(rewound.summary.relations.includes('postgres.public.t') && rewound.summary.relations.includes('postgres.public.lost'), rewound.summary.relations.join());
+  assert.ok(
+    rewound.summary.relations.includes('postgres.public.t') && rewound.summary.relations.includes('postgres.public.lost'),
+    rewound.summary.relations.join(),
+  );
   assert.match(readFileSync(join(rewound.divergedPath, 'summary.txt'), 'utf8'), /postgres\.public\.lost/);
   assert.ok(readdirSync(rewound.divergedPath).some((name) => /^[0-9A-F]{24}$/.test(name)));
   must(await startPostgres(n1, { mode: 'standby' }));
@@ -59,9 +62,9 @@ test('a crashed and diverged primary is rewound; what only it had is kept and na
   assert.deepEqual(rows, [{ v: 'new side', lost: null }]);
 });
 
-test('after a rewind the managed files are this node\'s own, and its old slots are gone (Q42, Z67)', async () => {
+test("after a rewind the managed files are this node's own, and its old slots are gone (Q42, Z67)", async () => {
   assert.match(readFileSync(join(n1.dataDirectory, 'pgherd.conf'), 'utf8'), new RegExp(`port = '${n1.port}'`));
-  assert.deepEqual(await sql(n1, (db) => db.query("SELECT slot_name FROM pg_replication_slots")), []);
+  assert.deepEqual(await sql(n1, (db) => db.query('SELECT slot_name FROM pg_replication_slots')), []);
   assert.ok(existsSync(join(n1.dataDirectory, 'standby.signal')));
 });
 
@@ -77,7 +80,7 @@ test('a cleanly stopped but diverged primary is rewound too', async () => {
   await fork(n2, n1);
   must(await stopPostgres(n2));
   const rewound = must(await rewindTo(n2, { upstream: n1, settings, keepSaved: 2 }));
-  assert.ok(rewound.summary !== null && rewound.summary.relations.includes('postgres.public.lost'));
+  assert.ok(rewound.summary?.relations.includes('postgres.public.lost'));
   must(await startPostgres(n2, { mode: 'standby' }));
   must(await followUpstream(n2, { upstream: n1 }));
 });

@@ -12,7 +12,14 @@ import { eventually, expectFailure, specOf, startTestServer, expectOk } from './
 const JSON_BODY = { 'content-type': 'application/json' };
 
 interface WireError {
-  readonly error: { readonly code: string; readonly what: string; readonly cause: string; readonly now: string; readonly remedy: string; readonly problems?: readonly { readonly code: string; readonly text: string }[] };
+  readonly error: {
+    readonly code: string;
+    readonly what: string;
+    readonly cause: string;
+    readonly now: string;
+    readonly remedy: string;
+    readonly problems?: readonly { readonly code: string; readonly text: string }[];
+  };
 }
 
 function errorOf(body: Buffer): WireError['error'] {
@@ -22,16 +29,34 @@ function errorOf(body: Buffer): WireError['error'] {
 test('errors of the request name the path, the value’s fault and the remedy, in the four parts', async (t) => {
   const server = await startTestServer(t);
   expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
-  const bad = await server.raw({ path: '/api/v1/clusters/demo/tasks', method: 'POST', headers: JSON_BODY, body: JSON.stringify({ request: { kind: 'nodeStop', node: 'N 1' } }) });
+  const bad = await server.raw({
+    path: '/api/v1/clusters/demo/tasks',
+    method: 'POST',
+    headers: JSON_BODY,
+    body: JSON.stringify({ request: { kind: 'nodeStop', node: 'N 1' } }),
+  });
   assert.equal(bad.status, 400);
   const error = errorOf(bad.body);
   assert.equal(error.code, 'request.invalid');
-  assert.deepEqual(error.problems?.map((one) => one.code), ['request.node']);
+  assert.deepEqual(
+    error.problems?.map((one) => one.code),
+    ['request.node'],
+  );
   assert.ok(error.what !== '' && error.now !== '' && error.remedy !== '');
 
-  const unknownKind = await server.raw({ path: '/api/v1/clusters/demo/tasks', method: 'POST', headers: JSON_BODY, body: JSON.stringify({ request: { kind: 'explode' } }) });
+  const unknownKind = await server.raw({
+    path: '/api/v1/clusters/demo/tasks',
+    method: 'POST',
+    headers: JSON_BODY,
+    body: JSON.stringify({ request: { kind: 'explode' } }),
+  });
   assert.equal(errorOf(unknownKind.body).problems?.[0]?.code, 'request.kind');
-  const extra = await server.raw({ path: '/api/v1/clusters/demo/tasks', method: 'POST', headers: JSON_BODY, body: JSON.stringify({ request: { kind: 'unfreeze' }, forse: true }) });
+  const extra = await server.raw({
+    path: '/api/v1/clusters/demo/tasks',
+    method: 'POST',
+    headers: JSON_BODY,
+    body: JSON.stringify({ request: { kind: 'unfreeze' }, forse: true }),
+  });
   assert.equal(extra.status, 400, 'unknown fields are refused');
   const query = await server.raw({ path: '/api/v1/clusters/demo/events?limit=0' });
   assert.equal(errorOf(query.body).problems?.[0]?.code, 'limit');
@@ -73,9 +98,24 @@ test('a specification is refused with the path of each fault, and with the neare
   const misspelt = expectFailure(await server.admin.call('createCluster', { body: { ...specOf('demo'), failovr: 'manual' } }));
   assert.equal(misspelt.code, 'spec.invalid');
   assert.match(misspelt.cause, /failovr.*did you mean "failover"/);
-  const twice = expectFailure(await server.admin.call('createCluster', { body: { name: 'demo', nodes: [{ id: 'n1', host: 'a' }, { id: 'n1', host: 'b' }] } }));
-  assert.deepEqual(twice.problems.map((one) => one.code), ['nodes[1].id']);
-  const managed = expectFailure(await server.admin.call('createCluster', { body: { ...specOf('demo'), postgres: { parameters: { primary_conninfo: 'host=evil' } } } }));
+  const twice = expectFailure(
+    await server.admin.call('createCluster', {
+      body: {
+        name: 'demo',
+        nodes: [
+          { id: 'n1', host: 'a' },
+          { id: 'n1', host: 'b' },
+        ],
+      },
+    }),
+  );
+  assert.deepEqual(
+    twice.problems.map((one) => one.code),
+    ['nodes[1].id'],
+  );
+  const managed = expectFailure(
+    await server.admin.call('createCluster', { body: { ...specOf('demo'), postgres: { parameters: { primary_conninfo: 'host=evil' } } } }),
+  );
   assert.equal(managed.problems[0]?.code, 'postgres.parameters.primary_conninfo');
   assert.equal(expectOk(await server.admin.call('clusters')).length, 0, 'nothing was created');
 });
@@ -91,7 +131,14 @@ test('a dry run of create writes nothing; create writes spec, task and secret, a
   assert.equal(created.task?.by, 'admin');
   assert.ok(existsSync(join(server.config.dataDirectory, 'secrets', 'demo.secret')));
   const shown = expectOk(await server.admin.call('show', { params: { cluster: 'demo' } }));
-  assert.deepEqual(shown.nodes.map((node) => [node.id, node.state]), [['n1', 'unreachable'], ['n2', 'unreachable'], ['n3', 'unreachable']]);
+  assert.deepEqual(
+    shown.nodes.map((node) => [node.id, node.state]),
+    [
+      ['n1', 'unreachable'],
+      ['n2', 'unreachable'],
+      ['n3', 'unreachable'],
+    ],
+  );
   assert.equal(expectFailure(await server.admin.call('createCluster', { body: specOf('demo') })).code, 'cluster.exists');
 });
 
@@ -141,7 +188,9 @@ test('the dry run of a command says what would refuse it, and creates no task', 
   const server = await startTestServer(t);
   expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   await finishTasks(server.server.context.store, 'demo');
-  const answer = expectOk(await server.admin.call('createTask', { params: { cluster: 'demo' }, body: { request: { kind: 'switchover', to: 'n2' }, dryRun: true } }));
+  const answer = expectOk(
+    await server.admin.call('createTask', { params: { cluster: 'demo' }, body: { request: { kind: 'switchover', to: 'n2' }, dryRun: true } }),
+  );
   assert.equal(answer.task, null);
   assert.ok(answer.plan.length > 0);
   assert.equal(expectOk(await server.admin.call('clusterTasks', { params: { cluster: 'demo' } })).length, 1);
@@ -168,8 +217,14 @@ test('settings change single parameters; those that pgherd relies on are refused
   const server = await startTestServer(t);
   expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const at = { params: { cluster: 'demo' } };
-  await Promise.all(['work_mem', 'shared_buffers', 'max_connections'].map((name) => server.admin.call('postSettings', { ...at, body: { set: { [name]: '64' } } })));
-  assert.deepEqual(Object.keys(expectOk(await server.admin.call('getSettings', at)).parameters).sort(), ['max_connections', 'shared_buffers', 'work_mem'], 'no change is lost');
+  await Promise.all(
+    ['work_mem', 'shared_buffers', 'max_connections'].map((name) => server.admin.call('postSettings', { ...at, body: { set: { [name]: '64' } } })),
+  );
+  assert.deepEqual(
+    Object.keys(expectOk(await server.admin.call('getSettings', at)).parameters).sort(),
+    ['max_connections', 'shared_buffers', 'work_mem'],
+    'no change is lost',
+  );
   const unset = expectOk(await server.admin.call('postSettings', { ...at, body: { unset: ['work_mem'] } }));
   assert.deepEqual(unset.diff, [{ path: 'work_mem', from: '64', to: null }]);
   const refused = expectFailure(await server.admin.call('postSettings', { ...at, body: { set: { synchronous_standby_names: '*' } } }));
@@ -214,13 +269,24 @@ test('events are listed by page, and followed from the last one that the reader 
   expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const keys = clusterKeys(makeClusterId('demo'));
   const put = async (sequence: number): Promise<void> => {
-    const value = encodeJson({ atWallMs: 1_700_000_000_000 + sequence, level: 'info', rule: 'test.rule', node: null, term: 1, text: `event ${sequence}`, detail: {} });
+    const value = encodeJson({
+      atWallMs: 1_700_000_000_000 + sequence,
+      level: 'info',
+      rule: 'test.rule',
+      node: null,
+      term: 1,
+      text: `event ${sequence}`,
+      detail: {},
+    });
     assert.ok((await server.server.context.store.txn([], [{ kind: 'put', key: keys.event(sequence, 0), value }])).ok);
   };
   for (const sequence of [1, 2, 3]) await put(sequence);
   const at = { params: { cluster: 'demo' } };
   const last = expectOk(await server.admin.call('events', { ...at, query: { limit: 2 } }));
-  assert.deepEqual(last.map((row) => row.text), ['event 2', 'event 3']);
+  assert.deepEqual(
+    last.map((row) => row.text),
+    ['event 2', 'event 3'],
+  );
   assert.equal(last[0]?.at, '2023-11-14T22:13:20.002Z');
 
   const stop = new AbortController();
@@ -240,7 +306,13 @@ test('events are listed by page, and followed from the last one that the reader 
 test('a damaged value in the store is shown as a problem, and crashes nothing (H43)', async (t) => {
   const server = await startTestServer(t);
   expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
-  await server.server.context.store.txn([], [{ kind: 'put', key: '/pgherd/v1/demo/nodes/n1/report', value: '{"version":' }, { kind: 'put', key: '/pgherd/v1/demo/state', value: '[]' }]);
+  await server.server.context.store.txn(
+    [],
+    [
+      { kind: 'put', key: '/pgherd/v1/demo/nodes/n1/report', value: '{"version":' },
+      { kind: 'put', key: '/pgherd/v1/demo/state', value: '[]' },
+    ],
+  );
   const shown = await eventually('both problems', async () => {
     const answer = expectOk(await server.admin.call('show', { params: { cluster: 'demo' } }));
     return answer.problems.filter((one) => one.code === 'store.unreadable').length === 2 ? answer : null;
@@ -265,7 +337,10 @@ test('every reading route answers in its shape for a cluster that is only wanted
   assert.match(metrics.body.toString(), /pgherd_cluster_state\{cluster="demo",state="/);
   assert.equal((await server.raw({ path: '/metrics', token: null })).status, 401);
   assert.equal((await server.raw({ path: '/readyz', token: null })).status, 200);
-  assert.deepEqual(server.log.filter((line) => line.includes('does not fit its schema')), []);
+  assert.deepEqual(
+    server.log.filter((line) => line.includes('does not fit its schema')),
+    [],
+  );
 });
 
 test('a backup of the store comes back after everything was lost', async (t) => {
@@ -298,6 +373,10 @@ async function finishTasks(store: Store, cluster: string): Promise<void> {
   assert.ok(listing.ok);
   for (const kv of listing.value.kvs) {
     const task = JSON.parse(kv.value) as { status: string };
-    if (task.status === 'pending') await store.txn([], [{ kind: 'put', key: kv.key, value: JSON.stringify({ ...task, status: 'done', finishedWallMs: 1_700_000_000_000, result: 'done' }) }]);
+    if (task.status === 'pending')
+      await store.txn(
+        [],
+        [{ kind: 'put', key: kv.key, value: JSON.stringify({ ...task, status: 'done', finishedWallMs: 1_700_000_000_000, result: 'done' }) }],
+      );
   }
 }

@@ -74,7 +74,10 @@ test('what people did stands in the audit log, with refusals, and without secret
   await server.raw({ path: '/api/v1/clusters', method: 'POST', token: 'wrong', headers: { 'content-type': 'application/json' }, body: '{}' });
   expectOk(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
   const text = readFileSync(join(server.config.dataDirectory, 'audit.log'), 'utf8');
-  const lines = text.trim().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>);
+  const lines = text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
   assert.deepEqual(
     lines.map(({ who, route, status, result }) => ({ who, route, status, result })),
     [

@@ -25,7 +25,13 @@ export interface TestServer {
   readonly log: string[];
   clientOf(token: string | null): ApiClient;
   /** A raw request, for what the client would never send. */
-  raw(options: { readonly path: string; readonly method?: string; readonly headers?: Record<string, string>; readonly body?: string | Uint8Array; readonly token?: string | null }): Promise<HttpAnswer>;
+  raw(options: {
+    readonly path: string;
+    readonly method?: string;
+    readonly headers?: Record<string, string>;
+    readonly body?: string | Uint8Array;
+    readonly token?: string | null;
+  }): Promise<HttpAnswer>;
 }
 
 export interface TestServerOptions {
@@ -48,7 +54,13 @@ export function collectLog(lines: string[]): Logger {
 export async function startTestServer(t: TestContext, options: TestServerOptions = {}): Promise<TestServer> {
   const directory = options.directory ?? (await temporaryDirectory(t));
   const decoded = serverConfig(
-    { listen: { port: 0 }, dataDirectory: join(directory, 'data'), store: { engine: 'embedded', listen: { host: '127.0.0.1', port: 0 } }, controller: options.controller ?? false, ...options.overrides },
+    {
+      listen: { port: 0 },
+      dataDirectory: join(directory, 'data'),
+      store: { engine: 'embedded', listen: { host: '127.0.0.1', port: 0 } },
+      controller: options.controller ?? false,
+      ...options.overrides,
+    },
     '',
   );
   assert.ok(decoded.ok, JSON.stringify(decoded));

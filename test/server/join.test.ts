@@ -41,9 +41,15 @@ test('a host joins with a token: its key never leaves it, its files are 0600, an
 test('two nodes of a cluster get the same secret, another cluster another one, and none lies in the store', async (t) => {
   const server = await startTestServer(t);
   const secrets: string[] = [];
-  for (const [cluster, node] of [['a', 'n1'], ['a', 'n2'], ['b', 'n1']] as const) {
+  for (const [cluster, node] of [
+    ['a', 'n1'],
+    ['a', 'n2'],
+    ['b', 'n1'],
+  ] as const) {
     const made = expectOk(await server.admin.call('addJoinToken', { body: { cluster } }));
-    const joined = expectOk(await joinServer({ token: made.token, stateDirectory: join(server.directory, cluster + node), node, hosts: ['127.0.0.1'] }));
+    const joined = expectOk(
+      await joinServer({ token: made.token, stateDirectory: join(server.directory, cluster + node), node, hosts: ['127.0.0.1'] }),
+    );
     secrets.push(readFileSync(joined.files.clusterSecret, 'utf8').trim());
   }
   assert.equal(secrets[0], secrets[1]);

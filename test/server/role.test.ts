@@ -18,7 +18,10 @@ interface Role {
 }
 
 function startRole(t: TestContext, file: string): Role {
-  const child = spawn(process.execPath, [MAIN, 'server', '--config', file], { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env['PATH'] ?? '' } });
+  const child = spawn(process.execPath, [MAIN, 'server', '--config', file], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { PATH: process.env['PATH'] ?? '' },
+  });
   let out = '';
   let log = '';
   child.stdout?.on('data', (chunk: Buffer) => {

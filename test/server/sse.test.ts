@@ -11,18 +11,31 @@ test('an event stream that is cut at any byte is read as the whole one', async (
   for (let cut = 0; cut <= bytes.length; cut++) {
     const chunks = [bytes.subarray(0, cut), bytes.subarray(cut)];
     const items = [];
-    for await (const item of parseSse((async function* () {
-      yield* chunks;
-    })())) items.push(item);
-    assert.deepEqual(items, [
-      { id: '7', event: 'task', data: '{"text":"zwei\nZeilen, 中文"}' },
-      { id: '7', event: 'message', data: 'x' },
-    ], `cut at ${cut}`);
+    for await (const item of parseSse(
+      (async function* () {
+        yield* chunks;
+      })(),
+    ))
+      items.push(item);
+    assert.deepEqual(
+      items,
+      [
+        { id: '7', event: 'task', data: '{"text":"zwei\nZeilen, 中文"}' },
+        { id: '7', event: 'message', data: 'x' },
+      ],
+      `cut at ${cut}`,
+    );
   }
 });
 
 test('a difference names each changed leaf; nodes are matched by their id, not by their place', () => {
-  const from = { a: 1, nodes: [{ id: 'n1', port: 1 }, { id: 'n2', port: 2 }] };
+  const from = {
+    a: 1,
+    nodes: [
+      { id: 'n1', port: 1 },
+      { id: 'n2', port: 2 },
+    ],
+  };
   const to = { a: 1, b: null, nodes: [{ id: 'n2', port: 3 }, { id: 'n1', port: 1 }, { id: 'n3' }] };
   assert.deepEqual(diffJson(from, to), [
     { path: 'nodes[n2].port', from: 2, to: 3 },

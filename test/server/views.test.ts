@@ -32,22 +32,32 @@ test('a running cluster is shown, with LSNs, lag and reasons in the agreed shape
   const server = await startTestServer(t);
   await place(server, picture(HEALTHY));
   const shown = expectOk(await server.admin.call('show', at));
-  assert.deepEqual([shown.term, shown.primary, shown.nodes.map((node) => `${node.id} ${node.role} ${node.state}`)], [3, 'n1', ['n1 primary running', 'n2 standby running', 'n3 standby running']]);
+  assert.deepEqual(
+    [shown.term, shown.primary, shown.nodes.map((node) => `${node.id} ${node.role} ${node.state}`)],
+    [3, 'n1', ['n1 primary running', 'n2 standby running', 'n3 standby running']],
+  );
   const [summary] = expectOk(await server.admin.call('clusters'));
   assert.deepEqual([summary?.state, summary?.nodes, summary?.nodesLive, summary?.problems], [shown.state, 3, 3, shown.problems.length]);
-  assert.deepEqual(expectOk(await server.admin.call('lsn', at)).map((row) => `${row.node} ${row.lsn}`), ['n1 0/5000', 'n2 0/5000', 'n3 0/4000']);
+  assert.deepEqual(
+    expectOk(await server.admin.call('lsn', at)).map((row) => `${row.node} ${row.lsn}`),
+    ['n1 0/5000', 'n2 0/5000', 'n3 0/4000'],
+  );
   assert.equal(expectOk(await server.admin.call('lag', at)).length, 3);
   const explained = expectOk(await server.admin.call('explain', at));
   assert.deepEqual(explained.candidates.map((one) => one.node).sort(), ['n2', 'n3']);
   assert.match((await server.raw({ path: '/metrics' })).body.toString(), /pgherd_node_primary\{cluster="demo",node="n1"\} 1/);
   assert.ok(expectOk(await server.admin.call('doctor')).checks.length > 0);
-  assert.deepEqual(server.log.filter((line) => line.includes('does not fit its schema')), []);
+  assert.deepEqual(
+    server.log.filter((line) => line.includes('does not fit its schema')),
+    [],
+  );
 });
 
 test('the dry run of a switchover names its steps for a good candidate, and each reason against a bad one', async (t) => {
   const server = await startTestServer(t);
   await place(server, picture(HEALTHY.replace('n3 standby @0/4000', 'n3 standby @0/4000 prio0')));
-  const ask = async (to: string) => expectOk(await server.admin.call('createTask', { ...at, body: { request: { kind: 'switchover', to }, dryRun: true } }));
+  const ask = async (to: string) =>
+    expectOk(await server.admin.call('createTask', { ...at, body: { request: { kind: 'switchover', to }, dryRun: true } }));
   const good = await ask('n2');
   assert.deepEqual(good.problems, []);
   assert.equal(good.plan[0], 'switchover to n2');

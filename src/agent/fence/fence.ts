@@ -59,7 +59,12 @@ export async function runFence(ports: FencePorts): Promise<Result<FenceOutcome, 
   const killFrom = ports.clock.now().mono;
   const kill = await ports.killAll();
   const survivors = kill.survivors.map((info) => `${info.pid} (${info.command}, state ${info.state})`).join(', ');
-  steps.push({ name: 'kill', result: kill.complete ? 'done' : 'failed', detail: survivors, durationMs: Math.round(ports.clock.now().mono - killFrom) });
+  steps.push({
+    name: 'kill',
+    result: kill.complete ? 'done' : 'failed',
+    detail: survivors,
+    durationMs: Math.round(ports.clock.now().mono - killFrom),
+  });
   await step('standby-signal', SIGNAL_LIMIT_MS, ports.ensureStandbySignal);
   if (kill.complete) return ok({ steps, killed: kill.killed, durationMs: Math.round(ports.clock.now().mono - begin) });
   return err({

@@ -87,7 +87,9 @@ export function createNftFirewall(table: FirewallTable, session: NftSession): Fi
       case 'unrestricted':
         return shape('unrestricted', renderClose(table.name));
       case 'closed':
-        return gate === 'guarded' ? refresh('open', renderClose(table.name), (expires) => expires === null) : shape('guarded', renderClose(table.name));
+        return gate === 'guarded'
+          ? refresh('open', renderClose(table.name), (expires) => expires === null)
+          : shape('guarded', renderClose(table.name));
       case 'members': {
         const left = Math.floor(mode.until - monoMs());
         return shape('guarded', left > 0 ? renderMembers(table, mode.addresses, left) : renderClose(table.name));

@@ -56,7 +56,13 @@ const START_AGAIN_MS = 1500;
 const CONNECT_AGAIN_MS = 10;
 
 /** Small heap: the guard keeps a few objects only. `--no-opt` and `--single-threaded` save compiler threads. */
-export const GUARD_NODE_FLAGS: readonly string[] = ['--max-semi-space-size=1', '--max-old-space-size=24', '--single-threaded', '--no-opt', '--no-warnings'];
+export const GUARD_NODE_FLAGS: readonly string[] = [
+  '--max-semi-space-size=1',
+  '--max-old-space-size=24',
+  '--single-threaded',
+  '--no-opt',
+  '--no-warnings',
+];
 
 /** guard.mjs beside the running bundle, else the source beside this file. */
 export function guardEntry(): string {
@@ -239,7 +245,12 @@ function start(options: GuardClientOptions): Promise<string | null> {
     const child: ChildProcess = spawn(
       process.execPath,
       [...GUARD_NODE_FLAGS, options.entry ?? guardEntry(), '--state', options.stateDirectory, ...(options.extraArguments ?? [])],
-      { detached: true, stdio: ['ignore', log, log], cwd: '/', env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin', UV_THREADPOOL_SIZE: '2', MALLOC_ARENA_MAX: '1' } },
+      {
+        detached: true,
+        stdio: ['ignore', log, log],
+        cwd: '/',
+        env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin', UV_THREADPOOL_SIZE: '2', MALLOC_ARENA_MAX: '1' },
+      },
     );
     child.unref();
     return new Promise((resolve) => {

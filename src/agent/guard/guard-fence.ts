@@ -32,7 +32,9 @@ export async function fenceNow(armed: Armed, why: string, options: FenceOptions)
   if (closed.kind === 'late') problems.push('nft did not answer in time');
   else if (closed.value !== null) problems.push(`nft: ${closed.value}`);
   const target = { dataDirectory: armed.dataDirectory, postmaster: armed.postmaster };
-  const kill = await killTree(options.executables === undefined ? target : { ...target, executables: options.executables }, { limitMs: KILL_ROUND_MS });
+  const kill = await killTree(options.executables === undefined ? target : { ...target, executables: options.executables }, {
+    limitMs: KILL_ROUND_MS,
+  });
   return {
     version: 1,
     term: armed.term,

@@ -13,7 +13,16 @@ import { assertNever } from '../../core/result.ts';
 import { type FenceOptions, fenceNow, readFenceFile, recordFence } from './guard-fence.ts';
 import { type GuardReply, type GuardState, IDLE, acknowledge, arm, beginFence, disarm, isDue, mayQuit, noteFence } from './guard-state.ts';
 import { takeLock } from './lock.ts';
-import { type Armed, GUARD_PROTOCOL, type GuardAnswer, type GuardRequest, type GuardStatus, createLineReader, fenceRecord, guardRequest } from './protocol.ts';
+import {
+  type Armed,
+  GUARD_PROTOCOL,
+  type GuardAnswer,
+  type GuardRequest,
+  type GuardStatus,
+  createLineReader,
+  fenceRecord,
+  guardRequest,
+} from './protocol.ts';
 
 /** Exit code when another guard serves this state directory. */
 export const EXIT_ANOTHER_GUARD = 3;
@@ -182,7 +191,14 @@ async function fenceUntilDone(guard: Guard, armed: Armed): Promise<void> {
 }
 
 function status(guard: Guard): GuardStatus {
-  return { protocol: GUARD_PROTOCOL, bootId: guard.bootId, pid: process.pid, phase: guard.state.phase, armed: guard.state.armed, fenced: guard.state.fenced };
+  return {
+    protocol: GUARD_PROTOCOL,
+    bootId: guard.bootId,
+    pid: process.pid,
+    phase: guard.state.phase,
+    armed: guard.state.armed,
+    fenced: guard.state.fenced,
+  };
 }
 
 function send(socket: Socket, answered: GuardAnswer): void {

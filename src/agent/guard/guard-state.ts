@@ -33,7 +33,8 @@ const refuse = (state: GuardState, why: string): GuardReply => ({ state, ok: fal
 
 /** A refused arm means for the agent that the renewal does not count. */
 export function arm(state: GuardState, request: Armed, now: MonoMs): GuardReply {
-  if (state.phase === 'fencing' || state.phase === 'fenced') return refuse(state, `term ${state.armed?.term ?? state.fenced?.term ?? 0} was fenced; acknowledge that first`);
+  if (state.phase === 'fencing' || state.phase === 'fenced')
+    return refuse(state, `term ${state.armed?.term ?? state.fenced?.term ?? 0} was fenced; acknowledge that first`);
   if (request.deadline <= now) return refuse(state, 'the deadline has passed');
   const old = state.armed;
   if (old !== null && request.term < old.term) return refuse(state, `armed for the newer term ${old.term}`);

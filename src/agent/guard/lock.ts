@@ -53,7 +53,12 @@ function breakStale(path: string, seen: string | null, aside: string): void {
 function isHeld(text: string, bootId: string): boolean {
   try {
     const holder = JSON.parse(text) as Partial<Holder>;
-    return holder.bootId === bootId && typeof holder.pid === 'number' && typeof holder.startTime === 'number' && isAlive({ pid: holder.pid, startTime: holder.startTime });
+    return (
+      holder.bootId === bootId &&
+      typeof holder.pid === 'number' &&
+      typeof holder.startTime === 'number' &&
+      isAlive({ pid: holder.pid, startTime: holder.startTime })
+    );
   } catch (cause) {
     // A damaged lock has no holder: a holder's file is complete before it gets its name.
     if (cause instanceof SyntaxError) return false;

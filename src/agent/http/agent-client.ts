@@ -18,7 +18,18 @@ export type AliveAnswer = Decoded<typeof alive>;
 const route = object({ cluster: text, node: nodeId, incarnation: nullable(text), term, primary: bool, validMs: number({ min: 0 }) });
 export type RouteAnswer = Decoded<typeof route>;
 const log = object({ source: text, lines: list(text) });
-const refusals = oneOf('other-cluster', 'other-store', 'newer-term', 'voted', 'promoting', 'promised-to-other', 'newer-electorate', 'not-a-member', 'not-stored', 'bad-request');
+const refusals = oneOf(
+  'other-cluster',
+  'other-store',
+  'newer-term',
+  'voted',
+  'promoting',
+  'promised-to-other',
+  'newer-electorate',
+  'not-a-member',
+  'not-stored',
+  'bad-request',
+);
 const promise: Decoder<PromiseAnswer> = union({
   promised: object({ kind: literal('promised'), node: nodeId, term }),
   refused: object({ kind: literal('refused'), node: nodeId, term, why: refusals }),
@@ -49,7 +60,11 @@ export function createAgentClient(options: { readonly tls: TlsFiles; readonly li
     key: readFileSync(options.tls.key),
   });
   const limitMs = options.limitMs ?? CALL_LIMIT_MS;
-  const call = async <T>(to: AgentEndpoint, decoder: Decoder<T>, what: { readonly path: string; readonly body?: unknown; readonly limitMs?: number }): Promise<T | null> => {
+  const call = async <T>(
+    to: AgentEndpoint,
+    decoder: Decoder<T>,
+    what: { readonly path: string; readonly body?: unknown; readonly limitMs?: number },
+  ): Promise<T | null> => {
     const answered = await send(agent, to, { limitMs, ...what });
     if (answered === null) return null;
     const decoded = decodeJson(decoder, answered);
@@ -59,12 +74,17 @@ export function createAgentClient(options: { readonly tls: TlsFiles; readonly li
     promise: (to, body) => call(to, promise, { path: '/v1/promise', body }),
     alive: (to) => call(to, alive, { path: '/v1/alive' }),
     route: (to) => call(to, route, { path: '/v1/route' }),
-    log: async (to, { source, lines }) => (await call(to, log, { path: `/v1/log?source=${source}&lines=${lines}`, limitMs: LOG_LIMIT_MS }))?.lines ?? null,
+    log: async (to, { source, lines }) =>
+      (await call(to, log, { path: `/v1/log?source=${source}&lines=${lines}`, limitMs: LOG_LIMIT_MS }))?.lines ?? null,
     close: () => agent.destroy(),
   };
 }
 
-function send(agent: Agent, to: AgentEndpoint, what: { readonly path: string; readonly body?: unknown; readonly limitMs: number }): Promise<string | null> {
+function send(
+  agent: Agent,
+  to: AgentEndpoint,
+  what: { readonly path: string; readonly body?: unknown; readonly limitMs: number },
+): Promise<string | null> {
   return new Promise((resolve) => {
     const payload = what.body === undefined ? null : JSON.stringify(what.body);
     const headers = payload === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) };

@@ -54,7 +54,13 @@ export function answerHealth(path: string, query: URLSearchParams, status: Agent
   if (holds === undefined) return null;
   return {
     code: holds ? 200 : 503,
-    body: { cluster: status.cluster, node: status.node, role: primary ? 'primary' : status.role === 'primary' ? 'closed' : status.role, term: status.term, lagBytes: status.lagBytes },
+    body: {
+      cluster: status.cluster,
+      node: status.node,
+      role: primary ? 'primary' : status.role === 'primary' ? 'closed' : status.role,
+      term: status.term,
+      lagBytes: status.lagBytes,
+    },
   };
 }
 

@@ -61,7 +61,12 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
     });
   };
   const server: Server | import('node:http').Server =
-    options.tls === null ? (await import('node:http')).createServer(handler) : createServer({ ...readTls(options.tls), requestCert: true, rejectUnauthorized: false, handshakeTimeout: HANDSHAKE_MS, minVersion: 'TLSv1.2' }, handler);
+    options.tls === null
+      ? (await import('node:http')).createServer(handler)
+      : createServer(
+          { ...readTls(options.tls), requestCert: true, rejectUnauthorized: false, handshakeTimeout: HANDSHAKE_MS, minVersion: 'TLSv1.2' },
+          handler,
+        );
   server.maxConnections = MAX_CONNECTIONS;
   server.headersTimeout = REQUEST_MS;
   server.requestTimeout = REQUEST_MS;
@@ -93,7 +98,8 @@ async function route(options: AgentHttpOptions, request: IncomingMessage, respon
   const url = new URL(request.url ?? '/', 'http://agent');
   const path = url.pathname.length > 1 ? url.pathname.replace(/\/+$/, '') : url.pathname;
   if (path.startsWith('/v1/')) return routeMembers(options, request, response, path, url.searchParams);
-  if (request.method !== 'GET' && request.method !== 'HEAD' && request.method !== 'OPTIONS') return send(response, 405, { error: 'GET, HEAD or OPTIONS' });
+  if (request.method !== 'GET' && request.method !== 'HEAD' && request.method !== 'OPTIONS')
+    return send(response, 405, { error: 'GET, HEAD or OPTIONS' });
   if (path === '/metrics') {
     response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
     response.end(request.method === 'GET' ? await (options.metrics?.() ?? '') : undefined);
@@ -104,20 +110,35 @@ async function route(options: AgentHttpOptions, request: IncomingMessage, respon
   send(response, health.code, request.method === 'GET' ? health.body : null);
 }
 
-async function routeMembers(options: AgentHttpOptions, request: IncomingMessage, response: ServerResponse, path: string, query: URLSearchParams): Promise<void> {
-  if ((request.socket as Partial<TLSSocket>).authorized !== true) return send(response, 401, { error: 'a client certificate of this installation is required' });
+async function routeMembers(
+  options: AgentHttpOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+  path: string,
+  query: URLSearchParams,
+): Promise<void> {
+  if ((request.socket as Partial<TLSSocket>).authorized !== true)
+    return send(response, 401, { error: 'a client certificate of this installation is required' });
   const status = options.getStatus();
   const wanted = path === '/v1/promise' ? 'POST' : 'GET';
   if (request.method !== wanted) return send(response, 405, { error: wanted });
   switch (path) {
     case '/v1/alive':
-      return send(response, 200, { cluster: status.cluster, node: status.node, version: status.version, role: status.role, term: status.term, open: status.open });
+      return send(response, 200, {
+        cluster: status.cluster,
+        node: status.node,
+        version: status.version,
+        role: status.role,
+        term: status.term,
+        open: status.open,
+      });
     case '/v1/route':
       return send(response, 200, answerRoute(status, monoMs()));
     case '/v1/log': {
       const lines = Number(query.get('lines') ?? 200);
       const source = query.get('source') ?? 'postgres';
-      if (!Number.isInteger(lines) || lines < 1 || (source !== 'postgres' && source !== 'agent')) return send(response, 400, { error: 'lines=1…2000, source=postgres|agent' });
+      if (!Number.isInteger(lines) || lines < 1 || (source !== 'postgres' && source !== 'agent'))
+        return send(response, 400, { error: 'lines=1…2000, source=postgres|agent' });
       return send(response, 200, { source, lines: await options.readLog(source, Math.min(lines, MAX_LOG_LINES)) });
     }
     case '/v1/promise': {

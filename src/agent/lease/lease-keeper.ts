@@ -146,7 +146,12 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     expire();
     if (held !== lease) return false;
     if (!acknowledged) {
-      options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: 'the guard did not acknowledge', leftMs: lease.deadline - clock.now().mono });
+      options.onEvent?.({
+        kind: 'renewal-failed',
+        term: lease.term,
+        why: 'the guard did not acknowledge',
+        leftMs: lease.deadline - clock.now().mono,
+      });
       return false;
     }
     if (deadline > lease.deadline) lease.deadline = deadline;
@@ -184,7 +189,9 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   /** A store client that breaks its own limit must not hold the renewal. */
   const confirmInTime = async (lease: Held, sentAt: MonoMs): Promise<{ readonly confirmation: Confirmation; readonly grantedMs: number }> => {
     const limit = new AbortController();
-    const late = clock.sleep(CONFIRM_LIMIT_MS + 50, limit.signal).then(() => ({ confirmation: { kind: 'unknown' as const, why: 'the store did not answer in time' }, grantedMs: 0 }));
+    const late = clock
+      .sleep(CONFIRM_LIMIT_MS + 50, limit.signal)
+      .then(() => ({ confirmation: { kind: 'unknown' as const, why: 'the store did not answer in time' }, grantedMs: 0 }));
     try {
       return await Promise.race([confirm(options, lease, addMono(sentAt, CONFIRM_LIMIT_MS)), late]);
     } finally {
@@ -245,7 +252,8 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     acquire: async (term, stateRevision) => {
       if (heldTerm() === term) return ok(null);
       if (held !== null) return err(failure('lease.held', `term ${term} was asked for while term ${held.term} is held`, '', false));
-      if (!(await options.guard.prepare())) return err(failure('lease.no-guard', `the write lease of term ${term} was not asked for`, 'no guard runs', true));
+      if (!(await options.guard.prepare()))
+        return err(failure('lease.no-guard', `the write lease of term ${term} was not asked for`, 'no guard runs', true));
       const sentAt = clock.now().mono;
       const claimed = await claim(options, { term, stateRevision, deadline: addMono(sentAt, ACQUIRE_LIMIT_MS) });
       if (!claimed.ok) return claimed;

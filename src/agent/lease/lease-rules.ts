@@ -88,7 +88,10 @@ const HOLDER_GOALS: readonly string[] = ['create', 'adopt', 'primary', 'promote'
  * Because: a new primary needs a higher `state.term` first; while the newest term assigned is still ours and our goal is still to hold it, nobody was given the right to open.
  * Broken if: the controller orders a promotion without raising `state.term`.
  */
-export function mayClaimAgain(state: { readonly term: Term; readonly goals: Readonly<Record<string, { readonly kind: string; readonly term: Term }>> }, own: { readonly term: Term; readonly node: NodeId }): boolean {
+export function mayClaimAgain(
+  state: { readonly term: Term; readonly goals: Readonly<Record<string, { readonly kind: string; readonly term: Term }>> },
+  own: { readonly term: Term; readonly node: NodeId },
+): boolean {
   const goal = state.goals[own.node];
   return state.term === own.term && goal !== undefined && goal.term === own.term && HOLDER_GOALS.includes(goal.kind);
 }

@@ -18,13 +18,17 @@ export interface Granted {
   readonly grantedMs: number;
 }
 
-const valueOf = (term: Term, holder: NodeId): string => encodeJson({ version: 1, term, holder });
+const leaseValue = (term: Term, holder: NodeId): string => encodeJson({ version: 1, term, holder });
 
 /** Keep-alive, then the transaction that alone counts: the key has our value and hangs on our lease. */
-export async function confirm(at: LeaseStore, lease: { readonly term: Term; readonly leaseId: string }, deadline: MonoMs): Promise<{ readonly confirmation: Confirmation; readonly grantedMs: number }> {
+export async function confirm(
+  at: LeaseStore,
+  lease: { readonly term: Term; readonly leaseId: string },
+  deadline: MonoMs,
+): Promise<{ readonly confirmation: Confirmation; readonly grantedMs: number }> {
   const kept = await at.store.keepAlive(lease.leaseId, { deadline });
   if (!kept.ok) return { confirmation: judgeKeepAliveError(kept.error), grantedMs: 0 };
-  const value = valueOf(lease.term, at.node);
+  const value = leaseValue(lease.term, at.node);
   const key = at.keys.writeLease;
   const compares: Compare[] = [
     { target: 'value', key, op: '=', value },
@@ -35,19 +39,25 @@ export async function confirm(at: LeaseStore, lease: { readonly term: Term; read
   if (compared.value.succeeded) return { confirmation: { kind: 'confirmed' }, grantedMs: kept.value.ttlMs };
   const judged = judgeKey(compared.value.reads[0]?.[0] ?? null, { value, leaseId: lease.leaseId });
   // The comparison failed: a key that looks right now was not when it was compared.
-  return { confirmation: judged.kind === 'confirmed' ? { kind: 'unknown', why: 'the write lease changed while it was compared' } : judged, grantedMs: kept.value.ttlMs };
+  return {
+    confirmation: judged.kind === 'confirmed' ? { kind: 'unknown', why: 'the write lease changed while it was compared' } : judged,
+    grantedMs: kept.value.ttlMs,
+  };
 }
 
 /**
  * Takes the key. Guarded by the revision of `state` that the caller decided upon, and by the key being free or our own of the same or an older term.
  * An own older lease is revoked after its key hangs on the new one.
  */
-export async function claim(at: LeaseStore, options: { readonly term: Term; readonly stateRevision: Revision; readonly deadline: MonoMs }): Promise<Result<Granted, Failure>> {
+export async function claim(
+  at: LeaseStore,
+  options: { readonly term: Term; readonly stateRevision: Revision; readonly deadline: MonoMs },
+): Promise<Result<Granted, Failure>> {
   const { deadline, term } = options;
   const found = await at.store.get(at.keys.writeLease, { deadline });
   if (!found.ok) return err(refused('lease.store', `the write lease of term ${term} was not asked for`, found.error.message, true));
   const held = found.value;
-  const judged = held === null ? null : judgeKey(held, { value: valueOf(term, at.node), leaseId: '' });
+  const judged = held === null ? null : judgeKey(held, { value: leaseValue(term, at.node), leaseId: '' });
   if (judged?.kind === 'taken' && (judged.by !== at.node || judged.term === null || judged.term > term)) {
     const holder = judged.by === null ? 'a value that cannot be read' : `${judged.by} in term ${judged.term}`;
     return err(refused('lease.held-by-other', `the write lease of term ${term} was not taken`, `the store has it for ${holder}`, true));
@@ -67,13 +77,16 @@ export async function claimAgain(
   at: LeaseStore,
   term: Term,
   deadline: MonoMs,
-): Promise<({ readonly kind: 'granted' } & Granted) | { readonly kind: 'refused'; readonly why: string } | { readonly kind: 'unknown'; readonly why: string }> {
+): Promise<
+  ({ readonly kind: 'granted' } & Granted) | { readonly kind: 'refused'; readonly why: string } | { readonly kind: 'unknown'; readonly why: string }
+> {
   const found = await at.store.get(at.keys.state, { deadline });
   if (!found.ok) return { kind: 'unknown', why: found.error.message };
   if (found.value === null) return { kind: 'unknown', why: 'the store has no state of this cluster' };
   const state = readStateTerms(found.value.value);
   if (state === null) return { kind: 'unknown', why: 'the state cannot be read' };
-  if (!mayClaimAgain(state, { term, node: at.node })) return { kind: 'refused', why: `the state is of term ${state.term} and wants ${state.goals[at.node]?.kind ?? 'nothing'} here` };
+  if (!mayClaimAgain(state, { term, node: at.node }))
+    return { kind: 'refused', why: `the state is of term ${state.term} and wants ${state.goals[at.node]?.kind ?? 'nothing'} here` };
   const stateIs: Compare = { target: 'mod', key: at.keys.state, op: '=', revision: found.value.modRevision };
   const result = await put(at, { term, deadline, guards: [stateIs, unchanged(at.keys.writeLease, null)] });
   // The state changes with every decision: a lost race is judged anew at the next renewal.
@@ -81,11 +94,14 @@ export async function claimAgain(
 }
 
 /** Deletes the key if it is still ours and revokes the lease. Either alone is enough; when both are unknown the lease runs out by itself. */
-export async function giveBack(at: LeaseStore, lease: { readonly term: Term; readonly leaseId: string; readonly deadline: MonoMs }): Promise<Result<null, Failure>> {
+export async function giveBack(
+  at: LeaseStore,
+  lease: { readonly term: Term; readonly leaseId: string; readonly deadline: MonoMs },
+): Promise<Result<null, Failure>> {
   const { deadline } = lease;
   const key = at.keys.writeLease;
   const compares: Compare[] = [
-    { target: 'value', key, op: '=', value: valueOf(lease.term, at.node) },
+    { target: 'value', key, op: '=', value: leaseValue(lease.term, at.node) },
     { target: 'lease', key, op: '=', lease: lease.leaseId },
   ];
   const deleted = await at.store.txn(compares, [{ kind: 'delete', key }], [], { deadline });
@@ -108,7 +124,7 @@ async function put(at: LeaseStore, options: { readonly term: Term; readonly dead
   if (!granted.ok) return { kind: 'unknown', why: granted.error.message };
   const { id: leaseId, ttlMs: grantedMs } = granted.value;
   const key = at.keys.writeLease;
-  const value = valueOf(options.term, at.node);
+  const value = leaseValue(options.term, at.node);
   const written = await at.store.txn(options.guards, [{ kind: 'put', key, value, lease: leaseId }], [], { deadline });
   if (written.ok && written.value.succeeded) return { kind: 'granted', leaseId, grantedMs };
   if (!written.ok && written.error.kind === 'unknown') {
@@ -121,9 +137,18 @@ async function put(at: LeaseStore, options: { readonly term: Term; readonly dead
 
 /** Still absent, or still the same version of it. */
 function unchanged(key: string, found: KeyValue | null): Compare {
-  return found === null ? { target: 'create', key, op: '=', revision: makeRevision(0) } : { target: 'mod', key, op: '=', revision: found.modRevision };
+  return found === null
+    ? { target: 'create', key, op: '=', revision: makeRevision(0) }
+    : { target: 'mod', key, op: '=', revision: found.modRevision };
 }
 
 function refused(code: string, what: string, cause: string, retryable: boolean): Failure {
-  return { code, what, cause, now: 'this node does not accept writes', remedy: 'look at `pgherd explain` for who holds the write lease and why', retryable };
+  return {
+    code,
+    what,
+    cause,
+    now: 'this node does not accept writes',
+    remedy: 'look at `pgherd explain` for who holds the write lease and why',
+    retryable,
+  };
 }

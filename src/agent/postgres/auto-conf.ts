@@ -57,12 +57,20 @@ export async function readAutoConf(instance: Pick<Instance, 'dataDirectory'>): P
  * told to reload; effect must be verified by the caller, since a reload is asynchronous.
  * Errors: those of withLocalSql, `postgres.auto-conf`.
  */
-export async function setWinning(instance: Instance, changes: WinningChanges, options: { readonly signal?: AbortSignal } = {}): Promise<Result<{ readonly changed: boolean }, Failure>> {
+export async function setWinning(
+  instance: Instance,
+  changes: WinningChanges,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<{ readonly changed: boolean }, Failure>> {
   const now = await readAutoConf(instance);
   const wanted = Object.entries(changes).filter(([name, value]) => (now.get(name) ?? null) !== value);
   if (wanted.length === 0) return ok({ changed: false });
   try {
-    await saveOldValues(instance, now, wanted.map(([name]) => name));
+    await saveOldValues(
+      instance,
+      now,
+      wanted.map(([name]) => name),
+    );
     if (findPostmaster(instance.dataDirectory) === null) {
       const next = new Map(now);
       for (const [name, value] of wanted) {
@@ -73,11 +81,22 @@ export async function setWinning(instance: Instance, changes: WinningChanges, op
       return ok({ changed: true });
     }
   } catch (cause) {
-    return err(failure('postgres.auto-conf', `cannot write ${join(instance.dataDirectory, 'postgresql.auto.conf')}`, messageOf(cause), 'the settings stay as they were', 'check the disk', true));
+    return err(
+      failure(
+        'postgres.auto-conf',
+        `cannot write ${join(instance.dataDirectory, 'postgresql.auto.conf')}`,
+        messageOf(cause),
+        'the settings stay as they were',
+        'check the disk',
+        true,
+      ),
+    );
   }
   return withLocalSql(instance, { ...(options.signal === undefined ? {} : { signal: options.signal }) }, async (sql) => {
     for (const [name, value] of wanted) {
-      await sql.query(value === null ? `ALTER SYSTEM RESET ${quoteIdentifier(name)}` : `ALTER SYSTEM SET ${quoteIdentifier(name)} = ${quoteLiteral(value)}`);
+      await sql.query(
+        value === null ? `ALTER SYSTEM RESET ${quoteIdentifier(name)}` : `ALTER SYSTEM SET ${quoteIdentifier(name)} = ${quoteLiteral(value)}`,
+      );
     }
     await sql.query('SELECT pg_reload_conf()');
     return { changed: true };

@@ -8,7 +8,10 @@ import { withLocalSql } from './sql.ts';
 const CHECKPOINT_LIMIT_MS = 300_000;
 
 /** On a standby: a restart point. Errors: those of withLocalSql. */
-export function runCheckpoint(instance: Instance, options: { readonly signal?: AbortSignal } = {}): Promise<Result<{ readonly durationMs: number }, Failure>> {
+export function runCheckpoint(
+  instance: Instance,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<{ readonly durationMs: number }, Failure>> {
   const startedAt = monoMs();
   return withLocalSql(instance, { ...options, limits: { connectMs: 2000, statementMs: CHECKPOINT_LIMIT_MS } }, async (sql) => {
     await sql.query('CHECKPOINT');

@@ -8,7 +8,7 @@ import { type Endpoint, slotName, upstreamConninfo } from './conninfo.ts';
 import { readControlData } from './control-data.ts';
 import { clearIncomplete, ensureStandbySignal, incompleteReason, markIncomplete } from './data-directory.ts';
 import { failure, messageOf, processTrouble } from './failure.ts';
-import { ensureDirectory, writeAtomic } from './files.ts';
+import { ensureDirectory } from './files.ts';
 import { setUpstream } from './follow.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
 import { type ManagedSettings, prepareStateDirectory, writeManagedFiles } from './managed-files.ts';
@@ -56,7 +56,16 @@ export async function cloneFrom(instance: Instance, options: CloneOptions): Prom
     await prepareStateDirectory(instance);
     await removeHalfClone(instance);
   } catch (cause) {
-    return err(failure('clone.failed', `${instance.node} cannot be cloned`, messageOf(cause), 'nothing was changed', 'check the disk and the permissions', true));
+    return err(
+      failure(
+        'clone.failed',
+        `${instance.node} cannot be cloned`,
+        messageOf(cause),
+        'nothing was changed',
+        'check the disk and the permissions',
+        true,
+      ),
+    );
   }
   const slot = await ensureSlotOnUpstream(instance, options.upstream, options);
   if (!slot.ok) return slot;
@@ -77,23 +86,54 @@ async function removeHalfClone(instance: Instance): Promise<void> {
 
 async function checkSource(instance: Instance, options: CloneOptions): Promise<Result<{ readonly totalBytes: number | null }, Failure>> {
   const target = await memberTarget(instance, options.upstream, 'replication');
-  const identity = await withSql(target, { ...options, replication: true }, async (sql) => String((await sql.query('IDENTIFY_SYSTEM'))[0]?.['systemid']));
+  const identity = await withSql(target, { ...options, replication: true }, async (sql) =>
+    String((await sql.query('IDENTIFY_SYSTEM'))[0]?.['systemid']),
+  );
   if (!identity.ok) return identity;
   if (options.systemIdentifier !== null && identity.value !== options.systemIdentifier) {
-    return err(failure('clone.wrong-system', `${options.upstream.host}:${options.upstream.port} is another database cluster`, `system identifier ${identity.value} instead of ${options.systemIdentifier}`, 'nothing was changed', 'check the address of that node', false));
+    return err(
+      failure(
+        'clone.wrong-system',
+        `${options.upstream.host}:${options.upstream.port} is another database cluster`,
+        `system identifier ${identity.value} instead of ${options.systemIdentifier}`,
+        'nothing was changed',
+        'check the address of that node',
+        false,
+      ),
+    );
   }
   const facts = await withSql(target, options, async (sql) => {
-    const [row] = await sql.query("SELECT (SELECT sum(pg_tablespace_size(oid))::float8 FROM pg_tablespace) AS bytes, (SELECT count(*)::int FROM pg_tablespace WHERE pg_tablespace_location(oid) <> '') AS extra");
+    const [row] = await sql.query(
+      "SELECT (SELECT sum(pg_tablespace_size(oid))::float8 FROM pg_tablespace) AS bytes, (SELECT count(*)::int FROM pg_tablespace WHERE pg_tablespace_location(oid) <> '') AS extra",
+    );
     return { bytes: typeof row?.['bytes'] === 'number' ? row['bytes'] : null, extra: Number(row?.['extra'] ?? 0) };
   });
   // The size is only for the check of space and progress: a role without the right to see it does not stop the clone.
   if (!facts.ok) return ok({ totalBytes: null });
   if (facts.value.extra > 0) {
-    return err(failure('clone.tablespaces', `${instance.node} cannot be cloned`, `the source has ${facts.value.extra} tablespace(s) outside its data directory`, 'nothing was changed', 'clone by hand with pg_basebackup --tablespace-mapping, then adopt the node', false));
+    return err(
+      failure(
+        'clone.tablespaces',
+        `${instance.node} cannot be cloned`,
+        `the source has ${facts.value.extra} tablespace(s) outside its data directory`,
+        'nothing was changed',
+        'clone by hand with pg_basebackup --tablespace-mapping, then adopt the node',
+        false,
+      ),
+    );
   }
   const free = await freeBytes(dirname(instance.dataDirectory));
   if (free !== null && facts.value.bytes !== null && free < facts.value.bytes * 1.05) {
-    return err(failure('clone.no-space', `${instance.node} has no space for a clone`, `${Math.round(facts.value.bytes / 1_048_576)} MiB are needed beside the copy that is kept, ${Math.round(free / 1_048_576)} MiB are free`, 'nothing was changed', `free space, or remove old copies in ${instance.stateDirectory}/saved`, true));
+    return err(
+      failure(
+        'clone.no-space',
+        `${instance.node} has no space for a clone`,
+        `${Math.round(facts.value.bytes / 1_048_576)} MiB are needed beside the copy that is kept, ${Math.round(free / 1_048_576)} MiB are free`,
+        'nothing was changed',
+        `free space, or remove old copies in ${instance.stateDirectory}/saved`,
+        true,
+      ),
+    );
   }
   return ok({ totalBytes: facts.value.bytes });
 }
@@ -104,10 +144,30 @@ async function copy(instance: Instance, options: CloneOptions, expected: number 
     await markIncomplete(instance, 'clone');
     await ensureDirectory(instance.dataDirectory, { owner: instance.os, mode: 0o700 });
   } catch (cause) {
-    return err(failure('clone.failed', `cannot prepare ${instance.dataDirectory}`, messageOf(cause), 'the old directory is kept aside', 'check the disk and the permissions', true));
+    return err(
+      failure(
+        'clone.failed',
+        `cannot prepare ${instance.dataDirectory}`,
+        messageOf(cause),
+        'the old directory is kept aside',
+        'check the disk and the permissions',
+        true,
+      ),
+    );
   }
   let bytes = 0;
-  const argv = [binary(instance, 'pg_basebackup'), '-D', instance.dataDirectory, '-X', 'stream', '-S', slotName(instance.node), '--checkpoint=fast', '-P', '--no-password'];
+  const argv = [
+    binary(instance, 'pg_basebackup'),
+    '-D',
+    instance.dataDirectory,
+    '-X',
+    'stream',
+    '-S',
+    slotName(instance.node),
+    '--checkpoint=fast',
+    '-P',
+    '--no-password',
+  ];
   if (options.maxRateKb != null) argv.push(`--max-rate=${options.maxRateKb}`);
   const result = await runProcess([...argv, '-d', upstreamConninfo(instance, options.upstream, options)], {
     ...asOsUser(instance),
@@ -123,8 +183,20 @@ async function copy(instance: Instance, options: CloneOptions, expected: number 
   });
   const trouble = processTrouble(result);
   if (trouble === null) return ok(bytes);
-  if (!result.ok && result.error.kind === 'aborted') return err(failure('postgres.cancelled', `clone of ${instance.node}`, 'it was cancelled', 'the half copy stays marked and is not started', '', true));
-  return err(failure('clone.failed', `the base backup from ${options.upstream.host}:${options.upstream.port} failed`, trouble, 'the half copy stays marked and is not started; it is tried again', 'see the cause', true));
+  if (!result.ok && result.error.kind === 'aborted')
+    return err(
+      failure('postgres.cancelled', `clone of ${instance.node}`, 'it was cancelled', 'the half copy stays marked and is not started', '', true),
+    );
+  return err(
+    failure(
+      'clone.failed',
+      `the base backup from ${options.upstream.host}:${options.upstream.port} failed`,
+      trouble,
+      'the half copy stays marked and is not started; it is tried again',
+      'see the cause',
+      true,
+    ),
+  );
 }
 
 /** The copy brings the source's files: everything that is ours is written anew (Q42), then the marker goes. */

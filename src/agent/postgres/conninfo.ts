@@ -11,7 +11,9 @@ export interface Endpoint {
 /** `key='value'` pairs of libpq; `'` and `\` are escaped with `\`. Source: PostgreSQL manual 34.1.1.1. */
 export function renderConninfo(pairs: Readonly<Record<string, string>>): string {
   return Object.entries(pairs)
-    .map(([key, value]) => (/^[A-Za-z0-9_./:-]+$/.test(value) ? `${key}=${value}` : `${key}='${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`))
+    .map(([key, value]) =>
+      /^[A-Za-z0-9_./:-]+$/.test(value) ? `${key}=${value}` : `${key}='${value.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`,
+    )
     .join(' ');
 }
 
@@ -32,7 +34,11 @@ export function parseConninfo(text: string): ReadonlyMap<string, string> | null 
  * TLS is required when this node has certificates of the cluster; else used when the server offers it (H54).
  * The time limits: a dead upstream is noticed within seconds, even half-open (Q19).
  */
-export function upstreamConninfo(instance: Instance, upstream: Endpoint, options: { readonly database?: string; readonly applicationName?: string } = {}): string {
+export function upstreamConninfo(
+  instance: Instance,
+  upstream: Endpoint,
+  options: { readonly database?: string; readonly applicationName?: string } = {},
+): string {
   return renderConninfo({
     host: upstream.host,
     port: String(upstream.port),

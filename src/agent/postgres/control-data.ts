@@ -11,7 +11,15 @@ import { errnoOf, failure, messageOf, processTrouble } from './failure.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
 
 /** Order as in PostgreSQL's DBState. Source: src/include/catalog/pg_control.h. */
-const STATES = ['starting up', 'shut down', 'shut down in recovery', 'shutting down', 'in crash recovery', 'in archive recovery', 'in production'] as const;
+const STATES = [
+  'starting up',
+  'shut down',
+  'shut down in recovery',
+  'shutting down',
+  'in crash recovery',
+  'in archive recovery',
+  'in production',
+] as const;
 export type ControlState = (typeof STATES)[number];
 
 export interface ControlData {
@@ -53,13 +61,31 @@ export async function readControlData(instance: Pick<Instance, 'dataDirectory' |
       bytes = await readFile(path);
     } catch (cause) {
       const missing = errnoOf(cause) === 'ENOENT' || errnoOf(cause) === 'ENOTDIR';
-      return err(failure(missing ? 'postgres.no-data' : 'postgres.control-unreadable', `cannot read ${path}`, messageOf(cause), 'nothing was changed', missing ? 'is the volume of the data directory mounted?' : 'check the disk and the permissions', !missing));
+      return err(
+        failure(
+          missing ? 'postgres.no-data' : 'postgres.control-unreadable',
+          `cannot read ${path}`,
+          messageOf(cause),
+          'nothing was changed',
+          missing ? 'is the volume of the data directory mounted?' : 'check the disk and the permissions',
+          !missing,
+        ),
+      );
     }
     const parsed = parseControlData(bytes);
     if (parsed === 'unknown-layout') return readByProgram(instance);
     if (parsed !== 'damaged') return ok(parsed);
     if (attempt === 3) {
-      return err(failure('postgres.control-damaged', `${path} is damaged`, 'its check sum is wrong', 'the directory is not started', 'take this node back by a clone (`pgherd node rejoin NODE --via clone`)', false));
+      return err(
+        failure(
+          'postgres.control-damaged',
+          `${path} is damaged`,
+          'its check sum is wrong',
+          'the directory is not started',
+          'take this node back by a clone (`pgherd node rejoin NODE --via clone`)',
+          false,
+        ),
+      );
     }
     await realClock.sleep(5);
   }
@@ -110,7 +136,16 @@ async function readByProgram(instance: Pick<Instance, 'dataDirectory' | 'binDire
   const trouble = processTrouble(result);
   const parsed = result.ok && trouble === null ? parseControlDataText(result.value.stdout) : null;
   if (parsed !== null) return ok(parsed);
-  return err(failure('postgres.control-unreadable', `pg_controldata ${instance.dataDirectory} failed`, trouble ?? 'its answer was not understood', 'the directory is not started', 'check the PostgreSQL version and the disk', true));
+  return err(
+    failure(
+      'postgres.control-unreadable',
+      `pg_controldata ${instance.dataDirectory} failed`,
+      trouble ?? 'its answer was not understood',
+      'the directory is not started',
+      'check the PostgreSQL version and the disk',
+      true,
+    ),
+  );
 }
 
 /** Parses the text of pg_controldata (LC_ALL=C); null when a needed line is missing. */

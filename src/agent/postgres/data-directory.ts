@@ -60,6 +60,9 @@ export async function ensureStandbySignal(instance: Place): Promise<void> {
 }
 
 export async function removeStandbySignal(instance: Place): Promise<void> {
-  const removed = [await removeIfThere(join(instance.dataDirectory, 'standby.signal')), await removeIfThere(join(instance.dataDirectory, 'recovery.signal'))];
+  const removed = [
+    await removeIfThere(join(instance.dataDirectory, 'standby.signal')),
+    await removeIfThere(join(instance.dataDirectory, 'recovery.signal')),
+  ];
   if (removed.includes(true)) await syncDirectory(instance.dataDirectory);
 }

@@ -70,7 +70,8 @@ async function endWalreceiver(sql: Sql, instance: Instance, options: DetachOptio
     // pg_stat_wal_receiver hides a walreceiver that is starting; pg_stat_activity shows the process.
     const [row] = await sql.query(`SELECT pg_is_in_recovery() AS recovery, current_setting('primary_conninfo') = '' AS effective,
       (SELECT array_agg(pid) FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS pids`);
-    if (row?.['recovery'] === false) return failure('detach.not-standby', `${instance.node} is writable`, 'it has no upstream', 'nothing more is done', '', false);
+    if (row?.['recovery'] === false)
+      return failure('detach.not-standby', `${instance.node} is writable`, 'it has no upstream', 'nothing more is done', '', false);
     for (const pid of (row?.['pids'] ?? []) as readonly number[]) {
       const process = readProcess(pid);
       if (process !== null) seen.set(pid, process.startTicks);
@@ -81,7 +82,10 @@ async function endWalreceiver(sql: Sql, instance: Instance, options: DetachOptio
     quietSince = quiet ? (quietSince ?? monoMs()) : null;
     if (quietSince !== null && monoMs() - quietSince >= QUIET_MS) return null;
     if (monoMs() > deadline) {
-      const why = row?.['effective'] !== true ? 'the empty primary_conninfo is not effective' : `walreceiver ${living.map(([pid]) => pid).join(', ')} does not end`;
+      const why =
+        row?.['effective'] !== true
+          ? 'the empty primary_conninfo is not effective'
+          : `walreceiver ${living.map(([pid]) => pid).join(', ')} does not end`;
       return failure('detach.walreceiver', `${instance.node} is not detached`, why, 'it does not vote', 'see its PostgreSQL log', true);
     }
     await realClock.sleep(LOOK_MS);
@@ -108,13 +112,20 @@ async function readPosition(sql: Sql, instance: Instance, options: DetachOptions
     const received = parseLsn(String(row?.['received'] ?? ''));
     const replayed = parseLsn(String(row?.['replayed'] ?? ''));
     const from = replayed ?? control.value.checkpointLsn;
-    const end = await readWalEnd(instance, { from: { timeline: timeline.value, lsn: from }, control: control.value, ...(options.signal === undefined ? {} : { signal: options.signal }) });
+    const end = await readWalEnd(instance, {
+      from: { timeline: timeline.value, lsn: from },
+      control: control.value,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
     if (!end.ok) return end;
     const lsn: Lsn = maxLsn(replayed, end.value.lsn) ?? from;
     // Bytes received after the last whole record are no position that anybody can replay; they count for the maximum, not against "final".
     const exhausted = replayed !== null && end.value.lsn <= replayed;
     if (exhausted || monoMs() > deadline || options.signal?.aborted === true) {
-      return ok({ position: { timeline: makeTimeline(Math.max(end.value.timeline, timeline.value)), lsn: maxLsn(lsn, received) ?? lsn }, final: exhausted });
+      return ok({
+        position: { timeline: makeTimeline(Math.max(end.value.timeline, timeline.value)), lsn: maxLsn(lsn, received) ?? lsn },
+        final: exhausted,
+      });
     }
     await realClock.sleep(LOOK_MS);
   }

@@ -52,14 +52,27 @@ const DUMP_LIMIT_MS = 300_000;
  * `nameOf` turns `spc/db/filenode` into a table name. A summary that pg_waldump cannot give is a note, not an error: the WAL is kept.
  * Errors: `diverged.not-saved` (no space, no WAL): then nothing may be rewound.
  */
-export async function saveDiverged(instance: Instance, range: DivergedRange, options: { readonly nameOf: (relation: string) => Promise<string>; readonly signal?: AbortSignal }): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary }, Failure>> {
+export async function saveDiverged(
+  instance: Instance,
+  range: DivergedRange,
+  options: { readonly nameOf: (relation: string) => Promise<string>; readonly signal?: AbortSignal },
+): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary }, Failure>> {
   const path = join(instance.stateDirectory, 'diverged', formatWall(wallMs()).replaceAll(':', '').replace('.', '-'));
   try {
     await ensureDirectory(join(instance.stateDirectory, 'diverged'), { owner: null, mode: 0o711 });
     await ensureDirectory(path, { owner: instance.os, mode: 0o700 });
     for (const name of await filesOf(instance, range)) await copyFile(join(instance.dataDirectory, 'pg_wal', name), join(path, name));
   } catch (cause) {
-    return err(failure('diverged.not-saved', `the WAL that only ${instance.node} has could not be kept`, messageOf(cause), 'nothing is rewound', `free space in ${instance.stateDirectory}, or keep the data directory by hand and clone`, true));
+    return err(
+      failure(
+        'diverged.not-saved',
+        `the WAL that only ${instance.node} has could not be kept`,
+        messageOf(cause),
+        'nothing is rewound',
+        `free space in ${instance.stateDirectory}, or keep the data directory by hand and clone`,
+        true,
+      ),
+    );
   }
   const summary = await summarise(instance, path, range, options);
   await writeAtomic(join(path, 'summary.json'), `${encodeJson(summary, 2)}\n`, { owner: null });
@@ -80,19 +93,29 @@ async function filesOf(instance: Instance, { timeline, from, to, segmentBytes }:
   return names;
 }
 
-async function summarise(instance: Instance, path: string, range: DivergedRange, options: { readonly nameOf: (relation: string) => Promise<string>; readonly signal?: AbortSignal }): Promise<DivergedSummary> {
+async function summarise(
+  instance: Instance,
+  path: string,
+  range: DivergedRange,
+  options: { readonly nameOf: (relation: string) => Promise<string>; readonly signal?: AbortSignal },
+): Promise<DivergedSummary> {
   const collector = createCollector();
-  const result = await runProcess([binary(instance, 'pg_waldump'), '-p', path, '-t', String(range.timeline), '-s', formatLsn(range.from), '-e', formatLsn(range.to)], {
-    ...asOsUser(instance),
-    timeoutMs: DUMP_LIMIT_MS,
-    maxOutputBytes: 65_536,
-    onStdoutLine: collector.line,
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
-  });
+  const result = await runProcess(
+    [binary(instance, 'pg_waldump'), '-p', path, '-t', String(range.timeline), '-s', formatLsn(range.from), '-e', formatLsn(range.to)],
+    {
+      ...asOsUser(instance),
+      timeoutMs: DUMP_LIMIT_MS,
+      maxOutputBytes: 65_536,
+      onStdoutLine: collector.line,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    },
+  );
   const trouble = processTrouble(result);
   const names = new Map<string, string>();
   for (const relation of collector.relations()) names.set(relation, await options.nameOf(relation));
-  const transactions = collector.transactions().map((one) => ({ ...one, relations: [...new Set(one.relations.map((relation) => names.get(relation) ?? relation))] }));
+  const transactions = collector
+    .transactions()
+    .map((one) => ({ ...one, relations: [...new Set(one.relations.map((relation) => names.get(relation) ?? relation))] }));
   return {
     node: instance.node,
     timeline: range.timeline,
@@ -136,7 +159,8 @@ export function createCollector(): Collector {
       if (commit?.[1] !== undefined) one.committedAt = commit[1];
     },
     relations: () => [...relations],
-    transactions: () => [...found].map(([xid, one]) => ({ xid, committedAt: one.committedAt, relations: [...one.relations] })).sort((a, b) => a.xid - b.xid),
+    transactions: () =>
+      [...found].map(([xid, one]) => ({ xid, committedAt: one.committedAt, relations: [...one.relations] })).sort((a, b) => a.xid - b.xid),
   };
 }
 

@@ -24,13 +24,20 @@ export interface Following {
 const LOOK_MS = 10;
 
 /** What makes this node's walreceiver connect to `upstream`; also written before a stopped standby is started. */
-export function setUpstream(instance: Instance, upstream: Endpoint, options: { readonly signal?: AbortSignal; readonly applicationName?: string } = {}): Promise<Result<{ readonly changed: boolean }, Failure>> {
+export function setUpstream(
+  instance: Instance,
+  upstream: Endpoint,
+  options: { readonly signal?: AbortSignal; readonly applicationName?: string } = {},
+): Promise<Result<{ readonly changed: boolean }, Failure>> {
   const changes = { primary_conninfo: upstreamConninfo(instance, upstream, options), primary_slot_name: slotName(instance.node) };
   return setWinning(instance, changes, options);
 }
 
 /** No upstream: the standby replays what it has and waits. */
-export function clearUpstream(instance: Instance, options: { readonly signal?: AbortSignal } = {}): Promise<Result<{ readonly changed: boolean }, Failure>> {
+export function clearUpstream(
+  instance: Instance,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<{ readonly changed: boolean }, Failure>> {
   return setWinning(instance, { primary_conninfo: '', primary_slot_name: '' }, options);
 }
 
@@ -47,21 +54,38 @@ export async function followUpstream(instance: Instance, options: FollowOptions)
   return nested.ok ? nested.value : nested;
 }
 
-async function waitStreaming(sql: Sql, instance: Instance, options: FollowOptions & { readonly startedAt: number }): Promise<Result<Following, Failure>> {
+async function waitStreaming(
+  sql: Sql,
+  instance: Instance,
+  options: FollowOptions & { readonly startedAt: number },
+): Promise<Result<Following, Failure>> {
   const { upstream, startedAt } = options;
   const limitMs = options.limitMs ?? 10_000;
   const wanted = upstreamConninfo(instance, upstream, options);
   for (;;) {
-    const [row] = await sql.query(`SELECT pg_is_in_recovery() AS recovery, current_setting('primary_conninfo') = $1 AS effective,
-      w.status, w.sender_host, w.sender_port, w.received_tli FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver w ON true`, [wanted]);
-    if (row?.['recovery'] === false) return err(failure('follow.not-standby', `${instance.node} is writable`, 'it cannot follow', 'nothing more is done', '', false));
+    const [row] = await sql.query(
+      `SELECT pg_is_in_recovery() AS recovery, current_setting('primary_conninfo') = $1 AS effective,
+      w.status, w.sender_host, w.sender_port, w.received_tli FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver w ON true`,
+      [wanted],
+    );
+    if (row?.['recovery'] === false)
+      return err(failure('follow.not-standby', `${instance.node} is writable`, 'it cannot follow', 'nothing more is done', '', false));
     if (row !== undefined && row['effective'] === true && row['status'] === 'streaming' && isFrom(row, upstream)) {
       return ok({ timeline: (row['received_tli'] ?? null) as Timeline | null, durationMs: monoMs() - startedAt });
     }
     if (options.signal?.aborted === true) return err(cancelled(`${instance.node} following ${upstream.host}:${upstream.port}`));
     if (monoMs() - startedAt > limitMs) {
       const lines = await tailLog(instance, 4);
-      return err(failure('follow.not-streaming', `${instance.node} does not stream from ${upstream.host}:${upstream.port}`, [`after ${Math.round(limitMs)} ms the walreceiver is ${String(row?.['status'] ?? 'not there')}`, ...lines].join(' | '), 'the setting stays and PostgreSQL goes on trying', 'if WAL is missing or the timelines fork, rewind or clone the node', true));
+      return err(
+        failure(
+          'follow.not-streaming',
+          `${instance.node} does not stream from ${upstream.host}:${upstream.port}`,
+          [`after ${Math.round(limitMs)} ms the walreceiver is ${String(row?.['status'] ?? 'not there')}`, ...lines].join(' | '),
+          'the setting stays and PostgreSQL goes on trying',
+          'if WAL is missing or the timelines fork, rewind or clone the node',
+          true,
+        ),
+      );
     }
     await realClock.sleep(LOOK_MS);
   }

@@ -89,7 +89,11 @@ export function findPublicSocketDirectory(os: OsUser | null): string | null {
     if (stat === undefined || !stat.isDirectory()) continue;
     if (os === null) {
       if (isWritable(path)) return path;
-    } else if ((stat.uid === os.uid && (stat.mode & 0o200) !== 0) || (stat.gid === os.gid && (stat.mode & 0o020) !== 0) || (stat.mode & 0o002) !== 0) {
+    } else if (
+      (stat.uid === os.uid && (stat.mode & 0o200) !== 0) ||
+      (stat.gid === os.gid && (stat.mode & 0o020) !== 0) ||
+      (stat.mode & 0o002) !== 0
+    ) {
       return path;
     }
   }
@@ -122,23 +126,68 @@ const OPTIONAL = ['pg_basebackup', 'pg_rewind', 'pg_waldump'] as const;
  */
 export async function checkInstallation(instance: Instance): Promise<Result<Installation, Failure>> {
   if (instance.os === null && process.getuid?.() === 0) {
-    return err(failure('postgres.as-root', 'PostgreSQL cannot run as root', 'the agent runs as root and no OS user is configured', 'nothing was started', 'set osUser in agent.yaml (usually postgres)', false));
+    return err(
+      failure(
+        'postgres.as-root',
+        'PostgreSQL cannot run as root',
+        'the agent runs as root and no OS user is configured',
+        'nothing was started',
+        'set osUser in agent.yaml (usually postgres)',
+        false,
+      ),
+    );
   }
   if (Buffer.byteLength(instance.socketDirectory) > SOCKET_PATH_LIMIT) {
-    return err(failure('postgres.socket-path', `${instance.socketDirectory} is too long for a socket`, `${Buffer.byteLength(instance.socketDirectory)} bytes, at most ${SOCKET_PATH_LIMIT} are possible`, 'nothing was started', 'choose a shorter stateDirectory in agent.yaml', false));
+    return err(
+      failure(
+        'postgres.socket-path',
+        `${instance.socketDirectory} is too long for a socket`,
+        `${Buffer.byteLength(instance.socketDirectory)} bytes, at most ${SOCKET_PATH_LIMIT} are possible`,
+        'nothing was started',
+        'choose a shorter stateDirectory in agent.yaml',
+        false,
+      ),
+    );
   }
   const lacking = REQUIRED.filter((name) => !existsSync(binary(instance, name)));
   if (lacking.length > 0) {
-    return err(failure('postgres.not-installed', `PostgreSQL is not complete in ${instance.binDirectory}`, `missing: ${lacking.join(', ')}`, 'nothing was started', 'install the PostgreSQL server package or set binDirectory in agent.yaml', false));
+    return err(
+      failure(
+        'postgres.not-installed',
+        `PostgreSQL is not complete in ${instance.binDirectory}`,
+        `missing: ${lacking.join(', ')}`,
+        'nothing was started',
+        'install the PostgreSQL server package or set binDirectory in agent.yaml',
+        false,
+      ),
+    );
   }
   const answer = await runProcess([binary(instance, 'postgres'), '--version'], { ...asOsUser(instance), timeoutMs: 5000, env: PLAIN_ENV });
   const version = answer.ok ? parseVersion(answer.value.stdout) : null;
   if (version === null) {
     const cause = answer.ok ? `unexpected answer "${answer.value.stdout.trim()}"` : answer.error.message;
-    return err(failure('postgres.not-installed', `${binary(instance, 'postgres')} --version failed`, cause, 'nothing was started', 'check the PostgreSQL installation', true));
+    return err(
+      failure(
+        'postgres.not-installed',
+        `${binary(instance, 'postgres')} --version failed`,
+        cause,
+        'nothing was started',
+        'check the PostgreSQL installation',
+        true,
+      ),
+    );
   }
   if (version < 130_000) {
-    return err(failure('postgres.version', `PostgreSQL ${Math.floor(version / 10_000)} is not supported`, 'following a new primary by reload needs 13', 'nothing was started', 'install PostgreSQL 13 to 18', false));
+    return err(
+      failure(
+        'postgres.version',
+        `PostgreSQL ${Math.floor(version / 10_000)} is not supported`,
+        'following a new primary by reload needs 13',
+        'nothing was started',
+        'install PostgreSQL 13 to 18',
+        false,
+      ),
+    );
   }
   return ok({ version, missing: OPTIONAL.filter((name) => !existsSync(binary(instance, name))) });
 }

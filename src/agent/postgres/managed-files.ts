@@ -37,7 +37,25 @@ const END = '# END pgherd';
 const INCLUDE = "include_if_exists = 'pgherd.conf'";
 
 /** Parameters that people cannot override through the spec: failover and fencing rest on them. */
-const PROTECTED = new Set(['port', 'unix_socket_directories', 'unix_socket_permissions', 'hot_standby', 'wal_log_hints', 'restart_after_crash', 'recovery_target_timeline', 'cluster_name', 'primary_conninfo', 'primary_slot_name', 'synchronous_standby_names', 'restore_command', 'data_directory', 'hba_file', 'ident_file', 'config_file', 'password_encryption']);
+const PROTECTED = new Set([
+  'port',
+  'unix_socket_directories',
+  'unix_socket_permissions',
+  'hot_standby',
+  'wal_log_hints',
+  'restart_after_crash',
+  'recovery_target_timeline',
+  'cluster_name',
+  'primary_conninfo',
+  'primary_slot_name',
+  'synchronous_standby_names',
+  'restore_command',
+  'data_directory',
+  'hba_file',
+  'ident_file',
+  'config_file',
+  'password_encryption',
+]);
 
 export function passfilePath(instance: Pick<Instance, 'socketDirectory'>): string {
   return join(instance.socketDirectory, 'replication.pgpass');
@@ -50,7 +68,17 @@ export function passfilePath(instance: Pick<Instance, 'socketDirectory'>): strin
  */
 export async function writeManagedFiles(instance: Instance, settings: ManagedSettings): Promise<Result<ManagedOutcome, Failure>> {
   const bad = findBadInput(settings);
-  if (bad !== null) return err(failure('postgres.bad-parameter', 'the PostgreSQL settings of the cluster are refused', bad, 'the files stay as they were', 'correct the cluster settings', false));
+  if (bad !== null)
+    return err(
+      failure(
+        'postgres.bad-parameter',
+        'the PostgreSQL settings of the cluster are refused',
+        bad,
+        'the files stay as they were',
+        'correct the cluster settings',
+        false,
+      ),
+    );
   const { dataDirectory } = instance;
   const changed: string[] = [];
   const put = async (path: string, content: string): Promise<void> => {
@@ -72,7 +100,16 @@ export async function writeManagedFiles(instance: Instance, settings: ManagedSet
     await put(ident, withBlock((await readIfThere(ident)) ?? '', renderIdent(instance)));
     return ok({ changed });
   } catch (cause) {
-    return err(failure('postgres.managed-files', `cannot write the managed files of ${dataDirectory}`, messageOf(cause), 'the files written so far are complete', 'check the disk and the permissions', true));
+    return err(
+      failure(
+        'postgres.managed-files',
+        `cannot write the managed files of ${dataDirectory}`,
+        messageOf(cause),
+        'the files written so far are complete',
+        'check the disk and the permissions',
+        true,
+      ),
+    );
   }
 }
 
@@ -147,7 +184,7 @@ function hbaAddress(host: string): string {
   return family === 4 ? `${host}/32` : family === 6 ? `${host}/128` : host;
 }
 
-export function renderHba(instance: Instance, settings: ManagedSettings, tls: boolean): readonly string[] {
+export function renderHba(_instance: Instance, settings: ManagedSettings, tls: boolean): readonly string[] {
   const addresses = new Set<string>(['samehost']);
   for (const member of settings.members) {
     addresses.add(hbaAddress(member.host));
@@ -165,7 +202,10 @@ export function renderHba(instance: Instance, settings: ManagedSettings, tls: bo
     lines.push(`${type} postgres ${ROLES.replication} ${address} scram-sha-256`);
     lines.push(`${type} ${HEARTBEAT_DATABASE} ${ROLES.probe} ${address} scram-sha-256`);
   }
-  lines.push(`host all,replication ${ROLES.replication},${ROLES.probe} all reject`, `local all,replication ${ROLES.replication},${ROLES.probe} reject`);
+  lines.push(
+    `host all,replication ${ROLES.replication},${ROLES.probe} all reject`,
+    `local all,replication ${ROLES.replication},${ROLES.probe} reject`,
+  );
   return [...lines, ...settings.hba];
 }
 
@@ -185,7 +225,9 @@ export function renderConf(instance: Instance, settings: ManagedSettings, { peop
   const atLeast = (name: string, minimum: number): string => String(Math.max(minimum, Number(own.get(name) ?? 0) || 0));
   const forced: Record<string, string> = {
     port: String(instance.port),
-    unix_socket_directories: [instance.socketDirectory, ...(instance.publicSocketDirectory === null ? [] : [instance.publicSocketDirectory])].join(', '),
+    unix_socket_directories: [instance.socketDirectory, ...(instance.publicSocketDirectory === null ? [] : [instance.publicSocketDirectory])].join(
+      ', ',
+    ),
     wal_level: own.get('wal_level') === 'logical' ? 'logical' : 'replica',
     hot_standby: 'on',
     wal_log_hints: 'on',
@@ -223,12 +265,16 @@ export function renderConf(instance: Instance, settings: ManagedSettings, { peop
     log_checkpoints: 'on',
   };
   const parameters = new Map(Object.entries(settings.parameters).map(([name, value]) => [name.toLowerCase(), value]));
-  const lines = ['# Written by pgherd; changes here are lost. Use `pgherd settings` for the cluster, or the lines above the include in postgresql.conf.'];
+  const lines = [
+    '# Written by pgherd; changes here are lost. Use `pgherd settings` for the cluster, or the lines above the include in postgresql.conf.',
+  ];
   for (const [name, value] of Object.entries(usual)) if (!own.has(name) && !parameters.has(name)) lines.push(`${name} = ${quoteGuc(value)}`);
   for (const [name, value] of Object.entries(forced)) {
     const wish = parameters.get(name);
     const isMinimum = name === 'max_wal_senders' || name === 'max_replication_slots';
-    lines.push(`${name} = ${quoteGuc(wish === undefined ? value : isMinimum ? String(Math.max(Number(wish) || 0, Number(value))) : name === 'wal_level' && wish !== 'logical' ? value : wish)}`);
+    lines.push(
+      `${name} = ${quoteGuc(wish === undefined ? value : isMinimum ? String(Math.max(Number(wish) || 0, Number(value))) : name === 'wal_level' && wish !== 'logical' ? value : wish)}`,
+    );
   }
   for (const [name, value] of parameters) if (!(name in forced)) lines.push(`${name} = ${quoteGuc(value)}`);
   return `${lines.join('\n')}\n`;

@@ -68,9 +68,24 @@ interface Slow {
 }
 
 const EMPTY: PostgresReport = {
-  state: 'absent', role: null, systemIdentifier: null, version: null, timeline: null, history: [], flushLsn: null, receivedLsn: null,
-  replayedLsn: null, walEnd: null, cleanShutdown: false, shutdownLsn: null, streamingFrom: null, walsenders: [], pendingRestart: [],
-  postmasterPid: null, startedAt: null, minimums: {},
+  state: 'absent',
+  role: null,
+  systemIdentifier: null,
+  version: null,
+  timeline: null,
+  history: [],
+  flushLsn: null,
+  receivedLsn: null,
+  replayedLsn: null,
+  walEnd: null,
+  cleanShutdown: false,
+  shutdownLsn: null,
+  streamingFrom: null,
+  walsenders: [],
+  pendingRestart: [],
+  postmasterPid: null,
+  startedAt: null,
+  minimums: {},
 };
 
 export function createObserver(instance: Instance, options: ObserverOptions): Observer {
@@ -113,7 +128,13 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   const timelineOf = async (row: Row, pid: number): Promise<Timeline | null> => {
     if (typeof row['walfile'] === 'string') return makeTimeline(Number.parseInt(row['walfile'].slice(0, 8), 16));
     const steady = `${pid}/${String(row['receiver'])}/${String(row['received_tli'])}`;
-    if (standbyTimeline !== null && row['received_tli'] !== null && standbyTimeline.key === steady && standbyTimeline.timeline === row['received_tli']) return standbyTimeline.timeline;
+    if (
+      standbyTimeline !== null &&
+      row['received_tli'] !== null &&
+      standbyTimeline.key === steady &&
+      standbyTimeline.timeline === row['received_tli']
+    )
+      return standbyTimeline.timeline;
     const idle = `${steady}/${String(row['replayed'])}`;
     if (standbyTimeline?.key === idle) return standbyTimeline.timeline;
     const answer = await replayTimeline(instance);
@@ -123,8 +144,13 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   };
 
   const observeRunning = async (postmaster: Postmaster): Promise<PostgresReport> => {
-    const partial = { ...(last?.postmasterPid === postmaster.pid ? last : EMPTY), postmasterPid: postmaster.pid, startedAt: postmaster.startedAtSeconds === null ? null : makeWallMs(postmaster.startedAtSeconds * 1000) };
-    if (postmaster.status === 'starting' || postmaster.status === null) return withFileFacts({ ...partial, state: 'starting' }, await files.control());
+    const partial = {
+      ...(last?.postmasterPid === postmaster.pid ? last : EMPTY),
+      postmasterPid: postmaster.pid,
+      startedAt: postmaster.startedAtSeconds === null ? null : makeWallMs(postmaster.startedAtSeconds * 1000),
+    };
+    if (postmaster.status === 'starting' || postmaster.status === null)
+      return withFileFacts({ ...partial, state: 'starting' }, await files.control());
     if (postmaster.status === 'stopping') return { ...partial, state: 'stopping' };
     try {
       const row = await look(postmaster.pid);
@@ -137,7 +163,8 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
       failures++;
       trouble = describeSqlError(cause);
       // Answers like "too many connections" come from a living server. 57P03 says that it starts or stops.
-      const state = sqlStateOf(cause) === '57P03' ? 'starting' : sqlStateOf(cause) !== null ? 'running' : failures >= 2 ? 'hung' : (last?.state ?? 'starting');
+      const state =
+        sqlStateOf(cause) === '57P03' ? 'starting' : sqlStateOf(cause) !== null ? 'running' : failures >= 2 ? 'hung' : (last?.state ?? 'starting');
       return { ...partial, state };
     }
   };
@@ -211,7 +238,9 @@ function lsnOf(value: unknown): Lsn | null {
 }
 
 function memberAt(members: readonly MemberAddress[], row: Row): NodeId | null {
-  const found = members.find((member) => member.port === row['sender_port'] && (member.host === row['sender_host'] || member.internalHost === row['sender_host']));
+  const found = members.find(
+    (member) => member.port === row['sender_port'] && (member.host === row['sender_host'] || member.internalHost === row['sender_host']),
+  );
   return found?.id ?? null;
 }
 
@@ -249,12 +278,19 @@ function createHistoryCache(dataDirectory: string): (timeline: Timeline | null) 
 
 function withFileFacts(report: PostgresReport, control: ControlData | null): PostgresReport {
   if (control === null) return report;
-  return { ...report, systemIdentifier: control.systemIdentifier, timeline: report.timeline ?? control.timeline, role: report.role ?? roleOf(control) };
+  return {
+    ...report,
+    systemIdentifier: control.systemIdentifier,
+    timeline: report.timeline ?? control.timeline,
+    role: report.role ?? roleOf(control),
+  };
 }
 
 /** What the directory was last. A directory with a backup label was never more than a copy. */
 function roleOf(control: ControlData): 'primary' | 'standby' {
-  return control.state === 'in archive recovery' || control.state === 'shut down in recovery' || control.backupStartLsn !== null ? 'standby' : 'primary';
+  return control.state === 'in archive recovery' || control.state === 'shut down in recovery' || control.backupStartLsn !== null
+    ? 'standby'
+    : 'primary';
 }
 
 interface FileReader {

@@ -84,7 +84,8 @@ export function findPostmaster(dataDirectory: string): Postmaster | null {
   const file = readPidFile(dataDirectory);
   if (file !== null) {
     const process = readProcess(file.pid);
-    if (isAlive(process) && workingDirectory(file.pid) === directory && isPostgres(process)) return { ...process, status: file.status, startedAtSeconds: file.startedAtSeconds };
+    if (isAlive(process) && workingDirectory(file.pid) === directory && isPostgres(process))
+      return { ...process, status: file.status, startedAtSeconds: file.startedAtSeconds };
   }
   const group = findProcesses(dataDirectory);
   const pids = new Set(group.map((member) => member.pid));

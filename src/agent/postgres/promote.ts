@@ -25,11 +25,20 @@ const LOOK_MS = 3;
 const REPEAT_MS = 100;
 
 /** Waits until the server has replayed at least `required`. Errors: `promote.behind` at the limit, `postgres.cancelled`, those of withLocalSql. */
-export function waitReplay(instance: Instance, required: Lsn, options: { readonly limitMs: number; readonly signal?: AbortSignal }): Promise<Result<Lsn, Failure>> {
+export function waitReplay(
+  instance: Instance,
+  required: Lsn,
+  options: { readonly limitMs: number; readonly signal?: AbortSignal },
+): Promise<Result<Lsn, Failure>> {
   return flatten(withLocalSql(instance, options, (sql) => waitReplayOn(sql, instance, required, options)));
 }
 
-async function waitReplayOn(sql: Sql, instance: Instance, required: Lsn, options: { readonly limitMs: number; readonly signal?: AbortSignal }): Promise<Result<Lsn, Failure>> {
+async function waitReplayOn(
+  sql: Sql,
+  instance: Instance,
+  required: Lsn,
+  options: { readonly limitMs: number; readonly signal?: AbortSignal },
+): Promise<Result<Lsn, Failure>> {
   const deadline = monoMs() + options.limitMs;
   for (;;) {
     const [row] = await sql.query('SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS at');
@@ -37,7 +46,16 @@ async function waitReplayOn(sql: Sql, instance: Instance, required: Lsn, options
     if (at !== null && at >= required) return ok(at);
     if (options.signal?.aborted === true) return err(cancelled(`waiting for replay on ${instance.node}`));
     if (monoMs() > deadline) {
-      return err(failure('promote.behind', `${instance.node} has not replayed ${formatLsn(required)}`, `it is at ${at === null ? 'an unknown position' : formatLsn(at)} after ${options.limitMs} ms`, 'it is not promoted', 'is replay paused, or does a query on the standby block it?', true));
+      return err(
+        failure(
+          'promote.behind',
+          `${instance.node} has not replayed ${formatLsn(required)}`,
+          `it is at ${at === null ? 'an unknown position' : formatLsn(at)} after ${options.limitMs} ms`,
+          'it is not promoted',
+          'is replay paused, or does a query on the standby block it?',
+          true,
+        ),
+      );
     }
     await realClock.sleep(LOOK_MS);
   }
@@ -55,16 +73,21 @@ export async function promotePostgres(
 ): Promise<Result<Promoted, Failure>> {
   const startedAt = monoMs();
   const limitMs = options.limitMs ?? 30_000;
-  const promoted = await flatten(withLocalSql(instance, options, async (sql): Promise<Result<Timeline, Failure>> => {
-    if (!(await isInRecovery(sql))) return err(failure('promote.not-in-recovery', `${instance.node} is no standby`, 'the server is writable already', 'nothing was done', '', false));
-    if (options.requiredLsn !== null) {
-      const replayed = await waitReplayOn(sql, instance, options.requiredLsn, { ...options, limitMs });
-      if (!replayed.ok) return replayed;
-    }
-    // A paused replay would sleep through the promotion.
-    await sql.query('SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()');
-    return await requestPromotion(sql, instance, { ...options, deadline: startedAt + limitMs });
-  }));
+  const promoted = await flatten(
+    withLocalSql(instance, options, async (sql): Promise<Result<Timeline, Failure>> => {
+      if (!(await isInRecovery(sql)))
+        return err(
+          failure('promote.not-in-recovery', `${instance.node} is no standby`, 'the server is writable already', 'nothing was done', '', false),
+        );
+      if (options.requiredLsn !== null) {
+        const replayed = await waitReplayOn(sql, instance, options.requiredLsn, { ...options, limitMs });
+        if (!replayed.ok) return replayed;
+      }
+      // A paused replay would sleep through the promotion.
+      await sql.query('SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()');
+      return await requestPromotion(sql, instance, { ...options, deadline: startedAt + limitMs });
+    }),
+  );
   if (!promoted.ok) return promoted;
   await ensureStandbySignal(instance);
   checkpointSoon(instance);
@@ -82,16 +105,40 @@ function checkpointSoon(instance: Instance): void {
   void runCheckpoint(instance);
 }
 
-async function requestPromotion(sql: Sql, instance: Instance, { mayPromote, deadline, signal }: { mayPromote: () => boolean; deadline: number; signal?: AbortSignal }): Promise<Result<Timeline, Failure>> {
+async function requestPromotion(
+  sql: Sql,
+  instance: Instance,
+  { mayPromote, deadline, signal }: { mayPromote: () => boolean; deadline: number; signal?: AbortSignal },
+): Promise<Result<Timeline, Failure>> {
   for (let askedAt = Number.NEGATIVE_INFINITY; ; ) {
     if (signal?.aborted === true) return err(cancelled(`promotion of ${instance.node}`));
     if (monoMs() - askedAt >= REPEAT_MS) {
-      if (!mayPromote()) return err(failure('promote.refused', `${instance.node} may not be promoted`, 'the write lease of the new term is not held', askedAt === Number.NEGATIVE_INFINITY ? 'it stays a standby' : 'the request was given and may take effect: it is fenced', '', true));
+      if (!mayPromote())
+        return err(
+          failure(
+            'promote.refused',
+            `${instance.node} may not be promoted`,
+            'the write lease of the new term is not held',
+            askedAt === Number.NEGATIVE_INFINITY ? 'it stays a standby' : 'the request was given and may take effect: it is fenced',
+            '',
+            true,
+          ),
+        );
       await sql.query('SELECT pg_promote(false)');
       askedAt = monoMs();
     }
     if (!(await isInRecovery(sql))) break;
-    if (monoMs() > deadline) return err(failure('promote.timeout', `${instance.node} did not leave recovery`, 'the promotion was requested again and again', 'the request may still take effect', 'see its log', true));
+    if (monoMs() > deadline)
+      return err(
+        failure(
+          'promote.timeout',
+          `${instance.node} did not leave recovery`,
+          'the promotion was requested again and again',
+          'the request may still take effect',
+          'see its log',
+          true,
+        ),
+      );
     await realClock.sleep(LOOK_MS);
   }
   // No walfile name before the first insertion is possible, which "not in recovery" says.

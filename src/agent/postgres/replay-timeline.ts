@@ -10,7 +10,10 @@ import { withSql } from './sql.ts';
  * lags behind it (Z46). Errors: those of withSql; `postgres.query` when the answer is not understood.
  * Source: PostgreSQL manual 55.4; walsender.c, IdentifySystem.
  */
-export async function replayTimeline(instance: Pick<Instance, 'socketDirectory' | 'port'>, options: { readonly signal?: AbortSignal } = {}): Promise<Result<Timeline, Failure>> {
+export async function replayTimeline(
+  instance: Pick<Instance, 'socketDirectory' | 'port'>,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<Timeline, Failure>> {
   const target = { host: instance.socketDirectory, port: instance.port, user: ROLES.agent, database: 'replication', password: null };
   const answer = await withSql(target, { ...options, replication: true, limits: { connectMs: 1000, statementMs: 1000 } }, async (sql) => {
     const [row] = await sql.query('IDENTIFY_SYSTEM');

@@ -54,8 +54,28 @@ const CHECKPOINT_WAIT_MS = 30_000;
 export async function rewindTo(instance: Instance, options: RewindOptions): Promise<Result<Rewound, Failure>> {
   const startedAt = monoMs();
   const state = await directoryState(instance);
-  if (state !== 'data') return err(failure('rewind.incomplete', `${instance.dataDirectory} cannot be rewound`, `the directory is ${state}`, 'nothing was changed', 'take the node back by a clone', false));
-  if (findProcesses(instance.dataDirectory).length > 0) return err(failure('rewind.running', `${instance.node} cannot be rewound`, 'a process works in its data directory', 'nothing was changed', 'stop PostgreSQL first', true));
+  if (state !== 'data')
+    return err(
+      failure(
+        'rewind.incomplete',
+        `${instance.dataDirectory} cannot be rewound`,
+        `the directory is ${state}`,
+        'nothing was changed',
+        'take the node back by a clone',
+        false,
+      ),
+    );
+  if (findProcesses(instance.dataDirectory).length > 0)
+    return err(
+      failure(
+        'rewind.running',
+        `${instance.node} cannot be rewound`,
+        'a process works in its data directory',
+        'nothing was changed',
+        'stop PostgreSQL first',
+        true,
+      ),
+    );
   const source = await checkSource(instance, options);
   if (!source.ok) return source;
   const kept = await recoverAndKeep(instance, source.value, options);
@@ -76,7 +96,10 @@ interface Source {
 async function checkSource(instance: Instance, options: RewindOptions): Promise<Result<Source, Failure>> {
   const target = await memberTarget(instance, options.upstream, 'replication');
   const where = `${options.upstream.host}:${options.upstream.port}`;
-  const unreachable = (cause: Failure): Failure => (cause.code === 'postgres.cancelled' ? cause : failure('rewind.source-unreachable', `the source ${where} does not answer`, cause.cause, 'nothing was changed; it is tried again', '', true));
+  const unreachable = (cause: Failure): Failure =>
+    cause.code === 'postgres.cancelled'
+      ? cause
+      : failure('rewind.source-unreachable', `the source ${where} does not answer`, cause.cause, 'nothing was changed; it is tried again', '', true);
   const identity = await withSql(target, { ...options, replication: true }, async (sql) => {
     const [row] = await sql.query('IDENTIFY_SYSTEM');
     const timeline = makeTimeline(Number(row?.['timeline']));
@@ -86,9 +109,29 @@ async function checkSource(instance: Instance, options: RewindOptions): Promise<
   if (!identity.ok) return err(unreachable(identity.error));
   const control = await readControlData(instance);
   if (!control.ok) return control;
-  if (control.value.systemIdentifier !== identity.value.system) return err(failure('rewind.wrong-system', `${where} is another database cluster`, `system identifier ${identity.value.system} instead of ${control.value.systemIdentifier}`, 'nothing was changed', 'check the address', false));
+  if (control.value.systemIdentifier !== identity.value.system)
+    return err(
+      failure(
+        'rewind.wrong-system',
+        `${where} is another database cluster`,
+        `system identifier ${identity.value.system} instead of ${control.value.systemIdentifier}`,
+        'nothing was changed',
+        'check the address',
+        false,
+      ),
+    );
   const history = parseHistory(identity.value.history);
-  if (history === null) return err(failure('rewind.failed', `the timeline history of ${where} is not understood`, '', 'nothing was changed', 'take the node back by a clone', false));
+  if (history === null)
+    return err(
+      failure(
+        'rewind.failed',
+        `the timeline history of ${where} is not understood`,
+        '',
+        'nothing was changed',
+        'take the node back by a clone',
+        false,
+      ),
+    );
   const ready = await waitCheckpoint(target, identity.value.timeline, where, options);
   return ready === null ? ok({ timeline: identity.value.timeline, history }) : err(ready);
 }
@@ -107,11 +150,30 @@ async function waitCheckpoint(target: SqlTarget, timeline: Timeline, where: stri
       });
       return row;
     });
-    if (!answer.ok) return answer.error.code === 'postgres.cancelled' ? answer.error : failure('rewind.source-unreachable', `the source ${where} does not answer`, answer.error.cause, 'nothing was changed; it is tried again', '', true);
-    if (answer.value?.['recovery'] !== false) return failure('rewind.source-in-recovery', `${where} is no primary`, 'it is in recovery', 'nothing was changed; it is tried again', '', true);
+    if (!answer.ok)
+      return answer.error.code === 'postgres.cancelled'
+        ? answer.error
+        : failure(
+            'rewind.source-unreachable',
+            `the source ${where} does not answer`,
+            answer.error.cause,
+            'nothing was changed; it is tried again',
+            '',
+            true,
+          );
+    if (answer.value?.['recovery'] !== false)
+      return failure('rewind.source-in-recovery', `${where} is no primary`, 'it is in recovery', 'nothing was changed; it is tried again', '', true);
     if (Number(answer.value['timeline']) >= timeline) return null;
     if (options.signal?.aborted === true) return cancelled('rewind');
-    if (monoMs() > deadline) return failure('rewind.timeout', `${where} has no checkpoint on timeline ${timeline} yet`, `waited ${CHECKPOINT_WAIT_MS} ms`, 'nothing was changed; it is tried again', 'run CHECKPOINT there', true);
+    if (monoMs() > deadline)
+      return failure(
+        'rewind.timeout',
+        `${where} has no checkpoint on timeline ${timeline} yet`,
+        `waited ${CHECKPOINT_WAIT_MS} ms`,
+        'nothing was changed; it is tried again',
+        'run CHECKPOINT there',
+        true,
+      );
     await realClock.sleep(100);
   }
 }
@@ -120,7 +182,11 @@ async function waitCheckpoint(target: SqlTarget, timeline: Timeline, where: stri
  * pg_rewind wants a cleanly stopped target. A standby start without an upstream, on the private socket only, recovers a crash without
  * writing WAL of its own, and lets us ask for the names of the tables in the diverged part; then it is stopped.
  */
-async function recoverAndKeep(instance: Instance, source: Source, options: RewindOptions): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary } | null, Failure>> {
+async function recoverAndKeep(
+  instance: Instance,
+  source: Source,
+  options: RewindOptions,
+): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary } | null, Failure>> {
   const before = await readWalEnd(instance, options);
   if (!before.ok) return before;
   const control = await readControlData(instance);
@@ -129,26 +195,67 @@ async function recoverAndKeep(instance: Instance, source: Source, options: Rewin
   if (verdict.kind === 'contained' && isCleanlyShutDown(control.value)) return ok(null);
   const cleared = await clearUpstream(instance, options);
   if (!cleared.ok) return cleared;
-  const started = await startPostgres(instance, { mode: 'standby', reach: 'private', ...(options.signal === undefined ? {} : { signal: options.signal }) });
-  const kept = started.ok && verdict.kind === 'diverged' ? await keepDiverged(instance, { ...before.value, segmentBytes: control.value.segmentBytes }, { source, signal: options.signal ?? null }) : ok(null);
+  const started = await startPostgres(instance, {
+    mode: 'standby',
+    reach: 'private',
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  const kept =
+    started.ok && verdict.kind === 'diverged'
+      ? await keepDiverged(instance, { ...before.value, segmentBytes: control.value.segmentBytes }, { source, signal: options.signal ?? null })
+      : ok(null);
   const stopped = await stopPostgres(instance, {});
-  if (!started.ok) return err(failure('rewind.recovery', `${instance.node} does not recover, which a rewind needs`, started.error.cause, 'the directory is unchanged', 'take the node back by a clone', false));
+  if (!started.ok)
+    return err(
+      failure(
+        'rewind.recovery',
+        `${instance.node} does not recover, which a rewind needs`,
+        started.error.cause,
+        'the directory is unchanged',
+        'take the node back by a clone',
+        false,
+      ),
+    );
   if (!stopped.ok) return stopped;
   return kept;
 }
 
-type OwnEnd = { readonly timeline: Timeline; readonly lsn: import('../../core/lsn.ts').Lsn; readonly history: readonly Fork[]; readonly segmentBytes: number };
+type OwnEnd = {
+  readonly timeline: Timeline;
+  readonly lsn: import('../../core/lsn.ts').Lsn;
+  readonly history: readonly Fork[];
+  readonly segmentBytes: number;
+};
 
-async function keepDiverged(instance: Instance, own: OwnEnd, { source, signal }: { source: Source; signal: AbortSignal | null }): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary } | null, Failure>> {
+async function keepDiverged(
+  instance: Instance,
+  own: OwnEnd,
+  { source, signal }: { source: Source; signal: AbortSignal | null },
+): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary } | null, Failure>> {
   const fork = forkPoint(own, source);
-  if (fork === null) return err(failure('rewind.no-common-history', `${instance.node} and its primary have no common timeline`, `ours is ${own.timeline}`, 'the directory is unchanged', 'take the node back by a clone; the old directory is kept', false));
+  if (fork === null)
+    return err(
+      failure(
+        'rewind.no-common-history',
+        `${instance.node} and its primary have no common timeline`,
+        `ours is ${own.timeline}`,
+        'the directory is unchanged',
+        'take the node back by a clone; the old directory is kept',
+        false,
+      ),
+    );
   const names = await filenodeNames(instance);
-  return saveDiverged(instance, { timeline: own.timeline, from: fork, to: own.lsn, segmentBytes: own.segmentBytes }, { nameOf: names, ...(signal === null ? {} : { signal }) });
+  return saveDiverged(
+    instance,
+    { timeline: own.timeline, from: fork, to: own.lsn, segmentBytes: own.segmentBytes },
+    { nameOf: names, ...(signal === null ? {} : { signal }) },
+  );
 }
 
 /** Where two lineages part: the lower of both ends of their newest common timeline; null: they share none. */
 export function forkPoint(own: Pick<OwnEnd, 'timeline' | 'lsn' | 'history'>, source: Source): Fork['forkLsn'] | null {
-  const ends = (lineage: Source): Map<number, Fork['forkLsn'] | null> => new Map([...lineage.history.map((fork) => [fork.timeline, fork.forkLsn] as const), [lineage.timeline, null] as const]);
+  const ends = (lineage: Source): Map<number, Fork['forkLsn'] | null> =>
+    new Map([...lineage.history.map((fork) => [fork.timeline, fork.forkLsn] as const), [lineage.timeline, null] as const]);
   const theirs = ends(source);
   let best: Fork['forkLsn'] | null = null;
   for (const [timeline, end] of ends(own)) {
@@ -170,8 +277,17 @@ async function filenodeNames(instance: Instance): Promise<(relation: string) => 
     if (row === undefined || row['datallowconn'] !== true) return relation;
     let names = cache.get(database);
     if (names === undefined) {
-      const found = await withLocalSql(instance, { database: String(row['datname']) }, (sql) => sql.query('SELECT pg_relation_filenode(c.oid)::text AS node, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE pg_relation_filenode(c.oid) IS NOT NULL LIMIT 200000'));
-      names = new Map((found.ok ? found.value : []).map((one) => [String(one['node']), `${String(row['datname'])}.${String(one['nspname'])}.${String(one['relname'])}`]));
+      const found = await withLocalSql(instance, { database: String(row['datname']) }, (sql) =>
+        sql.query(
+          'SELECT pg_relation_filenode(c.oid)::text AS node, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE pg_relation_filenode(c.oid) IS NOT NULL LIMIT 200000',
+        ),
+      );
+      names = new Map(
+        (found.ok ? found.value : []).map((one) => [
+          String(one['node']),
+          `${String(row['datname'])}.${String(one['nspname'])}.${String(one['relname'])}`,
+        ]),
+      );
       cache.set(database, names);
     }
     return names.get(filenode) ?? relation;
@@ -182,27 +298,58 @@ async function runRewind(instance: Instance, options: RewindOptions): Promise<Re
   try {
     await markIncomplete(instance, 'rewind');
   } catch (cause) {
-    return err(failure('rewind.failed', `${instance.node} cannot be rewound`, messageOf(cause), 'the directory is unchanged', 'check the disk', true));
+    return err(
+      failure('rewind.failed', `${instance.node} cannot be rewound`, messageOf(cause), 'the directory is unchanged', 'check the disk', true),
+    );
   }
   let touching = false;
-  const result = await runProcess([binary(instance, 'pg_rewind'), '-D', instance.dataDirectory, '--progress', '--no-ensure-shutdown', `--source-server=${upstreamConninfo(instance, options.upstream, { ...options, database: 'postgres' })}`], {
-    ...asOsUser(instance),
-    timeoutMs: REWIND_LIMIT_MS,
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
-    onStderrLine: (line) => {
-      // From here on blocks of the target are replaced. Source: pg_rewind.c, main.
-      if (/need to copy/.test(line)) touching = true;
-      const match = /(\d+)\/(\d+) kB/.exec(line);
-      if (match !== null) options.onProgress?.({ doneBytes: Number(match[1]) * 1024, totalBytes: Number(match[2]) * 1024 });
+  const result = await runProcess(
+    [
+      binary(instance, 'pg_rewind'),
+      '-D',
+      instance.dataDirectory,
+      '--progress',
+      '--no-ensure-shutdown',
+      `--source-server=${upstreamConninfo(instance, options.upstream, { ...options, database: 'postgres' })}`,
+    ],
+    {
+      ...asOsUser(instance),
+      timeoutMs: REWIND_LIMIT_MS,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      onStderrLine: (line) => {
+        // From here on blocks of the target are replaced. Source: pg_rewind.c, main.
+        if (/need to copy/.test(line)) touching = true;
+        const match = /(\d+)\/(\d+) kB/.exec(line);
+        if (match !== null) options.onProgress?.({ doneBytes: Number(match[1]) * 1024, totalBytes: Number(match[2]) * 1024 });
+      },
     },
-  });
+  );
   const trouble = processTrouble(result);
   if (trouble === null) return ok(null);
-  if (touching) return err(failure('rewind.damaged', `the rewind of ${instance.node} broke off in the middle`, trouble, 'the directory stays marked and is never started', 'it must be cloned (the old directory is set aside first)', false));
+  if (touching)
+    return err(
+      failure(
+        'rewind.damaged',
+        `the rewind of ${instance.node} broke off in the middle`,
+        trouble,
+        'the directory stays marked and is never started',
+        'it must be cloned (the old directory is set aside first)',
+        false,
+      ),
+    );
   await clearIncomplete(instance);
   if (!result.ok && result.error.kind === 'aborted') return err(cancelled(`rewind of ${instance.node}`));
   const noWal = result.ok && /could not (find|open) .*(previous WAL|file ".*pg_wal)/i.test(result.value.stderr);
-  return err(failure(noWal ? 'rewind.no-wal' : 'rewind.failed', `pg_rewind of ${instance.node} failed`, result.ok ? `exit code ${result.value.exitCode}: ${lastLines(result.value.stderr, 5)}` : trouble, 'the directory is unchanged', 'take the node back by a clone', false));
+  return err(
+    failure(
+      noWal ? 'rewind.no-wal' : 'rewind.failed',
+      `pg_rewind of ${instance.node} failed`,
+      result.ok ? `exit code ${result.value.exitCode}: ${lastLines(result.value.stderr, 5)}` : trouble,
+      'the directory is unchanged',
+      'take the node back by a clone',
+      false,
+    ),
+  );
 }
 
 /** pg_rewind brings the source's configuration files, and leaves our old slots, which would hold WAL and xmin (Q42, Z67). */
@@ -211,7 +358,16 @@ async function finishRewind(instance: Instance, options: RewindOptions): Promise
     await ensureStandbySignal(instance);
     await removeOwnSlots(instance);
   } catch (cause) {
-    return err(failure('rewind.damaged', `cannot finish the rewind of ${instance.node}`, messageOf(cause), 'it is not started', 'check the disk; then clone', false));
+    return err(
+      failure(
+        'rewind.damaged',
+        `cannot finish the rewind of ${instance.node}`,
+        messageOf(cause),
+        'it is not started',
+        'check the disk; then clone',
+        false,
+      ),
+    );
   }
   const managed = await writeManagedFiles(instance, options.settings);
   if (!managed.ok) return managed;

@@ -23,13 +23,19 @@ export interface SetAside {
  */
 export async function setAside(instance: Instance, options: { readonly keep: number }): Promise<Result<SetAside, Failure>> {
   const { dataDirectory } = instance;
-  if (findProcesses(dataDirectory).length > 0) return err(failure('set-aside.running', `${dataDirectory} cannot be moved`, 'a process works in it', 'nothing was changed', 'stop PostgreSQL first', true));
+  if (findProcesses(dataDirectory).length > 0)
+    return err(
+      failure('set-aside.running', `${dataDirectory} cannot be moved`, 'a process works in it', 'nothing was changed', 'stop PostgreSQL first', true),
+    );
   try {
     if ((await directoryState(instance)) === 'absent' || !(await isThere(dataDirectory))) return ok({ path: null, pruned: [] });
     const name = `${basename(dataDirectory)}-${formatWall(wallMs()).replaceAll(':', '').replace('.', '-')}`;
     const saved = join(instance.stateDirectory, 'saved');
     await ensureDirectory(saved, { owner: null, mode: 0o711 });
-    const place = (await stat(saved)).dev === (await stat(dataDirectory)).dev ? join(saved, name) : join(dirname(dataDirectory), `${basename(dataDirectory)}.saved`, name);
+    const place =
+      (await stat(saved)).dev === (await stat(dataDirectory)).dev
+        ? join(saved, name)
+        : join(dirname(dataDirectory), `${basename(dataDirectory)}.saved`, name);
     await ensureDirectory(dirname(place), { owner: null, mode: 0o711 });
     await rename(dataDirectory, place);
     await syncDirectory(dirname(place));
@@ -37,9 +43,27 @@ export async function setAside(instance: Instance, options: { readonly keep: num
     return ok({ path: place, pruned: await prune(dirname(place), Math.max(1, options.keep)) });
   } catch (cause) {
     if (errnoOf(cause) === 'EBUSY' || errnoOf(cause) === 'EXDEV') {
-      return err(failure('set-aside.mount-point', `${dataDirectory} cannot be moved`, 'it is a mount point', 'nothing was changed', 'use a directory below the mount point as dataDirectory, or empty it by hand', false));
+      return err(
+        failure(
+          'set-aside.mount-point',
+          `${dataDirectory} cannot be moved`,
+          'it is a mount point',
+          'nothing was changed',
+          'use a directory below the mount point as dataDirectory, or empty it by hand',
+          false,
+        ),
+      );
     }
-    return err(failure('set-aside.failed', `${dataDirectory} cannot be moved`, messageOf(cause), 'nothing was removed', 'check the disk and the permissions', true));
+    return err(
+      failure(
+        'set-aside.failed',
+        `${dataDirectory} cannot be moved`,
+        messageOf(cause),
+        'nothing was removed',
+        'check the disk and the permissions',
+        true,
+      ),
+    );
   }
 }
 

@@ -10,7 +10,13 @@ import { findPostmaster } from './postmaster.ts';
 import { withLocalSql } from './sql.ts';
 
 /** A standby must not have these lower than the primary (Z37). Source: PostgreSQL manual 27.4.3. */
-export const MINIMUMS = ['max_connections', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction'] as const;
+export const MINIMUMS = [
+  'max_connections',
+  'max_worker_processes',
+  'max_wal_senders',
+  'max_prepared_transactions',
+  'max_locks_per_transaction',
+] as const;
 
 export interface AppliedSettings {
   readonly changed: readonly string[];
@@ -22,24 +28,32 @@ export interface AppliedSettings {
 }
 
 /** Writes the managed files; a running server is told only when something changed. Errors: those of writeManagedFiles and withLocalSql. */
-export async function applySettings(instance: Instance, settings: ManagedSettings, options: { readonly signal?: AbortSignal } = {}): Promise<Result<AppliedSettings, Failure>> {
+export async function applySettings(
+  instance: Instance,
+  settings: ManagedSettings,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<AppliedSettings, Failure>> {
   const written = await writeManagedFiles(instance, settings);
   if (!written.ok) return written;
   const winning = await setWinning(instance, { restart_after_crash: 'off' }, options);
   if (!winning.ok) return winning;
   const { changed } = written.value;
-  if (changed.length === 0 || findPostmaster(instance.dataDirectory) === null) return ok({ changed, reloaded: false, pendingRestart: [], errors: [] });
+  if (changed.length === 0 || findPostmaster(instance.dataDirectory) === null)
+    return ok({ changed, reloaded: false, pendingRestart: [], errors: [] });
   return withLocalSql(instance, options, async (sql) => {
     await sql.query('SELECT pg_reload_conf()');
     const pending = await sql.query('SELECT name FROM pg_settings WHERE pending_restart ORDER BY name');
-    const wrong = await sql.query(`SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error AS text FROM pg_file_settings WHERE error IS NOT NULL AND error NOT LIKE '%restart%'
+    const wrong =
+      await sql.query(`SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error AS text FROM pg_file_settings WHERE error IS NOT NULL AND error NOT LIKE '%restart%'
       UNION ALL SELECT 'pg_hba.conf:' || line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 20`);
     return { changed, reloaded: true, pendingRestart: pending.map((row) => String(row['name'])), errors: wrong.map((row) => String(row['text'])) };
   });
 }
 
 /** Lines of pgherd.conf that postgresql.auto.conf overrides (ALTER SYSTEM by people), with both values. */
-export async function findOverrides(instance: Instance): Promise<readonly { readonly name: string; readonly ours: string; readonly winning: string }[]> {
+export async function findOverrides(
+  instance: Instance,
+): Promise<readonly { readonly name: string; readonly ours: string; readonly winning: string }[]> {
   const ours = activeSettings((await readIfThere(join(instance.dataDirectory, 'pgherd.conf'))) ?? '');
   const auto = await readAutoConf(instance);
   return [...ours].flatMap(([name, value]) => {
@@ -52,11 +66,21 @@ export async function findOverrides(instance: Instance): Promise<readonly { read
 export function compareMinimums(here: Readonly<Record<string, number>>, there: Readonly<Record<string, number>>): Failure | null {
   const lower = MINIMUMS.filter((name) => (here[name] ?? Number.POSITIVE_INFINITY) < (there[name] ?? 0));
   if (lower.length === 0) return null;
-  return failure('settings.too-low', 'a standby may not have these settings lower than its primary', lower.map((name) => `${name} ${here[name]} < ${there[name]}`).join(', '), 'the standby would not start or would stop replay', 'raise them on the standby first', false);
+  return failure(
+    'settings.too-low',
+    'a standby may not have these settings lower than its primary',
+    lower.map((name) => `${name} ${here[name]} < ${there[name]}`).join(', '),
+    'the standby would not start or would stop replay',
+    'raise them on the standby first',
+    false,
+  );
 }
 
 /** The values that a standby needs at least, from pg_control, when the configured ones are lower (Z37). */
-export function raisedParameters(parameters: Readonly<Record<string, string>>, control: Readonly<Record<string, number>>): Readonly<Record<string, string>> {
+export function raisedParameters(
+  parameters: Readonly<Record<string, string>>,
+  control: Readonly<Record<string, number>>,
+): Readonly<Record<string, string>> {
   const raised: Record<string, string> = { ...parameters };
   for (const name of MINIMUMS) {
     const needed = control[name];
@@ -67,5 +91,14 @@ export function raisedParameters(parameters: Readonly<Record<string, string>>, c
 
 export function refuseOverridden(overrides: readonly { readonly name: string }[]): Result<null, Failure> {
   if (overrides.length === 0) return ok(null);
-  return err(failure('settings.overridden', 'postgresql.auto.conf overrides managed settings', overrides.map((found) => found.name).join(', '), 'the values there win', 'ALTER SYSTEM RESET them', false));
+  return err(
+    failure(
+      'settings.overridden',
+      'postgresql.auto.conf overrides managed settings',
+      overrides.map((found) => found.name).join(', '),
+      'the values there win',
+      'ALTER SYSTEM RESET them',
+      false,
+    ),
+  );
 }

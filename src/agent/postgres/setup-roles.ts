@@ -9,14 +9,24 @@ import { type Sql, quoteLiteral, withLocalSql } from './sql.ts';
 const SCRAM_ITERATIONS = 4096;
 
 /** The functions that pg_rewind's source connection calls. Source: PostgreSQL manual, pg_rewind, "Notes". */
-const REWIND_FUNCTIONS = ['pg_ls_dir(text, boolean, boolean)', 'pg_stat_file(text, boolean)', 'pg_read_binary_file(text)', 'pg_read_binary_file(text, bigint, bigint, boolean)', 'pg_control_checkpoint()', 'pg_control_system()'];
+const REWIND_FUNCTIONS = [
+  'pg_ls_dir(text, boolean, boolean)',
+  'pg_stat_file(text, boolean)',
+  'pg_read_binary_file(text)',
+  'pg_read_binary_file(text, bigint, bigint, boolean)',
+  'pg_control_checkpoint()',
+  'pg_control_system()',
+];
 
 /**
  * Makes what is missing: roles `postgres` (superuser, no password), `pgherd_replicator`, `pgherd_probe`, database `pgherd` with the heartbeat table.
  * Passwords go over the private socket as SCRAM verifiers, so that no log can hold them. They are set anew only when they do not match.
  * Errors: those of withLocalSql; `postgres.not-primary`.
  */
-export async function setupRoles(instance: Instance, options: { readonly signal?: AbortSignal } = {}): Promise<Result<{ readonly changed: boolean }, Failure>> {
+export async function setupRoles(
+  instance: Instance,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<{ readonly changed: boolean }, Failure>> {
   const roles = await withLocalSql(instance, options, async (sql) => {
     const [first] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
     if (first?.['recovery'] !== false) return null;
@@ -31,7 +41,17 @@ export async function setupRoles(instance: Instance, options: { readonly signal?
     return made.includes(true) || found.length === 0;
   });
   if (!roles.ok) return roles;
-  if (roles.value === null) return err(failure('postgres.not-primary', `roles of ${instance.node} cannot be made`, 'the server is in recovery', 'they come with replication', '', true));
+  if (roles.value === null)
+    return err(
+      failure(
+        'postgres.not-primary',
+        `roles of ${instance.node} cannot be made`,
+        'the server is in recovery',
+        'they come with replication',
+        '',
+        true,
+      ),
+    );
   const heartbeat = await withLocalSql(instance, { ...options, database: HEARTBEAT_DATABASE }, ensureHeartbeat);
   return heartbeat.ok ? ok({ changed: roles.value || heartbeat.value }) : heartbeat;
 }
@@ -59,7 +79,9 @@ async function grantRewind(sql: Sql): Promise<boolean> {
   // For the size of the source: the check of free space before a clone.
   if (stats?.['has'] !== true) await sql.query(`GRANT pg_read_all_stats TO ${ROLES.replication}`);
   // From 15 on the rewinding node may ask for the checkpoint itself (Z42).
-  await sql.query(`DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_checkpoint') AND NOT pg_has_role('${ROLES.replication}', 'pg_checkpoint', 'MEMBER') THEN GRANT pg_checkpoint TO ${ROLES.replication}; END IF; END $$`);
+  await sql.query(
+    `DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_checkpoint') AND NOT pg_has_role('${ROLES.replication}', 'pg_checkpoint', 'MEMBER') THEN GRANT pg_checkpoint TO ${ROLES.replication}; END IF; END $$`,
+  );
   for (const name of missing) await sql.query(`GRANT EXECUTE ON FUNCTION pg_catalog.${name} TO ${ROLES.replication}`);
   return missing.length > 0 || stats?.['has'] !== true;
 }
@@ -91,5 +113,7 @@ export function scramVerifier(password: string, salt: Buffer, iterations = SCRAM
 
 function matchesVerifier(password: string, verifier: string): boolean {
   const match = /^SCRAM-SHA-256\$(\d+):([^$]+)\$/.exec(verifier);
-  return match?.[1] !== undefined && match[2] !== undefined && scramVerifier(password, Buffer.from(match[2], 'base64'), Number(match[1])) === verifier;
+  return (
+    match?.[1] !== undefined && match[2] !== undefined && scramVerifier(password, Buffer.from(match[2], 'base64'), Number(match[1])) === verifier
+  );
 }

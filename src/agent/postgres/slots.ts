@@ -35,9 +35,13 @@ export function ensureSlots(
     const created: string[] = [];
     const dropped: string[] = [];
     const advanced: string[] = [];
-    const [node] = await sql.query('SELECT pg_is_in_recovery() AS recovery, pg_last_wal_replay_lsn() AS replayed, (SELECT redo_lsn FROM pg_control_checkpoint()) AS redo');
+    const [node] = await sql.query(
+      'SELECT pg_is_in_recovery() AS recovery, pg_last_wal_replay_lsn() AS replayed, (SELECT redo_lsn FROM pg_control_checkpoint()) AS redo',
+    );
     const wanted = new Map(options.members.filter((id) => id !== instance.node).map((id) => [slotName(id), id] as const));
-    const rows = await sql.query("SELECT slot_name, active, restart_lsn, xmin, wal_status FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary AND slot_name LIKE 'pgherd\\_%'");
+    const rows = await sql.query(
+      "SELECT slot_name, active, restart_lsn, xmin, wal_status FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary AND slot_name LIKE 'pgherd\\_%'",
+    );
     const usable = new Map<string, Row>();
     for (const row of rows) {
       const name = String(row['slot_name']);
@@ -92,7 +96,11 @@ async function dropSlot(sql: Sql, name: string): Promise<boolean> {
 }
 
 /** Makes this node's slot on its future upstream, over the replication protocol, so that no WAL is missing between backup and start. */
-export async function ensureSlotOnUpstream(instance: Instance, upstream: Endpoint, options: { readonly signal?: AbortSignal } = {}): Promise<Result<{ readonly created: boolean }, Failure>> {
+export async function ensureSlotOnUpstream(
+  instance: Instance,
+  upstream: Endpoint,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<{ readonly created: boolean }, Failure>> {
   const target = await memberTarget(instance, upstream, 'replication');
   return withSql(target, { ...options, replication: true }, async (sql) => {
     try {
@@ -122,4 +130,3 @@ export function slotInfos(rows: readonly Row[]): readonly SlotInfo[] {
     walStatus: typeof row['wal_status'] === 'string' ? row['wal_status'] : null,
   }));
 }
-

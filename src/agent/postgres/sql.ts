@@ -45,7 +45,8 @@ export function localTarget(instance: Pick<Instance, 'socketDirectory' | 'port'>
  * Settings that each of our sessions has: `search_path` pinned so that no object of a tenant is found first (Q43);
  * `synchronous_commit=local`, because our own statements must not wait for a standby (Z61).
  */
-const SESSION = '-c search_path=pg_catalog -c synchronous_commit=local -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c row_security=off';
+const SESSION =
+  '-c search_path=pg_catalog -c synchronous_commit=local -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c row_security=off';
 
 /** A server that does not take the goodbye within this loses the socket. */
 const GOODBYE_MS = 500;
@@ -67,7 +68,10 @@ export async function openSql(target: SqlTarget, limits: SqlLimits, options: { r
   };
   let timer: NodeJS.Timeout | null = null;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(Object.assign(new Error(`no answer within ${limits.connectMs} ms`), { code: 'connect-timeout' })), limits.connectMs);
+    timer = setTimeout(
+      () => reject(Object.assign(new Error(`no answer within ${limits.connectMs} ms`), { code: 'connect-timeout' })),
+      limits.connectMs,
+    );
   });
   const connecting = client.connect();
   try {
@@ -113,11 +117,18 @@ function clientConfig(target: SqlTarget, limits: SqlLimits, options: { replicati
     keepAliveInitialDelayMillis: 1000,
     query_timeout: limits.statementMs + 500,
     connectionTimeoutMillis: limits.connectMs,
-    ssl: target.tls === undefined ? false : target.tls.ca === null ? { rejectUnauthorized: false } : { ca: target.tls.ca, checkServerIdentity: () => undefined },
+    ssl:
+      target.tls === undefined
+        ? false
+        : target.tls.ca === null
+          ? { rejectUnauthorized: false }
+          : { ca: target.tls.ca, checkServerIdentity: () => undefined },
     // Never the environment's PGPASSWORD or a home directory's pgpass: only what was given.
     password: target.password ?? (() => ''),
   };
-  return (options.replication === true ? { ...base, replication: 'true' } : { ...base, options: `${SESSION} -c statement_timeout=${limits.statementMs}` }) as pg.ClientConfig;
+  return (
+    options.replication === true ? { ...base, replication: 'true' } : { ...base, options: `${SESSION} -c statement_timeout=${limits.statementMs}` }
+  ) as pg.ClientConfig;
 }
 
 /** The driver's socket: the only way to leave a server that does not answer. */
@@ -154,15 +165,34 @@ export async function withSql<T>(target: SqlTarget, options: SqlOptions, run: (s
   try {
     sql = await openSql(target, options.limits ?? LOCAL_LIMITS, options);
   } catch (cause) {
-    return err(failure('postgres.connect', `cannot connect to ${where}`, describeSqlError(cause), 'it is tried again', 'is PostgreSQL running, and does pg_hba.conf hold the managed block?', true));
+    return err(
+      failure(
+        'postgres.connect',
+        `cannot connect to ${where}`,
+        describeSqlError(cause),
+        'it is tried again',
+        'is PostgreSQL running, and does pg_hba.conf hold the managed block?',
+        true,
+      ),
+    );
   }
   const onAbort = (): void => sql.destroy();
   options.signal?.addEventListener('abort', onAbort, { once: true });
   try {
     return ok(await run(sql));
   } catch (cause) {
-    if (options.signal?.aborted) return err(failure('postgres.cancelled', where, 'the operation was cancelled', 'the statement may have taken effect', '', true));
-    return err(failure('postgres.query', `a statement on ${where} failed`, describeSqlError(cause), 'it is tried again', 'see the PostgreSQL log of that node', true));
+    if (options.signal?.aborted)
+      return err(failure('postgres.cancelled', where, 'the operation was cancelled', 'the statement may have taken effect', '', true));
+    return err(
+      failure(
+        'postgres.query',
+        `a statement on ${where} failed`,
+        describeSqlError(cause),
+        'it is tried again',
+        'see the PostgreSQL log of that node',
+        true,
+      ),
+    );
   } finally {
     options.signal?.removeEventListener('abort', onAbort);
     sql.close();
@@ -170,7 +200,11 @@ export async function withSql<T>(target: SqlTarget, options: SqlOptions, run: (s
 }
 
 /** `withSql` as our superuser over the private socket. */
-export function withLocalSql<T>(instance: Pick<Instance, 'socketDirectory' | 'port'>, options: SqlOptions & { readonly database?: string }, run: (sql: Sql) => Promise<T>): Promise<Result<T, Failure>> {
+export function withLocalSql<T>(
+  instance: Pick<Instance, 'socketDirectory' | 'port'>,
+  options: SqlOptions & { readonly database?: string },
+  run: (sql: Sql) => Promise<T>,
+): Promise<Result<T, Failure>> {
   return withSql(localTarget(instance, options.database), options, run);
 }
 

@@ -53,23 +53,57 @@ export async function startPostgres(instance: Instance, options: StartOptions): 
     await removeStalePidFile(instance);
     if (options.mode === 'standby') await ensureStandbySignal(instance);
   } catch (cause) {
-    return err(failure('start.failed', `${instance.node} cannot be started`, messageOf(cause), 'it stays down', 'check the disk and the permissions', true));
+    return err(
+      failure('start.failed', `${instance.node} cannot be started`, messageOf(cause), 'it stays down', 'check the disk and the permissions', true),
+    );
   }
-  const first = await startOnce(instance, options, options.reach === 'private' ? ['-c', 'listen_addresses=', '-c', `unix_socket_directories=${instance.socketDirectory}`] : []);
-  const done = !first.ok && first.error.cause.includes('.s.PGSQL.') && instance.publicSocketDirectory !== null
-    ? // Another server holds the name in the public directory: ours does without it.
-      await startOnce(instance, options, ['-c', `unix_socket_directories=${instance.socketDirectory}`])
-    : first;
+  const first = await startOnce(
+    instance,
+    options,
+    options.reach === 'private' ? ['-c', 'listen_addresses=', '-c', `unix_socket_directories=${instance.socketDirectory}`] : [],
+  );
+  const done =
+    !first.ok && first.error.cause.includes('.s.PGSQL.') && instance.publicSocketDirectory !== null
+      ? // Another server holds the name in the public directory: ours does without it.
+        await startOnce(instance, options, ['-c', `unix_socket_directories=${instance.socketDirectory}`])
+      : first;
   if (!done.ok) return done;
   return ok({ ...done.value, durationMs: monoMs() - startedAt });
 }
 
 async function checkStartable(instance: Instance): Promise<Failure | null> {
   const state = await directoryState(instance);
-  if (state === 'incomplete') return failure('start.incomplete', `${instance.dataDirectory} must not be started`, 'a clone or a rewind of it was interrupted', 'it stays down', 'take the node back by a clone', false);
-  if (state !== 'data') return failure('start.no-data', `${instance.dataDirectory} holds no PostgreSQL data`, state === 'absent' ? 'it is missing or empty' : 'PG_VERSION or pg_control is missing', 'nothing was started', 'is the volume mounted?', false);
+  if (state === 'incomplete')
+    return failure(
+      'start.incomplete',
+      `${instance.dataDirectory} must not be started`,
+      'a clone or a rewind of it was interrupted',
+      'it stays down',
+      'take the node back by a clone',
+      false,
+    );
+  if (state !== 'data')
+    return failure(
+      'start.no-data',
+      `${instance.dataDirectory} holds no PostgreSQL data`,
+      state === 'absent' ? 'it is missing or empty' : 'PG_VERSION or pg_control is missing',
+      'nothing was started',
+      'is the volume mounted?',
+      false,
+    );
   const left = findProcesses(instance.dataDirectory);
-  if (left.length > 0) return failure('start.running', `${instance.dataDirectory} is in use`, `processes ${left.map((process) => process.pid).slice(0, 10).join(', ')}`, 'nothing was started', 'stop them first', true);
+  if (left.length > 0)
+    return failure(
+      'start.running',
+      `${instance.dataDirectory} is in use`,
+      `processes ${left
+        .map((process) => process.pid)
+        .slice(0, 10)
+        .join(', ')}`,
+      'nothing was started',
+      'stop them first',
+      true,
+    );
   return null;
 }
 
@@ -83,7 +117,10 @@ async function startOnce(instance: Instance, options: StartOptions, extra: reado
   if (options.signal?.aborted === true) return err(cancelled(`start of ${instance.node}`));
   const before = await controlStamp(instance);
   if (options.mode === 'primary') {
-    if (options.mayStart?.() === false) return err(failure('start.refused', `${instance.node} may not start as primary`, 'the write lease is not held any more', 'it stays down', '', true));
+    if (options.mayStart?.() === false)
+      return err(
+        failure('start.refused', `${instance.node} may not start as primary`, 'the write lease is not held any more', 'it stays down', '', true),
+      );
     await removeStandbySignal(instance);
   }
   const logFile = join(instance.stateDirectory, 'log', 'postgres-start.log');
@@ -137,7 +174,11 @@ interface Waiting {
   readonly before: string;
 }
 
-async function waitUntilUp(instance: Instance, options: StartOptions, { pid, exited, before }: Waiting): Promise<Result<Omit<Started, 'durationMs'>, Failure>> {
+async function waitUntilUp(
+  instance: Instance,
+  options: StartOptions,
+  { pid, exited, before }: Waiting,
+): Promise<Result<Omit<Started, 'durationMs'>, Failure>> {
   const stallMs = options.stallMs ?? DEFAULT_STALL_MS;
   let progress = '';
   let title = '';
@@ -163,7 +204,17 @@ async function waitUntilUp(instance: Instance, options: StartOptions, { pid, exi
       if (seen.key !== progress) movedAt = monoMs();
       if (seen.title !== title && seen.title !== '') options.onProgress?.(seen.title);
       ({ key: progress, title } = seen);
-      if (monoMs() - movedAt > stallMs) return err(failure('start.stalled', `${instance.node} does not come up`, `no progress for ${stallMs} ms; ${title}`, 'the server is left running', 'see its log: a standby may wait for WAL that its upstream has not', true));
+      if (monoMs() - movedAt > stallMs)
+        return err(
+          failure(
+            'start.stalled',
+            `${instance.node} does not come up`,
+            `no progress for ${stallMs} ms; ${title}`,
+            'the server is left running',
+            'see its log: a standby may wait for WAL that its upstream has not',
+            true,
+          ),
+        );
     }
     await realClock.sleep(POLL_MS);
   }
@@ -185,10 +236,14 @@ async function controlStamp(instance: Instance): Promise<string> {
 }
 
 async function askRole(instance: Instance, signal: AbortSignal | undefined): Promise<'primary' | 'standby' | null> {
-  const answer = await withLocalSql(instance, { limits: { connectMs: 1000, statementMs: 1000 }, ...(signal === undefined ? {} : { signal }) }, async (sql) => {
-    const [row] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
-    return row?.['recovery'] === false ? ('primary' as const) : ('standby' as const);
-  });
+  const answer = await withLocalSql(
+    instance,
+    { limits: { connectMs: 1000, statementMs: 1000 }, ...(signal === undefined ? {} : { signal }) },
+    async (sql) => {
+      const [row] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
+      return row?.['recovery'] === false ? ('primary' as const) : ('standby' as const);
+    },
+  );
   return answer.ok ? answer.value : null;
 }
 

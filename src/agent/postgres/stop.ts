@@ -64,7 +64,16 @@ export async function stopPostgres(instance: Instance, options: StopOptions = {}
     const outcome = await killAll(instance.dataDirectory);
     if (outcome.survivors.length > 0) {
       const names = outcome.survivors.map((process) => `${process.pid} (${process.command}, state ${process.state})`).join(', ');
-      return err(failure('stop.unkillable', `processes of ${instance.dataDirectory} cannot be ended`, names, 'nothing is released: this node may still write', 'the kernel holds them (stuck disk?): power the host off', true));
+      return err(
+        failure(
+          'stop.unkillable',
+          `processes of ${instance.dataDirectory} cannot be ended`,
+          names,
+          'nothing is released: this node may still write',
+          'the kernel holds them (stuck disk?): power the host off',
+          true,
+        ),
+      );
     }
   }
   return ok({ rung, ...(await readOutcome(instance)), durationMs: monoMs() - startedAt });

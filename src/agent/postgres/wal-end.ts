@@ -44,7 +44,8 @@ export async function readWalEnd(
         until: null,
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       });
-      if (walked.reason === 'cancelled') return err(failure('postgres.cancelled', 'reading the end of WAL', 'the operation was cancelled', 'nothing was changed', '', true));
+      if (walked.reason === 'cancelled')
+        return err(failure('postgres.cancelled', 'reading the end of WAL', 'the operation was cancelled', 'nothing was changed', '', true));
       const timeline = timelineAt(lineage, walked.end) ?? makeTimeline(known);
       const kept = history.filter((fork) => fork.timeline < timeline);
       const shutdownLsn = control.value.state === 'shut down' && isCleanlyShutDown(control.value) ? walked.end : null;
@@ -54,12 +55,25 @@ export async function readWalEnd(
     if (best !== null) return ok(best);
     return ok({ timeline: makeTimeline(known), lsn: makeLsn(from), history: [], shutdownLsn: null });
   } catch (cause) {
-    return err(failure('postgres.wal-unreadable', `cannot read WAL of ${instance.dataDirectory}`, messageOf(cause), 'the position of this node is unknown', 'check the disk', true));
+    return err(
+      failure(
+        'postgres.wal-unreadable',
+        `cannot read WAL of ${instance.dataDirectory}`,
+        messageOf(cause),
+        'the position of this node is unknown',
+        'check the disk',
+        true,
+      ),
+    );
   }
 }
 
 /** Lineages that contain `known`, that one first, then those of newer local history files which forked from it at or after `from`. */
-async function localLineages(dataDirectory: string, known: Timeline, from: Lsn): Promise<readonly { readonly lineage: readonly LineageStep[]; readonly history: readonly Fork[] }[]> {
+async function localLineages(
+  dataDirectory: string,
+  known: Timeline,
+  from: Lsn,
+): Promise<readonly { readonly lineage: readonly LineageStep[]; readonly history: readonly Fork[] }[]> {
   const own = (await readHistory(dataDirectory, known)) ?? [];
   const found = [{ lineage: lineageOf(known, own), history: own }];
   // At most the 16 newest: a directory with thousands of timelines (Q10) must not cost thousands of walks.

@@ -119,7 +119,8 @@ async function readRecord(pages: Pages, at: bigint, prev: bigint | null): Promis
     pageStart += pageBytes;
     page = await pages.read(pageStart);
     if (typeof page === 'string') return `record is cut: ${page}`;
-    if ((page.info & FIRST_IS_CONTRECORD) === 0 || page.bytes.readUInt32LE(16) !== total - have) return 'record is cut: next page does not continue it';
+    if ((page.info & FIRST_IS_CONTRECORD) === 0 || page.bytes.readUInt32LE(16) !== total - have)
+      return 'record is cut: next page does not continue it';
     const part = page.bytes.subarray(page.header, Math.min(page.header + total - have, pages.pageBytes));
     parts.push(part);
     have += part.length;
@@ -129,7 +130,12 @@ async function readRecord(pages: Pages, at: bigint, prev: bigint | null): Promis
   if (prev !== null && bytes.readBigUInt64LE(8) !== prev) return 'back link does not match';
   if (!hasValidSum(bytes)) return 'check sum of the record is wrong';
   const end = pageStart + BigInt(align8(lastOffset));
-  return { start, end: isSwitch(bytes) ? endOfSegment(end, pages.segmentBytes) : end, next: isSwitch(bytes) ? endOfSegment(end, pages.segmentBytes) : end, bytes };
+  return {
+    start,
+    end: isSwitch(bytes) ? endOfSegment(end, pages.segmentBytes) : end,
+    next: isSwitch(bytes) ? endOfSegment(end, pages.segmentBytes) : end,
+    bytes,
+  };
 }
 
 /** The sum covers the data after the header, then the header before the sum. */

@@ -25,7 +25,11 @@ const WRITE = `INSERT INTO pgherd.heartbeat AS h (node, at) SELECT $1, clock_tim
  * Never rejects, and answers within `limitMs` plus a few milliseconds, whatever the other side does (half-open TCP, a stopped
  * process, a full backlog: Q19): the socket is destroyed at the limit.
  */
-export async function probeMember(instance: Instance, endpoint: Endpoint, options: { readonly self: NodeId; readonly limitMs: number }): Promise<ProbeAnswer> {
+export async function probeMember(
+  instance: Instance,
+  endpoint: Endpoint,
+  options: { readonly self: NodeId; readonly limitMs: number },
+): Promise<ProbeAnswer> {
   const startedAt = monoMs();
   const answer = (verdict: ProbeAnswer['verdict'], error: string | null): ProbeAnswer => ({ verdict, error, durationMs: monoMs() - startedAt });
   let timer: NodeJS.Timeout | null = null;
@@ -50,9 +54,18 @@ export async function probeMember(instance: Instance, endpoint: Endpoint, option
   }
 }
 
-async function ask(instance: Instance, endpoint: Endpoint, options: { readonly self: NodeId; readonly limitMs: number }, signal: AbortSignal): Promise<'primary' | 'standby'> {
+async function ask(
+  instance: Instance,
+  endpoint: Endpoint,
+  options: { readonly self: NodeId; readonly limitMs: number },
+  signal: AbortSignal,
+): Promise<'primary' | 'standby'> {
   const target = await memberTarget(instance, endpoint, 'probe');
-  const sql = await openSql(target, { connectMs: options.limitMs, statementMs: options.limitMs }, { applicationName: `pgherd_probe ${options.self}` });
+  const sql = await openSql(
+    target,
+    { connectMs: options.limitMs, statementMs: options.limitMs },
+    { applicationName: `pgherd_probe ${options.self}` },
+  );
   const onAbort = (): void => sql.destroy();
   signal.addEventListener('abort', onAbort, { once: true });
   try {

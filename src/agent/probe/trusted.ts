@@ -44,7 +44,15 @@ function askByTcp(host: string, port: number, limitMs: number): Promise<Answer> 
     const timer = setTimeout(() => end('silent'), limitMs);
     socket.once('connect', () => end('answered'));
     // A refusal was sent by the trusted host itself; everything else (unreachable, no route) is said by our own side.
-    socket.once('error', (cause) => end(errnoOf(cause) === 'ECONNREFUSED' || errnoOf(cause) === 'ECONNRESET' ? 'answered' : ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(errnoOf(cause) ?? '') ? 'impossible' : 'silent'));
+    socket.once('error', (cause) =>
+      end(
+        errnoOf(cause) === 'ECONNREFUSED' || errnoOf(cause) === 'ECONNRESET'
+          ? 'answered'
+          : ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(errnoOf(cause) ?? '')
+            ? 'impossible'
+            : 'silent',
+      ),
+    );
     socket.connect(port, host);
   });
 }
@@ -55,7 +63,16 @@ const PING = ['/usr/bin/ping', '/bin/ping', '/usr/sbin/ping'];
 async function askByPing(address: string, limitMs: number): Promise<Answer> {
   const program = PING.find((path) => existsSync(path));
   if (program === undefined || (isIP(address) === 0 && !/^[A-Za-z0-9.-]+$/.test(address))) return 'impossible';
-  const result = await runProcess([program, '-n', '-q', '-c', '1', '-W', String(Math.max(0.05, limitMs / 1000)), '--', address], { timeoutMs: limitMs + 100, maxOutputBytes: 4096 });
+  const result = await runProcess([program, '-n', '-q', '-c', '1', '-W', String(Math.max(0.05, limitMs / 1000)), '--', address], {
+    timeoutMs: limitMs + 100,
+    maxOutputBytes: 4096,
+  });
   if (!result.ok) return result.error.kind === 'timeout' ? 'silent' : 'impossible';
-  return result.value.exitCode === 0 ? 'answered' : result.value.exitCode === 1 ? 'silent' : /unreachable/i.test(result.value.stderr) ? 'silent' : 'impossible';
+  return result.value.exitCode === 0
+    ? 'answered'
+    : result.value.exitCode === 1
+      ? 'silent'
+      : /unreachable/i.test(result.value.stderr)
+        ? 'silent'
+        : 'impossible';
 }

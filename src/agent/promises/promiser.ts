@@ -9,7 +9,16 @@ import type { Clock } from '../../base/clock.ts';
 import { readTextIfThere, writeFileAtomic } from '../../base/files.ts';
 import { decodeJson, encodeJson, formatDecodeError, integer, nullable, number, object, refine, text } from '../../core/decode.ts';
 import { type MonoMs, type Term, addMono, makeMonoMs } from '../../core/ids.ts';
-import { type Ballot, type MemberFacts, type PromiseAnswer, type PromiseRequest, type VoteDecision, ballotAfterRestart, mayPromise, mayVote } from '../../core/node/promises.ts';
+import {
+  type Ballot,
+  type MemberFacts,
+  type PromiseAnswer,
+  type PromiseRequest,
+  type VoteDecision,
+  ballotAfterRestart,
+  mayPromise,
+  mayVote,
+} from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { nodeId } from '../../core/spec.ts';
@@ -77,7 +86,13 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     return second.answer;
   };
 
-  const write = async (promise: { readonly term: Term; readonly to: string; readonly until: MonoMs; readonly bootId: string; readonly ttlMs: number }): Promise<boolean> => {
+  const write = async (promise: {
+    readonly term: Term;
+    readonly to: string;
+    readonly until: MonoMs;
+    readonly bootId: string;
+    readonly ttlMs: number;
+  }): Promise<boolean> => {
     try {
       await writeFileAtomic(file, `${encodeJson({ version: 1, promise })}\n`);
       return true;

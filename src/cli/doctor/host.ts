@@ -51,19 +51,45 @@ function checkPostgres({ root, path }: HostView): HostCheck {
   const versions = existsSync(base) ? readdirSync(base).filter((name) => /^\d+$/.test(name) && existsSync(join(base, name, 'bin/postgres'))) : [];
   const newest = versions.map(Number).sort((a, b) => b - a)[0];
   if (newest === undefined) {
-    return { code: 'host.postgres-missing', level: 'error', text: 'PostgreSQL is not installed (no /usr/lib/postgresql/VERSION/bin/postgres)', remedy: 'install the server package, for example: apt-get install postgresql; or set binDirectory in agent.yaml' };
+    return {
+      code: 'host.postgres-missing',
+      level: 'error',
+      text: 'PostgreSQL is not installed (no /usr/lib/postgresql/VERSION/bin/postgres)',
+      remedy: 'install the server package, for example: apt-get install postgresql; or set binDirectory in agent.yaml',
+    };
   }
   const bin = join(base, String(newest), 'bin');
-  const missing = ['initdb', 'pg_ctl', 'pg_controldata', 'pg_basebackup', 'pg_rewind', 'pg_waldump'].filter((tool) => !existsSync(join(bin, tool)) && findProgram(root, path, tool) === null);
-  if (missing.length > 0) return { code: 'host.postgres-tools', level: 'error', text: `PostgreSQL ${newest} lacks ${missing.join(', ')}`, remedy: `install postgresql-${newest} and postgresql-client-${newest}` };
-  if (newest < 13) return { code: 'host.postgres-version', level: 'error', text: `PostgreSQL ${newest} is too old`, remedy: 'install version 13 to 18' };
+  const missing = ['initdb', 'pg_ctl', 'pg_controldata', 'pg_basebackup', 'pg_rewind', 'pg_waldump'].filter(
+    (tool) => !existsSync(join(bin, tool)) && findProgram(root, path, tool) === null,
+  );
+  if (missing.length > 0)
+    return {
+      code: 'host.postgres-tools',
+      level: 'error',
+      text: `PostgreSQL ${newest} lacks ${missing.join(', ')}`,
+      remedy: `install postgresql-${newest} and postgresql-client-${newest}`,
+    };
+  if (newest < 13)
+    return { code: 'host.postgres-version', level: 'error', text: `PostgreSQL ${newest} is too old`, remedy: 'install version 13 to 18' };
   return { code: 'host.postgres', level: 'ok', text: `PostgreSQL ${versions.sort().join(', ')} with its tools`, remedy: '' };
 }
 
 function checkOsUser({ root, isRoot }: HostView): HostCheck {
   const users = readText(join(root, 'etc/passwd')) ?? '';
-  if (!isRoot) return { code: 'host.not-root', level: 'warn', text: 'this is not root: an agent started like this cannot close ports or add addresses, so fencing is weaker', remedy: 'run the agent as root; PostgreSQL itself runs as an unprivileged user' };
-  if (!/^postgres:/m.test(users)) return { code: 'host.os-user', level: 'error', text: 'there is no OS user "postgres"', remedy: 'install the PostgreSQL package, or set osUser in agent.yaml' };
+  if (!isRoot)
+    return {
+      code: 'host.not-root',
+      level: 'warn',
+      text: 'this is not root: an agent started like this cannot close ports or add addresses, so fencing is weaker',
+      remedy: 'run the agent as root; PostgreSQL itself runs as an unprivileged user',
+    };
+  if (!/^postgres:/m.test(users))
+    return {
+      code: 'host.os-user',
+      level: 'error',
+      text: 'there is no OS user "postgres"',
+      remedy: 'install the PostgreSQL package, or set osUser in agent.yaml',
+    };
   return { code: 'host.os-user', level: 'ok', text: 'OS user "postgres" exists', remedy: '' };
 }
 
@@ -77,46 +103,84 @@ function checkSpace({ dataDirectory }: HostView): HostCheck {
   const free = bavail * bsize;
   const text = `${formatBytes(free)} free of ${formatBytes(blocks * bsize)} where ${dataDirectory} is`;
   return free < LOW_SPACE_BYTES
-    ? { code: 'host.space', level: 'warn', text, remedy: 'a rebuild keeps the old data directory aside until the new one streams: leave room for two' }
+    ? {
+        code: 'host.space',
+        level: 'warn',
+        text,
+        remedy: 'a rebuild keeps the old data directory aside until the new one streams: leave room for two',
+      }
     : { code: 'host.space', level: 'ok', text, remedy: '' };
 }
 
 function checkFirewall({ root, path, isRoot }: HostView): HostCheck {
-  if (findProgram(root, path, 'nft') === null) return { code: 'host.nft-missing', level: 'warn', text: 'nft is not installed: a fence cannot close the port', remedy: 'install nftables' };
+  if (findProgram(root, path, 'nft') === null)
+    return { code: 'host.nft-missing', level: 'warn', text: 'nft is not installed: a fence cannot close the port', remedy: 'install nftables' };
   return { code: 'host.nft', level: 'ok', text: isRoot ? 'nft is installed' : 'nft is installed, but only root may use it', remedy: '' };
 }
 
 function checkArping({ root, path }: HostView): HostCheck {
   return findProgram(root, path, 'arping') === null
-    ? { code: 'host.arping-missing', level: 'warn', text: 'arping is not installed: neighbours learn of a moved virtual address late', remedy: 'install iputils-arping (only needed with VIPs)' }
+    ? {
+        code: 'host.arping-missing',
+        level: 'warn',
+        text: 'arping is not installed: neighbours learn of a moved virtual address late',
+        remedy: 'install iputils-arping (only needed with VIPs)',
+      }
     : { code: 'host.arping', level: 'ok', text: 'arping is installed', remedy: '' };
 }
 
 /** A masked unit is a link to /dev/null. Source: systemd.unit(5), systemctl(1) "mask". */
 function checkUnit({ root }: HostView): HostCheck {
   const units = ['lib/systemd/system', 'usr/lib/systemd/system'].map((folder) => join(root, folder, 'postgresql.service'));
-  if (!units.some((unit) => existsSync(unit))) return { code: 'host.unit', level: 'ok', text: "no postgresql.service of the distribution that could start PostgreSQL behind pgherd's back", remedy: '' };
+  if (!units.some((unit) => existsSync(unit)))
+    return {
+      code: 'host.unit',
+      level: 'ok',
+      text: "no postgresql.service of the distribution that could start PostgreSQL behind pgherd's back",
+      remedy: '',
+    };
   const masked = ['etc/systemd/system', 'run/systemd/system'].some((folder) => linkOf(join(root, folder, 'postgresql.service')) === '/dev/null');
   return masked
     ? { code: 'host.unit', level: 'ok', text: "the distribution's postgresql.service is masked", remedy: '' }
-    : { code: 'host.unit-active', level: 'warn', text: "the distribution's postgresql.service is not masked: it could start a second PostgreSQL at boot", remedy: 'systemctl mask postgresql.service (after its clusters have moved under pgherd)' };
+    : {
+        code: 'host.unit-active',
+        level: 'warn',
+        text: "the distribution's postgresql.service is not masked: it could start a second PostgreSQL at boot",
+        remedy: 'systemctl mask postgresql.service (after its clusters have moved under pgherd)',
+      };
 }
 
 function checkWatchdog({ root }: HostView): HostCheck {
   const device = join(root, 'dev/watchdog');
-  if (!existsSync(device)) return { code: 'host.watchdog-missing', level: 'warn', text: 'no /dev/watchdog: a frozen kernel cannot be reset by itself (guard and port rules still fence)', remedy: 'load a watchdog driver, for example: modprobe softdog' };
+  if (!existsSync(device))
+    return {
+      code: 'host.watchdog-missing',
+      level: 'warn',
+      text: 'no /dev/watchdog: a frozen kernel cannot be reset by itself (guard and port rules still fence)',
+      remedy: 'load a watchdog driver, for example: modprobe softdog',
+    };
   try {
     accessSync(device, constants.W_OK);
     return { code: 'host.watchdog', level: 'ok', text: '/dev/watchdog is usable', remedy: '' };
   } catch {
     // Any error means the same for the person: the agent could not open it either.
-    return { code: 'host.watchdog-denied', level: 'warn', text: '/dev/watchdog is there, but not writable for this user', remedy: 'run the agent as root, or give its user the right to write' };
+    return {
+      code: 'host.watchdog-denied',
+      level: 'warn',
+      text: '/dev/watchdog is there, but not writable for this user',
+      remedy: 'run the agent as root, or give its user the right to write',
+    };
   }
 }
 
 function checkClock({ wallYear }: HostView): HostCheck {
   return wallYear < 2025 || wallYear > 2100
-    ? { code: 'host.clock', level: 'error', text: `the clock says the year ${wallYear}: certificates will not be accepted`, remedy: 'set the clock; run chrony or systemd-timesyncd' }
+    ? {
+        code: 'host.clock',
+        level: 'error',
+        text: `the clock says the year ${wallYear}: certificates will not be accepted`,
+        remedy: 'set the clock; run chrony or systemd-timesyncd',
+      }
     : { code: 'host.clock', level: 'ok', text: 'the clock is plausible', remedy: '' };
 }
 
@@ -125,7 +189,12 @@ function checkSynchronisation({ root }: HostView): HostCheck {
   const signs = ['run/systemd/timesync/synchronized', 'run/chrony/chronyd.pid', 'run/chronyd.pid', 'run/ntpd.pid', 'var/run/ntpd.pid'];
   return signs.some((sign) => existsSync(join(root, sign)))
     ? { code: 'host.time-sync', level: 'ok', text: 'a time service runs', remedy: '' }
-    : { code: 'host.time-sync-missing', level: 'warn', text: 'no time service was found: times in logs of different hosts will not match', remedy: 'install chrony (leases and fencing do not depend on it)' };
+    : {
+        code: 'host.time-sync-missing',
+        level: 'warn',
+        text: 'no time service was found: times in logs of different hosts will not match',
+        remedy: 'install chrony (leases and fencing do not depend on it)',
+      };
 }
 
 /** In use is fine when it is pgherd itself; a person must judge. */
@@ -134,7 +203,12 @@ function checkPort({ port, use }: { port: number; use: string }): Promise<HostCh
     const server = createServer();
     server.once('error', (error: NodeJS.ErrnoException) => {
       const inUse = error.code === 'EADDRINUSE';
-      resolve({ code: 'host.port', level: 'warn', text: `port ${port} (${use}) ${inUse ? 'is in use' : `cannot be opened: ${error.code ?? error.message}`}`, remedy: `if that is not pgherd's own ${use}, choose another port or stop the other program: ss -ltnp "sport = :${port}"` });
+      resolve({
+        code: 'host.port',
+        level: 'warn',
+        text: `port ${port} (${use}) ${inUse ? 'is in use' : `cannot be opened: ${error.code ?? error.message}`}`,
+        remedy: `if that is not pgherd's own ${use}, choose another port or stop the other program: ss -ltnp "sport = :${port}"`,
+      });
     });
     server.listen({ host: '0.0.0.0', port, exclusive: true }, () => {
       server.close(() => resolve({ code: 'host.port', level: 'ok', text: `port ${port} (${use}) is free`, remedy: '' }));

@@ -36,5 +36,7 @@ function problemLines(problems: CliFailure['problems'], width: number): readonly
 /** The same object as the server's own errors. */
 export function renderFailureJson(error: CliFailure): string {
   const { code, what, cause, now, remedy, retryable } = error.failure;
-  return renderLine({ error: { code, what, cause, now, remedy, retryable, exit: error.exit, ...(error.problems.length > 0 ? { problems: error.problems } : {}) } });
+  return renderLine({
+    error: { code, what, cause, now, remedy, retryable, exit: error.exit, ...(error.problems.length > 0 ? { problems: error.problems } : {}) },
+  });
 }

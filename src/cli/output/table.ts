@@ -55,9 +55,13 @@ export function renderTable(columns: readonly Column[], rows: readonly (readonly
   for (const row of rows) {
     table.push(kept.map((index) => style.paint(row[index]?.tone ?? 'plain', cut(row[index]?.text ?? '', index))));
   }
-  const lines = table.toString().split('\n').map((line) => line.trimEnd());
+  const lines = table
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd());
   const missing = columns.filter((_, index) => !kept.includes(index)).map((column) => column.head);
-  if (missing.length > 0) lines.push(style.paint('dim', cutTo(`not shown at this width: ${missing.join(', ')}`, options.width ?? Number.MAX_SAFE_INTEGER)));
+  if (missing.length > 0)
+    lines.push(style.paint('dim', cutTo(`not shown at this width: ${missing.join(', ')}`, options.width ?? Number.MAX_SAFE_INTEGER)));
   return lines.join('\n');
 }
 
@@ -70,7 +74,9 @@ function fit(columns: readonly Column[], rows: readonly (readonly Cell[])[], lim
   const natural = columns.map((column, index) => Math.max(1, displayWidth(column.head), ...rows.map((row) => displayWidth(row[index]?.text ?? ''))));
   let kept = columns.map((_, index) => index);
   if (limit === null) return { kept, widths: natural };
-  const smallest = columns.map((column, index) => (column.min === undefined ? (natural[index] ?? 1) : Math.min(natural[index] ?? 1, Math.max(column.min, 1))));
+  const smallest = columns.map((column, index) =>
+    column.min === undefined ? (natural[index] ?? 1) : Math.min(natural[index] ?? 1, Math.max(column.min, 1)),
+  );
   while (total(kept, smallest) > limit) {
     const worst = kept.reduce((found, index) => ((columns[index]?.rank ?? 0) > (columns[found]?.rank ?? 0) ? index : found), kept[0] ?? 0);
     if ((columns[worst]?.rank ?? 0) === 0) break;

@@ -23,8 +23,16 @@ function paragraph(text: string, width: number): readonly string[] {
 function deathWords(death: ExplainAnswer['ifPrimaryDies']): string {
   const action = sentence(death.action);
   if (death.promoted === null) return `${action} No node would be promoted.`;
-  const loss = death.mayLoseBytes === null ? 'How much could be lost is unknown.' : death.mayLoseBytes === 0 ? 'Nothing would be lost.' : `Up to ${formatBytes(death.mayLoseBytes)} of WAL (${death.mayLoseBytes} bytes) could be lost.`;
-  const outage = death.estimatedOutageMs === null ? 'How long writes would stop is unknown.' : `Writes would stop for about ${formatDuration(death.estimatedOutageMs)}.`;
+  const loss =
+    death.mayLoseBytes === null
+      ? 'How much could be lost is unknown.'
+      : death.mayLoseBytes === 0
+        ? 'Nothing would be lost.'
+        : `Up to ${formatBytes(death.mayLoseBytes)} of WAL (${death.mayLoseBytes} bytes) could be lost.`;
+  const outage =
+    death.estimatedOutageMs === null
+      ? 'How long writes would stop is unknown.'
+      : `Writes would stop for about ${formatDuration(death.estimatedOutageMs)}.`;
   return `${action} ${death.promoted} would be promoted. ${loss} ${outage}`;
 }
 
@@ -34,7 +42,12 @@ function candidateLines(candidates: ExplainAnswer['candidates'], { style, width 
   return candidates.flatMap((candidate) => {
     const name = candidate.node.padEnd(widest);
     const verdict = candidate.eligible ? 'yes' : 'no ';
-    const reasons = candidate.reasons.length === 0 ? (candidate.eligible ? 'nothing speaks against it' : 'no reason was recorded') : candidate.reasons.map(oneLine).join('; ');
+    const reasons =
+      candidate.reasons.length === 0
+        ? candidate.eligible
+          ? 'nothing speaks against it'
+          : 'no reason was recorded'
+        : candidate.reasons.map(oneLine).join('; ');
     const [first = '', ...more] = hanging(`  ${name}  ${verdict}  `, reasons, width);
     return [first.replace(verdict, style.paint(candidate.eligible ? 'good' : 'warn', verdict)), ...more];
   });

@@ -4,7 +4,10 @@ import type { Style } from '../output/style.ts';
 import { hanging } from '../output/width.ts';
 
 /** The steps, then what would refuse them. Both may be empty. */
-export function renderPlan(answer: { readonly plan: readonly string[]; readonly problems: readonly Problem[] }, options: { style: Style; width: number }): string {
+export function renderPlan(
+  answer: { readonly plan: readonly string[]; readonly problems: readonly Problem[] },
+  options: { style: Style; width: number },
+): string {
   const { style, width } = options;
   const lines = [style.paint('bold', 'This would be done (nothing was changed):')];
   if (answer.plan.length === 0) lines.push('  nothing');

@@ -46,7 +46,10 @@ function renderHeader(show: ShowAnswer, { style, width }: { style: Style; width:
     `timeline ${show.timeline ?? '–'}`,
   ];
   const lines = [facts.join('  ·  '), ...hanging('durability: ', durabilityWords(show.sync), width)];
-  if (show.frozen) lines.push(...hanging('', 'frozen: no automatic action until "pgherd unfreeze"; leases and fencing go on', width).map((line) => style.paint('warn', line)));
+  if (show.frozen)
+    lines.push(
+      ...hanging('', 'frozen: no automatic action until "pgherd unfreeze"; leases and fencing go on', width).map((line) => style.paint('warn', line)),
+    );
   return lines.join('\n');
 }
 
@@ -137,8 +140,18 @@ function renderTraffic(show: ShowAnswer, options: Options): string {
     if (vip !== null) lines.push(`${kind} VIP ${vip.address}  ${vip.node === null ? options.style.paint('bad', 'on no node') : `on ${vip.node}`}`);
   }
   if (show.proxies.length === 0) return lines.join('\n');
-  const columns: readonly Column[] = [{ head: 'PROXY', min: 8 }, { head: 'HOST', rank: 1, min: 8 }, { head: 'TERM', align: 'right' }, { head: 'SEEN' }];
-  const rows = show.proxies.map((proxy) => [cell(proxy.id), cell(proxy.host), cell(proxy.term, proxy.term < show.term ? 'warn' : 'plain'), cell(formatAge(proxy.seenMs))]);
+  const columns: readonly Column[] = [
+    { head: 'PROXY', min: 8 },
+    { head: 'HOST', rank: 1, min: 8 },
+    { head: 'TERM', align: 'right' },
+    { head: 'SEEN' },
+  ];
+  const rows = show.proxies.map((proxy) => [
+    cell(proxy.id),
+    cell(proxy.host),
+    cell(proxy.term, proxy.term < show.term ? 'warn' : 'plain'),
+    cell(formatAge(proxy.seenMs)),
+  ]);
   return [...lines, renderTable(columns, rows, options)].join('\n');
 }
 
@@ -153,8 +166,11 @@ function renderTrouble(show: ShowAnswer, options: { style: Style; width: number 
 export function allProblems(show: ShowAnswer): readonly Problem[] {
   const found: Problem[] = [];
   const add = (problem: Problem, prefix: string): void => {
-    const text = oneLine(problem.text.startsWith(prefix) || problem.text.includes(prefix.replace(': ', '')) ? problem.text : `${prefix}${problem.text}`);
-    if (!found.some((other) => other.code === problem.code && (other.text === text || other.text === oneLine(problem.text)))) found.push({ code: problem.code, text, remedy: oneLine(problem.remedy) });
+    const text = oneLine(
+      problem.text.startsWith(prefix) || problem.text.includes(prefix.replace(': ', '')) ? problem.text : `${prefix}${problem.text}`,
+    );
+    if (!found.some((other) => other.code === problem.code && (other.text === text || other.text === oneLine(problem.text))))
+      found.push({ code: problem.code, text, remedy: oneLine(problem.remedy) });
   };
   for (const problem of show.problems) add(problem, '');
   for (const node of show.nodes) for (const problem of node.problems) add(problem, `${node.id}: `);

@@ -30,7 +30,9 @@ interface JoinFlags {
 }
 
 export function agentCommand(host: Host): Command {
-  return new Command('agent').description('runs on each database host ("pgherd agent [--config FILE]"); "agent join" makes a new host a member').addCommand(joinCommand(host));
+  return new Command('agent')
+    .description('runs on each database host ("pgherd agent [--config FILE]"); "agent join" makes a new host a member')
+    .addCommand(joinCommand(host));
 }
 
 function joinCommand(host: Host): Command {
@@ -59,7 +61,11 @@ function readPort(text: string): number {
 
 /** Everything that can be wrong on this host is checked first: a join token works once. */
 async function join(session: Session, flags: JoinFlags): Promise<Outcome> {
-  if (!isName(flags.node)) return usageError('cli.usage', { what: `"${flags.node}" is no name for a node`, remedy: 'use 1–63 of a–z, 0–9, "-" and "_", first and last a letter or digit' });
+  if (!isName(flags.node))
+    return usageError('cli.usage', {
+      what: `"${flags.node}" is no name for a node`,
+      remedy: 'use 1–63 of a–z, 0–9, "-" and "_", first and last a letter or digit',
+    });
   const token = readJoinToken(session);
   if (!token.ok) return token;
   const existing = checkExisting(session, flags);
@@ -84,19 +90,30 @@ async function join(session: Session, flags: JoinFlags): Promise<Outcome> {
     const written = await writeAgentFile(flags, stateDirectory, joined.value);
     if (!written.ok) return written;
   }
-  session.show({ ...joined.value, config: flags.config }, () => `${flags.node} joined ${joined.value.cluster}; start it with: pgherd agent --config ${shellQuote(flags.config)}`);
+  session.show(
+    { ...joined.value, config: flags.config },
+    () => `${flags.node} joined ${joined.value.cluster}; start it with: pgherd agent --config ${shellQuote(flags.config)}`,
+  );
   if (existing.value) session.note(`${flags.config} was there and is kept as it is`);
   return { ok: true, value: EXIT.done };
 }
 
 function readJoinToken(session: Session): CliResult<string> {
   const { tokenFile } = session.flags;
-  if (tokenFile === undefined) return usageError('cli.usage', { what: 'no join token was given', remedy: 'put what "pgherd token join" printed into a file and name it with --token-file' });
+  if (tokenFile === undefined)
+    return usageError('cli.usage', {
+      what: 'no join token was given',
+      remedy: 'put what "pgherd token join" printed into a file and name it with --token-file',
+    });
   const content = readTextFile(tokenFile, '--token-file', 'join token');
   if (!content.ok) return content;
   const token = content.value.trim();
   if (parseJoinToken(token) !== null) return { ok: true, value: token };
-  return usageError('cli.join-token', { what: `${tokenFile} holds no join token`, cause: token.startsWith('pgh_') ? 'this looks like the token of a user' : '', remedy: 'make one on the server\'s side with "pgherd token join -c CLUSTER", and copy all of it' });
+  return usageError('cli.join-token', {
+    what: `${tokenFile} holds no join token`,
+    cause: token.startsWith('pgh_') ? 'this looks like the token of a user' : '',
+    remedy: 'make one on the server\'s side with "pgherd token join -c CLUSTER", and copy all of it',
+  });
 }
 
 /** True: an agent.yaml of this node is there and is kept. Refused when it belongs to another node. */
@@ -106,11 +123,20 @@ function checkExisting(session: Session, flags: JoinFlags): CliResult<boolean> {
   const decoded = checkConfigText({ file: flags.config, text, decoder: agentFile });
   const remedy = `remove ${flags.config}, or name another file with --config`;
   const refuse = (what: string, cause: string): CliResult<boolean> =>
-    cliError(EXIT.refused, { code: 'cli.agent-config-exists', what, cause, now: 'nothing was sent or written; the token can still be used', remedy, retryable: false });
+    cliError(EXIT.refused, {
+      code: 'cli.agent-config-exists',
+      what,
+      cause,
+      now: 'nothing was sent or written; the token can still be used',
+      remedy,
+      retryable: false,
+    });
   if (!decoded.ok) return refuse(`${flags.config} is there already, and is no valid agent.yaml`, decoded.error.cause);
   const { node, cluster } = decoded.value;
   const sameCluster = session.flags.cluster === undefined || session.flags.cluster === cluster;
-  return node === flags.node && sameCluster ? { ok: true, value: true } : refuse(`${flags.config} is there already, for node "${node}" of cluster "${cluster}"`, '');
+  return node === flags.node && sameCluster
+    ? { ok: true, value: true }
+    : refuse(`${flags.config} is there already, for node "${node}" of cluster "${cluster}"`, '');
 }
 
 async function writeAgentFile(flags: JoinFlags, stateDirectory: string, joined: JoinedHost): Promise<CliResult<null>> {
@@ -131,7 +157,11 @@ async function writeAgentFile(flags: JoinFlags, stateDirectory: string, joined: 
   };
   try {
     mkdirSync(dirname(resolve(flags.config)), { recursive: true });
-    await writeFileAtomic(resolve(flags.config), `# Written by "pgherd agent join"; checked by "pgherd config check".\n${stringify(content, { lineWidth: 0 })}`, { mode: 0o644 });
+    await writeFileAtomic(
+      resolve(flags.config),
+      `# Written by "pgherd agent join"; checked by "pgherd config check".\n${stringify(content, { lineWidth: 0 })}`,
+      { mode: 0o644 },
+    );
     return { ok: true, value: null };
   } catch (error) {
     return cliError(EXIT.failed, {

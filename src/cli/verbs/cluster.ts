@@ -28,7 +28,11 @@ function stopCommand(host: Host): Command {
       if (!cluster.ok) return cluster;
       return runOperation(session, self.opts<TaskFlags>(), {
         request: { kind: 'clusterStop' },
-        question: { consequences: [`every PostgreSQL of ${cluster.value} is stopped: no reads, no writes`], word: cluster.value, command: ['cluster', 'stop'] },
+        question: {
+          consequences: [`every PostgreSQL of ${cluster.value} is stopped: no reads, no writes`],
+          word: cluster.value,
+          command: ['cluster', 'stop'],
+        },
       });
     }),
   );
@@ -44,7 +48,11 @@ function restartCommand(host: Host): Command {
       const cluster = await session.cluster();
       if (!cluster.ok) return cluster;
       const rolling = flags.rolling === true;
-      const question = { consequences: [`every PostgreSQL of ${cluster.value} is restarted at once: writes and reads stop meanwhile (--rolling avoids that)`], word: cluster.value, command: ['cluster', 'restart'] };
+      const question = {
+        consequences: [`every PostgreSQL of ${cluster.value} is restarted at once: writes and reads stop meanwhile (--rolling avoids that)`],
+        word: cluster.value,
+        command: ['cluster', 'restart'],
+      };
       return runOperation(session, flags, { request: { kind: 'clusterRestart', rolling }, ...(rolling ? {} : { question }) });
     }),
   );

@@ -27,7 +27,12 @@ function check(session: Session, file: string, named: ConfigKind | null): Outcom
   if (kind === null) {
     // Syntax errors are reported with their line whatever the file was to be.
     const syntax = checkConfigText({ file, text: text.value, decoder: (input) => ({ ok: true, value: input }) });
-    return syntax.ok ? usageError('config.kind', { what: `${file} is neither a server.yaml, nor an agent.yaml, nor a cluster.yaml`, remedy: 'say what it is with --kind server, agent or cluster' }) : cliError(EXIT.usage, syntax.error);
+    return syntax.ok
+      ? usageError('config.kind', {
+          what: `${file} is neither a server.yaml, nor an agent.yaml, nor a cluster.yaml`,
+          remedy: 'say what it is with --kind server, agent or cluster',
+        })
+      : cliError(EXIT.usage, syntax.error);
   }
   const result = kind === 'cluster' ? parseSpec(file, text.value) : checkConfigText({ file, text: text.value, decoder: FILE_DECODERS[kind] });
   if (!result.ok) return 'exit' in result.error ? { ok: false, error: result.error } : cliError(EXIT.usage, result.error);

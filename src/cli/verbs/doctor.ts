@@ -25,14 +25,18 @@ export function doctorCommand(host: Host): Command {
 
 /** Exit 0: no error was found (warnings may be); 3: at least one error; 4: the server could not be asked. */
 async function doctor(session: Session, flags: { local?: boolean; remote?: boolean; dataDirectory: string }): Promise<Outcome> {
-  const local: readonly Check[] = flags.remote === true ? [] : (await checkHost(hostView(session, flags.dataDirectory))).map((check) => ({ ...check, cluster: null, node: null }));
+  const local: readonly Check[] =
+    flags.remote === true ? [] : (await checkHost(hostView(session, flags.dataDirectory))).map((check) => ({ ...check, cluster: null, node: null }));
   let remote: readonly Check[] = [];
   let unreachable: Outcome | null = null;
   if (flags.local !== true) {
     const api = session.api();
     if (!api.ok) return api;
     const answer = await api.value.call('doctor', {});
-    if (answer.ok) remote = answer.value.checks.filter((check) => session.flags.cluster === undefined || check.cluster === null || check.cluster === session.flags.cluster);
+    if (answer.ok)
+      remote = answer.value.checks.filter(
+        (check) => session.flags.cluster === undefined || check.cluster === null || check.cluster === session.flags.cluster,
+      );
     else unreachable = answer;
   }
   if (unreachable !== null && local.length === 0) return unreachable;
@@ -75,5 +79,9 @@ function lines(session: Session, check: Check): readonly string[] {
   const width = Math.min(session.view.width ?? 100, 100);
   const where = [check.cluster, check.node].filter((part) => part !== null).join('/');
   const [first = '', ...more] = hanging(`  ${mark} `, `${where === '' ? '' : `${where}: `}${oneLine(check.text)}`, width);
-  return [first.replace(mark, session.view.style.paint(tone, mark)), ...more, ...(check.remedy === '' || check.level === 'ok' ? [] : hanging('    → ', check.remedy, width))];
+  return [
+    first.replace(mark, session.view.style.paint(tone, mark)),
+    ...more,
+    ...(check.remedy === '' || check.level === 'ok' ? [] : hanging('    → ', check.remedy, width)),
+  ];
 }

@@ -22,7 +22,9 @@ export function eventsCommand(host: Host): Command {
     .description('what happened and which rule decided it, oldest first')
     .option('-f, --follow', 'go on with new events until Ctrl+C')
     .option('-n, --limit <count>', 'how many of the newest', (text) => readLimit(text, 1000), 100)
-    .addOption(new Option('--level <level>', 'info: all; warn: warnings and errors; error: only errors').choices(['info', 'warn', 'error']).default('info'))
+    .addOption(
+      new Option('--level <level>', 'info: all; warn: warnings and errors; error: only errors').choices(['info', 'warn', 'error']).default('info'),
+    )
     .action(
       act(host, async (session, command) => {
         const api = session.api();
@@ -32,7 +34,8 @@ export function eventsCommand(host: Host): Command {
         const options = command.opts<{ follow?: boolean; limit: number; level: string }>();
         const rows = await api.value.call('events', { params: { cluster: cluster.value }, query: { limit: options.limit } });
         if (!rows.ok) return rows;
-        const wanted = (row: EventRow): boolean => options.level === 'info' || row.level === 'error' || (options.level === 'warn' && row.level === 'warn');
+        const wanted = (row: EventRow): boolean =>
+          options.level === 'info' || row.level === 'error' || (options.level === 'warn' && row.level === 'warn');
         if (options.follow !== true) {
           const shown = rows.value.filter(wanted);
           session.show(shown, () => (shown.length === 0 ? 'no events' : shown.map((row) => renderEvent(row, session)).join('\n')));

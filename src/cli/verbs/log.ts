@@ -29,7 +29,8 @@ export function logCommand(host: Host): Command {
         const named = command.processedArgs[0] as string | undefined;
         const nodes = named === undefined ? await allNodes(api.value, cluster.value) : { ok: true as const, value: [named] };
         if (!nodes.ok) return nodes;
-        const read = (node: string, lines: number): Promise<CliResult<NodeLog>> => api.value.call('nodeLog', { params: { cluster: cluster.value, node }, query: { lines } });
+        const read = (node: string, lines: number): Promise<CliResult<NodeLog>> =>
+          api.value.call('nodeLog', { params: { cluster: cluster.value, node }, query: { lines } });
         const several = nodes.value.length > 1;
         if (options.follow === true) return follow(session, nodes.value, { lines: options.lines, read });
         const logs: NodeLog[] = [];
@@ -73,7 +74,8 @@ async function follow(session: Session, nodes: readonly string[], { lines, read 
           if (!log.error.failure.retryable && before === undefined && nodes.length === 1) return log;
           continue;
         }
-        for (const line of before === undefined ? log.value.lines : newLines(before, log.value.lines)) session.io.stdout.write(`${prefixed(node, line, nodes.length > 1)}\n`);
+        for (const line of before === undefined ? log.value.lines : newLines(before, log.value.lines))
+          session.io.stdout.write(`${prefixed(node, line, nodes.length > 1)}\n`);
         seen.set(node, log.value.lines);
       }
       await session.io.clock.sleep(FOLLOW_MS, stop.signal);
@@ -88,7 +90,8 @@ async function follow(session: Session, nodes: readonly string[], { lines, read 
 export function newLines(before: readonly string[], after: readonly string[]): readonly string[] {
   for (let start = after.length; start > 0; start--) {
     const overlap = Math.min(start, before.length);
-    if (overlap > 0 && after.slice(start - overlap, start).every((line, index) => line === before[before.length - overlap + index])) return after.slice(start);
+    if (overlap > 0 && after.slice(start - overlap, start).every((line, index) => line === before[before.length - overlap + index]))
+      return after.slice(start);
   }
   return after;
 }

@@ -11,7 +11,10 @@ import { type Host, type Session, act, printFailure } from '../session.ts';
 import { parseSpec, readInput } from '../yaml-file.ts';
 
 export function metaCommand(host: Host): Command {
-  return new Command('meta').description('the raw desired state: for special cases; it is checked before it is written').addCommand(getCommand(host)).addCommand(editCommand(host));
+  return new Command('meta')
+    .description('the raw desired state: for special cases; it is checked before it is written')
+    .addCommand(getCommand(host))
+    .addCommand(editCommand(host));
 }
 
 function getCommand(host: Host): Command {
@@ -25,7 +28,8 @@ function getCommand(host: Host): Command {
         const cluster = await session.cluster();
         if (!cluster.ok) return cluster;
         const params = { cluster: cluster.value };
-        const answer = self.opts<{ all?: boolean }>().all === true ? await api.value.call('meta', { params }) : await api.value.call('getSpec', { params });
+        const answer =
+          self.opts<{ all?: boolean }>().all === true ? await api.value.call('meta', { params }) : await api.value.call('getSpec', { params });
         if (!answer.ok) return answer;
         const data: unknown = 'reports' in answer.value ? answer.value : answer.value.spec;
         session.show(session.view.format === 'table' ? data : answer.value, () => renderData(data, 'yaml'));
@@ -63,7 +67,11 @@ async function edit(session: Session, flags: EditFlags): Promise<Outcome> {
     if (!text.ok) return text;
     return write(session, api.value, { cluster: cluster.value, revision: before.value.revision, file: flags.file, text: text.value, flags });
   }
-  if (!session.io.stdinIsTTY) return usageError('cli.needs-terminal', { what: 'an editor needs a terminal', remedy: `run: pgherd meta edit -c ${shellQuote(cluster.value)} -f FILE --yes` });
+  if (!session.io.stdinIsTTY)
+    return usageError('cli.needs-terminal', {
+      what: 'an editor needs a terminal',
+      remedy: `run: pgherd meta edit -c ${shellQuote(cluster.value)} -f FILE --yes`,
+    });
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-edit-'));
   const file = join(directory, `${cluster.value}.yaml`);
   let keep = false;
@@ -90,7 +98,15 @@ async function editUntilValid(session: Session, file: string, original: string):
   for (let last = original; ; ) {
     // An EDITOR may carry arguments ("code --wait"); the file is handed over as $1, never pasted into the command.
     const code = await session.io.runInForeground(['/bin/sh', '-c', `${editor} "$1"`, 'pgherd', file], session.io.env);
-    if (code !== 0) return cliError(EXIT.failed, { code: 'cli.editor', what: `the editor ended with exit code ${code}`, cause: editor, now: 'nothing was changed', remedy: 'set EDITOR to an editor that is installed', retryable: false });
+    if (code !== 0)
+      return cliError(EXIT.failed, {
+        code: 'cli.editor',
+        what: `the editor ended with exit code ${code}`,
+        cause: editor,
+        now: 'nothing was changed',
+        remedy: 'set EDITOR to an editor that is installed',
+        retryable: false,
+      });
     const text = readFileSync(file, 'utf8');
     if (text === original) return { ok: true, value: null };
     const checked = parseSpec(file, text);

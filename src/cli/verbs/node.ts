@@ -23,7 +23,7 @@ const NODE_VERBS: readonly NodeVerb[] = [
   },
   {
     name: 'stop',
-    description: "stop the node's PostgreSQL; it stays stopped until \"node start\"",
+    description: 'stop the node\'s PostgreSQL; it stays stopped until "node start"',
     timeout: QUICK_TIMEOUT,
     operation: (node) => ({ request: { kind: 'nodeStop', node } }),
   },
@@ -52,7 +52,10 @@ const NODE_VERBS: readonly NodeVerb[] = [
     operation: (node) => ({
       request: { kind: 'nodeRejoin', node, via: 'clone' },
       question: {
-        consequences: [`${node} is copied anew from the primary, and serves nothing until that is done`, 'its present data directory is set aside, not deleted'],
+        consequences: [
+          `${node} is copied anew from the primary, and serves nothing until that is done`,
+          'its present data directory is set aside, not deleted',
+        ],
         word: node,
         command: ['node', 'rebuild', node],
       },

@@ -30,7 +30,10 @@ async function openPsql(session: Session, wanted: { role: PsqlRole; node: string
   if (node === null) {
     return cliError(EXIT.refused, {
       code: 'cli.psql-no-node',
-      what: wanted.node === null ? `${cluster.value} has no running ${wanted.role === 'any' ? 'node' : wanted.role} now` : `${cluster.value} has no running node "${wanted.node}"`,
+      what:
+        wanted.node === null
+          ? `${cluster.value} has no running ${wanted.role === 'any' ? 'node' : wanted.role} now`
+          : `${cluster.value} has no running node "${wanted.node}"`,
       cause: show.value.nodes.map((item) => `${item.id}: ${item.role ?? 'no role'}, ${item.state}`).join('; '),
       now: 'psql was not started',
       remedy: `see: pgherd show -c ${cluster.value}`,
@@ -40,7 +43,14 @@ async function openPsql(session: Session, wanted: { role: PsqlRole; node: string
   session.note(`psql on ${node.id} (${node.role ?? 'no role'}) at ${node.host}:${node.port}`);
   const code = await session.io.runInForeground(['psql', '-h', node.host, '-p', String(node.port), ...wanted.rest], session.io.env);
   if (code === 127) {
-    return cliError(EXIT.failed, { code: 'cli.psql-missing', what: 'psql cannot be started', cause: '', now: 'nothing was changed', remedy: `install postgresql-client, or connect yourself: host=${node.host} port=${node.port}`, retryable: false });
+    return cliError(EXIT.failed, {
+      code: 'cli.psql-missing',
+      what: 'psql cannot be started',
+      cause: '',
+      now: 'nothing was changed',
+      remedy: `install postgresql-client, or connect yourself: host=${node.host} port=${node.port}`,
+      retryable: false,
+    });
   }
   return code === 0 ? { ok: true, value: EXIT.done } : { ok: true, value: EXIT.failed };
 }

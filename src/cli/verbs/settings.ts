@@ -23,8 +23,14 @@ function showCommand(host: Host): Command {
         const waiting = Object.keys(pendingRestart).filter((node) => pendingRestart[node]?.includes(name));
         return [cell(name), cell(parameters[name]), cell(waiting.join(', '), 'warn')];
       });
-      const columns = [{ head: 'PARAMETER', min: 20 }, { head: 'VALUE', min: 10 }, { head: 'NEEDS RESTART ON', min: 10 }] as const;
-      session.show(answer.value, () => (rows.length === 0 ? "no parameter is set for the cluster: PostgreSQL's own configuration holds" : renderTable(columns, rows, session.view)));
+      const columns = [
+        { head: 'PARAMETER', min: 20 },
+        { head: 'VALUE', min: 10 },
+        { head: 'NEEDS RESTART ON', min: 10 },
+      ] as const;
+      session.show(answer.value, () =>
+        rows.length === 0 ? "no parameter is set for the cluster: PostgreSQL's own configuration holds" : renderTable(columns, rows, session.view),
+      );
       return { ok: true, value: EXIT.done };
     }),
   );
@@ -54,7 +60,8 @@ async function set(session: Session, assignments: readonly string[], flags: SetF
     wanted[assignment.slice(0, at).trim()] = assignment.slice(at + 1).trim();
   }
   const unset = [...(flags.unset ?? [])];
-  if (assignments.length === 0 && unset.length === 0) return usageError('cli.usage', { what: 'nothing to set', remedy: 'name at least one NAME=VALUE, or --unset NAME' });
+  if (assignments.length === 0 && unset.length === 0)
+    return usageError('cli.usage', { what: 'nothing to set', remedy: 'name at least one NAME=VALUE, or --unset NAME' });
   const api = session.api();
   if (!api.ok) return api;
   const cluster = await session.cluster();
@@ -65,7 +72,11 @@ async function set(session: Session, assignments: readonly string[], flags: SetF
     body: { set: wanted, unset, reason: flags.reason ?? '' },
   });
   if (!answer.ok) return answer;
-  session.show(answer.value, () => `${renderDiff(answer.value.diff, session.view.style)}${answer.value.dryRun ? '\n(dry run: nothing was changed)' : ''}`);
-  if (!answer.value.dryRun && answer.value.diff.length > 0) session.note('nodes apply it within seconds; "pgherd settings show" says which ones need a restart');
+  session.show(
+    answer.value,
+    () => `${renderDiff(answer.value.diff, session.view.style)}${answer.value.dryRun ? '\n(dry run: nothing was changed)' : ''}`,
+  );
+  if (!answer.value.dryRun && answer.value.diff.length > 0)
+    session.note('nodes apply it within seconds; "pgherd settings show" says which ones need a restart');
   return { ok: true, value: EXIT.done };
 }

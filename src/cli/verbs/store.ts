@@ -5,7 +5,11 @@ import { formatAge, formatBytes } from '../output/units.ts';
 import { type Host, act } from '../session.ts';
 
 export function storeCommand(host: Host): Command {
-  return new Command('store').description('the state itself: status, backup, restore').addCommand(statusCommand(host)).addCommand(backupCommand(host)).addCommand(restoreCommand(host));
+  return new Command('store')
+    .description('the state itself: status, backup, restore')
+    .addCommand(statusCommand(host))
+    .addCommand(backupCommand(host))
+    .addCommand(restoreCommand(host));
 }
 
 function statusCommand(host: Host): Command {

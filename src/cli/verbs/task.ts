@@ -78,7 +78,8 @@ function renderTask(task: TaskView, session: Session): string {
     `${style.paint('bold', task.id)}  ${task.kind} of ${task.cluster}  ${style.paint(STATUS_TONES[task.status], task.status)}${task.cancelRequested && task.finishedAt === null ? ' (asked to stop)' : ''}`,
     `by ${task.by} at ${formatTime(task.createdAt)}${task.reason === '' ? '' : `: ${oneLine(task.reason)}`}`,
   ];
-  for (const step of task.steps) lines.push(`  ${formatTime(step.at)}  ${step.state.padEnd(7)}  ${oneLine(step.name)}${step.detail === '' ? '' : `: ${oneLine(step.detail)}`}`);
+  for (const step of task.steps)
+    lines.push(`  ${formatTime(step.at)}  ${step.state.padEnd(7)}  ${oneLine(step.name)}${step.detail === '' ? '' : `: ${oneLine(step.detail)}`}`);
   if (task.result !== null && task.result !== '') lines.push(oneLine(task.result));
   lines.push(...renderProblems(task.problems, { style, width: Math.min(session.view.width ?? 100, 100) }));
   return lines.join('\n');

@@ -23,7 +23,9 @@ export function tokenCommand(host: Host): Command {
         const { server, expiresAt } = token.value;
         session.show(token.value, () => token.value.token);
         session.note(`one host can join ${cluster.value} with it until ${formatTime(expiresAt)}; put it into a file there, then run:`);
-        session.note(`  pgherd agent join --server ${server} --token-file FILE --cluster ${cluster.value} --node NODE --host ADDRESS --data-directory DIR`);
+        session.note(
+          `  pgherd agent join --server ${server} --token-file FILE --cluster ${cluster.value} --node NODE --host ADDRESS --data-directory DIR`,
+        );
         return { ok: true, value: EXIT.done };
       }),
     );

@@ -11,7 +11,11 @@ import { type Host, act } from '../session.ts';
 const COLUMNS = [{ head: 'USER', min: 8 }, { head: 'ROLE' }, { head: 'CREATED', rank: 1 }, { head: 'BY', rank: 2 }] as const;
 
 export function userCommand(host: Host): Command {
-  return new Command('user').description('who may do what: viewer, operator, admin').addCommand(listCommand(host)).addCommand(addCommand(host)).addCommand(removeCommand(host));
+  return new Command('user')
+    .description('who may do what: viewer, operator, admin')
+    .addCommand(listCommand(host))
+    .addCommand(addCommand(host))
+    .addCommand(removeCommand(host));
 }
 
 function listCommand(host: Host): Command {
@@ -50,7 +54,14 @@ function addCommand(host: Host): Command {
         try {
           await writeFileAtomic(tokenOut, `${token}\n`, { mode: 0o600 });
         } catch (error) {
-          return cliError(EXIT.failed, { code: 'cli.file-unwritable', what: `cannot write the token into ${tokenOut}`, cause: messageOf(error), now: `the user ${name} exists, but nobody has its token`, remedy: `run: pgherd user remove ${shellQuote(name)} --yes, then add it again`, retryable: false });
+          return cliError(EXIT.failed, {
+            code: 'cli.file-unwritable',
+            what: `cannot write the token into ${tokenOut}`,
+            cause: messageOf(error),
+            now: `the user ${name} exists, but nobody has its token`,
+            remedy: `run: pgherd user remove ${shellQuote(name)} --yes, then add it again`,
+            retryable: false,
+          });
         }
         session.show({ name, role, tokenFile: tokenOut }, () => `added ${name} (${role}); its token is in ${tokenOut}`);
         return { ok: true, value: EXIT.done };

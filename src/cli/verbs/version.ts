@@ -18,7 +18,10 @@ export function versionCommand(host: Host): Command {
         if (!api.ok) return api;
         const server = await api.value.call('version', {});
         if (!server.ok) return server;
-        session.show({ ...here, server: server.value }, () => `pgherd ${VERSION} (Node.js ${here.node})\nserver ${server.value.version} (API ${server.value.api}, Node.js ${server.value.node})`);
+        session.show(
+          { ...here, server: server.value },
+          () => `pgherd ${VERSION} (Node.js ${here.node})\nserver ${server.value.version} (API ${server.value.api}, Node.js ${server.value.node})`,
+        );
         return { ok: true, value: EXIT.done };
       }),
     );

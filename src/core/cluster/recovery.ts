@@ -111,6 +111,9 @@ function unsettled(one: Case): RecoveryStep {
     return step('standby.quarantined', `${one.node} ${strange}`, { kind: 'fenced', reason: strange }, one.progress);
   }
   const via = rung(one);
+  const rightGoal = goal?.kind === 'standby' && goal.upstream === one.primary && goal.term === one.view.state.primaryTerm;
+  const hasData = report.postgres.state !== 'absent' && report.postgres.state !== 'incomplete';
+  if (rightGoal && hasData && activityFor(report, goal)?.kind === 'busy') return NOTHING;
   if (goal?.kind === 'standby' && goal.via === 'stream' && via === 'stream') return retryStream(one);
   if (via === 'stream' && goal?.kind !== 'fenced' && (verdict === null || isContained(verdict))) return order(one, 'stream');
   return afterLooks(one, via);
@@ -126,7 +129,8 @@ function rung(one: Case): Via {
   if (failed !== null && (isWalRemoved(failed.code, failed.message) || failed.code.startsWith('clone.'))) return 'clone';
   if (goal?.kind === 'standby' && goal.via === 'clone' && gaveUp(report, goal)) return 'clone';
   if (goal?.kind === 'standby' && goal.via === 'rewind' && gaveUp(report, goal)) return isPassingRewindFailure(one) ? 'rewind' : 'clone';
-  return verdict !== null && isContained(verdict) ? 'stream' : verdict === null ? 'clone' : 'rewind';
+  // A position that cannot be told now (a server that is starting) is no reason to give a directory up (Z44).
+  return verdict === null || isContained(verdict) ? 'stream' : 'rewind';
 }
 
 /** *Source:* PostgreSQL, src/backend/replication/walsender.c and xlogreader.c: "requested WAL segment %s has already been removed". */
@@ -232,7 +236,7 @@ function cloneReason(one: Case): string {
   if (state === 'absent') return 'has no data';
   if (state === 'incomplete') return 'has an incomplete data directory';
   const activity = activityFor(one.report, one.goal);
-  return activity?.kind === 'failed' ? `could not be taken back otherwise (${activity.code})` : 'cannot be compared with the primary';
+  return activity?.kind === 'failed' ? `could not be taken back otherwise (${activity.code})` : 'could not be taken back otherwise';
 }
 
 /** The agent gave up: the next try, or the next rung, after a doubling pause. */

@@ -53,8 +53,7 @@ export const FOLLOW_RETRY_MS = 5000;
 
 /** True when some process of the data directory may accept writes now. `hung` and `starting` count with the role they had. */
 export function mayAcceptWrites(postgres: PostgresReport): boolean {
-  const alive =
-    postgres.state === 'running' || postgres.state === 'hung' || postgres.state === 'starting' || postgres.state === 'stopping';
+  const alive = postgres.state === 'running' || postgres.state === 'hung' || postgres.state === 'starting' || postgres.state === 'stopping';
   return alive && postgres.role === 'primary';
 }
 
@@ -66,14 +65,14 @@ const nothing = (why: string): NodeAction => ({ kind: 'none', why, done: false }
 const reached = (why: string): NodeAction => ({ kind: 'none', why, done: true });
 
 export function decideNode(facts: LocalFacts, state: ClusterState | null, now: MonoMs): NodeAction {
-  if (state === null) return nothing('the state of the cluster is not known yet');
+  if (state === null) return decideSafety(facts, null, 'unknown') ?? nothing('the state of the cluster is not known yet');
   const goal = state.goals[facts.node] ?? null;
   if (goal === null || goal.kind === 'none') return nothing(goal === null ? 'no goal' : 'left as it is');
   // Invariant: a goal of a lower term than one already seen is never followed (§4.10).
   // Because: a store restored from an old backup would otherwise bring back an old primary.
   // Broken if: highestTerm is not persisted before the first action of a term.
   const outdated = goal.term < facts.highestTerm;
-  const safety = decideSafety(facts, outdated ? null : goal);
+  const safety = decideSafety(facts, outdated ? null : goal, 'known');
   if (safety !== null) return safety;
   if (outdated) return nothing(`refused: the goal is of term ${goal.term}, and term ${facts.highestTerm} was seen`);
   const checkpoint = decideCheckpoint(facts, state);
@@ -95,8 +94,10 @@ function keepsTrying(goal: Goal): boolean {
  * Because: whoever opens the next term counts on it; the lease keeper fences at the deadline by itself, this is the second look.
  * Broken if: a goal kind is added here as an exception without a lease of its own.
  */
-function decideSafety(facts: LocalFacts, goal: Goal | null): NodeAction | null {
+function decideSafety(facts: LocalFacts, goal: Goal | null, state: 'known' | 'unknown'): NodeAction | null {
   if (!mayAcceptWrites(facts.postgres) || facts.leaseTerm !== null) return null;
+  // Before its first goal a node is not pgherd's: a running server that is to be adopted is left alone.
+  if (state === 'unknown' && facts.highestTerm === 0) return null;
   if (goal?.kind === 'adopt') return null;
   return { kind: 'fence', why: 'PostgreSQL may accept writes and no write lease is held' };
 }
@@ -206,6 +207,10 @@ function decidePromote(facts: LocalFacts, goal: Extract<Goal, { kind: 'promote' 
   const { postgres } = facts;
   if (facts.refusedTerms.includes(goal.term)) return nothing(`term ${goal.term} was refused`);
   if (postgres.state === 'running' && postgres.role === 'primary') return towardsOpen(facts, goal.term);
+  if (postgres.state === 'stopped' || postgres.state === 'crashed') {
+    return { kind: 'start-standby', why: 'only a running standby can be promoted', upstream: null };
+  }
+  if (postgres.state === 'starting' || postgres.state === 'stopping') return nothing(`PostgreSQL is ${postgres.state}`);
   if (postgres.state !== 'running') {
     // A candidate that cannot promote says so durably, so that the next one may be ordered (§4.5).
     return { kind: 'refuse', why: `PostgreSQL is ${postgres.state}, it cannot be promoted`, term: goal.term };

@@ -70,7 +70,12 @@ export interface MemberFacts {
 }
 
 /** Decides over a request for a promise. The ballot returned is to be kept (and made durable) before the answer is sent. */
-export function mayPromise(ballot: Ballot, facts: MemberFacts, request: PromiseRequest, now: MonoMs): { readonly answer: PromiseAnswer; readonly ballot: Ballot } {
+export function mayPromise(
+  ballot: Ballot,
+  facts: MemberFacts,
+  request: PromiseRequest,
+  now: MonoMs,
+): { readonly answer: PromiseAnswer; readonly ballot: Ballot } {
   const why = refusal(ballot, facts, request, now);
   if (why !== null) return { answer: { kind: 'refused', node: facts.node, term: maxTerm(facts.knownTerm, ballot.votedTerm), why }, ballot };
   const until = addMono(now, request.ttlMs);
@@ -114,7 +119,8 @@ export function mayVote(ballot: Ballot, term: Term, now: MonoMs): VoteDecision {
   if (open !== null && open.until > now && open.term < term) {
     return { kind: 'wait', until: open.until, why: `promised the primary of term ${open.term} (${open.to}) not to vote` };
   }
-  if (open !== null && open.until > now && open.term > term) return { kind: 'refused', why: `promised the primary of term ${open.term} (${open.to})` };
+  if (open !== null && open.until > now && open.term > term)
+    return { kind: 'refused', why: `promised the primary of term ${open.term} (${open.to})` };
   if (ballot.waitUntil !== null && ballot.waitUntil > now) {
     return { kind: 'wait', until: ballot.waitUntil, why: 'a promise given before the restart may still stand' };
   }

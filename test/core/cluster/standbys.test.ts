@@ -53,6 +53,15 @@ test('an empty node is cloned at once, an incomplete one after its looks (Z48)',
   expectRule(picture(after('n2 incomplete')), 'standby.checking');
 });
 
+test('a node whose position cannot be told while it starts is never cloned for that (Z44)', () => {
+  const view = picture(after('n2 standby'));
+  const seen = view.reports[id('n2')];
+  assert.ok(seen !== undefined);
+  const postgres = { ...seen.report.postgres, state: 'starting' as const, timeline: null, receivedLsn: null, replayedLsn: null, streamingFrom: null };
+  const starting = { ...view, reports: { ...view.reports, [id('n2')]: { ...seen, report: { ...seen.report, postgres } } } };
+  assert.equal(goalsOf(expectRule(starting, 'cluster.steady'), view.spec), 'n1:primary n2:stream');
+});
+
 test('removed WAL leads to a clone (H38)', () => {
   expectRule(picture(after('n2 detached @0/5500 fail:follow.wal-removed'), progress({ checks: 2 })), 'standby.clone');
 });

@@ -39,6 +39,14 @@ describe('a writable server without a lease', () => {
   });
 });
 
+describe('a writable server while the state is not known', () => {
+  test('is fenced when pgherd had it before, and left alone before its first goal', () => {
+    assert.equal(decideNode(facts({ postgres: primaryRunning, highestTerm: T(3) }), null, NOW).kind, 'fence');
+    assert.equal(decideNode(facts({ postgres: primaryRunning, highestTerm: T(0) }), null, NOW).kind, 'none');
+    assert.equal(decideNode(facts({ ...lease1, postgres: primaryRunning, highestTerm: T(3) }), null, NOW).kind, 'none');
+  });
+});
+
 describe('goals of a lower term', () => {
   test('are refused (§4.10)', () => {
     const action = decideNode(facts({ highestTerm: T(5), postgres: down('stopped', 'primary') }), stateWith(primary()), NOW);
@@ -77,7 +85,8 @@ describe('primary', () => {
     const waiting = { postgres: down('stopped', 'primary'), leaseWantedSince: makeMonoMs(NOW - 4000) };
     assert.equal(decide(primary(), waiting), 'start-standby');
   });
-  test('never starts from an incomplete directory (Q23, Z48)', () => assert.equal(decide(primary(), { ...lease1, postgres: down('incomplete', null) }), 'none'));
+  test('never starts from an incomplete directory (Q23, Z48)', () =>
+    assert.equal(decide(primary(), { ...lease1, postgres: down('incomplete', null) }), 'none'));
   test('with a lease of another term gives it up first', () => {
     assert.equal(decide(primary(), { leaseTerm: T(3), postgres: primaryRunning }), 'stop');
     assert.equal(decide(primary(), { leaseTerm: T(3), postgres: down('stopped', 'primary') }), 'release-lease');
@@ -99,8 +108,12 @@ describe('promote', () => {
     assert.equal(decide(promote, promoted), 'open');
     assert.equal(decide(promote, { ...promoted, confirmed: false }), 'none');
   });
-  test('is refused durably by a server that is not running', () => assert.equal(decide(promote, { postgres: down('stopped', 'standby') }), 'refuse'));
-  test('is never followed after a refusal (Z38)', () => assert.equal(decide(promote, { refusedTerms: [T(2)] }), 'none'));
+  test('starts a stopped server first, and is refused durably by one that cannot be promoted', () => {
+    assert.equal(decide(promote, { postgres: down('stopped', 'standby') }), 'start-standby');
+    assert.equal(decide(promote, { postgres: down('crashed', 'standby') }), 'start-standby');
+    assert.equal(decide(promote, { postgres: down('incomplete', null) }), 'refuse');
+    assert.equal(decide(promote, { postgres: postgres({ state: 'hung' }) }), 'refuse');
+  });
 });
 
 describe('vote', () => {
