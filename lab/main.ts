@@ -48,7 +48,10 @@ async function main(argv: readonly string[]): Promise<number> {
   return lines.every((line) => line.ok) ? 0 : 1;
 }
 
-async function runAll(scenarios: readonly Scenario[], options: { readonly runs: number; readonly json: boolean; readonly keep: boolean }): Promise<readonly ResultLine[]> {
+async function runAll(
+  scenarios: readonly Scenario[],
+  options: { readonly runs: number; readonly json: boolean; readonly keep: boolean },
+): Promise<readonly ResultLine[]> {
   const lines: ResultLine[] = [];
   for (const scenario of scenarios) {
     for (let run = 1; run <= options.runs && !interrupted; run++) {

@@ -12,7 +12,12 @@ const LIMITS = { agentMb: 110, guardMb: 45, corePercent: 2 } as const;
 
 export interface AgentMeasurement {
   readonly ok: boolean;
-  readonly nodes: readonly { readonly node: string; readonly agentMb: number | null; readonly guardMb: number | null; readonly corePercent: number | null }[];
+  readonly nodes: readonly {
+    readonly node: string;
+    readonly agentMb: number | null;
+    readonly guardMb: number | null;
+    readonly corePercent: number | null;
+  }[];
   readonly detail: string;
 }
 
@@ -21,7 +26,11 @@ export async function measureAgent(options: { readonly keep: boolean; readonly s
   try {
     await stage.recording.stop();
     await realClock.sleep(SETTLE_MS);
-    const who = [stage.primary, ...stage.standbys].map((node) => ({ node, agent: stage.herd.agent(node)?.pid ?? null, guard: stage.herd.guard(node) }));
+    const who = [stage.primary, ...stage.standbys].map((node) => ({
+      node,
+      agent: stage.herd.agent(node)?.pid ?? null,
+      guard: stage.herd.guard(node),
+    }));
     const before = who.map(({ agent, guard }) => [cpuSeconds(agent), cpuSeconds(guard)]);
     const startedMs = monoMs();
     await realClock.sleep(WATCH_MS);
@@ -31,9 +40,12 @@ export async function measureAgent(options: { readonly keep: boolean; readonly s
       return { node, agentMb: pssMb(agent), guardMb: pssMb(guard), corePercent: round(((used[0] ?? 0) + (used[1] ?? 0)) * (100 / seconds)) };
     });
     const within = (value: number | null, limit: number): boolean => value !== null && value <= limit;
-    const ok = nodes.every((node) => within(node.agentMb, LIMITS.agentMb) && within(node.guardMb, LIMITS.guardMb) && within(node.corePercent, LIMITS.corePercent));
+    const ok = nodes.every(
+      (node) => within(node.agentMb, LIMITS.agentMb) && within(node.guardMb, LIMITS.guardMb) && within(node.corePercent, LIMITS.corePercent),
+    );
     const texts = nodes.map(
-      (node) => `${node.node}${node.node === stage.primary ? ' (primary)' : ''}: agent ${node.agentMb ?? '–'} MB, guard ${node.guardMb ?? '–'} MB, together ${node.corePercent} % of a core`,
+      (node) =>
+        `${node.node}${node.node === stage.primary ? ' (primary)' : ''}: agent ${node.agentMb ?? '–'} MB, guard ${node.guardMb ?? '–'} MB, together ${node.corePercent} % of a core`,
     );
     return { ok, nodes, detail: `${texts.join('; ')} (limits ${LIMITS.agentMb} MB, ${LIMITS.guardMb} MB, ${LIMITS.corePercent} %).` };
   } finally {

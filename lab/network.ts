@@ -35,7 +35,10 @@ const KILL_ROUNDS = 200;
 /** Why the lab cannot run here, in words; null when it can. */
 export function cannotRunHere(): string | null {
   if (process.getuid?.() !== 0) return 'the lab makes network namespaces and therefore needs root: run it with sudo, or in a privileged container';
-  for (const [program, name] of [['ip', 'iproute2'], ['nft', 'nftables']] as const) {
+  for (const [program, name] of [
+    ['ip', 'iproute2'],
+    ['nft', 'nftables'],
+  ] as const) {
     try {
       execFileSync(program, ['-V'], { stdio: 'ignore' });
     } catch (cause) {
@@ -61,7 +64,13 @@ export function createNetwork(hosts: readonly string[]): LabNetwork {
       const [from = '', to = ''] = pair.split('>');
       return `add rule bridge lab cut iifname "v-${from}" oifname "v-${to}" drop`;
     });
-    const script = ['add table bridge lab', 'delete table bridge lab', 'add table bridge lab', 'add chain bridge lab cut { type filter hook forward priority 0; }', ...rules];
+    const script = [
+      'add table bridge lab',
+      'delete table bridge lab',
+      'add table bridge lab',
+      'add chain bridge lab cut { type filter hook forward priority 0; }',
+      ...rules,
+    ];
     run(['ip', 'netns', 'exec', space('sw'), 'nft', '-f', '-'], script.join('\n'));
   };
   const setCable = (host: string, state: 'up' | 'down'): void => void run(['ip', '-n', space('sw'), 'link', 'set', `v-${known(host)}`, state]);
@@ -139,7 +148,10 @@ function removeNamespace(name: string): void {
 }
 
 function pidsIn(namespace: string): readonly number[] {
-  return run(['ip', 'netns', 'pids', namespace]).split('\n').filter((line) => line !== '').map(Number);
+  return run(['ip', 'netns', 'pids', namespace])
+    .split('\n')
+    .filter((line) => line !== '')
+    .map(Number);
 }
 
 function killNamespace(namespace: string): void {

@@ -12,7 +12,10 @@ import { saveRun } from './timeline.ts';
 /** The final primary answers by now, or it is part of the verdict that there is none. */
 const FINAL_PRIMARY_MS = 10_000;
 
-export async function runScenario(scenario: Scenario, options: { readonly keep: boolean; readonly say: (line: string) => void }): Promise<ResultLine> {
+export async function runScenario(
+  scenario: Scenario,
+  options: { readonly keep: boolean; readonly say: (line: string) => void },
+): Promise<ResultLine> {
   const { keep, say } = options;
   let stage: Stage;
   try {

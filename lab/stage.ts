@@ -1,5 +1,5 @@
 /** One run's stage: five hosts, a healthy cluster of three nodes, and clients that write all the time. */
-import { chmodSync, existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -67,7 +67,10 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     if (failure !== null) throw new Error(describeFailure(failure));
     const primary = (await herd.show())?.primary ?? null;
     if (primary === null) throw new Error('the cluster is up but show names no primary');
-    const recording = recordFrom(network.inside(CLIENT), herd, { run: `run-${process.pid}-${Math.round(monoMs())}`, entry: join(ROOT, 'src', 'demo', 'recorder-main.ts') });
+    const recording = recordFrom(network.inside(CLIENT), herd, {
+      run: `run-${process.pid}-${Math.round(monoMs())}`,
+      entry: join(ROOT, 'src', 'demo', 'recorder-main.ts'),
+    });
     const stage = makeStage({ network, herd, recording, primary, say: options.say, close: close(recording) });
     if (!(await recording.waitServing({ afterMs: 0, limitMs: 20_000, rows: WARM_ROWS }))) {
       await recording.stop();
@@ -124,10 +127,4 @@ function makeStage(parts: StageParts): Stage {
       }
     },
   };
-}
-
-/** Last lines of a role's log, for the detail of a run that went wrong. */
-export function tailOfLog(herd: Herd, role: string, lines: number): string {
-  const file = join(herd.places.logs, `${role}.log`);
-  return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').slice(-lines).join('\n') : '';
 }

@@ -24,7 +24,10 @@ export async function expectServing(stage: Stage, options: { readonly afterMs: n
 }
 
 /** Waits until `node` streams, counted from `fromMs`, and stays calm for a while. */
-export async function expectRejoin(stage: Stage, options: { readonly node: string; readonly fromMs: number }): Promise<{ readonly rejoinMs: number | null; readonly wrong: readonly string[] }> {
+export async function expectRejoin(
+  stage: Stage,
+  options: { readonly node: string; readonly fromMs: number },
+): Promise<{ readonly rejoinMs: number | null; readonly wrong: readonly string[] }> {
   const { node, fromMs } = options;
   const rejoinMs = await stage.waitStreaming(node, { fromMs, limitMs: REJOIN_LIMIT_MS });
   await calm();

@@ -73,8 +73,28 @@ export function summarise(scenarios: readonly Scenario[], lines: readonly Result
 }
 
 export function renderTable(rows: readonly Row[]): string {
-  const head = ['scenario', 'good runs', 'target outage ms', 'outage ms', 'client errors', 'acknowledged rows lost', 'ms with two writable', 'stale acknowledgements', 'rejoin ms'];
-  const body = rows.map((row) => [row.scenario, `${row.good} of ${row.runs}`, row.target, row.outage, row.errors, row.lost, row.doubleWritable, row.stale, row.rejoin]);
+  const head = [
+    'scenario',
+    'good runs',
+    'target outage ms',
+    'outage ms',
+    'client errors',
+    'acknowledged rows lost',
+    'ms with two writable',
+    'stale acknowledgements',
+    'rejoin ms',
+  ];
+  const body = rows.map((row) => [
+    row.scenario,
+    `${row.good} of ${row.runs}`,
+    row.target,
+    row.outage,
+    row.errors,
+    row.lost,
+    row.doubleWritable,
+    row.stale,
+    row.rejoin,
+  ]);
   return [head, head.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
@@ -88,6 +108,7 @@ Medians of ${about.runs} runs, the worst in brackets. Three nodes in network nam
 replication. A client writes a numbered row every 10 ms with all hosts in its connection string, without a proxy; the outage is the
 longest gap between two acknowledgements. Every node is also written to directly every 50 ms. A row without a clear answer is an
 error, never an acknowledgement. In asynchronous mode the last rows before a lost host can be lost; they are counted here.
+Targets are bounds for a single run; where no goal was set for a scenario it is the lab's own.
 
 ${renderTable(rows)}
 
@@ -101,6 +122,7 @@ function machine(): string {
   const model = cpus()[0]?.model ?? 'unknown processor';
   const release = /PRETTY_NAME="(.*)"/.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'Linux';
   const postgres = execFileSync('sh', ['-c', 'ls -d /usr/lib/postgresql/*/bin/postgres | sort -V | tail -1'], { encoding: 'utf8' }).trim();
-  const version = postgres === '' ? 'no PostgreSQL' : execFileSync(postgres, ['-V'], { encoding: 'utf8' }).trim().replace('postgres (PostgreSQL)', 'PostgreSQL');
+  const version =
+    postgres === '' ? 'no PostgreSQL' : execFileSync(postgres, ['-V'], { encoding: 'utf8' }).trim().replace('postgres (PostgreSQL)', 'PostgreSQL');
   return `Machine: ${cpus().length} × ${model}, ${Math.round(totalmem() / 2 ** 30)} GB, ${release}, ${version}, Node ${process.version}.`;
 }

@@ -38,7 +38,12 @@ export function mergeLogs(directory: string): readonly string[] {
 }
 
 /** Keeps what is needed to understand a bad run: merged logs and the recorded history without its quiet stretches. */
-export function saveRun(parts: { readonly target: string; readonly logs: string; readonly events: readonly HistoryEvent[]; readonly summary: string }): void {
+export function saveRun(parts: {
+  readonly target: string;
+  readonly logs: string;
+  readonly events: readonly HistoryEvent[];
+  readonly summary: string;
+}): void {
   mkdirSync(parts.target, { recursive: true });
   writeFileSync(join(parts.target, 'summary.txt'), `${parts.summary}\n`);
   if (existsSync(parts.logs)) writeFileSync(join(parts.target, 'timeline.txt'), `${mergeLogs(parts.logs).join('\n')}\n`);

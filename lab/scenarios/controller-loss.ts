@@ -15,7 +15,9 @@ export const controllerLoss: Scenario = {
     await server.gone;
     await calm(5000);
     const wrong = [...(await expectServing(stage, { afterMs: monoMs(), limitMs: 5000 }))];
-    const quiet = stage.recording.events.filter((event) => event.atMs > killedMs && (event.kind === 'failed' || event.kind === 'unknown') && event.client === 'recorder');
+    const quiet = stage.recording.events.filter(
+      (event) => event.atMs > killedMs && (event.kind === 'failed' || event.kind === 'unknown') && event.client === 'recorder',
+    );
     if (quiet.length > 0) wrong.push(`${quiet.length} rows failed while only the controller was gone`);
     stage.herd.startServer();
     if (!(await waitShowHealthy(stage, 20_000))) wrong.push('the cluster was not healthy 20 s after the controller came back');

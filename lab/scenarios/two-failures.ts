@@ -16,7 +16,8 @@ export const twoFailures: Scenario = {
     const faultMs = monoMs();
     stage.network.killAll(stage.primary);
     const wrong: string[] = [];
-    if (await stage.recording.waitServing({ afterMs: faultMs, limitMs: WATCHED_MS, otherThan: stage.primary })) wrong.push('a node was promoted that could not have known of all commits');
+    if (await stage.recording.waitServing({ afterMs: faultMs, limitMs: WATCHED_MS, otherThan: stage.primary }))
+      wrong.push('a node was promoted that could not have known of all commits');
     const said = await explain(stage);
     if (said === null) wrong.push('explain gave no answer');
     else if (!/blocked|refused|votes|quorum/.test(said.rule)) wrong.push(`explain names ${said.rule}, which is no refusal`);

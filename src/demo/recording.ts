@@ -1,7 +1,7 @@
 /** A recording in progress: in this process, or on a host of its own; and the verdict at its end. */
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { monoMs, realClock } from '../base/clock.ts';
+import { realClock } from '../base/clock.ts';
 import { decodeJson } from '../core/decode.ts';
 import { type Verdict, checkHistory } from './check.ts';
 import { waitUntil } from './children.ts';

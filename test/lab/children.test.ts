@@ -19,7 +19,8 @@ describe('child processes of the demo', () => {
     await killBelow(directory);
     rmSync(directory, { recursive: true, force: true });
   });
-  const role = (script: string) => startRole({ inside: [], argv: [process.execPath, '-e', script], cwd: directory, logFile: join(directory, 'role.log') });
+  const role = (script: string) =>
+    startRole({ inside: [], argv: [process.execPath, '-e', script], cwd: directory, logFile: join(directory, 'role.log') });
 
   it('write both outputs into a log that only we can read', async () => {
     const quick = role(`console.log('out'); console.error('err')`);
@@ -74,11 +75,25 @@ describe('the demo', () => {
     const meter = createWriteMeter();
     const ack = (node: string, atMs: number): HistoryEvent => ({ kind: 'ack', client: 'recorder', n: 1, node, timeline: 1, sentMs: atMs, atMs });
     for (const event of [ack('n1', 0), ack('n1', 10), ack('n2', 510), ack('n2', 520)]) meter.see(event);
-    assert.deepEqual(meter.lines(525), ['writing a row every 10 ms: n2 acknowledges; 4 rows, 0 errors', '  outage: 500 ms without an acknowledged write, then n2 instead of n1']);
+    assert.deepEqual(meter.lines(525), [
+      'writing a row every 10 ms: n2 acknowledges; 4 rows, 0 errors',
+      '  outage: 500 ms without an acknowledged write, then n2 instead of n1',
+    ]);
   });
   it('says the state in one line, and that nobody answers', () => {
     const node = { state: 'running', streaming: false, wantedRole: null, timeline: 1, lsn: null, replayLagBytes: null, problems: [] };
-    const show = { state: 'healthy', term: 1, timeline: 1, primary: 'n1', problems: [], nodes: [{ ...node, id: 'n1', role: 'primary' }, { ...node, id: 'n2', role: 'standby', streaming: true }, { ...node, id: 'n3', role: 'standby', state: 'cloning' }] };
+    const show = {
+      state: 'healthy',
+      term: 1,
+      timeline: 1,
+      primary: 'n1',
+      problems: [],
+      nodes: [
+        { ...node, id: 'n1', role: 'primary' },
+        { ...node, id: 'n2', role: 'standby', streaming: true },
+        { ...node, id: 'n3', role: 'standby', state: 'cloning' },
+      ],
+    };
     assert.equal(summariseShow(show), 'healthy · term 1 · n1 primary, n2 streaming, n3 cloning');
     assert.equal(summariseShow(null), 'the server does not answer');
   });

@@ -41,7 +41,11 @@ describe('pgherd demo', { skip: existsSync(PROGRAM) ? false : 'the program is no
     const lines = run.out().trim().split('\n');
     assert.equal(lines.length, 1, `only the line of JSON is on standard output: ${run.out()}\n${run.err()}`);
     const result = JSON.parse(lines[0] ?? '') as { ok: boolean; steps: { name: string; ok: boolean }[] };
-    assert.deepEqual(result.steps.map((step) => [step.name, step.ok]), ['create', 'crash', 'failover', 'rejoin', 'switchover'].map((name) => [name, true]), `${lines[0]}\n${run.err()}`);
+    assert.deepEqual(
+      result.steps.map((step) => [step.name, step.ok]),
+      ['create', 'crash', 'failover', 'rejoin', 'switchover'].map((name) => [name, true]),
+      `${lines[0]}\n${run.err()}`,
+    );
     for (const step of result.steps) assert.deepEqual(Object.keys(step), ['name', 'ok', 'outageMs', 'clientErrors', 'lostRows', 'detail']);
     assert.deepEqual([code, result.ok], [0, true]);
     assert.deepEqual(demoDirectories(), before);

@@ -18,7 +18,15 @@ const seen: Observation = { faultMs: 0, rejoinMs: 2000, detail: 'failed over', w
 describe('the result of a run', () => {
   it('is good when every figure is within its bound', () => {
     assert.deepEqual(judgeRun(scenario, good, seen), {
-      scenario: 'something-breaks', ok: true, outageMs: 900, clientErrors: 3, lostRows: 0, doubleWritableMs: 0, staleAckRows: 0, rejoinMs: 2000, detail: 'failed over',
+      scenario: 'something-breaks',
+      ok: true,
+      outageMs: 900,
+      clientErrors: 3,
+      lostRows: 0,
+      doubleWritableMs: 0,
+      staleAckRows: 0,
+      rejoinMs: 2000,
+      detail: 'failed over',
     });
   });
   const bad: readonly [string, Partial<Verdict>, Partial<Observation>, RegExp][] = [
@@ -56,12 +64,38 @@ describe('the lab command', () => {
   const lab = (...args: readonly string[]) => spawnSync(process.execPath, ['lab/main.ts', ...args], { encoding: 'utf8' });
   it('lists at least the scenarios that were asked for', () => {
     const names = SCENARIOS.map((entry) => entry.name);
-    const wanted = ['postgres-crash', 'host-loss', 'host-kill', 'postgres-hang', 'agent-kill', 'agent-freeze', 'partition-primary', 'partition-standby', 'store-loss', 'controller-loss', 'standby-loss', 'old-primary-returns', 'switchover', 'switchover-candidate-dies', 'promote-fails', 'two-failures'];
-    assert.deepEqual(wanted.filter((name) => !names.includes(name)), []);
+    const wanted = [
+      'postgres-crash',
+      'host-loss',
+      'host-kill',
+      'postgres-hang',
+      'agent-kill',
+      'agent-freeze',
+      'partition-primary',
+      'partition-standby',
+      'store-loss',
+      'controller-loss',
+      'standby-loss',
+      'old-primary-returns',
+      'switchover',
+      'switchover-candidate-dies',
+      'promote-fails',
+      'two-failures',
+    ];
+    assert.deepEqual(
+      wanted.filter((name) => !names.includes(name)),
+      [],
+    );
     assert.equal(new Set(names).size, names.length);
     const listed = lab('list', '--json');
     assert.equal(listed.status, 0);
-    assert.deepEqual(listed.stdout.trim().split('\n').map((line) => (JSON.parse(line) as { name: string }).name), names);
+    assert.deepEqual(
+      listed.stdout
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as { name: string }).name),
+      names,
+    );
   });
   it('refuses an unknown scenario and wrong numbers as wrong usage', () => {
     assert.equal(lab('run', 'nonsense').status, 2);

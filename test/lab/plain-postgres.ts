@@ -7,7 +7,8 @@ import { Client } from 'pg';
 import { monoMs, realClock } from '../../src/base/clock.ts';
 import type { Login } from '../../src/demo/history.ts';
 
-const BIN = ['18', '17', '16', '15', '14', '13'].map((version) => `/usr/lib/postgresql/${version}/bin`).find((path) => existsSync(`${path}/initdb`)) ?? '';
+const BIN =
+  ['18', '17', '16', '15', '14', '13'].map((version) => `/usr/lib/postgresql/${version}/bin`).find((path) => existsSync(`${path}/initdb`)) ?? '';
 export const login: Login = { database: 'postgres', user: 'postgres', password: 'only-in-this-test' };
 
 export interface PlainPostgres {
@@ -29,7 +30,11 @@ export async function startPlainPostgres(port: number): Promise<PlainPostgres> {
   chmodSync(root, 0o755);
   const passwordFile = join(root, 'password');
   writeFileSync(passwordFile, login.password, { mode: 0o644 });
-  execFileSync(`${BIN}/initdb`, ['-D', directory, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', passwordFile, '-N'], { ...as, cwd: root, stdio: 'ignore' });
+  execFileSync(`${BIN}/initdb`, ['-D', directory, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', passwordFile, '-N'], {
+    ...as,
+    cwd: root,
+    stdio: 'ignore',
+  });
   const start = (): void => {
     const settings = ['-c', `port=${port}`, '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${root}`, '-c', 'fsync=off'];
     spawn(`${BIN}/postgres`, ['-D', directory, ...settings], { ...as, cwd: root, stdio: 'ignore', detached: true }).unref();
@@ -44,7 +49,14 @@ export async function startPlainPostgres(port: number): Promise<PlainPostgres> {
     await until(() => !existsSync(`/proc/${postmaster}`), 10_000);
   };
   start();
-  await until(() => query('select 1').then(() => true, () => false), 15_000);
+  await until(
+    () =>
+      query('select 1').then(
+        () => true,
+        () => false,
+      ),
+    15_000,
+  );
   return {
     port,
     directory,
@@ -55,7 +67,14 @@ export async function startPlainPostgres(port: number): Promise<PlainPostgres> {
       await stop();
       writeFileSync(join(directory, 'standby.signal'), '');
       start();
-      await until(() => query('select 1').then(() => true, () => false), 15_000);
+      await until(
+        () =>
+          query('select 1').then(
+            () => true,
+            () => false,
+          ),
+        15_000,
+      );
     },
     remove: async () => {
       await stop();
@@ -76,7 +95,9 @@ async function ask(port: number, sql: string): Promise<readonly Record<string, u
 }
 
 function postgresUser(): { uid: number; gid: number } {
-  const line = readFileSync('/etc/passwd', 'utf8').split('\n').find((entry) => entry.startsWith('postgres:'));
+  const line = readFileSync('/etc/passwd', 'utf8')
+    .split('\n')
+    .find((entry) => entry.startsWith('postgres:'));
   const [, , uid, gid] = (line ?? '').split(':');
   return { uid: Number(uid), gid: Number(gid) };
 }
