@@ -31,7 +31,7 @@ const EXECUTORS: { readonly [K in Exclude<NodeActionKind, 'none'>]: Executor<K> 
     if (started.ok) await rememberStart(context);
     return started;
   },
-  stop: (_action, context) => context.postgres.stop(context.input.spec, context.signal),
+  stop,
   fence: async (_action, context) => {
     context.setOpen(false);
     return context.postgres.kill();
@@ -89,6 +89,16 @@ export function executeAction(action: Exclude<NodeAction, { kind: 'none' }>, con
   return EXECUTORS[action.kind](action as never, context);
 }
 
+/** A handover releases right after the stop: the successor waits for both. */
+async function stop(_action: Extract<NodeAction, { kind: 'stop' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  const stopped = await context.postgres.stop(context.input.spec, context.signal);
+  if (!stopped.ok || context.goal?.kind !== 'handover') return stopped;
+  // `stop` answers only when no process of the data directory is left, so that this release rests on a fresh look.
+  context.setOpen(false);
+  const released = await context.lease.release();
+  return released.ok ? stopped : released;
+}
+
 async function startPrimary(action: Extract<NodeAction, { kind: 'start-primary' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
   context.setOpen(false);
   await context.firewall.close();
@@ -106,7 +116,6 @@ async function acquireLease(action: Extract<NodeAction, { kind: 'acquire-lease' 
   if (mayAcceptWrites(observed) && context.goal?.kind !== 'adopt') {
     return err(refused('lease.still-writable', `the write lease of term ${action.term} was not asked for`, 'PostgreSQL here can accept writes'));
   }
-  await context.firewall.close();
   const acquired = await context.lease.acquire(action.term, context.input.stateRevision);
   return acquired.ok ? ok(`write lease of term ${action.term}`) : acquired;
 }

@@ -7,6 +7,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { writeFileAtomic } from '../base/files.ts';
+import { realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { decodeJson, encodeJson, formatDecodeError, list, nullable, object } from '../core/decode.ts';
 import { member, revision } from '../core/report.ts';
@@ -31,20 +32,25 @@ export function readRemembered(file: string, log: Logger): RememberedCluster | n
   return null;
 }
 
+/** The state changes several times within a failover, when the disk has better things to do; a former value is safe, only less useful. */
+const WRITE_AFTER_MS = 1000;
+
 export interface Remembering {
-  /** Writes when something changed since the last write; never two writes at once, the newest wins. */
+  /** Written soon when something changed since the last write; never two writes at once, the newest wins. */
   note(knowledge: ClusterKnowledge): void;
 }
 
 export function rememberCluster(file: string, log: Logger): Remembering {
   let written = '';
   let writing = false;
-  let next: string | null = null;
+  let next: ClusterKnowledge | null = null;
   const write = async (): Promise<void> => {
     writing = true;
+    await realClock.sleep(WRITE_AFTER_MS);
     while (next !== null) {
-      const content = next;
+      const { spec, state, stateRevision, members } = next;
       next = null;
+      const content = `${encodeJson({ spec, state, stateRevision, members: [...members.values()] })}\n`;
       if (content === written) continue;
       try {
         await writeFileAtomic(file, content, { mode: 0o600 });
@@ -57,8 +63,8 @@ export function rememberCluster(file: string, log: Logger): Remembering {
     writing = false;
   };
   return {
-    note: ({ spec, state, stateRevision, members }) => {
-      next = `${encodeJson({ spec, state, stateRevision, members: [...members.values()] })}\n`;
+    note: (knowledge) => {
+      next = knowledge;
       if (!writing) void write();
     },
   };

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { after, before, describe, it } from 'node:test';
 import { checkHistory } from '../../src/demo/check.ts';
 import type { Ack, HistoryEvent } from '../../src/demo/history.ts';
+import { findFreePorts } from '../../src/demo/ports.ts';
 import { startWritableProbes } from '../../src/demo/probe-writable.ts';
 import { RECORDER_SCHEMA, startRecorder } from '../../src/demo/recorder.ts';
 import { openWriter } from '../../src/demo/writer.ts';
@@ -15,12 +16,15 @@ describe('the recording client against plain PostgreSQL', () => {
   const targets = (): { node: string; host: string; port: number }[] => [
     { node: 'n1', host: '127.0.0.1', port: standby.port },
     { node: 'n2', host: '127.0.0.1', port: primary.port },
-    { node: 'n3', host: '127.0.0.1', port: 26_199 },
+    { node: 'n3', host: '127.0.0.1', port: 26_099 },
   ];
   const acks = (events: readonly HistoryEvent[]): Ack[] => events.filter((event): event is Ack => event.kind === 'ack');
 
   before(async () => {
-    [primary, standby] = await Promise.all([startPlainPostgres(26_101), startPlainPostgres(26_102)]);
+    // Two runs of this suite at the same time look for their ports from different places.
+    const [first = 0, second = 0] = await findFreePorts('127.0.0.1', { preferred: 26_200 + (process.pid % 40) * 10, count: 2 });
+    primary = await startPlainPostgres(first);
+    standby = await startPlainPostgres(second);
     await standby.restartAsStandby();
     for (const sql of RECORDER_SCHEMA) await primary.query(sql);
     await primary.query(

@@ -20,21 +20,23 @@ export interface Granted {
 
 const leaseValue = (term: Term, holder: NodeId): string => encodeJson({ version: 1, term, holder });
 
-/** Keep-alive, then the transaction that alone counts: the key has our value and hangs on our lease. */
+/** Keep-alive, and the transaction that alone counts: the key has our value and hangs on our lease. Both sent after the call, both needed. */
 export async function confirm(
   at: LeaseStore,
   lease: { readonly term: Term; readonly leaseId: string },
   deadline: MonoMs,
 ): Promise<{ readonly confirmation: Confirmation; readonly grantedMs: number }> {
-  const kept = await at.store.keepAlive(lease.leaseId, { deadline });
-  if (!kept.ok) return { confirmation: judgeKeepAliveError(kept.error), grantedMs: 0 };
   const value = leaseValue(lease.term, at.node);
   const key = at.keys.writeLease;
   const compares: Compare[] = [
     { target: 'value', key, op: '=', value },
     { target: 'lease', key, op: '=', lease: lease.leaseId },
   ];
-  const compared = await at.store.txn(compares, [], [{ kind: 'get', key }], { deadline });
+  const [kept, compared] = await Promise.all([
+    at.store.keepAlive(lease.leaseId, { deadline }),
+    at.store.txn(compares, [], [{ kind: 'get', key }], { deadline }),
+  ]);
+  if (!kept.ok) return { confirmation: judgeKeepAliveError(kept.error), grantedMs: 0 };
   if (!compared.ok) return { confirmation: { kind: 'unknown', why: `${compared.error.kind}: ${compared.error.message}` }, grantedMs: 0 };
   if (compared.value.succeeded) return { confirmation: { kind: 'confirmed' }, grantedMs: kept.value.ttlMs };
   const judged = judgeKey(compared.value.reads[0]?.[0] ?? null, { value, leaseId: lease.leaseId });
@@ -104,8 +106,11 @@ export async function giveBack(
     { target: 'value', key, op: '=', value: leaseValue(lease.term, at.node) },
     { target: 'lease', key, op: '=', lease: lease.leaseId },
   ];
-  const deleted = await at.store.txn(compares, [{ kind: 'delete', key }], [], { deadline });
-  const revoked = await at.store.revokeLease(lease.leaseId, { deadline });
+  // At the same time: whoever waits for the key sees it go with the first of the two.
+  const [deleted, revoked] = await Promise.all([
+    at.store.txn(compares, [{ kind: 'delete', key }], [], { deadline }),
+    at.store.revokeLease(lease.leaseId, { deadline }),
+  ]);
   if (deleted.ok || revoked.ok || revoked.error.kind === 'lease-not-found') return ok(null);
   return err(refused('lease.not-released', `the write lease of term ${lease.term} may still stand in the store`, revoked.error.message, true));
 }

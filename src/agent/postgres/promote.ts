@@ -63,7 +63,7 @@ async function waitReplayOn(
 
 /**
  * Promotes and waits until the server has left recovery. `mayPromote` is asked right before each request.
- * After it the upstream settings are emptied and `standby.signal` is put back, in this order: the server removes the file itself
+ * After it `standby.signal` is put back, and the upstream settings are emptied soon: the server removes the file itself
  * when recovery ends, and a file that vanishes earlier is fatal for it (Q35).
  * Errors: `promote.not-in-recovery`, `promote.behind`, `promote.refused`, `promote.timeout`, `postgres.cancelled`, those of withLocalSql.
  */
@@ -90,19 +90,23 @@ export async function promotePostgres(
   );
   if (!promoted.ok) return promoted;
   await ensureStandbySignal(instance);
-  checkpointSoon(instance);
-  const cleaned = await setWinning(instance, { primary_conninfo: '', primary_slot_name: '' }, {});
-  if (!cleaned.ok) return cleaned;
+  void tidySoon(instance);
   const history = await readHistory(instance.dataDirectory, promoted.value);
   return ok({ timeline: promoted.value, forkLsn: history?.at(-1)?.forkLsn ?? null, durationMs: monoMs() - startedAt });
 }
 
+/** Clients come first: what follows a promotion waits this long, so that it takes no time from the opening. */
+const TIDY_AFTER_MS = 300;
+
 /**
- * PostgreSQL spreads its own first checkpoint of the new timeline over minutes; until then nobody can rewind to it (Z42).
- * Not waited for: a failure costs only time, since rewind looks for the checkpoint itself.
+ * The upstream settings are emptied, and a checkpoint is taken: PostgreSQL spreads its own first one of the new timeline over minutes, and
+ * until then nobody can rewind to it (Z42). Not waited for: a start in either role sets or empties the upstream anew, and rewind looks for
+ * the checkpoint itself.
  */
-function checkpointSoon(instance: Instance): void {
-  void runCheckpoint(instance);
+async function tidySoon(instance: Instance): Promise<void> {
+  await realClock.sleep(TIDY_AFTER_MS);
+  await setWinning(instance, { primary_conninfo: '', primary_slot_name: '' }, {});
+  await runCheckpoint(instance);
 }
 
 async function requestPromotion(

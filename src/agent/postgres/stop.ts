@@ -7,7 +7,7 @@ import { ensureStandbySignal } from './data-directory.ts';
 import { errnoOf, failure } from './failure.ts';
 import type { Instance } from './instance.ts';
 import { killAll } from './kill-all.ts';
-import { type Postmaster, findPostmaster, findProcesses } from './postmaster.ts';
+import { type Postmaster, findPostmaster, isSameProcessAlive, findProcesses } from './postmaster.ts';
 import { readWalEnd } from './wal-end.ts';
 
 export type StopRung = 'none' | 'fast' | 'immediate' | 'kill';
@@ -37,7 +37,7 @@ const IMMEDIATE_MS = 300;
  * confirm: Z31) and a slow archiver (Z28, Q30) are waited for this long. An immediate stop then loses nothing.
  */
 const DRAIN_MS = 2000;
-const POLL_MS = 5;
+const POLL_MS = 3;
 
 /**
  * Returns when no process of the data directory is left, whatever rung that took.
@@ -103,9 +103,13 @@ async function fastStop(instance: Instance, postmaster: Postmaster, options: Sto
   let writtenAt: number | null = null;
   for (let round = 1; monoMs() < deadline && options.signal?.aborted !== true; round++) {
     await realClock.sleep(POLL_MS);
-    const now = findPostmaster(instance.dataDirectory);
-    if (isDeaf(now) || (now === null && !isLeft(instance))) return;
+    // One small file while the postmaster lives; the whole process table only when it is gone.
+    if (!isSameProcessAlive(postmaster)) {
+      if (!isLeft(instance)) return;
+      continue;
+    }
     if (round % 10 !== 0) continue;
+    if (isDeaf(findPostmaster(instance.dataDirectory))) return;
     const control = await readControlData(instance);
     if (!control.ok || !isCleanlyShutDown(control.value)) continue;
     writtenAt ??= monoMs();
