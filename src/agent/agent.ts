@@ -19,6 +19,7 @@ import { keepSession } from '../store/session.ts';
 import type { Store } from '../store/store.ts';
 import { type ClusterWatch, watchCluster } from './cluster-watch.ts';
 import { type AgentConfig, agentConfig } from './config.ts';
+import { refuseDuplicateNode } from './duplicate-node.ts';
 import { createAgentClient } from './http/agent-client.ts';
 import { startAgentHttp } from './http/server.ts';
 import { type AgentLoop, type LoopStatus, createAgentLoop } from './loop.ts';
@@ -27,7 +28,8 @@ import type { MemoryPort, PostgresPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
 import { tailLog } from './postgres/log-tail.ts';
-import { probeMember } from './probe/probe-member.ts';
+import { createOverrideWatch } from './overridden-settings.ts';
+import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
 import { buildReport, urgentPart } from './publish.ts';
@@ -94,6 +96,12 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   const { ca, cert, key } = config.store;
   const tls = ca === null || cert === null || key === null ? null : { ca, cert, key };
   const store = openStore({ endpoints: config.store.endpoints, tls });
+  const single = await refuseDuplicateNode({ store, keys, clock: realClock, log, self: { ...config, bootId: setup.bootId } });
+  if (!single.ok) {
+    log.error({ code: single.error.code }, describeFailure(single.error));
+    store.close();
+    return null;
+  }
   const client = tls === null ? null : createAgentClient({ tls });
   const session = keepSession(store, keys.report(config.node), {
     ttlMs: REPORT_TTL_MS,
@@ -131,6 +139,11 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   });
   if (!promiser.ok) {
     log.error({ code: promiser.error.code }, describeFailure(promiser.error));
+    await session.close();
+    watch.close();
+    postgres.close();
+    client?.close();
+    store.close();
     return null;
   }
   const endpointOf = (node: NodeId): { host: string; port: number } | null => {
@@ -156,10 +169,11 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     onLost: () => agentLoop?.leaseLost(),
     onChange: () => wake('lease'),
   });
+  const prober = createProber(instance, config.node);
   const viewpoints = createViewpoints({
     node: config.node,
-    clock: { now: readNow },
-    probe: ({ host, port, timeoutMs }) => probeMember(instance, { host, port }, { self: config.node, limitMs: timeoutMs }),
+    clock: realClock,
+    probe: ({ host, port, timeoutMs }) => prober.probe({ host, port }, timeoutMs),
     agentAlive: async (node) => {
       const endpoint = endpointOf(node);
       return endpoint !== null && client !== null && (await client.alive(endpoint)) !== null;
@@ -183,13 +197,23 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     firewall: lease.gate,
     memory,
     ballot: promiser.value,
-    clock: { now: readNow },
+    clock: realClock,
     log,
     onStatus: publisher.publish,
     wake: () => wake('action'),
   });
   const http = await openHttp({ ...options, watch, promiser: promiser.value, lease, publisher });
-  if (http === null) return null;
+  if (http === null) {
+    // What is open keeps the process alive: an agent that cannot start must end.
+    await session.close();
+    watch.close();
+    lease.stop();
+    prober.close();
+    postgres.close();
+    client?.close();
+    store.close();
+    return null;
+  }
   postgres.onGone(() => wake('postmaster gone'));
   await lease.adopt();
   const registration = register(options, store, keys.member(config.node));
@@ -214,6 +238,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       await http.close();
       // The report stays until its lease ends: an agent that is restarted at once is not missed by anybody.
       lease?.stop();
+      prober.close();
       postgres.close();
       client?.close();
       store.close();
@@ -282,6 +307,7 @@ function createPublisher(options: PublisherOptions): Publisher {
   let lastUrgent = '';
   let lastPut = -Infinity;
   let lastSlots = -Infinity;
+  const overrides = createOverrideWatch(options.setup.instance, options.log);
   return {
     latest: () => latest,
     publish: (status) => {
@@ -298,7 +324,7 @@ function createPublisher(options: PublisherOptions): Publisher {
         firewall: options.lease.gate.kind,
         guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
         slots,
-        problems: options.postgres.problems(),
+        problems: overrides.merge(options.postgres.problems()),
       });
       const urgent = urgentPart(latest);
       if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
@@ -307,6 +333,7 @@ function createPublisher(options: PublisherOptions): Publisher {
       options.put(encodeJson(latest));
       if (at.mono - lastSlots < 5000 || status.postgres.state !== 'running') return;
       lastSlots = at.mono;
+      overrides.look();
       options.postgres.listSlots().then(
         (found) => {
           slots = found;

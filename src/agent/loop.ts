@@ -64,6 +64,11 @@ interface Failed {
 /** First wait after a failure; doubles with each further one. */
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 60_000;
+/**
+ * A look at a healthy server takes 3 ms. After this long the step ends without a decision, so that a new order is read; the look goes on, and
+ * the next step takes its answer.
+ */
+const OBSERVE_PATIENCE_MS = 300;
 const ASKED_AGAIN_AT_ONCE: ReadonlySet<string> = new Set(['acquire-lease', 'release-lease', 'fence', 'vote']);
 /** Slots are looked after this often; a standby's are advanced then, so that they do not hold WAL for long. */
 const SLOTS_EVERY_MS = 5000;
@@ -98,10 +103,14 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let done: { goalId: string; detail: string } | null = null;
 
   async function step(input: LoopInput): Promise<void> {
-    const postgres = await ports.postgres.observe();
+    const goal = input.state?.goals[ports.node] ?? null;
+    const seen = await Promise.race([ports.postgres.observe(), ports.clock.sleep(OBSERVE_PATIENCE_MS).then(() => null)]);
+    // A look that takes long must not hold a fence back: the order is carried out on what was seen last. Anything else waits for the look.
+    if (seen === null && (goal?.kind !== 'fenced' || lastPostgres === null)) return;
+    const postgres = seen ?? lastPostgres;
+    if (postgres === null) return;
     lastPostgres = postgres;
     const now = ports.clock.now();
-    const goal = input.state?.goals[ports.node] ?? null;
     if (goal !== null && goal.term > ports.memory.highestTerm()) await ports.memory.sawTerm(goal.term);
     const leaseTerm = ports.lease.heldTerm();
     if (leaseTerm === null) {

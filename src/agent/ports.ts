@@ -97,4 +97,5 @@ export interface ViewpointPort {
 
 export interface ClockPort {
   now(): Now;
+  sleep(ms: number): Promise<void>;
 }

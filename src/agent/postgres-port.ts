@@ -20,7 +20,7 @@ import { runInitdb } from './postgres/initdb.ts';
 import type { Instance } from './postgres/instance.ts';
 import { type ManagedSettings, managedSettingsOf } from './postgres/managed-files.ts';
 import { createObserver } from './postgres/observe.ts';
-import { findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
+import { type PostmasterWatch, findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
 import { rewindTo } from './postgres/rewind.ts';
 import { freeBytes } from './postgres/set-aside.ts';
@@ -53,14 +53,18 @@ export interface BoundPostgres extends PostgresPort {
 
 export function createPostgresPort(options: PostgresPortOptions): BoundPostgres {
   const { instance, log } = options;
-  const observer = createObserver(instance, { members: () => options.spec()?.nodes ?? [], busy: () => (offline === 'initdb' ? null : offline) });
+  const observer = createObserver(instance, {
+    members: () => options.spec()?.nodes ?? [],
+    busy: () => (offline === 'initdb' ? null : offline),
+    onConnectionEnd: () => watched?.lookClosely(),
+  });
   /** An operation that runs PostgreSQL's programs on the directory without a server that anybody could reach. */
   let offline: 'initdb' | 'cloning' | 'rewinding' | null = null;
   /** How the present server was started: a starting standby must not look like the primary that its directory was last. */
   let startedAs: { readonly mode: 'primary' | 'standby'; pid: number | null } | null = null;
   let problems: readonly NodeProblem[] = [];
   let goneCallback: () => void = () => undefined;
-  let watched: { readonly pid: number; readonly startTicks: number; readonly end: () => void } | null = null;
+  let watched: ({ readonly pid: number; readonly startTicks: number } & PostmasterWatch) | null = null;
   let systemIdentifier: string | null = null;
   let walsenders: PostgresReport['walsenders'] = [];
 
@@ -68,10 +72,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   function watchProcess(): void {
     const found = findPostmaster(instance.dataDirectory);
     if (found !== null && watched?.pid === found.pid && watched.startTicks === found.startTicks) return;
-    watched?.end();
+    watched?.stop();
     watched = null;
     if (found === null) return;
-    const end = watchPostmaster(found, () => {
+    const watch = watchPostmaster(found, () => {
       log.warn({ pid: found.pid }, 'the postmaster is gone');
       watched = null;
       // Orphaned backends go on acknowledging until they notice by themselves: "crashed" means that none is left (§4.3).
@@ -83,7 +87,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
         goneCallback();
       });
     });
-    watched = { pid: found.pid, startTicks: found.startTicks, end };
+    watched = { pid: found.pid, startTicks: found.startTicks, ...watch };
   }
 
   const guardedProcess = (): { readonly pid: number; readonly startTime: number } | null => {
@@ -152,7 +156,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     observe,
     postmaster: () => watched,
     close: () => {
-      watched?.end();
+      watched?.stop();
       observer.close();
     },
     configuredUpstream: async () => {

@@ -1,7 +1,7 @@
 /** From agent.yaml to the parts that everything else needs; every failure here ends the start with a clear error. */
-import { realpathSync } from 'node:fs';
+import { readFileSync, realpathSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { takeLock } from './guard/lock.ts';
 import { readBootId } from './guard/guard-client.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
@@ -17,12 +17,14 @@ export interface AgentSetup {
   readonly bootId: string;
 }
 
-/** Errors: `agent.locked`, `agent.no-user`, `agent.no-secret`, and those of checkInstallation. */
+/** Errors: `agent.locked` (state or data directory), `agent.no-user`, `agent.no-secret`, `agent.certificate`, and those of checkInstallation. */
 export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup, Failure>> {
   const stateDirectory = resolve(config.stateDirectory);
   await mkdir(stateDirectory, { recursive: true, mode: 0o711 });
   const bootId = readBootId();
-  if (!takeLock(join(stateDirectory, 'agent.lock'), bootId)) return err(locked(stateDirectory));
+  if (!takeLock(join(stateDirectory, 'agent.lock'), bootId)) return err(locked(stateDirectory, 'stateDirectory'));
+  const certificates = checkCertificates(config);
+  if (!certificates.ok) return certificates;
   const secret = readClusterSecret(join(stateDirectory, 'cluster.secret'));
   if (!secret.ok) return secret;
   const os = process.getuid?.() === 0 ? findUser(config.osUser) : null;
@@ -43,8 +45,30 @@ export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup
     tls: config.store.cert === null || config.store.key === null ? null : { cert: config.store.cert, key: config.store.key, ca: config.store.ca },
   };
   if (config.kind === 'witness') return ok({ instance, postgresVersion: null, bootId });
+  const free = await lockDataDirectory(instance.dataDirectory, bootId);
+  if (!free.ok) return free;
   const installed = await checkInstallation(instance);
   return installed.ok ? ok({ instance, postgresVersion: installed.value.version, bootId }) : installed;
+}
+
+/** Said by name at the start; a call that fails later would only say that the store does not answer. */
+function checkCertificates({ store }: AgentConfig): Result<null, Failure> {
+  for (const [name, file] of Object.entries({ ca: store.ca, cert: store.cert, key: store.key })) {
+    if (file === null) continue;
+    try {
+      readFileSync(file);
+    } catch (cause) {
+      return err({
+        code: 'agent.certificate',
+        what: `cannot read ${file} (store.${name} in agent.yaml)`,
+        cause: cause instanceof Error ? cause.message : String(cause),
+        now: 'the agent does not start',
+        remedy: 'correct the path, or join this host again: "pgherd token join" on the server’s side, then "pgherd agent join" here',
+        retryable: false,
+      });
+    }
+  }
+  return ok(null);
 }
 
 /** Symbolic links resolved where the directory exists: processes are found by their working directory. */
@@ -57,13 +81,28 @@ function canonical(path: string): string {
   }
 }
 
-function locked(stateDirectory: string): Failure {
+/**
+ * Two agents with different state directories and one data directory would each start, stop and rewind it.
+ * The lock lies beside the directory, which itself is replaced by a clone.
+ */
+async function lockDataDirectory(dataDirectory: string, bootId: string): Promise<Result<null, Failure>> {
+  try {
+    await mkdir(dirname(dataDirectory), { recursive: true });
+    return takeLock(`${dataDirectory}.agent-lock`, bootId) ? ok(null) : err(locked(dataDirectory, 'dataDirectory'));
+  } catch (cause) {
+    // An agent without root may have no right to write beside its data directory; the lock of the state directory holds alone then.
+    if (['EACCES', 'EPERM', 'EROFS'].includes((cause as NodeJS.ErrnoException).code ?? '')) return ok(null);
+    throw cause;
+  }
+}
+
+function locked(directory: string, setting: 'stateDirectory' | 'dataDirectory'): Failure {
   return {
     code: 'agent.locked',
-    what: `another agent works in ${stateDirectory}`,
+    what: `another agent works in ${directory}`,
     cause: 'its lock is held by a living process',
     now: 'this agent does not start',
-    remedy: 'stop the other agent, or give this one a stateDirectory of its own',
+    remedy: `stop the other agent, or give this one a ${setting} of its own`,
     retryable: false,
   };
 }

@@ -36,6 +36,8 @@ export interface World {
   lease: Term | null;
   at: number;
   status: LoopStatus | null;
+  /** PostgreSQL does not answer a look. */
+  slowLook: boolean;
   mayVote: ReturnType<BallotPort['mayVote']>;
   /** Results or gates of operations by name; absent: they succeed at once. */
   readonly answers: Map<string, (signal: AbortSignal) => Promise<Result<string, Failure>>>;
@@ -56,7 +58,7 @@ export function createWorld(): World {
   };
   const never = new AbortController().signal;
   const port: PostgresPort = {
-    observe: () => Promise.resolve(world.pg),
+    observe: () => (world.slowLook ? new Promise(() => undefined) : Promise.resolve(world.pg)),
     configuredUpstream: () => Promise.resolve(world.upstream),
     initdb: (_spec, signal) => run('initdb', signal, () => set({ state: 'stopped', role: 'primary' })),
     applySettings: () => Promise.resolve(ok({ changed: false })),
@@ -68,7 +70,11 @@ export function createWorld(): World {
         world.upstream = upstream?.node ?? null;
       }),
     stop: (_spec, signal) => run('stop', signal, () => set({ state: 'stopped', cleanShutdown: true })),
-    kill: () => run('kill', never, () => set({ state: 'crashed' })),
+    kill: () =>
+      run('kill', never, () => {
+        set({ state: 'crashed' });
+        world.slowLook = false;
+      }),
     waitReplay: (required, signal) => run('wait-replay', signal, () => set({ replayedLsn: required })),
     promote: (_lsn, may, signal) =>
       may() ? run('promote', signal, () => set({ role: 'primary', streamingFrom: null })) : Promise.resolve(err(failure('promote.no-lease', true))),
@@ -121,7 +127,11 @@ export function createWorld(): World {
     },
     memory: memory(did),
     ballot: { mayVote: () => world.mayVote },
-    clock: { now: () => ({ mono: makeMonoMs(world.at), wall: makeWallMs(world.at) }) },
+    // Time passes only when a test says so: a look is never late here unless `slowLook` says it.
+    clock: {
+      now: () => ({ mono: makeMonoMs(world.at), wall: makeWallMs(world.at) }),
+      sleep: () => (world.slowLook ? Promise.resolve() : new Promise(() => undefined)),
+    },
     log: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined } as never,
     onStatus: (status) => {
       world.status = status;
@@ -138,6 +148,7 @@ export function createWorld(): World {
     lease: null,
     at: 1000,
     status: null,
+    slowLook: false,
     mayVote: { kind: 'granted' },
     answers,
     settle: async (goal) => {

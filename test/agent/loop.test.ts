@@ -123,6 +123,19 @@ test('a lost lease closes the node for writes and fences what is left', async ()
   assert.equal(world.pg.state, 'crashed');
 });
 
+test('a server that does not answer is fenced on order all the same (H50, I6)', async () => {
+  const world = createWorld();
+  const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null };
+  world.pg = primaryRunning;
+  world.lease = T(1);
+  await world.settle(goal);
+  world.slowLook = true;
+  await world.settle(goal);
+  assert.ok(!world.did.includes('kill'), 'nothing is decided on an old look');
+  await world.settle({ kind: 'fenced', id: 'f', term: T(1), reason: 'it hangs' });
+  assert.ok(world.did.includes('kill'));
+});
+
 test('an aborted promotion does not start a second one beside it', async () => {
   const world = createWorld();
   let running = 0;

@@ -15,7 +15,7 @@ function viewpoint(answers: readonly Awaited<ReturnType<ProbeMember>>['verdict']
   const asked: string[] = [];
   const points = createViewpoints({
     node: n1,
-    clock: { now: () => ({ mono: makeMonoMs(at), wall: makeWallMs(at) }) },
+    clock: { now: () => ({ mono: makeMonoMs(at), wall: makeWallMs(at) }), sleep: () => Promise.resolve() },
     probe: ({ node }) => {
       asked.push(node);
       return Promise.resolve({ verdict: answers[Math.min(index++, answers.length - 1)] ?? 'failed', error: null });

@@ -29,6 +29,8 @@ export interface ObserverOptions {
   readonly members: () => readonly MemberAddress[];
   /** A clone or rewind is under way: the files tell nothing while it runs. */
   readonly busy?: () => 'cloning' | 'rewinding' | null;
+  /** The kept connection ended, for whatever reason: the postmaster may be gone. */
+  readonly onConnectionEnd?: () => void;
   /** Limit of one look; default 700 ms. Two failed looks in a row, each with a fresh connection, make `hung`. */
   readonly limitMs?: number;
 }
@@ -109,7 +111,11 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   const connection = async (pid: number): Promise<Sql> => {
     if (sql?.isOpen() === true && sqlPid === pid) return sql;
     drop();
-    sql = await openSql(localTarget(instance), { connectMs: limitMs, statementMs: limitMs });
+    sql = await openSql(
+      localTarget(instance),
+      { connectMs: limitMs, statementMs: limitMs },
+      options.onConnectionEnd === undefined ? {} : { onEnd: options.onConnectionEnd },
+    );
     sqlPid = pid;
     return sql;
   };

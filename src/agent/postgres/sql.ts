@@ -52,7 +52,11 @@ const SESSION =
 const GOODBYE_MS = 500;
 
 /** Opens a connection. Rejects with the driver's error, or with one that has code `connect-timeout`. */
-export async function openSql(target: SqlTarget, limits: SqlLimits, options: { replication?: boolean; applicationName?: string } = {}): Promise<Sql> {
+export async function openSql(
+  target: SqlTarget,
+  limits: SqlLimits,
+  options: { replication?: boolean; applicationName?: string; onEnd?: () => void } = {},
+): Promise<Sql> {
   const client = new pg.Client(clientConfig(target, limits, options));
   let open = true;
   // Without a listener a lost connection would end the agent.
@@ -61,6 +65,7 @@ export async function openSql(target: SqlTarget, limits: SqlLimits, options: { r
   });
   client.on('end', () => {
     open = false;
+    options.onEnd?.();
   });
   const destroy = (): void => {
     open = false;

@@ -4,7 +4,7 @@ import type { NodeId } from '../../core/ids.ts';
 import type { Endpoint } from '../postgres/conninfo.ts';
 import { messageOf } from '../postgres/failure.ts';
 import type { Instance } from '../postgres/instance.ts';
-import { openSql, sqlStateOf } from '../postgres/sql.ts';
+import { type Sql, openSql, sqlStateOf } from '../postgres/sql.ts';
 import { memberTarget } from '../postgres/upstream-sql.ts';
 
 export interface ProbeAnswer {
@@ -60,25 +60,87 @@ async function ask(
   options: { readonly self: NodeId; readonly limitMs: number },
   signal: AbortSignal,
 ): Promise<'primary' | 'standby'> {
-  const target = await memberTarget(instance, endpoint, 'probe');
-  const sql = await openSql(
-    target,
-    { connectMs: options.limitMs, statementMs: options.limitMs },
-    { applicationName: `pgherd_probe ${options.self}` },
-  );
+  const sql = await open(instance, endpoint, options);
   const onAbort = (): void => sql.destroy();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     if (signal.aborted) throw new Error('too late');
-    // A statement that writes fails on a standby even when it would write nothing, so the role is asked first.
-    const [role] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
-    if (role?.['recovery'] === true) return 'standby';
-    await sql.query(WRITE, [options.self]);
-    return 'primary';
+    return await look(sql, options.self);
   } finally {
     signal.removeEventListener('abort', onAbort);
     sql.close();
   }
+}
+
+async function open(instance: Instance, endpoint: Endpoint, options: { readonly self: NodeId; readonly limitMs: number }): Promise<Sql> {
+  const target = await memberTarget(instance, endpoint, 'probe');
+  return openSql(target, { connectMs: options.limitMs, statementMs: options.limitMs }, { applicationName: `pgherd_probe ${options.self}` });
+}
+
+async function look(sql: Sql, self: NodeId): Promise<'primary' | 'standby'> {
+  // A statement that writes fails on a standby even when it would write nothing, so the role is asked first.
+  const [role] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
+  if (role?.['recovery'] === true) return 'standby';
+  await sql.query(WRITE, [self]);
+  return 'primary';
+}
+
+export interface Prober {
+  probe(endpoint: Endpoint, limitMs: number): Promise<ProbeAnswer>;
+  close(): void;
+}
+
+/** A login costs both sides some milliseconds of processor; every fourth look tests it, the others only the write. */
+const FRESH_EVERY = 4;
+
+/**
+ * Probes one member again and again. The write goes over a kept connection; every fourth look, and each one after a failure, uses a fresh
+ * connection (architecture 4.6): a server that serves old sessions and lets nobody in is noticed within four looks.
+ */
+export function createProber(instance: Instance, self: NodeId): Prober {
+  let kept: { readonly key: string; readonly sql: Sql } | null = null;
+  let round = 0;
+  const drop = (): void => {
+    kept?.sql.destroy();
+    kept = null;
+  };
+
+  async function overKept(endpoint: Endpoint, limitMs: number): Promise<ProbeAnswer | null> {
+    const key = `${endpoint.host}:${endpoint.port}`;
+    if (kept !== null && (kept.key !== key || !kept.sql.isOpen())) drop();
+    const startedAt = monoMs();
+    let timer: NodeJS.Timeout | null = null;
+    try {
+      const late = new Promise<never>((_, reject) => {
+        timer = setTimeout(() => reject(new Error(`no answer within ${limitMs} ms`)), limitMs);
+      });
+      const seen = (async () => {
+        kept ??= { key, sql: await open(instance, endpoint, { self, limitMs }) };
+        return look(kept.sql, self);
+      })();
+      seen.catch(() => undefined);
+      return { verdict: await Promise.race([seen, late]), error: null, durationMs: monoMs() - startedAt };
+    } catch (cause) {
+      drop();
+      const durationMs = monoMs() - startedAt;
+      // A connection that broke at once says little of the server: a fresh one is asked. A silence has used the time up.
+      return durationMs > limitMs / 2 ? { verdict: classifyError(cause), error: messageOf(cause), durationMs } : null;
+    } finally {
+      if (timer !== null) clearTimeout(timer);
+    }
+  }
+
+  return {
+    probe: async (endpoint, limitMs) => {
+      round++;
+      const first = round % FRESH_EVERY === 0 ? null : await overKept(endpoint, limitMs);
+      if (first !== null) return first;
+      const answer = await probeMember(instance, endpoint, { self, limitMs });
+      if (answer.verdict !== 'primary') drop();
+      return answer;
+    },
+    close: drop,
+  };
 }
 
 /**

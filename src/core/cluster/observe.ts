@@ -154,6 +154,18 @@ export function isDue(now: Now, at: WallMs, longestMs: number): boolean {
   return now.wall >= at || at - now.wall > longestMs;
 }
 
+/** Clocks of two controllers may differ by this much; a step further back is a clock that was set. */
+const CLOCK_SKEW_MS = 5000;
+
+/**
+ * Milliseconds of wall clock since a step began; 0 when it lies a little ahead. A clock that was set back makes it infinite, so
+ * that a step ends at its limit, by its own undo, and does not hold writers for as long as the clock was set back.
+ */
+export function elapsedMs(now: Now, since: number): number {
+  const passed = now.wall - since;
+  return passed < -CLOCK_SKEW_MS ? Number.POSITIVE_INFINITY : Math.max(0, passed);
+}
+
 /** Some node holds the write lease. */
 export function isLeaseTaken(view: ClusterView): boolean {
   return view.writeLease !== null;

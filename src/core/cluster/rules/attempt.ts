@@ -10,7 +10,7 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { askVotes, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal } from '../goals.ts';
-import { activityFor, endOfWal, gaveUp, isDue, isOpen, live, primaryEnd } from '../observe.ts';
+import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, live, primaryEnd } from '../observe.ts';
 import { countVotes } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS, UNFINISHED_PROMOTION } from '../recovery.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
@@ -202,9 +202,9 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
     );
   }
   const busy = activityFor(report, goal)?.kind === 'busy' || report.postgres.state === 'starting';
-  const elapsedMs = now.wall - attempt.startedWallMs;
-  const untaken = view.writeLease === null && elapsedMs > TAKE_LIMIT_MS + VOTE_GRACE_MS;
-  if (untaken || (!busy && elapsedMs > PROMOTE_LIMIT_MS)) {
+  const sinceMs = elapsedMs(now, attempt.startedWallMs);
+  const untaken = view.writeLease === null && sinceMs > TAKE_LIMIT_MS + VOTE_GRACE_MS;
+  if (untaken || (!busy && sinceMs > PROMOTE_LIMIT_MS)) {
     return replace(
       view,
       now,

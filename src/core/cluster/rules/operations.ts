@@ -4,7 +4,7 @@ import type { NodeReport } from '../../report.ts';
 import type { ClusterState, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { type Via, withGoal, without, withoutRestart } from '../goals.ts';
-import { activityFor, dataNodes, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
+import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
 import { fittingVia } from '../recovery.ts';
 import { type RequestKind, addStep, fail, findTask, finish, hasStep, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
@@ -162,25 +162,25 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
   const { request } = task;
   if (!('node' in request)) return null;
   const { node } = request;
-  const elapsedMs = now.wall - stepSince(task);
+  const sinceMs = elapsedMs(now, stepSince(task));
   const broken = failureOf(view, node);
   const problem = (text: string): Task => fail(task, now, { code: `${request.kind}.failed`, text, remedy: `See "pgherd log ${node}".` });
   switch (request.kind) {
     case 'nodeStop':
       if (live(view, node) !== null && isDown(live(view, node))) return finish(task, now, `${node} is stopped`);
-      return broken !== null ? problem(broken) : elapsedMs > STOP_LIMIT_MS ? problem(`${node} did not stop within ${STOP_LIMIT_MS} ms`) : null;
+      return broken !== null ? problem(broken) : sinceMs > STOP_LIMIT_MS ? problem(`${node} did not stop within ${STOP_LIMIT_MS} ms`) : null;
     case 'nodeStart':
       if (serves(view, node) === 'yes') return finish(task, now, `${node} serves`);
-      return broken !== null ? problem(broken) : elapsedMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
+      return broken !== null ? problem(broken) : sinceMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
     case 'nodeRestart':
       if (wasRestarted(view, node, task)) return finish(task, now, `${node} was restarted and serves`);
-      return broken !== null ? problem(broken) : elapsedMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
+      return broken !== null ? problem(broken) : sinceMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
     case 'nodeRejoin': {
       if (isBack(view, node)) return finish(task, now, `${node} streams from ${view.state.primary}`);
       if (broken !== null) return problem(broken);
       const report = live(view, node);
       const works = report !== null && activityFor(report, view.state.goals[node] ?? null)?.kind === 'busy';
-      return !works && elapsedMs > REJOIN_IDLE_LIMIT_MS
+      return !works && sinceMs > REJOIN_IDLE_LIMIT_MS
         ? problem(`${node} does not stream from ${view.state.primary} after ${REJOIN_IDLE_LIMIT_MS} ms`)
         : null;
     }
@@ -227,7 +227,7 @@ function stopping(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'clusterStop', 'running') ?? restartTask(view, 'running', 'all');
   const primary = live(view, state.primary);
   if (!isDown(primary) || (primary === null && view.writeLease !== null)) {
-    const late = task !== null && now.wall - stepSince(task) > STOP_LIMIT_MS;
+    const late = task !== null && elapsedMs(now, stepSince(task)) > STOP_LIMIT_MS;
     const broken = failureOf(view, state.primary);
     if (!late && broken === null) return { why: `${state.primary} is stopping`, again: 100 };
     const text = broken ?? `${state.primary} did not stop within ${STOP_LIMIT_MS} ms`;
@@ -290,7 +290,7 @@ function clusterServes(view: ClusterView, now: Now): Outcome | null {
   const waiting = dataNodes(view.spec)
     .filter((node) => !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && serves(view, node.id) === 'no')
     .map((node) => node.id);
-  const late = now.wall - stepSince(task) > START_LIMIT_MS;
+  const late = elapsedMs(now, stepSince(task)) > START_LIMIT_MS;
   if (waiting.length > 0 && !late) return null;
   const ended =
     waiting.length === 0
@@ -321,7 +321,7 @@ function rolling(view: ClusterView, now: Now): Outcome | null {
       return { why: `rolling restart: ${node.id}`, state: orderRestart(view.state, now, node.id, `${task.id}-${node.id}`), tasks: [next] };
     }
     const broken =
-      failureOf(view, node.id) ?? (now.wall - stepSince(task) > START_LIMIT_MS ? `${node.id} does not stream after ${START_LIMIT_MS} ms` : null);
+      failureOf(view, node.id) ?? (elapsedMs(now, stepSince(task)) > START_LIMIT_MS ? `${node.id} does not stream after ${START_LIMIT_MS} ms` : null);
     if (broken === null) return null;
     return {
       why: broken,

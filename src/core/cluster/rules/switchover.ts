@@ -13,7 +13,7 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { orderOpening } from '../attempts.ts';
 import { withGoal } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
-import { endOfWal, gaveUp, activityFor, isOpen, isStreaming, lastKnown, live } from '../observe.ts';
+import { elapsedMs, endOfWal, gaveUp, activityFor, isOpen, isStreaming, lastKnown, live } from '../observe.ts';
 import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById } from '../tasks.ts';
 import { stepBack } from './attempt.ts';
 import { restartInPlace } from './primary-lost.ts';
@@ -187,7 +187,7 @@ function promote(view: ClusterView, now: Now): Outcome | null {
 /** Why the old primary gets its role of the same term back; null: go on. Only before it has handed over. */
 function undoReason(view: ClusterView, now: Now, one: Running): Problem | null {
   const { planned, from, task } = one;
-  const phaseMs = now.wall - planned.phaseWallMs;
+  const phaseMs = elapsedMs(now, planned.phaseWallMs);
   const problem = (code: string, text: string, remedy: string): Problem => ({ code: `switchover.${code}`, text, remedy });
   if (planned.phase === 'promote') return null;
   if (task === null || task.cancelRequested) return problem('cancelled', 'The switchover was cancelled.', '');
@@ -263,7 +263,7 @@ function candidateFailure(view: ClusterView, now: Now, planned: Switchover): str
   const goal = view.state.goals[planned.to] ?? null;
   if (goal?.kind === 'fenced') return goal.reason;
   if (gaveUp(report, goal)) return `${planned.to} could not be promoted`;
-  const phaseMs = now.wall - planned.phaseWallMs;
+  const phaseMs = elapsedMs(now, planned.phaseWallMs);
   const end = endOfWal(report);
   const required = goal?.kind === 'promote' ? goal.requiredLsn : null;
   if (view.writeLease === null && phaseMs > BEHIND_LIMIT_MS && required !== null && end !== null && end.lsn < required) {
@@ -349,7 +349,7 @@ function finished(view: ClusterView, now: Now): Outcome | null {
   }
   const old = terms.at(-2)?.primary ?? null;
   const done = old === null || old === primary || isStreaming(live(view, old), primary);
-  if (!done && now.wall - stepSince(task) < FOLLOW_LIMIT_MS) return null;
+  if (!done && elapsedMs(now, stepSince(task)) < FOLLOW_LIMIT_MS) return null;
   const note = done
     ? ''
     : `; ${old} does not stream from it yet (${lastKnown(view, old)?.postgres.state ?? 'its agent is silent'}), see "pgherd show"`;
