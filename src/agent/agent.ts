@@ -215,7 +215,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     return null;
   }
   postgres.onGone(() => wake('postmaster gone'));
-  await lease.adopt();
+  if (await lease.adopt()) agentLoop.leaseAdopted();
   const registration = register(options, store, keys.member(config.node));
   const running = agentLoop;
   loop = startLoop({

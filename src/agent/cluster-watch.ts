@@ -105,6 +105,10 @@ export function watchCluster(options: {
         continue;
       }
       freshAt = sentAt;
+      // Invariant: revisions are compared only within one store (§4.10). Because: a restored or re-deployed store counts anew, and its state
+      // would be taken for an old one for ever; agents refuse lower terms by themselves. Broken if: an older listing came after a newer one,
+      // which the one loop that lists excludes.
+      if (listed.value.revision < stateRevision) stateRevision = makeRevision(0);
       const present = new Set(listed.value.kvs.map((kv) => kv.key));
       if (state !== null && !present.has(keys.state)) drop(keys.state);
       if (spec !== null && !present.has(keys.spec)) drop(keys.spec);

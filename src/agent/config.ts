@@ -1,5 +1,5 @@
 /** agent.yaml: what this host's agent is, where its files are, how it reaches the store. */
-import { type Decoded, bool, list, nullable, number, object, oneOf, text, withDefault } from '../core/decode.ts';
+import { type Decoded, bool, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from '../core/decode.ts';
 import { clusterId, nodeId } from '../core/spec.ts';
 
 const port = number({ integer: true, min: 1, max: 65535 });
@@ -23,7 +23,7 @@ export const agentConfig = object(
     /** Runs PostgreSQL when the agent is root. */
     osUser: withDefault(text, 'postgres'),
     listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 8432) }, 'strict'), { host: '127.0.0.1', port: 8432 }),
-    store: object({ endpoints: list(text), ca: nullable(text), cert: nullable(text), key: nullable(text) }, 'strict'),
+    store: object({ endpoints: storeEndpoints, ca: nullable(text), cert: nullable(text), key: nullable(text) }, 'strict'),
     /** `auto`: fail-closed nftables rules when root; `off`: fencing is weaker, and `show` says so. */
     firewall: withDefault(oneOf('auto', 'off'), 'auto'),
     /** False only for tests of single parts: without a guard nothing fences when the agent is frozen. */

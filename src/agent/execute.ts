@@ -1,6 +1,6 @@
 /** Executors: one for each NodeAction. Each looks again at its precondition right beside the action. */
 import type { NodeAction, NodeActionKind } from '../core/node/action.ts';
-import { mayAcceptWrites, restartStep } from '../core/node/decide.ts';
+import { isAlive, mayAcceptWrites, restartStep } from '../core/node/decide.ts';
 import type { NodeId, Term } from '../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import { type ClusterSpec, findNode, internalHost } from '../core/spec.ts';
@@ -127,7 +127,7 @@ async function acquireLease(action: Extract<NodeAction, { kind: 'acquire-lease' 
  */
 async function releaseLease(_action: Extract<NodeAction, { kind: 'release-lease' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
   const observed = await context.postgres.observe();
-  if (mayAcceptWrites(observed)) {
+  if (mayAcceptWrites(observed) || (isAlive(observed) && observed.state !== 'running')) {
     return err(refused('lease.still-writable', 'the write lease was not released', 'PostgreSQL here can still accept writes'));
   }
   context.setOpen(false);

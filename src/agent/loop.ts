@@ -76,6 +76,8 @@ const SLOTS_EVERY_MS = 5000;
 export interface AgentLoop {
   /** One step. Never two at once (the caller's loop coalesces). */
   step(input: LoopInput): Promise<void>;
+  /** The lease of a former run was taken over: it was open, and what was open may stay so without a new confirmation by the store. */
+  leaseAdopted(): void;
   /** The lease is gone and PostgreSQL was fenced by the keeper. */
   leaseLost(): void;
   status(): LoopStatus | null;
@@ -95,6 +97,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let leaseWantedSince: MonoMs | null = null;
   let ranUnder: string | null = null;
   let downSince: MonoMs | null = null;
+  let stoppingSince: MonoMs | null = null;
   let lastPostgres: PostgresReport | null = null;
   let lastStatus: LoopStatus | null = null;
   let lastSlots = -Infinity;
@@ -119,6 +122,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     }
     if (leaseTerm !== null) leaseWantedSince = null;
     if (postgres.state === 'running' && postgres.role === 'primary' && goal !== null) ranUnder = goal.id;
+    stoppingSince = postgres.state !== 'stopping' || running !== null ? null : (stoppingSince ?? now.mono);
     downSince = isAlive(postgres) ? null : (downSince ?? now.mono);
     const facts = await collectFacts(postgres, leaseTerm, goal, now.mono);
     const action = decideNode(facts, input.state, now.mono);
@@ -148,6 +152,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       upstream,
       ranUnderGoal: goal !== null && ranUnder === goal.id,
       downSince,
+      stoppingSince,
       leaseWantedSince,
     };
   }
@@ -188,7 +193,9 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const writable = lastPostgres !== null && lastPostgres.state === 'running' && lastPostgres.role === 'primary';
     if (confirmed || !writable || ports.lease.heldTerm() === null) return;
     const heldTerm = ports.lease.heldTerm();
-    if ((await ports.lease.renewNow()) && ports.lease.heldTerm() === heldTerm) {
+    // Invariant: only the store confirms an opening. Because: promises prove that nobody else was opened, not that the store still wants this
+    // node; a candidate that lost the store right after its claim may be replaced there, and rows it acknowledged would be lost unseen.
+    if ((await ports.lease.renewNow()) === 'store' && ports.lease.heldTerm() === heldTerm) {
       confirmed = true;
       ports.wake();
     }
@@ -307,6 +314,9 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
 
   return {
     step,
+    leaseAdopted: () => {
+      confirmed = ports.lease.heldTerm() !== null;
+    },
     leaseLost: () => {
       open = false;
       confirmed = false;

@@ -56,8 +56,8 @@ export interface PostgresPort {
 export interface LeasePort {
   /** Term of the lease that is valid by our own deadline; null: none. */
   heldTerm(): Term | null;
-  /** One renewal now, sent after this call; true only when it succeeded (or a complete set of promises replaced it). */
-  renewNow(): Promise<boolean>;
+  /** One renewal now, sent after this call; who confirmed it, or null when nobody did. */
+  renewNow(): Promise<'store' | 'promises' | null>;
   acquire(term: Term, stateRevision: Revision): Promise<Result<null, Failure>>;
   /** Only called when nothing can accept writes. */
   release(): Promise<Result<null, Failure>>;

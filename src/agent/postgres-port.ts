@@ -20,7 +20,7 @@ import { runInitdb } from './postgres/initdb.ts';
 import type { Instance } from './postgres/instance.ts';
 import { type ManagedSettings, managedSettingsOf } from './postgres/managed-files.ts';
 import { createObserver } from './postgres/observe.ts';
-import { type PostmasterWatch, findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
+import { type PostmasterWatch, canonicalDirectory, findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
 import { rewindTo } from './postgres/rewind.ts';
 import { freeBytes } from './postgres/set-aside.ts';
@@ -80,7 +80,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       watched = null;
       // Orphaned backends go on acknowledging until they notice by themselves: "crashed" means that none is left (§4.3).
       killTree(
-        { dataDirectory: instance.dataDirectory, postmaster: { pid: found.pid, startTime: found.startTicks } },
+        { dataDirectory: canonicalDirectory(instance.dataDirectory), postmaster: { pid: found.pid, startTime: found.startTicks } },
         { limitMs: KILL_LIMIT_MS },
       ).then(goneCallback, (cause: unknown) => {
         log.error({ cause: String(cause) }, 'killing what the postmaster left behind broke');
@@ -195,7 +195,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
         stopImmediate: async () => {
           await stopPostgres(instance, { from: 'immediate', immediateMs: IMMEDIATE_STOP_MS });
         },
-        killAll: () => killTree({ dataDirectory: instance.dataDirectory, postmaster: guardedProcess() }, { limitMs: KILL_LIMIT_MS }),
+        killAll: () =>
+          killTree({ dataDirectory: canonicalDirectory(instance.dataDirectory), postmaster: guardedProcess() }, { limitMs: KILL_LIMIT_MS }),
         ensureStandbySignal: () => ensureStandbySignal(instance),
         clock: realClock,
       });

@@ -2,7 +2,7 @@
 import { realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { NodeId, Term } from '../core/ids.ts';
-import { type Failure, type Result, describeFailure } from '../core/result.ts';
+import { type Failure, type Result, describeFailure, err } from '../core/result.ts';
 import { type ClusterSpec, DEFAULTS } from '../core/spec.ts';
 import type { ClusterState } from '../core/state.ts';
 import type { ClusterKeys } from '../store/keys.ts';
@@ -18,6 +18,7 @@ import type { Promiser } from './promises/promiser.ts';
 import type { PromiseAnswer, PromiseRequest } from '../core/node/promises.ts';
 import { askForPromises } from './promises/round.ts';
 import type { Instance } from './postgres/instance.ts';
+import { canonicalDirectory } from './postgres/postmaster.ts';
 
 export interface WriteLeaseOptions {
   readonly config: AgentConfig;
@@ -42,8 +43,8 @@ export interface WriteLeaseParts {
   readonly gate: Gate;
   readonly firewall: Firewall;
   readonly guard: GuardClient | null;
-  /** Takes over what the guard guards for a former run of this agent. */
-  adopt(): Promise<void>;
+  /** Takes over what the guard guards for a former run of this agent; true when there was a lease. */
+  adopt(): Promise<boolean>;
   stop(): void;
 }
 
@@ -57,6 +58,7 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
         onStarted: (pid) => log.info({ pid }, 'guard started'),
       })
     : null;
+  let fencing: Promise<void> | null = null;
   // The keeper is made below and the gate is only used after it.
   let keeper: LeaseKeeper | null = null;
   const gate = createGate({
@@ -94,7 +96,9 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     onLost: (term, why) => {
       log.error({ term, why }, 'the write lease is lost; fencing');
       options.onLost();
-      void fenceNow(options, () => made.release());
+      fencing = fenceNow(options, () => made.releaseLost()).finally(() => {
+        fencing = null;
+      });
     },
     onEvent: (event) => {
       if (event.kind === 'renewal-failed')
@@ -106,18 +110,20 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
   });
   const made = keeper;
   return {
-    keeper,
+    // A lease is not taken while the fence of the last one still works: its end would meet a server that was started since.
+    keeper: { ...made, acquire: async (term, revision) => (fencing === null ? made.acquire(term, revision) : err(STILL_FENCING)) },
     gate,
     firewall,
     guard,
     adopt: async () => {
       const status = guard === null ? null : await guard.ensure();
-      if (status === null || !status.ok) return;
+      if (status === null || !status.ok) return false;
       const lease = adoptable(status.value, options.bootId);
-      if (lease === null) return;
+      if (lease === null) return false;
       log.info({ term: lease.term }, 'taking over the write lease that the guard kept');
-      await made.adopt({ term: lease.term as Term, leaseId: lease.leaseId, deadline: lease.deadline });
+      const adopted = await made.adopt({ term: lease.term as Term, leaseId: lease.leaseId, deadline: lease.deadline });
       options.onChange();
+      return adopted;
     },
     stop: () => {
       made.stop();
@@ -126,6 +132,15 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     },
   };
 }
+
+const STILL_FENCING: Failure = {
+  code: 'lease.still-fencing',
+  what: 'the write lease was not asked for',
+  cause: 'the fence of the last one has not ended',
+  now: 'it is asked for again at once',
+  remedy: '',
+  retryable: true,
+};
 
 /** The fence blocks the firewall itself, bounded; after a complete kill the guard has nothing to fence any more and must let a read-only start live. */
 async function fenceNow(options: WriteLeaseOptions, release: () => Promise<Result<null, Failure>>): Promise<void> {

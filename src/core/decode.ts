@@ -139,6 +139,13 @@ export function refine<A, B>(inner: Decoder<A>, to: (value: A) => B | null, expe
   };
 }
 
+/** Addresses of a store, at least one: `https://host:port`, IPv6 in brackets. */
+export const storeEndpoints: Decoder<readonly string[]> = refine(
+  list(text),
+  (urls) => (urls.length > 0 && urls.every((url) => /^https?:\/\/(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+):\d{1,5}\/?$/.test(url)) ? urls : null),
+  'one address or more like https://host:2379',
+);
+
 /** Parses JSON text and decodes it; a syntax error is a DecodeError too. */
 export function decodeJson<T>(decoder: Decoder<T>, json: string): Result<T, DecodeError> {
   let input: unknown;

@@ -1,5 +1,5 @@
 /** server.yaml: what a server reads at its start. */
-import { type Decoded, type Decoder, bool, list, literal, nullable, number, object, oneOf, text, withDefault } from '../core/decode.ts';
+import { type Decoded, type Decoder, bool, list, literal, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from '../core/decode.ts';
 import { DEFAULTS } from '../core/spec.ts';
 
 const port = number({ integer: true, min: 0, max: 65535 });
@@ -11,7 +11,7 @@ const embedded = object(
   },
   'strict',
 );
-const etcd = object({ engine: literal('etcd'), endpoints: list(text), ca: text, cert: text, key: text }, 'strict');
+const etcd = object({ engine: literal('etcd'), endpoints: storeEndpoints, ca: text, cert: text, key: text }, 'strict');
 
 /** A union on `engine`, which may be left out for the embedded one. */
 const store: Decoder<Decoded<typeof embedded> | Decoded<typeof etcd>> = (input, path) => {

@@ -105,7 +105,7 @@ export function createWorld(): World {
     postgres: port,
     lease: {
       heldTerm: () => world.lease,
-      renewNow: () => Promise.resolve(world.lease !== null),
+      renewNow: () => Promise.resolve(world.lease === null ? null : ('store' as const)),
       acquire: async (term) => {
         const result = await run(`acquire ${term}`, never, () => {
           world.lease = term;

@@ -253,7 +253,7 @@ describe('agent join', () => {
     const token = file('join.token', formatJoinToken({ server: 'https://127.0.0.1:25998', fingerprint: '0'.repeat(64), secret: 's' }));
     const config = file(
       'agent-n9.yaml',
-      'cluster: demo\nnode: n9\nhost: h\ndataDirectory: /d\nstateDirectory: /s\nstore: { endpoints: [], ca: null, cert: null, key: null }\n',
+      'cluster: demo\nnode: n9\nhost: h\ndataDirectory: /d\nstateDirectory: /s\nstore: { endpoints: ["https://10.0.0.9:2379"], ca: null, cert: null, key: null }\n',
     );
     const result = await run([...base, '--token-file', token, '--config', config]);
     assert.equal(result.exit, 3);

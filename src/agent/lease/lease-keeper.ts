@@ -58,8 +58,10 @@ export interface LeaseKeeper {
   /** Null when none is held. May lie in the past for the moment until the loss is noted. */
   deadline(): MonoMs | null;
   leaseId(): string | null;
-  /** One renewal that was sent after this call; true only when it was confirmed. */
-  renewNow(): Promise<boolean>;
+  /** One renewal that was sent after this call; who confirmed it, or null. */
+  renewNow(): Promise<'store' | 'promises' | null>;
+  /** Gives back what was lost, once nothing here can write; never a lease that was taken since. */
+  releaseLost(): Promise<Result<null, Failure>>;
   /** Takes the key for `term` if `state` still has this revision and the key is free, or our own of an older claim. */
   acquire(term: Term, stateRevision: Revision): Promise<Result<null, Failure>>;
   /** Takes over a lease that the guard guards for this node's former agent, and confirms it. False: it is lost, `onLost` was called. */
@@ -86,7 +88,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   /** Lost, and perhaps still standing in the store for the length of the margin: given back once nothing here can write. */
   let lost: Held | null = null;
   let loop = new AbortController();
-  let renewing: Promise<boolean> | null = null;
+  let renewing: Promise<'store' | 'promises' | null> | null = null;
   let storeAnswers = true;
   let ticks: TickClocks = readClocks();
 
@@ -140,11 +142,11 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   };
 
   /** A confirmation counts when the guard has it too, and when it comes in time. */
-  const extend = async (lease: Held, sentAt: MonoMs, grantedMs: number, by: 'store' | 'promises'): Promise<boolean> => {
+  const extend = async (lease: Held, sentAt: MonoMs, grantedMs: number, by: 'store' | 'promises'): Promise<'store' | 'promises' | null> => {
     const deadline = ownDeadline({ sentAt, grantedMs, settings: options.settings() });
     const acknowledged = await options.guard.arm({ term: lease.term, leaseId: lease.leaseId, deadline });
     expire();
-    if (held !== lease) return false;
+    if (held !== lease) return null;
     if (!acknowledged) {
       options.onEvent?.({
         kind: 'renewal-failed',
@@ -152,28 +154,28 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
         why: 'the guard did not acknowledge',
         leftMs: lease.deadline - clock.now().mono,
       });
-      return false;
+      return null;
     }
     if (deadline > lease.deadline) lease.deadline = deadline;
     options.onRenewed(lease.deadline);
     options.onEvent?.({ kind: 'renewed', term: lease.term, deadline: lease.deadline, by });
-    return true;
+    return by;
   };
 
-  const renewOnce = async (lease: Held): Promise<boolean> => {
+  const renewOnce = async (lease: Held): Promise<'store' | 'promises' | null> => {
     const sentAt = clock.now().mono;
     // Once the store failed, both ways are tried at the same time: one after the other could miss the deadline.
     const promised = storeAnswers ? null : options.askPromises(lease.term, options.settings().ttlMs, sentAt);
     const seen = await confirmInTime(lease, sentAt);
     expire();
-    if (held !== lease) return false;
+    if (held !== lease) return null;
     storeAnswers = seen.confirmation.kind !== 'unknown';
     switch (seen.confirmation.kind) {
       case 'confirmed':
         return extend(lease, sentAt, seen.grantedMs, 'store');
       case 'taken':
         lose(lease, `the store gave the write lease to ${seen.confirmation.by ?? 'another'} in term ${seen.confirmation.term ?? '?'}`);
-        return false;
+        return null;
       case 'gone':
         return reclaim(lease);
       case 'unknown': {
@@ -181,7 +183,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
         const askedAt = promised === null ? clock.now().mono : sentAt;
         const enough = await (promised ?? options.askPromises(lease.term, options.settings().ttlMs, askedAt));
         expire();
-        return enough && held === lease ? extend(lease, askedAt, options.settings().ttlMs, 'promises') : false;
+        return enough && held === lease ? extend(lease, askedAt, options.settings().ttlMs, 'promises') : null;
       }
     }
   };
@@ -200,18 +202,18 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   };
 
   /** The key is gone though we are entitled until our deadline: take it again if the state still wants us in this term, else it is lost. */
-  const reclaim = async (lease: Held): Promise<boolean> => {
+  const reclaim = async (lease: Held): Promise<'store' | 'promises' | null> => {
     const sentAt = clock.now().mono;
     const again = await claimAgain(options, lease.term, addMono(sentAt, CONFIRM_LIMIT_MS));
     expire();
-    if (held !== lease) return false;
+    if (held !== lease) return null;
     if (again.kind === 'refused') {
       lose(lease, `the write lease is gone from the store, and ${again.why}`);
-      return false;
+      return null;
     }
     if (again.kind === 'unknown') {
       options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: again.why, leftMs: lease.deadline - clock.now().mono });
-      return false;
+      return null;
     }
     lease.leaseId = again.leaseId;
     options.onEvent?.({ kind: 'claimed-again', term: lease.term });
@@ -219,10 +221,10 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   };
 
   /** One at a time; a caller that needs a renewal sent after its call waits for the running one and starts another. */
-  const renewNow = async (): Promise<boolean> => {
+  const renewNow = async (): Promise<'store' | 'promises' | null> => {
     while (renewing !== null) await renewing;
     const lease = held;
-    if (lease === null || heldTerm() === null) return false;
+    if (lease === null || heldTerm() === null) return null;
     renewing = renewOnce(lease).finally(() => {
       renewing = null;
     });
@@ -271,7 +273,14 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     adopt: async (lease) => {
       begin({ ...lease });
       const confirmed = await renewNow();
-      return confirmed || heldTerm() !== null;
+      return confirmed !== null || heldTerm() !== null;
+    },
+    releaseLost: async () => {
+      const lease = lost;
+      if (lease === null || held !== null) return ok(null);
+      lost = null;
+      await options.guard.disarm();
+      return giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
     },
     release: async () => {
       const lease = held ?? lost;

@@ -195,7 +195,10 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
           trouble = describeSqlError(cause);
           return { ...(last ?? EMPTY), state: 'hung' };
         })
-        .then((report) => {
+        .then(async (seen) => {
+          // A first look that fails knows no role; what the directory was last is better than nothing, so that a healthy standby is not fenced.
+          const lives = seen.state === 'running' || seen.state === 'hung' || seen.state === 'stopping' || seen.state === 'starting';
+          const report = lives && seen.role === null ? withFileFacts(seen, await files.control()) : seen;
           last = report;
           running = null;
           return report;

@@ -192,6 +192,20 @@ async function recoverAndKeep(
   const control = await readControlData(instance);
   if (!control.ok) return control;
   const verdict = compareLineage(before.value, source);
+  // pg_rewind compares timeline numbers: of two timelines with one number it sees one, changes nothing and reports success (Z53).
+  const twin = before.value.history.some((own) => source.history.some((other) => other.timeline === own.timeline && other.forkLsn !== own.forkLsn));
+  if (before.value.timeline === source.timeline && twin) {
+    return err(
+      failure(
+        'rewind.same-timeline',
+        `${instance.node} cannot be rewound`,
+        `its timeline ${source.timeline} left its parent elsewhere than the source's of the same number`,
+        'nothing was changed',
+        'take the node back by a clone, which keeps this directory aside',
+        false,
+      ),
+    );
+  }
   if (verdict.kind === 'contained' && isCleanlyShutDown(control.value)) return ok(null);
   const cleared = await clearUpstream(instance, options);
   if (!cleared.ok) return cleared;

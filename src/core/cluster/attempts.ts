@@ -5,7 +5,7 @@ import type { Attempt, ClusterState, TermRecord } from '../state.ts';
 import { trimHistory } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { forkOf } from '../timeline.ts';
-import { withGoal, without } from './goals.ts';
+import { withGoal, without, UNFINISHED_PROMOTION } from './goals.ts';
 import { endOfWal, isMaintenance, lastKnown, primaryEnd } from './observe.ts';
 import { publishFacts } from './quorum.ts';
 
@@ -130,6 +130,8 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
     else if (state.overrides[node.id]?.kind === 'stopped') state = withGoal(state, node.id, term, { kind: 'stopped', reason: 'stopped on request' });
     else if (node.id === old && !isCleanHandover(view, node.id))
       state = withGoal(state, node.id, term, { kind: 'fenced', reason: `${winner} is primary since term ${term}` });
+    else if (state.recovery[node.id]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
+      state = withGoal(state, node.id, term, { kind: 'fenced', reason: 'its promotion was not completed; it is compared with the primary first' });
     else if (lastKnown(view, node.id)?.postgres.state === 'absent')
       state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'clone' });
     else state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'stream' });

@@ -3,6 +3,12 @@ import { type NodeId, type Now, type Term, makeTerm } from '../ids.ts';
 import type { Lsn } from '../lsn.ts';
 import type { ClusterState, Goal } from '../state.ts';
 
+/**
+ * Begins `lastError` of a node whose promotion was ordered and not seen to its end. It may have opened a timeline that another candidate opened
+ * again later, with the same number and, when both were equally far, the same fork: nothing but its own word tells the two apart.
+ */
+export const UNFINISHED_PROMOTION = 'a promotion was not completed';
+
 export type Via = 'stream' | 'rewind' | 'clone';
 
 /** What a goal asks, without its identity. */

@@ -16,15 +16,12 @@ import type { NodeReport } from '../report.ts';
 import type { NodeSpec } from '../spec.ts';
 import type { Goal, RecoveryProgress } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import type { Via, Wanted } from './goals.ts';
+import { UNFINISHED_PROMOTION, type Via, type Wanted } from './goals.ts';
 import { type LineageVerdict, describeLineage, isContained } from './lineage.ts';
 import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isStreaming, lineageOf } from './observe.ts';
 
 /** 60 s: a node that fails again and again is tried once a minute; more often only fills logs. */
 export const LONGEST_BACKOFF_MS = 60_000;
-/** Marks in `recovery.lastError` a promotion that was ordered and never opened: its timeline holds nothing that a client was told. */
-export const UNFINISHED_PROMOTION = 'a promotion was not completed';
-
 export type RecoveryRule =
   | 'standby.stream'
   | 'standby.rewind'
@@ -76,7 +73,8 @@ export function nextRecoveryStep(view: ClusterView, spec: NodeSpec, now: Now): R
     verdict: lineageOf(view, report),
     progress: state.recovery[spec.id] ?? null,
   };
-  if (isStreaming(report, state.primary) && one.goal?.kind === 'standby' && !isForeignSystem(view, report)) return settled(one);
+  const trusted = !isTwinSuspect(one) || (one.goal?.kind === 'standby' && one.goal.via === 'clone');
+  if (trusted && isStreaming(report, state.primary) && one.goal?.kind === 'standby' && !isForeignSystem(view, report)) return settled(one);
   if (one.goal?.kind === 'standby' && one.goal.via !== 'stream' && !gaveUp(report, one.goal)) return NOTHING;
   return unsettled(one);
 }
@@ -119,11 +117,25 @@ function unsettled(one: Case): RecoveryStep {
   return afterLooks(one, via);
 }
 
+/**
+ * *Invariant:* a node whose promotion was not completed streams again only when it cannot have opened one of the cluster's timelines, or after a clone.
+ * *Because:* its own timeline can have the number and the fork of the primary's (two candidates that were equally far), and then neither the
+ * lineage nor pg_rewind sees a difference, while its tables may hold rows that nobody else has. The clone sets the directory aside first.
+ * *Broken if:* the mark is forgotten because the node streams.
+ */
+function isTwinSuspect(one: Case): boolean {
+  const { progress, report, view } = one;
+  if (progress?.lastError?.startsWith(UNFINISHED_PROMOTION) !== true) return false;
+  const own = report.postgres.timeline;
+  // Timeline 1 was opened by initdb alone; a number above the primary's cannot be taken for one of the cluster's.
+  return own !== null && view.state.timeline !== null && own > 1 && own <= view.state.timeline;
+}
+
 /** Which rung fits what is known now. */
 function rung(one: Case): Via {
   const { report, goal, verdict } = one;
   const { state } = report.postgres;
-  if (state === 'absent' || state === 'incomplete') return 'clone';
+  if (state === 'absent' || state === 'incomplete' || isTwinSuspect(one)) return 'clone';
   const activity = activityFor(report, goal);
   const failed = activity?.kind === 'failed' ? activity : null;
   if (failed !== null && (isWalRemoved(failed.code, failed.message) || failed.code.startsWith('clone.'))) return 'clone';
@@ -235,6 +247,7 @@ function cloneReason(one: Case): string {
   const { state } = one.report.postgres;
   if (state === 'absent') return 'has no data';
   if (state === 'incomplete') return 'has an incomplete data directory';
+  if (isTwinSuspect(one)) return 'may hold a timeline of its own under the number of the primary’s (its promotion was not completed)';
   const activity = activityFor(one.report, one.goal);
   return activity?.kind === 'failed' ? `could not be taken back otherwise (${activity.code})` : 'could not be taken back otherwise';
 }

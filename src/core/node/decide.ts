@@ -37,6 +37,8 @@ export interface LocalFacts {
   readonly ranUnderGoal: boolean;
   /** Since when no process of the data directory is left; null while one lives. */
   readonly downSince: MonoMs | null;
+  /** Since when the server has been stopping; null while it is not. */
+  readonly stoppingSince: MonoMs | null;
   /** The write lease was refused or the store does not answer, since then. */
   readonly leaseWantedSince: MonoMs | null;
 }
@@ -48,13 +50,18 @@ export const READ_ONLY_COMEBACK_MS = 3000;
  * milliseconds; without a controller nobody can fail over, and the restart must not wait for long.
  */
 export const CRASH_DECISION_MS = 1500;
+/** A stop that nobody here asked for (a smart shutdown that waits for clients) is finished by us after this long: until then nobody can connect, and nobody fails over. */
+export const STOPPING_PATIENCE_MS = 10_000;
 /** A follow that does not stream after this long is tried again. */
 export const FOLLOW_RETRY_MS = 5000;
 
-/** True when some process of the data directory may accept writes now. `hung` and `starting` count with the role they had. */
+/**
+ * True when some process of the data directory may accept writes now. `hung` and `starting` count with the role they had; a living server whose
+ * role is not known counts as a primary: a lease must never be given back on the strength of a look that failed.
+ */
 export function mayAcceptWrites(postgres: PostgresReport): boolean {
   const alive = postgres.state === 'running' || postgres.state === 'hung' || postgres.state === 'starting' || postgres.state === 'stopping';
-  return alive && postgres.role === 'primary';
+  return alive && postgres.role !== 'standby';
 }
 
 export function isAlive(postgres: PostgresReport): boolean {
@@ -127,19 +134,19 @@ const HANDLERS: { readonly [K in GoalKind]: Handler<K> } = {
 /** Goal kinds that this agent can execute; compared with what decideCluster can give (Q1). */
 export const handledGoals: readonly GoalKind[] = Object.keys(HANDLERS) as GoalKind[];
 
-function decideCreate(facts: LocalFacts, goal: Extract<Goal, { kind: 'create' }>): NodeAction {
+function decideCreate(facts: LocalFacts, goal: Extract<Goal, { kind: 'create' }>, now: MonoMs): NodeAction {
   const { postgres } = facts;
   if (postgres.state === 'absent') return { kind: 'initdb', why: 'a new cluster' };
   if (!facts.finished.has(`${goal.id}/initdb`)) {
     return nothing('refused: the data directory is not empty and was not made for this goal');
   }
-  return towardsOpen(facts, goal.term);
+  return towardsOpen(facts, goal.term, now);
 }
 
-function decideAdopt(facts: LocalFacts, goal: Extract<Goal, { kind: 'adopt' }>): NodeAction {
+function decideAdopt(facts: LocalFacts, goal: Extract<Goal, { kind: 'adopt' }>, now: MonoMs): NodeAction {
   if (facts.leaseTerm !== goal.term) return { kind: 'acquire-lease', why: 'taking over a running primary', term: goal.term };
   if (!facts.finished.has(`${goal.id}/adopt`)) return { kind: 'adopt', why: 'managed files, roles and slots of a running server' };
-  return towardsOpen(facts, goal.term);
+  return towardsOpen(facts, goal.term, now);
 }
 
 function decidePrimary(facts: LocalFacts, goal: Extract<Goal, { kind: 'primary' }>, now: MonoMs): NodeAction {
@@ -161,12 +168,12 @@ function decidePrimary(facts: LocalFacts, goal: Extract<Goal, { kind: 'primary' 
   if (postgres.role === 'standby' && isAlive(postgres)) {
     return { kind: 'stop', why: 'it runs read-only and is to be the primary of this term again' };
   }
-  if (restart) return towardsOpen(facts, goal.term);
+  if (restart) return towardsOpen(facts, goal.term, now);
   const down = postgres.state === 'crashed' || postgres.state === 'stopped';
   if (down && facts.ranUnderGoal && facts.downSince !== null && now - facts.downSince < CRASH_DECISION_MS) {
     return nothing('PostgreSQL is gone; the controller chooses between failover and restart in place');
   }
-  return towardsOpen(facts, goal.term);
+  return towardsOpen(facts, goal.term, now);
 }
 
 function wantsRestart(facts: LocalFacts, goal: { readonly restart: string | null }): boolean {
@@ -179,13 +186,16 @@ export function restartStep(request: string): string {
 }
 
 /** Lease held → PostgreSQL writable → clients let in. */
-function towardsOpen(facts: LocalFacts, term: Term): NodeAction {
+function towardsOpen(facts: LocalFacts, term: Term, now: MonoMs): NodeAction {
   const { postgres } = facts;
   if (facts.leaseTerm !== term) return { kind: 'acquire-lease', why: `to open term ${term}`, term };
   if (postgres.state === 'stopped' || postgres.state === 'crashed') {
     return { kind: 'start-primary', why: postgres.state === 'crashed' ? 'restart in place after a crash' : 'start as primary', term };
   }
   if (postgres.state === 'hung') return nothing('PostgreSQL does not answer; the controller decides');
+  if (facts.stoppingSince !== null && now - facts.stoppingSince > STOPPING_PATIENCE_MS) {
+    return { kind: 'stop', why: 'it has been stopping for long, and nobody can connect' };
+  }
   if (postgres.state !== 'running') return nothing(`PostgreSQL is ${postgres.state}`);
   if (facts.open) return reached(`primary of term ${term}`);
   // Invariant: a node opens only after one more successful renewal since it became writable (§4.5).
@@ -203,10 +213,10 @@ function decideVote(facts: LocalFacts, goal: Extract<Goal, { kind: 'vote' }>): N
   return { kind: 'vote', why: `term ${goal.term} is being decided`, term: goal.term };
 }
 
-function decidePromote(facts: LocalFacts, goal: Extract<Goal, { kind: 'promote' }>): NodeAction {
+function decidePromote(facts: LocalFacts, goal: Extract<Goal, { kind: 'promote' }>, now: MonoMs): NodeAction {
   const { postgres } = facts;
   if (facts.refusedTerms.includes(goal.term)) return nothing(`term ${goal.term} was refused`);
-  if (postgres.state === 'running' && postgres.role === 'primary') return towardsOpen(facts, goal.term);
+  if (postgres.state === 'running' && postgres.role === 'primary') return towardsOpen(facts, goal.term, now);
   if (postgres.state === 'stopped' || postgres.state === 'crashed') {
     return { kind: 'start-standby', why: 'only a running standby can be promoted', upstream: null };
   }

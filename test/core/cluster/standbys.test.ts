@@ -105,6 +105,13 @@ test('a promotion that was ordered and not completed explains its timeline: it i
   );
 });
 
+test('one that may have opened a timeline of the same number and fork is cloned, never streamed, also while it streams (Z53)', () => {
+  const mark = progress({ checks: 2, lastError: 'a promotion was not completed (term 3)' });
+  expectRule(picture(after('n2 stopped tl2 fork1@0/5000 @0/5600 goal:fenced'), mark), 'standby.clone');
+  expectRule(picture(after('n2 standby'), mark), 'standby.clone');
+  expectRule(picture(after('n2 stopped tl1 fork0@0/1 @0/5000 goal:fenced'), mark), 'standby.stream');
+});
+
 test('a second writable node is fenced, frozen or not (H20, I1)', () => {
   for (const frozen of ['', 'frozen ']) {
     const view = picture(after('n2 rogue @0/5500').replace('term', `${frozen}term`));

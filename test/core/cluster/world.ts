@@ -243,6 +243,7 @@ function stepAgent(world: World, one: Host): void {
       upstream: one.pg.upstream,
       ranUnderGoal: goal !== null && one.ranUnder === goal.id,
       downSince: one.downSince === null ? null : makeMonoMs(one.downSince + 1_000_000),
+      stoppingSince: null,
       leaseWantedSince: null,
     },
     state,

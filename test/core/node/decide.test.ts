@@ -47,6 +47,20 @@ describe('a writable server while the state is not known', () => {
   });
 });
 
+describe('a server whose role is not known', () => {
+  const unknown = postgres({ role: null, streamingFrom: null });
+  test('counts as one that can write: fenced without a lease, and its lease is not given back', () => {
+    assert.equal(decide(primary(), { postgres: unknown }), 'fence');
+    assert.equal(decide({ kind: 'fenced', id: 'f', term: T(1), reason: 'r' }, { ...lease1, postgres: { ...unknown, state: 'stopping' } }), 'fence');
+  });
+});
+
+test('a stop that nobody here asked for is finished after a while', () => {
+  const stopping = { ...lease1, postgres: { ...primaryRunning, state: 'stopping' as const } };
+  assert.equal(decide(primary(), { ...stopping, stoppingSince: makeMonoMs(NOW - 1000) }), 'none');
+  assert.equal(decide(primary(), { ...stopping, stoppingSince: makeMonoMs(NOW - 11_000) }), 'stop');
+});
+
 describe('goals of a lower term', () => {
   test('are refused (§4.10)', () => {
     const action = decideNode(facts({ highestTerm: T(5), postgres: down('stopped', 'primary') }), stateWith(primary()), NOW);

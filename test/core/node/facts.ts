@@ -55,6 +55,7 @@ export function facts(change: Partial<LocalFacts> = {}): LocalFacts {
     upstream: N2,
     ranUnderGoal: false,
     downSince: null,
+    stoppingSince: null,
     leaseWantedSince: null,
     ...change,
   };

@@ -9,10 +9,10 @@ import type { Attempt, ClusterState } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { askVotes, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
-import { withGoal } from '../goals.ts';
+import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, live, primaryEnd } from '../observe.ts';
 import { countVotes } from '../quorum.ts';
-import { LONGEST_BACKOFF_MS, UNFINISHED_PROMOTION } from '../recovery.ts';
+import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
 import { lagText } from './primary-lost.ts';
 
