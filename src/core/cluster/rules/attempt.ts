@@ -10,7 +10,7 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { askVotes, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
-import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, live, primaryEnd } from '../observe.ts';
+import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, live, primaryEnd } from '../observe.ts';
 import { countVotes } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
@@ -130,8 +130,9 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
 function promote(view: ClusterView, now: Now, attempt: Attempt, best: Candidate, eligible: readonly Candidate[], missing: number | null): Assessment {
   const positions: Record<string, Position> = {};
   for (const one of eligible) positions[one.node] = one.position;
-  const state = orderOpening(view.state, best.node, { ...attempt, positions, lostBytes: missing });
-  const why = `${describeCandidate(best)} is promoted in term ${attempt.term}${missing === null || missing === 0 ? '' : `; ${missing} bytes of the old primary are lost`}`;
+  const loss = judgeLoss(view, missing);
+  const state = orderOpening(view.state, best.node, { ...attempt, positions, lostBytes: loss.bytes });
+  const why = `${describeCandidate(best)} is promoted in term ${attempt.term}${loss.text}`;
   const task = taskById(view, attempt.taskId);
   const tasks = task === null ? [] : [addStep(task, now, 'promote', why)];
   return {
@@ -141,9 +142,23 @@ function promote(view: ClusterView, now: Now, attempt: Attempt, best: Candidate,
       state,
       tasks,
       again: 100,
-      events: [{ level: 'warn', node: best.node, text: why, detail: { lostBytes: String(missing ?? 'unknown'), reason: attempt.reason } }],
+      events: [{ level: 'warn', node: best.node, text: why, detail: { lostBytes: String(loss.bytes ?? 'unknown'), reason: attempt.reason } }],
     },
   };
+}
+
+/**
+ * What is known of the loss. Only the end of WAL that the old primary's own agent read after PostgreSQL was gone is exact; a last report is up to
+ * one interval older than the last row that was acknowledged, so that 0 bytes behind it are no proof that nothing is lost (I5).
+ */
+function judgeLoss(view: ClusterView, missing: number | null): { readonly bytes: number | null; readonly text: string } {
+  const report = view.state.primary === null ? null : live(view, view.state.primary);
+  const exact = report !== null && isGone(report) && (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
+  if (exact && missing !== null)
+    return { bytes: missing, text: missing === 0 ? '; nothing is lost' : `; ${missing} bytes of the old primary are lost` };
+  if (missing === null || missing === 0)
+    return { bytes: null, text: '; what the old primary acknowledged after its last report, if anything, is not known' };
+  return { bytes: missing, text: `; at least ${missing} bytes of the old primary are lost` };
 }
 
 /** The old primary itself opens the attempt's term, where it is, if its agent lives and its data is whole. Null when it cannot. */
