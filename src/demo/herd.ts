@@ -43,7 +43,7 @@ export interface ShowNode {
   readonly timeline: number | null;
   readonly lsn: string | null;
   readonly replayLagBytes: number | null;
-  readonly problems: readonly { readonly code: string; readonly text: string }[];
+  readonly problems: readonly { readonly code: string; readonly text: string; readonly remedy: string }[];
 }
 export interface Show {
   readonly state: string;

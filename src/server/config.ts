@@ -1,5 +1,18 @@
 /** server.yaml: what a server reads at its start. */
-import { type Decoded, type Decoder, bool, list, literal, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from '../core/decode.ts';
+import {
+  type Decoded,
+  type Decoder,
+  bool,
+  list,
+  literal,
+  nullable,
+  number,
+  object,
+  oneOf,
+  storeEndpoints,
+  text,
+  withDefault,
+} from '../core/decode.ts';
 import { DEFAULTS } from '../core/spec.ts';
 
 const port = number({ integer: true, min: 0, max: 65535 });

@@ -39,7 +39,8 @@ const LOST = `term 3 primary n1
   n3 standby @0/4000 sees:n1=down`;
 
 test('a lost primary is failed over from whatever the wall clock does', () => {
-  for (const wallMs of [0, HOUR, -HOUR, -30 * 24 * HOUR, 30 * 24 * HOUR]) assert.equal(decideCluster(picture(LOST), jumped(1000, wallMs)).rule, 'primary.lost');
+  for (const wallMs of [0, HOUR, -HOUR, -30 * 24 * HOUR, 30 * 24 * HOUR])
+    assert.equal(decideCluster(picture(LOST), jumped(1000, wallMs)).rule, 'primary.lost');
 });
 
 test('a lease that stands holds a failover up, also when the wall clock is years ahead (H14)', () => {
@@ -62,6 +63,7 @@ const planned = (phase: 'checkpoint' | 'hold' | 'stop'): NonNullable<ClusterStat
   phaseWallMs: makeWallMs(WALL),
   deadlineWallMs: makeWallMs(WALL + 60_000),
   holdRoute: 5,
+  reason: '',
 });
 
 test('a switchover whose writers are held is undone, not held for the hour by which the clock was set back (Q28)', () => {

@@ -18,7 +18,9 @@ test('a disk that fills up during a clone: the error says so, the half copy is n
   try {
     const primary = await lab.node('n1');
     await createPrimary(primary);
-    const dataBytes = await sql(primary, async (run) => Number((await run.query('SELECT sum(pg_tablespace_size(oid))::float8 AS n FROM pg_tablespace'))[0]?.['n']));
+    const dataBytes = await sql(primary, async (run) =>
+      Number((await run.query('SELECT sum(pg_tablespace_size(oid))::float8 AS n FROM pg_tablespace'))[0]?.['n']),
+    );
     // Enough for what the check counts (the tables), not for the WAL that comes with them.
     const size = Math.ceil(dataBytes * 1.05) + 6 * 1_048_576;
     execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', disk]);
@@ -44,7 +46,9 @@ test('a disk that fills up during a clone: the error says so, the half copy is n
       must(await clone());
       assert.equal(await incompleteReason(standby), null);
       must(await startPostgres(standby, { mode: 'standby' }));
-      await until('n2 streams', () => sql(primary, async (run) => (await run.query("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'")).length === 1));
+      await until('n2 streams', () =>
+        sql(primary, async (run) => (await run.query("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'")).length === 1),
+      );
       assert.ok(!readdirSync(disk).includes('data.saved'), 'a half copy is not kept as if it were data');
     } finally {
       observer.close();

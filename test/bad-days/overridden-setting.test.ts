@@ -35,7 +35,9 @@ test('a newer look replaces an older finding, and other problems stay', async (t
   const look = async (content: string, codes: readonly string[]) => {
     writeFileSync(join(instance.dataDirectory, 'postgresql.auto.conf'), content);
     watch.look();
-    await eventually(content, () => (JSON.stringify(watch.merge([old, other]).map((one) => `${one.code} ${one.text.slice(0, 11)}`)) === JSON.stringify(codes) ? true : null));
+    await eventually(content, () =>
+      JSON.stringify(watch.merge([old, other]).map((one) => `${one.code} ${one.text.slice(0, 11)}`)) === JSON.stringify(codes) ? true : null,
+    );
   };
   await look("hot_standby = 'off'\n", ['settings.refused something e', 'settings.overridden hot_standby']);
   await look('', ['settings.refused something e']);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { findBinDirectory } from '../../src/agent/postgres/instance.ts';
 import { findUser } from '../../src/agent/postgres/os-user.ts';
@@ -8,7 +9,7 @@ import { waitHealthy } from '../../src/demo/processes.ts';
 import { eventually } from '../server/harness.ts';
 import { startSmallHerd } from './small-herd.ts';
 
-test('a standby that somebody promotes with pg_ctl is fenced by its agent, loses what it took, and streams again; the primary goes on (H20, I1)', async (t) => {
+test('a standby that somebody promotes with pg_ctl is fenced and quarantined, the primary goes on, and a rebuild takes it back with what it held set aside (H20, I1, Q9)', async (t) => {
   const herd = await startSmallHerd(t, ['n1', 'n2']);
   const before = await herd.show();
   const primary = before?.primary ?? '';
@@ -25,7 +26,19 @@ test('a standby that somebody promotes with pg_ctl is fenced by its agent, loses
   await eventually('the promoted postmaster is gone', () => (herd.postmaster(standby) === postmaster ? null : true), 10_000);
   assert.match(readFileSync(`${herd.places.logs}/${standby}.log`, 'utf8'), /"action":"fence".*no write lease is held/);
   await herd.sql(primary, 'INSERT INTO kept VALUES (2)');
-  assert.ok(await waitHealthy(herd, 60_000), JSON.stringify(await herd.show()));
+  const problem = await eventually(
+    'the timeline that nobody ordered is told',
+    async () => (await herd.show())?.nodes.find((node) => node.id === standby)?.problems.find((one) => one.code === 'node.diverged') ?? null,
+    20_000,
+  );
+  assert.match(`${problem.text} ${problem.remedy}`, new RegExp(`node (rejoin|rebuild) ${standby}`));
+  assert.match((await herd.verb(['events', '--json'])).stdout, /standby\.quarantined/);
+  assert.equal(herd.postmaster(standby), null, 'it is never started again by itself');
+
+  const rebuilt = await herd.verb(['node', 'rebuild', standby, '--yes'], 90_000);
+  assert.equal(rebuilt.code, 0, rebuilt.stderr);
+  assert.ok(await waitHealthy(herd, 30_000), JSON.stringify(await herd.show()));
+  assert.equal(readdirSync(join(herd.places.state(standby), 'saved')).length, 1, 'what it held is kept');
   const after = await herd.show();
   assert.deepEqual([after?.primary, after?.term, after?.timeline], [primary, before?.term, before?.timeline]);
   const rows = await eventually(

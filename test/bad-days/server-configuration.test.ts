@@ -7,7 +7,11 @@ import { serverConfig } from '../../src/server/config.ts';
 const wrong: readonly { readonly what: string; readonly text: string; readonly says: RegExp }[] = [
   { what: 'no data directory', text: 'controller: true\n', says: /dataDirectory: is missing/ },
   { what: 'a port that is none', text: 'dataDirectory: /d\nlisten: { port: 84330 }\n', says: /server\.yaml:2:\d+: listen\.port.*65535/ },
-  { what: 'an unknown engine', text: 'dataDirectory: /d\nstore: { engine: consul }\n', says: /server\.yaml:2:\d+: store\.engine.*embedded or etcd.*consul/ },
+  {
+    what: 'an unknown engine',
+    text: 'dataDirectory: /d\nstore: { engine: consul }\n',
+    says: /server\.yaml:2:\d+: store\.engine.*embedded or etcd.*consul/,
+  },
   {
     what: 'etcd without an address',
     text: 'dataDirectory: /d\nstore: { engine: etcd, endpoints: [], ca: /a, cert: /b, key: /c }\n',
@@ -19,7 +23,7 @@ const wrong: readonly { readonly what: string; readonly text: string; readonly s
     says: /store\.endpoints/,
   },
   { what: 'a misspelt key', text: 'dataDirectory: /d\ncontroler: true\n', says: /server\.yaml:2:1: controler.*controller/ },
-  { what: 'broken YAML', text: "dataDirectory: /d\n  listen: [\n", says: /server\.yaml:1:\d+: not YAML/ },
+  { what: 'broken YAML', text: 'dataDirectory: /d\n  listen: [\n', says: /server\.yaml:1:\d+: not YAML/ },
 ];
 
 for (const { what, text, says } of wrong) {

@@ -118,6 +118,7 @@ export function createProber(instance: Instance, self: NodeId): Prober {
         kept ??= { key, sql: await open(instance, endpoint, { self, limitMs }) };
         return look(kept.sql, self);
       })();
+      // The loser of the race must not become an unhandled rejection.
       seen.catch(() => undefined);
       return { verdict: await Promise.race([seen, late]), error: null, durationMs: monoMs() - startedAt };
     } catch (cause) {

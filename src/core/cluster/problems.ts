@@ -91,7 +91,7 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
   if (isMaintenance(view, node.id))
     return [
       ...found,
-      problem('node.maintenance', `${node.id} is in maintenance: never promoted, never touched.`, `"pgherd node maintenance ${node.id} --off"`),
+      problem('node.maintenance', `${node.id} is in maintenance: never promoted, never touched.`, `"pgherd node maintenance ${node.id} off"`),
     ];
   const verdict = lineageOf(view, report);
   const position = endOfWal(report);

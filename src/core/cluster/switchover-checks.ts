@@ -29,7 +29,7 @@ export function checkSwitchover(view: ClusterView, to: NodeId): readonly Problem
   }
   if (to === from) add('already-primary', `${to} is the primary already.`, 'Name a standby.');
   if (node.kind === 'witness') add('witness', `${to} is a witness and holds no data.`, 'Name a standby.');
-  if (isMaintenance(view, to)) add('maintenance', `${to} is in maintenance.`, `End it with "pgherd node maintenance ${to} --off".`);
+  if (isMaintenance(view, to)) add('maintenance', `${to} is in maintenance.`, `End it with "pgherd node maintenance ${to} off".`);
   if (node.priority === 0) add('priority', `The priority of ${to} is 0: it is never promoted.`, 'Raise it with "pgherd meta edit".');
   if (to === from || node.kind === 'witness' || from === null) return problems;
   return [...problems, ...checkCandidate(view, to, from, primary)];

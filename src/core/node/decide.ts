@@ -81,6 +81,8 @@ export function decideNode(facts: LocalFacts, state: ClusterState | null, now: M
   const outdated = goal.term < facts.highestTerm;
   const safety = decideSafety(facts, outdated ? null : goal, 'known');
   if (safety !== null) return safety;
+  const foreign = decideForeign(facts, state);
+  if (foreign !== null) return foreign;
   if (outdated) return nothing(`refused: the goal is of term ${goal.term}, and term ${facts.highestTerm} was seen`);
   const checkpoint = decideCheckpoint(facts, state);
   if (checkpoint !== null) return checkpoint;
@@ -89,6 +91,15 @@ export function decideNode(facts: LocalFacts, state: ClusterState | null, now: M
     if (now < facts.failure.notBefore) return nothing('waiting before the next try');
   }
   return HANDLERS[goal.kind](facts, goal as never, now);
+}
+
+/** A data directory of another cluster (a wrong mount) is never started, promoted, rewound or wiped for this one (I11, §4.1). */
+function decideForeign(facts: LocalFacts, state: ClusterState): NodeAction | null {
+  const own = facts.postgres.systemIdentifier;
+  if (own === null || state.systemIdentifier === null || own === state.systemIdentifier) return null;
+  if (mayAcceptWrites(facts.postgres)) return { kind: 'fence', why: `the running server belongs to another cluster (system identifier ${own})` };
+  if (facts.leaseTerm !== null) return { kind: 'release-lease', why: 'the data directory belongs to another cluster' };
+  return nothing(`refused: the data directory belongs to another cluster (system identifier ${own}, expected ${state.systemIdentifier})`);
 }
 
 /** A fence or a stop is repeated until it worked; there is nothing else to wait for. */

@@ -1,7 +1,4 @@
-/**
- * A small closed loop: the real decideCluster and the real decideNode over a model of PostgreSQL, leases and reports.
- * Time goes in ticks of 50 ms. Every tick checks the invariants; a broken one throws with the story so far.
- */
+/** A small closed loop: decideCluster and decideNode over a model. Each tick of 50 ms checks the invariants; a broken one throws with the story. */
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import { initialState } from '../../../src/core/cluster/goals.ts';
 import { type NodeId, type Now, type Term, makeMonoMs, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';

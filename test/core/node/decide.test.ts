@@ -47,6 +47,16 @@ describe('a writable server while the state is not known', () => {
   });
 });
 
+describe('a directory of another cluster', () => {
+  const foreign = { systemIdentifier: '666' };
+  test('is never started, and fenced when it runs writable (I11)', () => {
+    assert.equal(decide(primary(), { ...lease1, postgres: { ...down('stopped', 'primary'), ...foreign } }), 'release-lease');
+    assert.equal(decide(primary(), { postgres: { ...down('stopped', 'primary'), ...foreign } }), 'none');
+    assert.equal(decide(primary(), { ...lease1, postgres: { ...primaryRunning, ...foreign }, open: true }), 'fence');
+    assert.equal(decide(standby('clone'), { postgres: { ...down('stopped', 'standby'), ...foreign } }), 'none');
+  });
+});
+
 describe('a server whose role is not known', () => {
   const unknown = postgres({ role: null, streamingFrom: null });
   test('counts as one that can write: fenced without a lease, and its lease is not given back', () => {

@@ -18,6 +18,8 @@ import { lagText } from './primary-lost.ts';
 
 /** Stragglers that can be heard get this long to report a final position; a promotion that misses the most advanced node loses data, one that waits costs outage. */
 export const VOTE_GRACE_MS = 800;
+/** For one that says it is detaching: longer than a blocked startup process is waited for (5 s) would hold everybody back. */
+const VOTING_GRACE_MS = 4000;
 /** An ordered promotion that shows no activity for this long is replaced by the next attempt, whose vote is the durable refusal. */
 export const PROMOTE_LIMIT_MS = 60_000;
 /** Without the lease it has not begun to promote; replacing the order is free of risk then. */
@@ -64,7 +66,13 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
   if (asked !== view.state)
     return { rule: 'attempt.ask-votes', outcome: { why: `members are asked to vote for term ${attempt.term}`, state: asked, again: 50 } };
   const ballot = countVotes(view, attempt.term);
-  const graceOver = now.wall - attempt.startedWallMs >= VOTE_GRACE_MS || now.wall < attempt.startedWallMs;
+  // A member that is detaching will have voted in a moment, however long the fence before it took; one that is silent gets the short grace.
+  const voting = ballot.pending.some((node) => {
+    const report = live(view, node);
+    return report !== null && activityFor(report, view.state.goals[node] ?? null)?.kind === 'busy';
+  });
+  const graceMs = voting ? VOTING_GRACE_MS : VOTE_GRACE_MS;
+  const graceOver = now.wall - attempt.startedWallMs >= graceMs || now.wall < attempt.startedWallMs;
   if (!graceOver && ballot.pending.length > 0)
     return wait('attempt.waiting-votes', `waiting for ${ballot.pending.join(', ')} to vote for term ${attempt.term}`, 50);
   if (ballot.voted.length < ballot.needed && !attempt.acceptLoss) {

@@ -178,7 +178,7 @@ function checkNode(view: ClusterView, node: NodeId, request: Task['request']): r
   if (request.kind === 'nodeRestart' && override?.kind === 'stopped')
     add('stopped', `${node} was stopped on request.`, `Start it with "pgherd node start ${node}".`);
   if (needsAgent && (override?.kind === 'maintenance' || found.maintenance))
-    add('maintenance', `${node} is in maintenance.`, `End it with "pgherd node maintenance ${node} --off".`);
+    add('maintenance', `${node} is in maintenance.`, `End it with "pgherd node maintenance ${node} off".`);
   return problems;
 }
 
