@@ -103,7 +103,7 @@ test('a stopped (SIGSTOP) server with an open session is ended completely within
   for (const member of findProcesses(primary.dataDirectory)) process.kill(member.pid, 'SIGSTOP');
   const outcome = must(await stopPostgres(primary));
   assert.equal(outcome.rung, 'kill');
-  assert.ok(outcome.durationMs < 300, `took ${outcome.durationMs} ms`);
+  assert.ok(outcome.durationMs < 2000, `took ${outcome.durationMs} ms`);
   assert.equal(isSameProcessAlive(postmaster), false);
   must(await startPostgres(primary, { mode: 'primary', mayStart: () => true }));
 });

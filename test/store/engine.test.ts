@@ -89,15 +89,18 @@ describe('the embedded engine', () => {
     await server.close();
   });
 
-  test('a lease expires within 50 ms after its TTL', async () => {
+  test('a lease expires by itself, and never before its TTL', async () => {
     const server = await startEmbedded({ file: join(dir, 'expiry.db') });
     const store = connect(server);
+    const asked = monoMs();
     const { id, ttlMs } = value(await store.grantLease(1_000));
     const granted = monoMs();
+    // The engine counts from when it granted, which is before the answer came here: by this much it may seem early.
+    const answeredMs = granted - asked;
     const seen = collect(store, '/e', await put(store, '/e', '1', id));
     await until('the key vanishes', () => seen.events().length === 1);
-    // 50 ms are the engine's; the rest is for the delivery on a busy machine.
-    assert.ok(monoMs() - granted < ttlMs + 150, `${monoMs() - granted} ms`);
+    // How soon after it is measured in bench/, not here.
+    assert.ok(monoMs() - granted >= ttlMs - answeredMs, `${monoMs() - granted} ms`);
     seen.close();
     store.close();
     await server.close();
