@@ -8,6 +8,7 @@ import { type Failure, type Result, ok } from '../core/result.ts';
 import { type ClusterSpec, internalHost } from '../core/spec.ts';
 import { runFence } from './fence/fence.ts';
 import { killTree } from './guard/kill-tree.ts';
+import { describeOverride } from './overridden-settings.ts';
 import type { PostgresPort, Upstream } from './ports.ts';
 import { readAutoConf } from './postgres/auto-conf.ts';
 import { runCheckpoint } from './postgres/checkpoint.ts';
@@ -259,14 +260,6 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       goneCallback = callback;
     },
     problems: () => problems,
-  };
-}
-
-function describeOverride(found: { readonly name: string; readonly ours: string; readonly winning: string }): NodeProblem {
-  return {
-    code: 'settings.overridden',
-    text: `${found.name} is ${found.winning} by ALTER SYSTEM and not ${found.ours}, which pgherd sets`,
-    remedy: `ALTER SYSTEM RESET ${found.name}; then SELECT pg_reload_conf(); or put the value into the cluster settings`,
   };
 }
 

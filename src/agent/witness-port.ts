@@ -1,6 +1,7 @@
 /** A witness has no PostgreSQL: every operation is refused, every look finds nothing. */
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import type { BoundPostgres } from './postgres-port.ts';
+import { EMPTY } from './postgres/observe.ts';
 
 const refused: Failure = {
   code: 'witness.no-postgres',
@@ -14,27 +15,7 @@ const refuse = (): Promise<Result<never, Failure>> => Promise.resolve(err(refuse
 
 export function createWitnessPort(): BoundPostgres {
   return {
-    observe: () =>
-      Promise.resolve({
-        state: 'absent',
-        role: null,
-        systemIdentifier: null,
-        version: null,
-        timeline: null,
-        history: [],
-        flushLsn: null,
-        receivedLsn: null,
-        replayedLsn: null,
-        walEnd: null,
-        cleanShutdown: false,
-        shutdownLsn: null,
-        streamingFrom: null,
-        walsenders: [],
-        pendingRestart: [],
-        postmasterPid: null,
-        startedAt: null,
-        minimums: {},
-      }),
+    observe: () => Promise.resolve(EMPTY),
     configuredUpstream: () => Promise.resolve(null),
     initdb: refuse,
     applySettings: () => Promise.resolve(ok({ changed: false })),

@@ -33,7 +33,7 @@ import { taskCommand } from './verbs/task.ts';
 import { tokenCommand } from './verbs/token.ts';
 import { userCommand } from './verbs/user.ts';
 import { versionCommand } from './verbs/version.ts';
-import { VERSION } from './version.ts';
+import { VERSION } from '../base/version.ts';
 
 /** Verbs by what a person wants of them, in the order of the help page. */
 const GROUPS: readonly (readonly [string, readonly ((host: Host) => Command)[]])[] = [

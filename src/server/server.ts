@@ -25,7 +25,7 @@ import { openJoinTokens } from './join.ts';
 import { openSecrets } from './secrets.ts';
 import { startStatusLine } from './status-line.ts';
 import { openUsers } from './users.ts';
-import { VERSION } from './version.ts';
+import { VERSION } from '../base/version.ts';
 
 /** The embedded store answers at once; etcd may have no leader for a moment. The server starts anyhow: `show` then says what is missing. */
 const STORE_WAIT_MS = 5000;

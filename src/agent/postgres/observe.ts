@@ -69,7 +69,8 @@ interface Slow {
   readonly row: Row;
 }
 
-const EMPTY: PostgresReport = {
+/** Of a node without a data directory; the base that every look fills in. */
+export const EMPTY: PostgresReport = {
   state: 'absent',
   role: null,
   systemIdentifier: null,

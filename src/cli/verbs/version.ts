@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { EXIT } from '../exit.ts';
 import { type Host, act } from '../session.ts';
-import { VERSION } from '../version.ts';
+import { VERSION } from '../../base/version.ts';
 
 export function versionCommand(host: Host): Command {
   return new Command('version')
