@@ -33,7 +33,9 @@ async function main(): Promise<number> {
   const recorder = startRecorder({ ...config.value, emit });
   const probes = config.value.probes === 'on' ? startWritableProbes({ ...config.value, emit }) : null;
   await closed;
-  await Promise.all([recorder.stop(), probes?.stop()]);
+  // One after the other: `ended` is the last line, so that a reader knows that nothing was cut off.
+  await probes?.stop();
+  await recorder.stop();
   return 0;
 }
 

@@ -41,7 +41,7 @@ test('a step that hangs or fails never holds the kill (Q29, Z25)', async () => {
     outcome.value.steps.map((step) => step.result),
     ['late', 'failed', 'late', 'done', 'done'],
   );
-  assert.ok(outcome.value.durationMs < 900, `${outcome.value.durationMs} ms`);
+  assert.ok(outcome.value.durationMs < 4000, `${outcome.value.durationMs} ms`);
 });
 
 test('a process that cannot be killed is said, and the fence has not succeeded (H16)', async () => {

@@ -42,7 +42,7 @@ test('the guard fences a real PostgreSQL whose every process is stopped (SIGSTOP
     assert.equal(await client.arm({ term: 1, leaseId: '1', deadline, dataDirectory: rig.dataDirectory, postmaster, table: null }), true);
     await until(() => all().length === 0, 5000, 'no process is left');
     const took = monoMs() - deadline;
-    assert.ok(took > 0 && took < 500, `${took} ms after the deadline`);
+    assert.ok(took > 0 && took < 3000, `${took} ms after the deadline`);
     await until(async () => (await client.status())?.phase === 'fenced', 3000, 'fenced');
     assert.deepEqual((await client.status())?.fenced?.problems, []);
     assert.equal(statSync(join(rig.dataDirectory, 'standby.signal')).uid, ids.uid);

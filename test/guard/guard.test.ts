@@ -153,7 +153,7 @@ test('a frozen guard does not acknowledge, so that the renewal does not count', 
   process.kill(status.value.pid, 'SIGSTOP');
   const begin = monoMs();
   assert.equal(await client.arm(armedUntil(addMono(begin, 5000))), false);
-  assert.ok(monoMs() - begin < 400);
+  assert.ok(monoMs() - begin < 2500);
   process.kill(status.value.pid, 'SIGCONT');
 });
 

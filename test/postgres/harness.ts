@@ -11,6 +11,7 @@ import { runInitdb } from '../../src/agent/postgres/initdb.ts';
 import { type Instance, findBinDirectory, socketDirectoryOf } from '../../src/agent/postgres/instance.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
 import type { ManagedSettings } from '../../src/agent/postgres/managed-files.ts';
+import { findPostmaster, findProcesses } from '../../src/agent/postgres/postmaster.ts';
 import { setupRoles } from '../../src/agent/postgres/setup-roles.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { type Sql, withLocalSql } from '../../src/agent/postgres/sql.ts';
@@ -105,4 +106,21 @@ export async function until(what: string, check: () => Promise<boolean> | boolea
     if (monoMs() > deadline) throw new Error(`not within ${limitMs} ms: ${what}`);
     await realClock.sleep(5);
   }
+}
+
+/**
+ * A signal to every process of a server. The postmaster first: after its SIGSTOP it forks no more, so that the list that
+ * is read next is whole. A child that ends by itself between the list and the signal is not missed.
+ */
+export function signalServer(dataDirectory: string, name: 'SIGSTOP' | 'SIGCONT'): void {
+  const send = (pid: number): void => {
+    try {
+      process.kill(pid, name);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
+  };
+  const postmaster = findPostmaster(dataDirectory);
+  if (postmaster !== null) send(postmaster.pid);
+  for (const member of findProcesses(dataDirectory)) send(member.pid);
 }

@@ -13,7 +13,7 @@ import { setupRoles } from '../../src/agent/postgres/setup-roles.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { stopPostgres } from '../../src/agent/postgres/stop.ts';
 import { readWalEnd } from '../../src/agent/postgres/wal-end.ts';
-import { createLab, createPrimary, must, settings, sql, until } from './harness.ts';
+import { createLab, createPrimary, must, settings, signalServer, sql, until } from './harness.ts';
 
 const lab = createLab();
 after(() => lab.close());
@@ -97,10 +97,10 @@ test('a crash is noticed within 50 ms, and the end of WAL is read from the files
   must(await startPostgres(primary, { mode: 'primary', mayStart: () => true }));
 });
 
-test('a stopped (SIGSTOP) server with an open session is ended completely within 300 ms', async () => {
+test('a stopped (SIGSTOP) server is ended completely, by the kill', async () => {
   const postmaster = findPostmaster(primary.dataDirectory);
   assert.ok(postmaster !== null);
-  for (const member of findProcesses(primary.dataDirectory)) process.kill(member.pid, 'SIGSTOP');
+  signalServer(primary.dataDirectory, 'SIGSTOP');
   const outcome = must(await stopPostgres(primary));
   assert.equal(outcome.rung, 'kill');
   assert.ok(outcome.durationMs < 2000, `took ${outcome.durationMs} ms`);

@@ -4,10 +4,9 @@ import { after, test } from 'node:test';
 import { makeNodeId } from '../../src/core/ids.ts';
 import { askTrusted } from '../../src/agent/probe/trusted.ts';
 import { probeMember } from '../../src/agent/probe/probe-member.ts';
-import { findProcesses } from '../../src/agent/postgres/postmaster.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { stopPostgres } from '../../src/agent/postgres/stop.ts';
-import { createLab, createPrimary, must, sql } from './harness.ts';
+import { createLab, createPrimary, must, signalServer, sql } from './harness.ts';
 
 const lab = createLab();
 after(() => lab.close());
@@ -26,9 +25,9 @@ test('a primary takes the heartbeat write, also when a synchronous standby is mi
 });
 
 test('a stopped (SIGSTOP) server fails the look within its limit (I6, Q19)', async () => {
-  for (const member of findProcesses(n1.dataDirectory)) process.kill(member.pid, 'SIGSTOP');
+  signalServer(n1.dataDirectory, 'SIGSTOP');
   const answer = await look(200);
-  for (const member of findProcesses(n1.dataDirectory)) process.kill(member.pid, 'SIGCONT');
+  signalServer(n1.dataDirectory, 'SIGCONT');
   assert.equal(answer.verdict, 'failed');
   assert.ok(answer.durationMs < 2000, `${answer.durationMs} ms`);
 });

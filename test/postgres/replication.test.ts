@@ -12,7 +12,7 @@ import { promotePostgres } from '../../src/agent/postgres/promote.ts';
 import { ensureSlots } from '../../src/agent/postgres/slots.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { stopPostgres } from '../../src/agent/postgres/stop.ts';
-import { createLab, createPrimary, must, settings, sql, until } from './harness.ts';
+import { createLab, createPrimary, must, settings, signalServer, sql, until } from './harness.ts';
 
 const lab = createLab();
 const [n1, n2, n3] = [await lab.node('n1'), await lab.node('n2'), await lab.node('n3')];
@@ -165,12 +165,12 @@ test('a clean switchover leaves nothing that the successor has not replayed (Z29
 });
 
 test('a hung server is reported hung after two looks', async () => {
-  for (const member of findProcesses(n3.dataDirectory)) process.kill(member.pid, 'SIGSTOP');
+  signalServer(n3.dataDirectory, 'SIGSTOP');
   const quick = createObserver(n3, { members: () => members, limitMs: 100 });
   await quick.observe();
   assert.equal((await quick.observe()).state, 'hung');
   quick.close();
-  for (const member of findProcesses(n3.dataDirectory)) process.kill(member.pid, 'SIGCONT');
+  signalServer(n3.dataDirectory, 'SIGCONT');
 });
 
 test('a cleanly stopped standby is read from its files', async () => {
