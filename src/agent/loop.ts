@@ -9,7 +9,7 @@ import type { MonoMs, NodeId, Revision, Term } from '../core/ids.ts';
 import type { NodeAction } from '../core/node/action.ts';
 import { type LocalFacts, decideNode, isAlive, mayAcceptWrites } from '../core/node/decide.ts';
 import type { Activity, PostgresReport } from '../core/report.ts';
-import { type Failure, describeFailure } from '../core/result.ts';
+import { type Failure, describeFailure, err } from '../core/result.ts';
 import type { ClusterSpec } from '../core/spec.ts';
 import type { ClusterState, Goal } from '../core/state.ts';
 import type { Logger } from '../base/log.ts';
@@ -124,6 +124,10 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     if (postgres.state === 'running' && postgres.role === 'primary' && goal !== null) ranUnder = goal.id;
     stoppingSince = postgres.state !== 'stopping' || running !== null ? null : (stoppingSince ?? now.mono);
     downSince = isAlive(postgres) ? null : (downSince ?? now.mono);
+    if (mayPromoteSoon(input.state, ports.node) && postgres.role === 'standby') {
+      ports.lease.prepare();
+      ports.postgres.preparePromotion();
+    }
     const facts = await collectFacts(postgres, leaseTerm, goal, now.mono);
     const action = decideNode(facts, input.state, now.mono);
     await act(action, goal, input, now.mono);
@@ -171,7 +175,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     }
     if (action.kind === 'none') {
       noteIdle(action, goalId);
-      await confirmIfNeeded(now);
+      await confirmIfNeeded();
       return;
     }
     if (input.spec === null) return;
@@ -189,9 +193,13 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   }
 
   /** A primary that is not open yet needs one renewal sent after it became writable. */
-  async function confirmIfNeeded(_now: MonoMs): Promise<void> {
+  async function confirmIfNeeded(): Promise<void> {
     const writable = lastPostgres !== null && lastPostgres.state === 'running' && lastPostgres.role === 'primary';
-    if (confirmed || !writable || ports.lease.heldTerm() === null) return;
+    if (!confirmed && writable) await confirm();
+  }
+
+  async function confirm(): Promise<void> {
+    if (ports.lease.heldTerm() === null) return;
     const heldTerm = ports.lease.heldTerm();
     // Invariant: only the store confirms an opening. Because: promises prove that nobody else was opened, not that the store still wants this
     // node; a candidate that lost the store right after its claim may be replaced there, and rows it acknowledged would be lost unseen.
@@ -225,13 +233,16 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       },
     };
     settled = executeAction(action, context)
-      .then(
-        (result) => finish(action, goalId, result.ok ? null : result.error, startedAt.mono, result.ok ? result.value : ''),
-        (cause: unknown) => finish(action, goalId, unexpected(action.kind, cause), startedAt.mono, ''),
-      )
-      .then(async () => {
-        if (action.kind === 'promote' || action.kind === 'start-primary') lastPostgres = await ports.postgres.observe();
-        await confirmIfNeeded(ports.clock.now().mono);
+      .catch((cause: unknown) => err(unexpected(action.kind, cause)))
+      .then(async (result) => {
+        finish(action, goalId, result.ok ? null : result.error, startedAt.mono, result.ok ? result.value : '');
+        if (action.kind === 'promote' || action.kind === 'start-primary') {
+          const looked = ports.postgres.observe();
+          // A promotion that succeeded left a writable server: the renewal that the opening waits for need not wait for the look.
+          if (action.kind === 'promote' && result.ok) await confirm();
+          lastPostgres = await looked;
+        }
+        await confirmIfNeeded();
       })
       .catch((cause: unknown) => ports.log.error({ cause: String(cause) }, 'after an action'))
       .then(() => ports.wake());
@@ -329,6 +340,12 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       await settled;
     },
   };
+}
+
+/** The next order may be a promotion: what it needs and what costs nothing when it does not come is made ready. */
+function mayPromoteSoon(state: ClusterState | null, node: NodeId): boolean {
+  const goal = state?.goals[node]?.kind;
+  return goal === 'vote' || goal === 'promote' || (state?.switchover?.to === node && state.switchover.phase !== 'checkpoint');
 }
 
 function unexpected(action: string, cause: unknown): Failure {

@@ -32,6 +32,8 @@ export interface PostgresPort {
   stop(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Immediate, then complete kill. */
   kill(): Promise<Result<string, Failure>>;
+  /** A promotion may be ordered soon: a connection is opened for it. Returns at once, keeps it for a few seconds. */
+  preparePromotion(): void;
   waitReplay(required: Lsn, signal: AbortSignal): Promise<Result<string, Failure>>;
   promote(requiredLsn: Lsn | null, mayPromote: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Detaches (walreceiver gone) and reads the final position. A stopped server: from its files. Null position: no data. */
@@ -58,6 +60,8 @@ export interface LeasePort {
   heldTerm(): Term | null;
   /** One renewal now, sent after this call; who confirmed it, or null when nobody did. */
   renewNow(): Promise<'store' | 'promises' | null>;
+  /** It may be asked for soon; returns at once, costs nothing when it is not. */
+  prepare(): void;
   acquire(term: Term, stateRevision: Revision): Promise<Result<null, Failure>>;
   /** Only called when nothing can accept writes. */
   release(): Promise<Result<null, Failure>>;

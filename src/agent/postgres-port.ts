@@ -23,6 +23,7 @@ import { type ManagedSettings, managedSettingsOf } from './postgres/managed-file
 import { createObserver } from './postgres/observe.ts';
 import { type PostmasterWatch, canonicalDirectory, findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
+import { createReadyConnection } from './postgres/ready-connection.ts';
 import { rewindTo } from './postgres/rewind.ts';
 import { freeBytes } from './postgres/set-aside.ts';
 import { applySettings, findOverrides } from './postgres/settings.ts';
@@ -59,11 +60,14 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     busy: () => (offline === 'initdb' ? null : offline),
     onConnectionEnd: () => watched?.lookClosely(),
   });
+  const ready = createReadyConnection(instance);
   /** An operation that runs PostgreSQL's programs on the directory without a server that anybody could reach. */
   let offline: 'initdb' | 'cloning' | 'rewinding' | null = null;
   /** How the present server was started: a starting standby must not look like the primary that its directory was last. */
   let startedAs: { readonly mode: 'primary' | 'standby'; pid: number | null } | null = null;
   let problems: readonly NodeProblem[] = [];
+  /** The stop ladder works: it looks after every process itself. */
+  let stopping = false;
   let goneCallback: () => void = () => undefined;
   let watched: ({ readonly pid: number; readonly startTicks: number } & PostmasterWatch) | null = null;
   let systemIdentifier: string | null = null;
@@ -77,8 +81,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     watched = null;
     if (found === null) return;
     const watch = watchPostmaster(found, () => {
-      log.warn({ pid: found.pid }, 'the postmaster is gone');
       watched = null;
+      if (stopping) return;
+      log.warn({ pid: found.pid }, 'the postmaster is gone');
       // Orphaned backends go on acknowledging until they notice by themselves: "crashed" means that none is left (§4.3).
       killTree(
         { dataDirectory: canonicalDirectory(instance.dataDirectory), postmaster: { pid: found.pid, startTime: found.startTicks } },
@@ -159,7 +164,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     close: () => {
       watched?.stop();
       observer.close();
+      ready.close();
     },
+    preparePromotion: () => ready.prepare(),
     configuredUpstream: async () => {
       const conninfo = parseConninfo((await readAutoConf(instance)).get('primary_conninfo') ?? '');
       const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo?.get('host') && String(node.port) === conninfo.get('port'));
@@ -182,7 +189,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return set.ok ? start(spec, 'standby', () => true, signal) : set;
     },
     stop: async (spec, signal) => {
-      const stopped = await stopPostgres(instance, { from: 'fast', fastMs: spec.stopFastMs, signal });
+      stopping = true;
+      const stopped = await stopPostgres(instance, { from: 'fast', fastMs: spec.stopFastMs, signal }).finally(() => {
+        stopping = false;
+      });
       if (!stopped.ok) return stopped;
       const { rung, clean, shutdownLsn, durationMs } = stopped.value;
       return ok(
@@ -204,11 +214,11 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return fenced.ok ? ok(`fenced in ${fenced.value.durationMs} ms, killed ${fenced.value.killed.length} processes`) : fenced;
     },
     waitReplay: async (required, signal) => {
-      const waited = await waitReplay(instance, required, { limitMs: REPLAY_LIMIT_MS, signal });
+      const waited = await waitReplay(instance, required, { limitMs: REPLAY_LIMIT_MS, signal, run: ready.run });
       return waited.ok ? ok(`replayed ${formatLsn(waited.value)}`) : waited;
     },
     promote: async (requiredLsn, mayPromote, signal) => {
-      const promoted = await promotePostgres(instance, { requiredLsn, mayPromote, signal });
+      const promoted = await promotePostgres(instance, { requiredLsn, mayPromote, signal, run: ready.run });
       return promoted.ok ? ok(`timeline ${promoted.value.timeline}, ${Math.round(promoted.value.durationMs)} ms`) : promoted;
     },
     detach: async (signal) => {

@@ -23,6 +23,7 @@ export function createWitnessPort(): BoundPostgres {
     startStandby: refuse,
     stop: () => Promise.resolve(ok('nothing runs')),
     kill: () => Promise.resolve(ok('nothing runs')),
+    preparePromotion: () => undefined,
     waitReplay: refuse,
     promote: refuse,
     detach: () => Promise.resolve(ok({ position: null, final: true })),

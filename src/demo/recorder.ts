@@ -7,8 +7,8 @@ import type { HistoryEvent, Login, Target } from './history.ts';
 import { CONNECT_LIMIT_MS, type Writer, openWriter } from './writer.ts';
 
 export const ROW_INTERVAL_MS = 10;
-/** Between two attempts at one host. Longer would be measured as outage; shorter is a connection storm. */
-const RETRY_PAUSE_MS = 10;
+/** Between two attempts at one host. Longer would be measured as outage; shorter is a connection storm, which slows down what it measures. */
+const RETRY_PAUSE_MS = 20;
 
 /** Every statement that the measuring clients need before they start; idempotent. Run as the owner of the database. */
 export const RECORDER_SCHEMA = [

@@ -75,6 +75,7 @@ export function createWorld(): World {
         set({ state: 'crashed' });
         world.slowLook = false;
       }),
+    preparePromotion: () => undefined,
     waitReplay: (required, signal) => run('wait-replay', signal, () => set({ replayedLsn: required })),
     promote: (_lsn, may, signal) =>
       may() ? run('promote', signal, () => set({ role: 'primary', streamingFrom: null })) : Promise.resolve(err(failure('promote.no-lease', true))),
@@ -106,6 +107,7 @@ export function createWorld(): World {
     lease: {
       heldTerm: () => world.lease,
       renewNow: () => Promise.resolve(world.lease === null ? null : ('store' as const)),
+      prepare: () => undefined,
       acquire: async (term) => {
         const result = await run(`acquire ${term}`, never, () => {
           world.lease = term;

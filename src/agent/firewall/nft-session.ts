@@ -7,6 +7,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 export interface NftSession {
   /** Runs `commands` (one transaction) and then `list`; the listing's text, or null when it did not arrive within `limitMs`. One call at a time. */
   run(options: { readonly commands: string; readonly list: string; readonly limitMs: number }): Promise<string | null>;
+  /** Starts the helper, so that the first change in a hurry does not wait for it. */
+  warm(): void;
   /** Ends the helper; what is in the kernel stays. */
   close(): void;
 }
@@ -76,6 +78,9 @@ export function createNftSession(): NftSession {
         waiting = { resolve, timer: setTimeout(() => drop(used), limitMs) };
         used.stdin?.write(`${commands}\n${list}\n`);
       }),
+    warm: () => {
+      child ??= start();
+    },
     close: () => drop(child),
   };
 }

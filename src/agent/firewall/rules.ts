@@ -100,3 +100,22 @@ export function parseExpires(listing: string): number | null {
 }
 
 const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+/**
+ * Whether a `list table` shows what `renderTable` and the elements asked for: each chain with its number of rules, and elements if and only if some
+ * were added. A helper tells of an error on another stream, perhaps later; the listing is the proof.
+ */
+export function isShaped(listing: string, gate: 'guarded' | 'unrestricted', elements: string): boolean {
+  const rules = (chain: string): number => {
+    const body = listing.match(new RegExp(`^\\tchain ${chain} \\{\\n([\\s\\S]*?)^\\t\\}`, 'm'))?.[1];
+    return body === undefined ? -1 : body.split('\n').filter((line) => line.trim() !== '' && !line.trim().startsWith('type filter hook')).length;
+  };
+  const [gateIn, gateOut] = gate === 'guarded' ? [4, 6] : [0, 0];
+  return (
+    rules('input') === 1 &&
+    rules('output') === 1 &&
+    rules('gate_in') === gateIn &&
+    rules('gate_out') === gateOut &&
+    (parseExpires(listing) !== null) === elements.includes('add element')
+  );
+}

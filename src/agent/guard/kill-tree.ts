@@ -9,7 +9,7 @@
  * Broken if: a server process changes its working directory and its postmaster is gone before the first look.
  * *Source:* PostgreSQL, utils/init/miscinit.c (ChangeToDataDir); proc(5), proc_pid_stat(5).
  */
-import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { closeSync, openSync, readSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 import { monoMs } from '../../base/clock.ts';
 
@@ -52,12 +52,24 @@ const LOOK_AGAIN_MS = 3;
 export function readProcess(pid: number): ProcessInfo | null {
   let stat: string;
   try {
-    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    stat = readStat(pid);
   } catch (cause) {
     if (isGone(cause)) return null;
     throw cause;
   }
   return parseStat(stat);
+}
+
+/** A line has at most about 400 characters; a look at all processes reads hundreds, so that each costs three system calls and no buffer. */
+const statBuffer = Buffer.alloc(1024);
+
+function readStat(pid: number): string {
+  const descriptor = openSync(`/proc/${pid}/stat`, 'r');
+  try {
+    return statBuffer.toString('latin1', 0, readSync(descriptor, statBuffer, 0, statBuffer.length, 0));
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 /** Parses one line of proc_pid_stat(5); the command may hold blanks and parentheses. Null when it is not one. */

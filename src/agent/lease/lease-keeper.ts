@@ -15,7 +15,7 @@ import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import type { ClusterKeys } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
 import { type Confirmation, type LeaseSettings, type TickClocks, ownDeadline, pausedMs } from './lease-rules.ts';
-import { claim, claimAgain, confirm, giveBack } from './lease-store.ts';
+import { type Granted, claim, claimAgain, confirm, giveBack, grant } from './lease-store.ts';
 
 export interface LeaseGuard {
   /** Before a lease is taken: a living guard that is free to be armed (an earlier fence was read and acknowledged). */
@@ -62,6 +62,11 @@ export interface LeaseKeeper {
   renewNow(): Promise<'store' | 'promises' | null>;
   /** Gives back what was lost, once nothing here can write; never a lease that was taken since. */
   releaseLost(): Promise<Result<null, Failure>>;
+  /**
+   * It may be asked for soon: makes the guard ready and has a lease granted, which `acquire` then needs only to put the key under. Returns at once;
+   * at most one grant in a third of the TTL. What is not used runs out by itself.
+   */
+  prepare(): void;
   /** Takes the key for `term` if `state` still has this revision and the key is free, or our own of an older claim. */
   acquire(term: Term, stateRevision: Revision): Promise<Result<null, Failure>>;
   /** Takes over a lease that the guard guards for this node's former agent, and confirms it. False: it is lost, `onLost` was called. */
@@ -82,6 +87,11 @@ interface Held {
 const CONFIRM_LIMIT_MS = 800;
 const ACQUIRE_LIMIT_MS = 2000;
 
+/** A lease without a key, granted ahead. Its time runs since `sentAt`. */
+interface Prepared extends Granted {
+  readonly sentAt: MonoMs;
+}
+
 export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   const { clock } = options;
   let held: Held | null = null;
@@ -90,6 +100,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   let loop = new AbortController();
   let renewing: Promise<'store' | 'promises' | null> | null = null;
   let storeAnswers = true;
+  let preparing: { readonly sentAt: MonoMs; readonly granted: Promise<Prepared | null> } | null = null;
   let ticks: TickClocks = readClocks();
 
   function readClocks(): TickClocks {
@@ -236,6 +247,22 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     return held?.term ?? null;
   };
 
+  const prepare = (): void => {
+    const sentAt = clock.now().mono;
+    if (held !== null || (preparing !== null && sentAt - preparing.sentAt < options.settings().ttlMs / 3)) return;
+    void options.guard.prepare();
+    const granted = grant(options, addMono(sentAt, CONFIRM_LIMIT_MS)).then((one) => (one === null ? null : { ...one, sentAt }));
+    preparing = { sentAt, granted };
+  };
+
+  /** The prepared lease, once, while most of its time is left. */
+  const takePrepared = async (): Promise<Prepared | null> => {
+    const waiting = preparing;
+    preparing = null;
+    const prepared = (await waiting?.granted) ?? null;
+    return prepared !== null && clock.now().mono - prepared.sentAt < prepared.grantedMs / 2 ? prepared : null;
+  };
+
   const begin = (lease: Held): void => {
     held = lease;
     storeAnswers = true;
@@ -251,14 +278,17 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     deadline: () => held?.deadline ?? null,
     leaseId: () => held?.leaseId ?? null,
     renewNow,
+    prepare,
     acquire: async (term, stateRevision) => {
       if (heldTerm() === term) return ok(null);
       if (held !== null) return err(failure('lease.held', `term ${term} was asked for while term ${held.term} is held`, '', false));
-      if (!(await options.guard.prepare()))
-        return err(failure('lease.no-guard', `the write lease of term ${term} was not asked for`, 'no guard runs', true));
-      const sentAt = clock.now().mono;
-      const claimed = await claim(options, { term, stateRevision, deadline: addMono(sentAt, ACQUIRE_LIMIT_MS) });
+      const [ready, prepared] = await Promise.all([options.guard.prepare(), takePrepared()]);
+      if (!ready) return err(failure('lease.no-guard', `the write lease of term ${term} was not asked for`, 'no guard runs', true));
+      const askedAt = clock.now().mono;
+      const claimed = await claim(options, { term, stateRevision, deadline: addMono(askedAt, ACQUIRE_LIMIT_MS), prepared });
       if (!claimed.ok) return claimed;
+      // A lease that was granted ahead counts from its own request.
+      const sentAt = claimed.value.fresh || prepared === null ? askedAt : prepared.sentAt;
       const deadline = ownDeadline({ sentAt, grantedMs: claimed.value.grantedMs, settings: options.settings() });
       const lease: Held = { term, leaseId: claimed.value.leaseId, deadline };
       if (!(await options.guard.arm({ term, leaseId: lease.leaseId, deadline })) || clock.now().mono >= deadline) {

@@ -47,15 +47,24 @@ export async function confirm(
   };
 }
 
+/** A lease without a key yet. Null: the store did not grant one. It runs out by itself when it is not used. */
+export async function grant(at: LeaseStore, deadline: MonoMs): Promise<Granted | null> {
+  const granted = await at.store.grantLease(at.settings().ttlMs, { deadline });
+  return granted.ok ? { leaseId: granted.value.id, grantedMs: granted.value.ttlMs } : null;
+}
+
 /**
  * Takes the key. Guarded by the revision of `state` that the caller decided upon, and by the key being free or our own of the same or an older term.
- * An own older lease is revoked after its key hangs on the new one.
+ * An own older lease is revoked after its key hangs on the new one. `prepared`: a lease that was granted for this ahead of time; the key is put
+ * under it without a look before, since it is free in the normal case, and the comparison tells when it is not.
  */
 export async function claim(
   at: LeaseStore,
-  options: { readonly term: Term; readonly stateRevision: Revision; readonly deadline: MonoMs },
-): Promise<Result<Granted, Failure>> {
+  options: { readonly term: Term; readonly stateRevision: Revision; readonly deadline: MonoMs; readonly prepared: Granted | null },
+): Promise<Result<Granted & { readonly fresh: boolean }, Failure>> {
   const { deadline, term } = options;
+  const first = options.prepared === null ? null : await claimFree(at, { ...options, prepared: options.prepared });
+  if (first !== null) return first.ok ? ok({ ...first.value, fresh: false }) : first;
   const found = await at.store.get(at.keys.writeLease, { deadline });
   if (!found.ok) return err(refused('lease.store', `the write lease of term ${term} was not asked for`, found.error.message, true));
   const held = found.value;
@@ -68,10 +77,23 @@ export async function claim(
   const result = await put(at, { term, deadline, guards: [stateIs, unchanged(at.keys.writeLease, held)] });
   if (result.kind === 'granted') {
     if (held?.lease != null && held.lease !== result.leaseId) await at.store.revokeLease(held.lease, { deadline });
-    return ok(result);
+    return ok({ ...result, fresh: true });
   }
   const [code, cause] = result.kind === 'lost' ? ['lease.raced', 'the state or the write lease changed meanwhile'] : ['lease.store', result.why];
   return err(refused(code, `the write lease of term ${term} was not taken`, cause, true));
+}
+
+/** Null: the key is not free, so that the long way decides; the lease was revoked. */
+async function claimFree(
+  at: LeaseStore,
+  options: { readonly term: Term; readonly stateRevision: Revision; readonly deadline: MonoMs; readonly prepared: Granted },
+): Promise<Result<Granted, Failure> | null> {
+  const { term, deadline, prepared } = options;
+  const stateIs: Compare = { target: 'mod', key: at.keys.state, op: '=', revision: options.stateRevision };
+  const result = await putUnder(at, { term, deadline, guards: [stateIs, unchanged(at.keys.writeLease, null)], granted: prepared });
+  if (result.kind === 'granted') return ok(result);
+  if (result.kind === 'lost') return null;
+  return err(refused('lease.store', `the write lease of term ${term} was not taken`, result.why, true));
 }
 
 /** Takes a key that vanished under us again, in the same term, if the state still wants it. */
@@ -124,10 +146,17 @@ type Put = ({ readonly kind: 'granted' } & Granted) | { readonly kind: 'lost' } 
  * Because: an unknown outcome is read back, and then the lease is revoked: a put with a revoked lease fails.
  */
 async function put(at: LeaseStore, options: { readonly term: Term; readonly deadline: MonoMs; readonly guards: readonly Compare[] }): Promise<Put> {
-  const { deadline } = options;
-  const granted = await at.store.grantLease(at.settings().ttlMs, { deadline });
+  const granted = await at.store.grantLease(at.settings().ttlMs, { deadline: options.deadline });
   if (!granted.ok) return { kind: 'unknown', why: granted.error.message };
-  const { id: leaseId, ttlMs: grantedMs } = granted.value;
+  return putUnder(at, { ...options, granted: { leaseId: granted.value.id, grantedMs: granted.value.ttlMs } });
+}
+
+async function putUnder(
+  at: LeaseStore,
+  options: { readonly term: Term; readonly deadline: MonoMs; readonly guards: readonly Compare[]; readonly granted: Granted },
+): Promise<Put> {
+  const { deadline } = options;
+  const { leaseId, grantedMs } = options.granted;
   const key = at.keys.writeLease;
   const value = leaseValue(options.term, at.node);
   const written = await at.store.txn(options.guards, [{ kind: 'put', key, value, lease: leaseId }], [], { deadline });

@@ -23,10 +23,22 @@ export interface Postmaster extends ProcessInfo {
 /** Null when there is no such process. Source: proc(5); the command may hold blanks and parentheses, so the last `)` counts. */
 export function readProcess(pid: number): ProcessInfo | null {
   try {
-    return parseStat(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+    return parseStat(readStat(pid));
   } catch (cause) {
     if (isGone(cause)) return null;
     throw cause;
+  }
+}
+
+/** A line of proc_pid_stat(5) has at most about 400 characters; a look at all processes reads hundreds, so that each costs three system calls and no buffer. */
+const statBuffer = Buffer.alloc(1024);
+
+function readStat(pid: number): string {
+  const descriptor = openSync(`/proc/${pid}/stat`, 'r');
+  try {
+    return statBuffer.toString('latin1', 0, readSync(descriptor, statBuffer, 0, statBuffer.length, 0));
+  } finally {
+    closeSync(descriptor);
   }
 }
 

@@ -9,7 +9,7 @@ import { runCheckpoint } from './checkpoint.ts';
 import { ensureStandbySignal } from './data-directory.ts';
 import { cancelled, failure } from './failure.ts';
 import type { Instance } from './instance.ts';
-import { type Sql, withLocalSql } from './sql.ts';
+import { type RunSql, type Sql, withLocalSql } from './sql.ts';
 import { readHistory } from './timeline-history.ts';
 
 export interface Promoted {
@@ -28,9 +28,9 @@ const REPEAT_MS = 100;
 export function waitReplay(
   instance: Instance,
   required: Lsn,
-  options: { readonly limitMs: number; readonly signal?: AbortSignal },
+  options: { readonly limitMs: number; readonly signal?: AbortSignal; readonly run?: RunSql },
 ): Promise<Result<Lsn, Failure>> {
-  return flatten(withLocalSql(instance, options, (sql) => waitReplayOn(sql, instance, required, options)));
+  return flatten((options.run ?? withLocalSql)(instance, options, (sql) => waitReplayOn(sql, instance, required, options)));
 }
 
 async function waitReplayOn(
@@ -69,12 +69,18 @@ async function waitReplayOn(
  */
 export async function promotePostgres(
   instance: Instance,
-  options: { readonly requiredLsn: Lsn | null; readonly mayPromote: () => boolean; readonly limitMs?: number; readonly signal?: AbortSignal },
+  options: {
+    readonly requiredLsn: Lsn | null;
+    readonly mayPromote: () => boolean;
+    readonly limitMs?: number;
+    readonly signal?: AbortSignal;
+    readonly run?: RunSql;
+  },
 ): Promise<Result<Promoted, Failure>> {
   const startedAt = monoMs();
   const limitMs = options.limitMs ?? 30_000;
   const promoted = await flatten(
-    withLocalSql(instance, options, async (sql): Promise<Result<Timeline, Failure>> => {
+    (options.run ?? withLocalSql)(instance, options, async (sql): Promise<Result<Timeline, Failure>> => {
       if (!(await isInRecovery(sql)))
         return err(
           failure('promote.not-in-recovery', `${instance.node} is no standby`, 'the server is writable already', 'nothing was done', '', false),

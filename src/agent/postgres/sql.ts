@@ -163,12 +163,29 @@ export interface SqlOptions {
  * One connection for the time of `run`, closed in every case.
  * Errors: `postgres.connect` (retryable), `postgres.query`, `postgres.cancelled`.
  */
-export async function withSql<T>(target: SqlTarget, options: SqlOptions, run: (sql: Sql) => Promise<T>): Promise<Result<T, Failure>> {
+export function withSql<T>(target: SqlTarget, options: SqlOptions, run: (sql: Sql) => Promise<T>): Promise<Result<T, Failure>> {
+  return runOn(() => openSql(target, options.limits ?? LOCAL_LIMITS, options), target, options, run);
+}
+
+/** How an operation gets its connection to the own server: `withLocalSql`, or one that was opened ahead. */
+export type RunSql = <T>(
+  instance: Pick<Instance, 'socketDirectory' | 'port'>,
+  options: SqlOptions,
+  run: (sql: Sql) => Promise<T>,
+) => Promise<Result<T, Failure>>;
+
+/** `withSql` on whatever connection `open` answers with. */
+export async function runOn<T>(
+  open: () => Promise<Sql>,
+  target: SqlTarget,
+  options: SqlOptions,
+  run: (sql: Sql) => Promise<T>,
+): Promise<Result<T, Failure>> {
   const where = `${target.user}@${target.host}:${target.port}/${target.database}`;
   if (options.signal?.aborted === true) return err(failure('postgres.cancelled', where, 'the operation was cancelled', 'nothing was sent', '', true));
   let sql: Sql;
   try {
-    sql = await openSql(target, options.limits ?? LOCAL_LIMITS, options);
+    sql = await open();
   } catch (cause) {
     return err(
       failure(

@@ -51,7 +51,7 @@ export async function stopPostgres(instance: Instance, options: StopOptions = {}
   if (postmaster !== null) {
     if (from === 'fast' && !isDeaf(postmaster)) {
       rung = 'fast';
-      await fastStop(instance, postmaster, options);
+      if (await fastStop(instance, postmaster, options)) return ok({ rung, ...(await readOutcome(instance)), durationMs: monoMs() - startedAt });
     }
     if (from !== 'kill' && !isDeaf(findPostmaster(instance.dataDirectory)) && isLeft(instance)) {
       rung = 'immediate';
@@ -96,8 +96,8 @@ function signal(postmaster: Postmaster, name: 'SIGINT' | 'SIGQUIT'): void {
   }
 }
 
-/** SIGINT ends client sessions first, then checkpoints. Source: PostgreSQL manual 19.5. */
-async function fastStop(instance: Instance, postmaster: Postmaster, options: StopOptions): Promise<void> {
+/** SIGINT ends client sessions first, then checkpoints. True: a whole look found no process left. Source: PostgreSQL manual 19.5. */
+async function fastStop(instance: Instance, postmaster: Postmaster, options: StopOptions): Promise<boolean> {
   signal(postmaster, 'SIGINT');
   const deadline = monoMs() + (options.fastMs ?? 10_000);
   let writtenAt: number | null = null;
@@ -105,16 +105,17 @@ async function fastStop(instance: Instance, postmaster: Postmaster, options: Sto
     await realClock.sleep(POLL_MS);
     // One small file while the postmaster lives; the whole process table only when it is gone.
     if (!isSameProcessAlive(postmaster)) {
-      if (!isLeft(instance)) return;
+      if (!isLeft(instance)) return true;
       continue;
     }
     if (round % 10 !== 0) continue;
-    if (isDeaf(findPostmaster(instance.dataDirectory))) return;
+    if (isDeaf(findPostmaster(instance.dataDirectory))) return false;
     const control = await readControlData(instance);
     if (!control.ok || !isCleanlyShutDown(control.value)) continue;
     writtenAt ??= monoMs();
-    if (monoMs() - writtenAt > DRAIN_MS) return;
+    if (monoMs() - writtenAt > DRAIN_MS) return false;
   }
+  return false;
 }
 
 async function waitGone(instance: Instance, limitMs: number): Promise<void> {
