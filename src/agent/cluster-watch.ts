@@ -1,4 +1,7 @@
-/** What the agent knows of the cluster: spec, state and members, listed once and watched from there. */
+/**
+ * What the agent knows of the cluster: spec and state, listed once and watched from there, and the members' addresses, which are read when the spec
+ * names one that is not known, and now and then. Reports are left out: with n nodes each agent would read all n, several times a second.
+ */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type Decoder, decodeJson, formatDecodeError } from '../core/decode.ts';
@@ -34,6 +37,10 @@ export interface RememberedCluster {
 
 /** Between two tries to list while the store does not answer. */
 const RETRY_MS = 200;
+/** A member that comes back with another address is found after at most this long; its old address answers nothing meanwhile. */
+const MEMBERS_EVERY_MS = 10_000;
+/** While a member of the spec is not known. */
+const MEMBERS_MISSING_MS = 500;
 
 /** Starts at once; `onChange` after each change of spec, state or members. */
 export function watchCluster(options: {
@@ -53,6 +60,8 @@ export function watchCluster(options: {
   let freshAt: MonoMs | null = null;
   const members = new Map<NodeId, Member>((options.remembered?.members ?? []).map((one) => [one.node, one]));
   let watcher: Watcher | null = null;
+  /** Between two looks at the members; a new spec ends it. */
+  let sleeping = new AbortController();
 
   /** Bad bytes are logged and the last good value stays: a crash here would fence a healthy primary. */
   function decode<T>(decoder: Decoder<T>, kv: KeyValue): T | null {
@@ -65,6 +74,7 @@ export function watchCluster(options: {
   function take(kv: KeyValue): void {
     if (kv.key === keys.spec) {
       spec = decode(clusterSpec, kv) ?? spec;
+      sleeping.abort();
       onChange('spec');
     } else if (kv.key === keys.state) {
       // An older revision can come after a newer one only from a re-listing that lost a race; it must not undo it.
@@ -74,10 +84,35 @@ export function watchCluster(options: {
       state = decoded;
       stateRevision = kv.modRevision;
       onChange('state');
-    } else if (kv.key.startsWith(keys.nodes) && kv.key.endsWith('/member')) {
+    }
+  }
+
+  /** Reads the members' addresses; answers when to look again. */
+  async function readMembers(): Promise<number> {
+    const listed = await store.list(keys.nodes);
+    if (!listed.ok) return MEMBERS_MISSING_MS;
+    let changed = false;
+    const found = new Set<NodeId>();
+    for (const kv of listed.value.kvs.filter((one) => one.key.endsWith('/member'))) {
+      found.add(makeNodeId(kv.key.slice(keys.nodes.length).split('/')[0] ?? ''));
       const decoded = decode(member, kv);
-      if (decoded !== null) members.set(decoded.node, decoded);
-      onChange('members');
+      if (decoded === null) continue;
+      changed ||= JSON.stringify(members.get(decoded.node)) !== JSON.stringify(decoded);
+      members.set(decoded.node, decoded);
+    }
+    for (const id of [...members.keys()].filter((one) => !found.has(one))) {
+      members.delete(id);
+      changed = true;
+    }
+    if (changed) onChange('members');
+    return (spec?.nodes ?? []).every((node) => found.has(node.id)) ? MEMBERS_EVERY_MS : MEMBERS_MISSING_MS;
+  }
+
+  async function followMembers(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      const wait = await readMembers();
+      sleeping = new AbortController();
+      await clock.sleep(wait, AbortSignal.any([sleeping.signal, stopping.signal]));
     }
   }
 
@@ -89,16 +124,13 @@ export function watchCluster(options: {
     } else if (key === keys.spec) {
       spec = null;
       onChange('spec');
-    } else if (key.startsWith(keys.nodes) && key.endsWith('/member')) {
-      members.delete(makeNodeId(key.slice(keys.nodes.length).split('/')[0] ?? ''));
-      onChange('members');
     }
   }
 
   async function run(): Promise<void> {
     while (!stopping.signal.aborted) {
       const sentAt = clock.now().mono;
-      const listed = await store.list(keys.prefix);
+      const listed = await store.list(keys.orders);
       if (!listed.ok) {
         log.debug({ error: listed.error.kind }, `listing the cluster failed: ${listed.error.message}`);
         await clock.sleep(RETRY_MS, stopping.signal);
@@ -112,7 +144,6 @@ export function watchCluster(options: {
       const present = new Set(listed.value.kvs.map((kv) => kv.key));
       if (state !== null && !present.has(keys.state)) drop(keys.state);
       if (spec !== null && !present.has(keys.spec)) drop(keys.spec);
-      for (const id of [...members.keys()]) if (!present.has(keys.member(id))) drop(keys.member(id));
       for (const kv of listed.value.kvs) take(kv);
       await watchFrom(listed.value.revision);
     }
@@ -126,7 +157,7 @@ export function watchCluster(options: {
         resolve();
       };
       stopping.signal.addEventListener('abort', end, { once: true });
-      watcher = store.watch(keys.prefix, revision, {
+      watcher = store.watch(keys.orders, revision, {
         onBatch: (batch) => {
           for (const event of batch.events) {
             if (event.kind === 'put') take(event.kv);
@@ -147,7 +178,7 @@ export function watchCluster(options: {
     });
   }
 
-  run().catch((cause: unknown) => {
+  Promise.all([run(), followMembers()]).catch((cause: unknown) => {
     log.error({ cause: String(cause) }, 'the watch of the cluster broke');
     throw cause;
   });

@@ -104,9 +104,12 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let lastSpec: ClusterSpec | null = null;
   let lastWhy = '';
   let done: { goalId: string; detail: string } | null = null;
+  /** Counts actions that ended. */
+  let ended = 0;
 
   async function step(input: LoopInput): Promise<void> {
     const goal = input.state?.goals[ports.node] ?? null;
+    const endedBefore = ended;
     const seen = await Promise.race([ports.postgres.observe(), ports.clock.sleep(OBSERVE_PATIENCE_MS).then(() => null)]);
     // A look that takes long must not hold a fence back: the order is carried out on what was seen last. Anything else waits for the look.
     if (seen === null && (goal?.kind !== 'fenced' || lastPostgres === null)) return;
@@ -129,6 +132,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       ports.postgres.preparePromotion();
     }
     const facts = await collectFacts(postgres, leaseTerm, goal, now.mono);
+    // What was looked at while an action still ran is not what is true after it: the end of the action asked for another step.
+    if (ended !== endedBefore) return;
     const action = decideNode(facts, input.state, now.mono);
     await act(action, goal, input, now.mono);
     await housekeeping(postgres, goal, input.spec, now.mono);
@@ -251,6 +256,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   function finish(action: NodeAction, goalId: string, failure: Failure | null, startedAt: MonoMs, detail: string): void {
     const aborted = running?.abort.signal.aborted === true;
     running = null;
+    ended += 1;
     progress = null;
     const now = ports.clock.now();
     const durationMs = Math.round(now.mono - startedAt);

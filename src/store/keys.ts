@@ -9,6 +9,8 @@ export interface ClusterKeys {
   readonly prefix: string;
   readonly spec: string;
   readonly state: string;
+  /** A prefix of `spec` and `state` and of nothing else: what agents follow, without everybody's reports. */
+  readonly orders: string;
   readonly writeLease: string;
   readonly controller: string;
   readonly nodes: string;
@@ -32,6 +34,7 @@ export function clusterKeys(cluster: ClusterId): ClusterKeys {
     prefix,
     spec: `${prefix}spec`,
     state: `${prefix}state`,
+    orders: `${prefix}s`,
     writeLease: `${prefix}write-lease`,
     controller: `${prefix}controller`,
     nodes: `${prefix}nodes/`,
