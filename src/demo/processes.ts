@@ -5,6 +5,7 @@ import type { Failure } from '../core/result.ts';
 import { type RoleProcess, killBelow, sendSignal, waitUntil } from './children.ts';
 import { type Herd, type NodePlan, serverUrl } from './herd.ts';
 import { RECORDER_SCHEMA, quote } from './recorder.ts';
+import { cheapVerifier } from './scram-verifier.ts';
 
 /** A first start makes keys and a store; ten times what it takes on a small machine. */
 const SERVER_START_MS = 20_000;
@@ -216,8 +217,8 @@ async function prepareMeasuring(herd: Herd): Promise<Failure | null> {
   const { user, password, database } = herd.login;
   const primary = (await herd.show())?.primary ?? '';
   try {
-    // Not in the server's log: the statement holds a password.
-    await herd.sql(primary, `set log_min_error_statement = panic; set log_statement = none; create role ${user} login password ${quote(password)}`);
+    const verifier = quote(cheapVerifier(password));
+    await herd.sql(primary, `set log_min_error_statement = panic; set log_statement = none; create role ${user} login password ${verifier}`);
     await herd.sql(primary, `create database ${database} owner ${user}`);
     await herd.sql(primary, [`set role ${user}`, ...RECORDER_SCHEMA].join('; '), database);
     return null;

@@ -169,8 +169,9 @@ interface Pages {
   close(): Promise<void>;
 }
 
-/** 1 MiB a read: few system calls, bounded memory. */
-const CHUNK = 1_048_576;
+/** The end of WAL is mostly within a few pages of the last checkpoint; what goes on longer is read in larger pieces: few system calls, bounded memory. */
+const FIRST_CHUNK = 65_536;
+const MAX_CHUNK = 1_048_576;
 
 function createPages({ dataDirectory, segmentBytes, pageBytes, lineage }: WalWalkOptions): Pages {
   let handle: FileHandle | null = null;
@@ -178,6 +179,7 @@ function createPages({ dataDirectory, segmentBytes, pageBytes, lineage }: WalWal
   let chunk: Buffer = Buffer.alloc(0);
   let chunkStart = -1n;
   let magic: number | null = null;
+  let nextChunk = FIRST_CHUNK;
   const segmentSize = BigInt(segmentBytes);
   const close = async (): Promise<void> => {
     const old = handle;
@@ -193,7 +195,8 @@ function createPages({ dataDirectory, segmentBytes, pageBytes, lineage }: WalWal
     }
     if (handle === null) return `segment ${segment} is not there`;
     const offset = Number(start % segmentSize);
-    const buffer = Buffer.allocUnsafe(Math.min(CHUNK, segmentBytes - offset));
+    const buffer = Buffer.allocUnsafe(Math.min(nextChunk, segmentBytes - offset));
+    nextChunk = Math.min(nextChunk * 4, MAX_CHUNK);
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, offset);
     chunk = buffer.subarray(0, bytesRead);
     chunkStart = start;
