@@ -14,6 +14,8 @@ export interface ExecuteContext extends LoopPorts {
   readonly signal: AbortSignal;
   readonly setOpen: (open: boolean) => void;
   readonly onProgress: (progress: Progress) => void;
+  /** Looks at PostgreSQL and tells the cluster at once, while the action still runs. */
+  readonly tell: () => Promise<void>;
 }
 
 type Executor<K extends NodeActionKind> = (action: Extract<NodeAction, { kind: K }>, context: ExecuteContext) => Promise<Result<string, Failure>>;
@@ -95,7 +97,8 @@ async function stop(_action: Extract<NodeAction, { kind: 'stop' }>, context: Exe
   if (!stopped.ok || context.goal?.kind !== 'handover') return stopped;
   // `stop` answers only when no process of the data directory is left, so that this release rests on a fresh look.
   context.setOpen(false);
-  const released = await context.lease.release();
+  // The successor waits for both, the released lease and the position of the shutdown checkpoint: they are written at the same time.
+  const [released] = await Promise.all([context.lease.release(), context.tell()]);
   return released.ok ? stopped : released;
 }
 

@@ -69,6 +69,8 @@ const RETRY_MAX_MS = 60_000;
  * the next step takes its answer.
  */
 const OBSERVE_PATIENCE_MS = 300;
+/** The step that follows an action comes within 2 ms. */
+const JUST_LOOKED_MS = 10;
 const ASKED_AGAIN_AT_ONCE: ReadonlySet<string> = new Set(['acquire-lease', 'release-lease', 'fence', 'vote']);
 /** Slots are looked after this often; a standby's are advanced then, so that they do not hold WAL for long. */
 const SLOTS_EVERY_MS = 5000;
@@ -106,11 +108,12 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let done: { goalId: string; detail: string } | null = null;
   /** Counts actions that ended. */
   let ended = 0;
+  let justLooked: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
 
   async function step(input: LoopInput): Promise<void> {
     const goal = input.state?.goals[ports.node] ?? null;
     const endedBefore = ended;
-    const seen = await Promise.race([ports.postgres.observe(), ports.clock.sleep(OBSERVE_PATIENCE_MS).then(() => null)]);
+    const seen = await Promise.race([look(), ports.clock.sleep(OBSERVE_PATIENCE_MS).then(() => null)]);
     // A look that takes long must not hold a fence back: the order is carried out on what was seen last. Anything else waits for the look.
     if (seen === null && (goal?.kind !== 'fenced' || lastPostgres === null)) return;
     const postgres = seen ?? lastPostgres;
@@ -138,6 +141,13 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     await act(action, goal, input, now.mono);
     await housekeeping(postgres, goal, input.spec, now.mono);
     publish(postgres, input.stateRevision, goal);
+  }
+
+  /** The look that ended an action a moment ago is as good as another one. */
+  function look(): Promise<PostgresReport> {
+    const recent = justLooked;
+    justLooked = null;
+    return recent !== null && ports.clock.now().mono - recent.at < JUST_LOOKED_MS ? Promise.resolve(recent.postgres) : ports.postgres.observe();
   }
 
   async function collectFacts(postgres: PostgresReport, leaseTerm: Term | null, goal: Goal | null, now: MonoMs): Promise<LocalFacts> {
@@ -236,6 +246,10 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       onProgress: (value) => {
         progress = value;
       },
+      tell: async () => {
+        lastPostgres = await ports.postgres.observe();
+        publish(lastPostgres, input.stateRevision, goal);
+      },
     };
     settled = executeAction(action, context)
       .catch((cause: unknown) => err(unexpected(action.kind, cause)))
@@ -246,6 +260,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
           // A promotion that succeeded left a writable server: the renewal that the opening waits for need not wait for the look.
           if (action.kind === 'promote' && result.ok) await confirm();
           lastPostgres = await looked;
+          justLooked = { postgres: lastPostgres, at: ports.clock.now().mono };
         }
         await confirmIfNeeded();
       })

@@ -317,9 +317,13 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       held = null;
       lost = null;
       loop.abort();
-      await options.guard.disarm();
-      if (lease === null) return ok(null);
+      if (lease === null) {
+        await options.guard.disarm();
+        return ok(null);
+      }
+      // A renewal that is under way is confirmed for nobody any more; the guard must have its last word after it.
       while (renewing !== null) await renewing;
+      await options.guard.disarm();
       return giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
     },
     stop: () => {
