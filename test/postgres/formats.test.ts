@@ -54,6 +54,18 @@ test('the end of WAL is where pg_waldump finds the first invalid record (Z47)', 
   assert.equal(formatLsn(end.lsn), at, dump.value.stderr);
 });
 
+test('the end of WAL is the same from any position that was flushed, in the middle of a record too', async () => {
+  const end = must(await readWalEnd(n1));
+  const control = parseControlData(readFileSync(join(n1.dataDirectory, 'global', 'pg_control')));
+  assert.ok(typeof control !== 'string');
+  const span = end.lsn - control.checkpointLsn;
+  assert.ok(span > 0n);
+  for (let part = 0n; part <= 40n; part++) {
+    const flushed = makeLsn(control.checkpointLsn + (span * part) / 40n);
+    assert.equal(must(await readWalEnd(n1, { flushed })).lsn, end.lsn, `from ${formatLsn(flushed)}`);
+  }
+});
+
 test('settings that win survive quoting, keep foreign lines and lose duplicates (H25, Z54)', async () => {
   const parsed = parseAutoConf("# c\nwork_mem = '4MB'\nfoo.bar = 'it''s \\\\ here'\nwork_mem = '8MB'\nport = 5433 # x\n");
   assert.deepEqual(

@@ -103,7 +103,9 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   let running: Promise<PostgresReport> | null = null;
   let standbyTimeline: { readonly key: string; readonly timeline: Timeline } | null = null;
   const history = createHistoryCache(instance.dataDirectory);
-  const files = createFileReader(instance);
+  /** Of a running primary: everything before it is in its files. */
+  let flushed: { readonly timeline: Timeline; readonly lsn: Lsn } | null = null;
+  const files = createFileReader(instance, () => flushed);
 
   const drop = (): void => {
     sql?.destroy();
@@ -162,6 +164,8 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
     try {
       const row = await look(postmaster.pid);
       const timeline = await timelineOf(row, postmaster.pid);
+      const lsn = lsnOf(row['flushed']);
+      flushed = timeline === null || lsn === null ? null : { timeline, lsn };
       failures = 0;
       trouble = null;
       return buildRunning({ row, slow: slow?.row ?? {}, timeline, history: await history(timeline), postmaster, members: options.members() });
@@ -309,7 +313,7 @@ interface FileReader {
 }
 
 /** Reads a directory without processes; cached until pg_control or pg_wal change. */
-function createFileReader(instance: Instance): FileReader {
+function createFileReader(instance: Instance, lastFlushed: () => { readonly timeline: Timeline; readonly lsn: Lsn } | null): FileReader {
   let cached: { readonly stamp: string; readonly report: PostgresReport } | null = null;
   const control = async (): Promise<ControlData | null> => {
     const result = await readControlData(instance);
@@ -325,7 +329,10 @@ function createFileReader(instance: Instance): FileReader {
       if (cached?.stamp === stamp) return cached.report;
       const data = await control();
       if (data === null) return { ...EMPTY, state: 'incomplete' };
-      const end = await readWalEnd(instance, { control: data });
+      const flushed = lastFlushed();
+      // Only for the crash of the server that was looked at: a clean stop ends at its checkpoint, and another timeline has another end.
+      const isCrash = flushed !== null && data.state === 'in production' && flushed.timeline === data.timeline && flushed.lsn > data.checkpointLsn;
+      const end = await readWalEnd(instance, { control: data, ...(isCrash ? { flushed: flushed.lsn } : {}) });
       const report = buildStopped(data, end.ok ? end.value : null, stampOf(join(instance.dataDirectory, 'backup_label')) !== '-');
       if (end.ok) cached = { stamp, report };
       return report;

@@ -19,12 +19,18 @@ export interface WalEnd extends Position {
 /**
  * Reads forward from the last checkpoint (or from `from`, a record boundary known to be replayed) to the first record that is
  * not valid. The timeline is that of the newest local lineage which contains the checkpoint's timeline and owns WAL files.
- * For a running standby give `from` and its replayed `timeline`: then only what lies behind replay is read.
+ * For a running standby give `from` and its replayed `timeline`: then only what lies behind replay is read. For a crashed primary give what it had
+ * `flushed` when it was looked at last: then only what lies behind that is read, since WAL is written in order and everything before is there.
  * Errors: those of readControlData, `postgres.wal-unreadable`, `postgres.cancelled`.
  */
 export async function readWalEnd(
   instance: Pick<Instance, 'dataDirectory' | 'binDirectory' | 'os'>,
-  options: { readonly from?: { readonly timeline: Timeline; readonly lsn: Lsn }; readonly control?: ControlData; readonly signal?: AbortSignal } = {},
+  options: {
+    readonly from?: { readonly timeline: Timeline; readonly lsn: Lsn };
+    readonly flushed?: Lsn;
+    readonly control?: ControlData;
+    readonly signal?: AbortSignal;
+  } = {},
 ): Promise<Result<WalEnd, Failure>> {
   const control = options.control === undefined ? await readControlData(instance) : ok(options.control);
   if (!control.ok) return control;
@@ -35,15 +41,17 @@ export async function readWalEnd(
     const lineages = await localLineages(instance.dataDirectory, makeTimeline(known), from);
     let best: WalEnd | null = null;
     for (const { lineage, history } of lineages) {
-      const walked = await walkWal({
+      const walk = {
         dataDirectory: instance.dataDirectory,
         segmentBytes,
         pageBytes,
         lineage,
-        from,
         until: null,
         ...(options.signal === undefined ? {} : { signal: options.signal }),
-      });
+      };
+      const near = options.flushed === undefined ? null : await walkWal({ ...walk, from: options.flushed, nearest: true });
+      // Without one valid record near it the short way proves nothing.
+      const walked = near !== null && (near.records > 0 || near.reason === 'cancelled') ? near : await walkWal({ ...walk, from });
       if (walked.reason === 'cancelled')
         return err(failure('postgres.cancelled', 'reading the end of WAL', 'the operation was cancelled', 'nothing was changed', '', true));
       const timeline = timelineAt(lineage, walked.end) ?? makeTimeline(known);

@@ -28,8 +28,9 @@ export interface WalWalkOptions {
   readonly pageBytes: number;
   /** Oldest first: segments are looked for on the newest timeline that can own them, as PostgreSQL's XLogFileReadAnyTLI does. */
   readonly lineage: readonly LineageStep[];
-  /** A record boundary. */
+  /** A record boundary; with `nearest`, any position: the walk begins with the first record that begins in its page or later. */
   readonly from: Lsn;
+  readonly nearest?: boolean;
   /** Stop before the first record that begins at or after this; null: to the end. */
   readonly until: Lsn | null;
   readonly onRecord?: (record: WalRecord) => void;
@@ -62,6 +63,11 @@ export async function walkWal(options: WalWalkOptions): Promise<WalWalkEnd> {
   let records = 0;
   let prev: bigint | null = null;
   try {
+    if (options.nearest === true) {
+      const first = await firstRecord(pages, options.from);
+      if (typeof first === 'string') return { end: makeLsn(end), records, reason: first };
+      at = first;
+    }
     for (;;) {
       if (options.signal?.aborted === true) return { end: makeLsn(end), records, reason: 'cancelled' };
       if (options.until !== null && at >= options.until) return { end: makeLsn(end), records, reason: 'limit reached' };
@@ -82,6 +88,22 @@ export async function walkWal(options: WalWalkOptions): Promise<WalWalkEnd> {
     }
   } finally {
     await pages.close();
+  }
+}
+
+/**
+ * Where the first record begins at or after the start of the page that holds the byte before `at`; text: why none can be found.
+ * Source: xlog_internal.h, xlp_rem_len.
+ */
+async function firstRecord(pages: Pages, at: bigint): Promise<bigint | string> {
+  const pageBytes = BigInt(pages.pageBytes);
+  const last = at > 0n ? at - 1n : at;
+  for (let start = last - (last % pageBytes); ; start += pageBytes) {
+    const page = await pages.read(start);
+    if (typeof page === 'string') return page;
+    if ((page.info & FIRST_IS_CONTRECORD) === 0) return start;
+    const offset = page.header + align8(page.bytes.readUInt32LE(16));
+    if (offset < pages.pageBytes) return start + BigInt(offset);
   }
 }
 
