@@ -136,7 +136,8 @@ async function step(store: Store, key: string, { state, clock, ttlMs }: Context)
     const renewed = await store.keepAlive(state.lease.id, { deadline: addMono(sentAt, ttlMs / 2) });
     if (!renewed.ok) return forget(state, renewed.error);
     state.renewedAt = sentAt;
-    return confirm(store, key, state, sentAt);
+    // A write that was answered since the last renewal proved that the key stands.
+    return sentAt - state.confirmedAt < ttlMs / 3 ? null : confirm(store, key, state, sentAt);
   }
   return state.written === state.wanted ? null : write(store, key, state, sentAt);
 }
