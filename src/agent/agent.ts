@@ -18,7 +18,7 @@ import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
 import type { Store } from '../store/store.ts';
 import { type ClusterWatch, watchCluster } from './cluster-watch.ts';
-import { type AgentConfig, agentConfig } from './config.ts';
+import { type AgentConfig, agentConfig } from '../core/agent-config.ts';
 import { refuseDuplicateNode } from './duplicate-node.ts';
 import { createAgentClient } from './http/agent-client.ts';
 import { startAgentHttp } from './http/server.ts';

@@ -5,7 +5,7 @@ import { dirname, join, resolve } from 'node:path';
 import { takeLock } from './guard/lock.ts';
 import { readBootId } from './guard/guard-client.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
-import type { AgentConfig } from './config.ts';
+import type { AgentConfig } from '../core/agent-config.ts';
 import { type Instance, checkInstallation, findBinDirectory, findPublicSocketDirectory, socketDirectoryOf } from './postgres/instance.ts';
 import { findUser } from './postgres/os-user.ts';
 import { deriveSecret, readClusterSecret } from './secrets.ts';

@@ -11,14 +11,13 @@ import { type Firewall, openFirewall } from './firewall/firewall.ts';
 import { type Gate, createGate } from './firewall/gate.ts';
 import { type GuardClient, adoptable, createGuardClient } from './guard/guard-client.ts';
 import { NO_GUARD, createLeaseGuard } from './guard/lease-guard.ts';
-import type { AgentConfig } from './config.ts';
+import type { AgentConfig } from '../core/agent-config.ts';
 import { bootMs } from './lease/boot-clock.ts';
 import { type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
 import type { Promiser } from './promises/promiser.ts';
 import type { PromiseAnswer, PromiseRequest } from '../core/node/promises.ts';
 import { askForPromises } from './promises/round.ts';
 import type { Instance } from './postgres/instance.ts';
-import { canonicalDirectory } from './postgres/postmaster.ts';
 
 export interface WriteLeaseOptions {
   readonly config: AgentConfig;

@@ -12,7 +12,7 @@ import type { RoleName } from '../api/schema.ts';
 import type { Audit } from './audit.ts';
 import type { Authority } from './authority.ts';
 import type { StoreCache } from './cache.ts';
-import type { ServerConfig } from './config.ts';
+import type { ServerConfig } from '../core/server-config.ts';
 import type { JoinTokens } from './join.ts';
 import type { Secrets } from './secrets.ts';
 import type { Users } from './users.ts';

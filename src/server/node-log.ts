@@ -3,7 +3,7 @@ import { sendHttp } from '../base/http.ts';
 import { makeNodeId } from '../core/ids.ts';
 import { err, ok } from '../core/result.ts';
 import { makeApiFailure } from '../api/errors.ts';
-import { formatUrl } from './config.ts';
+import { formatUrl } from './addresses.ts';
 import { type Handler, viewOf } from './context.ts';
 
 /** A log's tail is read from disk there; a host that swaps still answers in this time. */
