@@ -30,7 +30,7 @@ const PROSE_WIDTH = 100;
 /** Ends without a line break. */
 export function renderShow(show: ShowAnswer, options: Options): string {
   const prose = { style: options.style, width: Math.min(options.width ?? PROSE_WIDTH, PROSE_WIDTH) };
-  const sections = [renderHeader(show, prose), renderNodes(show.nodes, options)];
+  const sections = [renderHeader(show, prose), renderNodes(show, options)];
   const traffic = renderTraffic(show, options);
   if (traffic !== '') sections.push(traffic);
   sections.push(renderTrouble(show, prose));
@@ -75,19 +75,19 @@ const NODE_COLUMNS: readonly Column[] = [
   { head: 'AGENT', rank: 4 },
 ];
 
-function renderNodes(nodes: readonly ShowNode[], options: Options): string {
+function renderNodes({ nodes, primary }: ShowAnswer, options: Options): string {
   if (nodes.length === 0) return 'no node belongs to this cluster yet';
   const someLocation = nodes.some((node) => node.location !== null);
   const columns = NODE_COLUMNS.filter((column) => column.head !== 'LOCATION' || someLocation);
-  const rows = nodes.map((node) => nodeCells(node).filter((_, index) => NODE_COLUMNS[index]?.head !== 'LOCATION' || someLocation));
+  const rows = nodes.map((node) => nodeCells(node, primary).filter((_, index) => NODE_COLUMNS[index]?.head !== 'LOCATION' || someLocation));
   return renderTable(columns, rows, options);
 }
 
-function nodeCells(node: ShowNode): readonly Cell[] {
+function nodeCells(node: ShowNode, primary: string | null): readonly Cell[] {
   const seen = node.agent.seenMs;
   return [
-    cell(node.id, node.role === 'primary' ? 'bold' : 'plain'),
-    roleCell(node),
+    cell(node.id, node.id === primary ? 'bold' : 'plain'),
+    roleCell(node, primary),
     cell(node.state, stateTone(node)),
     cell(node.timeline),
     cell(node.lsn),
@@ -100,13 +100,24 @@ function nodeCells(node: ShowNode): readonly Cell[] {
   ];
 }
 
-/** `* primary`, `standby`; `! standby, not primary` (never cut) where the actual role is not the wanted one. */
-export function roleCell(node: ShowNode): Cell {
+/** No server of the node runs: its role is that of its files. */
+const NOT_SERVING: ReadonlySet<ShowNode['state']> = new Set(['stopped', 'crashed', 'cloning', 'rewinding', 'recovering']);
+
+/**
+ * `* primary` for the primary of the newest open term while its server runs, and for no other; `standby`. What else has a primary's files or role
+ * is shown as what it is: `former primary`, `primary, opening`, `! second primary`; `! standby, not primary` (never cut) where the
+ * actual role is not the wanted one.
+ */
+export function roleCell(node: ShowNode, primary: string | null): Cell {
   const { role, wantedRole } = node;
   // A witness, and a node that never had a role.
   if (role === null) return wantedRole === null ? cell(null, 'dim') : cell(`- (wanted ${wantedRole})`, 'warn');
+  const serves = !NOT_SERVING.has(node.state);
+  if (role === 'primary' && !serves && node.id !== primary) return cell('former primary', 'warn');
   if (wantedRole !== null && wantedRole !== role) return cell(`! ${role}, not ${wantedRole}`, 'bad');
-  return role === 'primary' ? cell('* primary', 'good') : cell('standby');
+  if (role === 'standby') return cell('standby');
+  if (node.id === primary) return serves ? cell('* primary', 'good') : cell('primary, down', 'bad');
+  return wantedRole === 'primary' ? cell('primary, opening', 'accent') : cell('! second primary', 'bad');
 }
 
 function stateTone(node: ShowNode): Tone {
