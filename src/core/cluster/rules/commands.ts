@@ -233,7 +233,11 @@ function clusterRefused(view: ClusterView, now: Now): Outcome | null {
     if (kind === 'clusterRestart' && primary !== null && !isOpen(live(view, primary), view.state.primaryTerm))
       problems.push({ code: 'cluster.no-primary', text: `${primary} is not open for writes.`, remedy: 'See "pgherd explain".' });
     if (problems.length > 0)
-      return { why: `${kind} refused: ${problems.map((problem) => problem.text).join(' ')}`, tasks: [refuse(task, now, problems)], then: 'continue' };
+      return {
+        why: `${describeRequest(task.request)} refused: ${problems.map((problem) => problem.text).join(' ')}`,
+        tasks: [refuse(task, now, problems)],
+        then: 'continue',
+      };
   }
   return null;
 }
