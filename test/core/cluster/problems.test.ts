@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { showCluster } from '../../../src/core/cluster/describe.ts';
+import { makeWallMs } from '../../../src/core/ids.ts';
+import { NOW, WALL, id, makeTask, picture } from './picture.ts';
+
+describe('a cluster whose creation runs', () => {
+  test('says what init waits for and how to watch it, and never to run init again', () => {
+    const pending = showCluster(picture('term 0\nn1 absent\nn2 silent', { tasks: [makeTask({ kind: 'create' }, { id: 'c1' })] }), NOW).problems;
+    assert.match(pending[0]?.text ?? '', /"pgherd init" is at work: waiting for the agent of n2/);
+    assert.match(pending[0]?.remedy ?? '', /pgherd task log c1/);
+    assert.ok(pending.every((problem) => !problem.remedy.includes('pgherd init')));
+  });
+
+  test('names the step while standbys are cloned, and does not alarm that none streams yet', () => {
+    const steps = [{ name: 'standbys', state: 'running' as const, atWallMs: makeWallMs(WALL), detail: 'n1 is the primary of term 1' }];
+    const task = makeTask({ kind: 'create' }, { id: 'c1', status: 'running', steps });
+    const shown = showCluster(picture('term 1 primary n1 lease n1/1\nn1 primary\nn2 absent busy', { tasks: [task] }), NOW).problems;
+    assert.deepEqual(
+      shown.map((problem) => problem.code),
+      ['cluster.creating'],
+    );
+  });
+
+  test('without that task, init is the remedy', () => {
+    const [first] = showCluster(picture('term 0\nn1 absent'), NOW).problems;
+    assert.deepEqual([first?.code, first?.remedy], ['cluster.new', '"pgherd init -f cluster.yaml"']);
+  });
+});
