@@ -71,6 +71,16 @@ describe('show', () => {
     assert.equal(allProblems(show({ problems: [problem], nodes: [node('n2', { problems: [problem] })] })).length, 1);
   });
 
+  test('a problem of several nodes is one line with their names', () => {
+    const weak = (id: string): { code: string; text: string; remedy: string } => ({ code: 'fence.x', text: `${id}: fencing is weak`, remedy: 'r' });
+    const nodes = ['n1', 'n2', 'n3'].map((id) => node(id, { problems: [weak(id)] }));
+    const listed = { ...weak('n1'), text: 'n1, n2: fencing is weak' };
+    assert.deepEqual(
+      allProblems(show({ problems: [listed], nodes })).map((problem) => problem.text),
+      ['n1, n2: fencing is weak', 'n3: fencing is weak'],
+    );
+  });
+
   test('text of other people cannot move the cursor of the terminal', () => {
     assert.equal(cell('a\u001b[2Jb\nc').text, 'a [2Jb c');
   });

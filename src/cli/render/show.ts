@@ -174,18 +174,27 @@ function renderTrouble(show: ShowAnswer, options: { style: Style; width: number 
   return [head, ...renderProblems(problems, options)].join('\n');
 }
 
+/** Each problem once: a node's is left out where the cluster's list has it already, alone or for several nodes (`n1, n2: …`). */
 export function allProblems(show: ShowAnswer): readonly Problem[] {
   const found: Problem[] = [];
-  const add = (problem: Problem, prefix: string): void => {
-    const text = oneLine(
-      problem.text.startsWith(prefix) || problem.text.includes(prefix.replace(': ', '')) ? problem.text : `${prefix}${problem.text}`,
-    );
-    if (!found.some((other) => other.code === problem.code && (other.text === text || other.text === oneLine(problem.text))))
-      found.push({ code: problem.code, text, remedy: oneLine(problem.remedy) });
+  const add = ({ code, text, remedy }: Problem): void => {
+    const line = oneLine(text);
+    if (!found.some((other) => other.code === code && other.text === line)) found.push({ code, text: line, remedy: oneLine(remedy) });
   };
-  for (const problem of show.problems) add(problem, '');
-  for (const node of show.nodes) for (const problem of node.problems) add(problem, `${node.id}: `);
+  for (const problem of show.problems) add(problem);
+  for (const node of show.nodes) {
+    for (const problem of node.problems) {
+      const bare = oneLine(problem.text).replace(`${node.id}: `, '');
+      const listed = found.some((other) => other.code === problem.code && namesNode(other.text, node.id, bare));
+      if (!listed) add(bare.includes(node.id) ? problem : { ...problem, text: `${node.id}: ${bare}` });
+    }
+  }
   return found;
+}
+
+/** `text` is `bare`, or `bare` behind a list of nodes with this one. */
+function namesNode(text: string, node: string, bare: string): boolean {
+  return text === bare || (text.endsWith(`: ${bare}`) && text.slice(0, -`: ${bare}`.length).split(', ').includes(node));
 }
 
 const LAG_COLUMNS: readonly Column[] = [

@@ -148,6 +148,25 @@ function creating(view: ClusterView, task: Task): NodeProblem {
   return problem('cluster.creating', `"pgherd init" is at work: ${waits}.`, `Watch it: "pgherd task log ${task.id}".`);
 }
 
+/**
+ * The problems of all nodes, those that differ only in the node as one: `n1, n2: no fail-closed firewall rule …`. In the order in which they are
+ * first met. Texts that do not begin with `NODE: ` stay as they are.
+ */
+export function groupProblems(nodes: readonly { readonly id: string; readonly problems: readonly NodeProblem[] }[]): readonly NodeProblem[] {
+  const groups = new Map<string, { readonly nodes: string[]; readonly first: NodeProblem; readonly text: string | null }>();
+  for (const node of nodes) {
+    for (const one of node.problems) {
+      const prefix = `${node.id}: `;
+      const text = one.text.startsWith(prefix) ? one.text.slice(prefix.length) : null;
+      const key = JSON.stringify([one.code, text ?? one.text, one.remedy]);
+      const group = groups.get(key);
+      if (group === undefined) groups.set(key, { nodes: [node.id], first: one, text });
+      else if (!group.nodes.includes(node.id)) group.nodes.push(node.id);
+    }
+  }
+  return [...groups.values()].map(({ nodes: names, first, text }) => (text === null ? first : { ...first, text: `${names.join(', ')}: ${text}` }));
+}
+
 /** Problems of the cluster as a whole. */
 export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
   const { state, spec } = view;

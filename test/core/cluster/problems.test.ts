@@ -2,7 +2,26 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { showCluster } from '../../../src/core/cluster/describe.ts';
 import { makeWallMs } from '../../../src/core/ids.ts';
-import { NOW, WALL, id, makeTask, picture } from './picture.ts';
+import { NOW, WALL, makeTask, picture } from './picture.ts';
+
+describe('problems of nodes', () => {
+  test('that differ only in the node are one, with all their nodes', () => {
+    const view = picture('term 3 primary n1 lease n1/3\nn1 primary\nn2 standby\nn3 standby');
+    const weak = { code: 'fence.no-firewall', text: 'no fail-closed firewall rule', remedy: 'run the agent as root' };
+    const reports = Object.fromEntries(
+      Object.entries(view.reports).map(([node, seen]) => [node, { ...seen, report: { ...seen.report, problems: [weak] } }]),
+    ) as typeof view.reports;
+    const shown = showCluster({ ...view, reports }, NOW);
+    assert.deepEqual(
+      shown.problems.map((problem) => problem.text),
+      ['n1, n2, n3: no fail-closed firewall rule'],
+    );
+    assert.deepEqual(
+      shown.nodes.map((node) => node.problems[0]?.text),
+      ['n1: no fail-closed firewall rule', 'n2: no fail-closed firewall rule', 'n3: no fail-closed firewall rule'],
+    );
+  });
+});
 
 describe('a cluster whose creation runs', () => {
   test('says what init waits for and how to watch it, and never to run init again', () => {
