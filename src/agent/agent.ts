@@ -5,6 +5,7 @@ import { now as readNow, realClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
 import { type Logger, createLogger } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
+import { type RecentLines, keepRecentLines } from '../base/recent-lines.ts';
 import { handleShutdown } from '../base/shutdown.ts';
 import { notifySystemd } from '../base/systemd.ts';
 import { VERSION } from '../base/version.ts';
@@ -27,13 +28,13 @@ import { openMemory } from './memory.ts';
 import type { MemoryPort, PostgresPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
-import { tailLog } from './postgres/log-tail.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
 import { buildReport, urgentPart } from './publish.ts';
 import { type AgentSetup, setUpAgent } from './setup.ts';
+import { createLogReader } from './read-log.ts';
 import { readRemembered, rememberCluster } from './remembered-cluster.ts';
 import { agentStatus, renderMetrics } from './status.ts';
 import { type Viewpoints, createViewpoints } from './viewpoints.ts';
@@ -51,13 +52,14 @@ export async function runAgent(configFile: string): Promise<number> {
     return 2;
   }
   const config = loaded.value;
-  const log = createLogger({ role: 'agent', level: config.log.level, fields: { cluster: config.cluster, node: config.node } });
+  const recent = keepRecentLines();
+  const log = createLogger({ role: 'agent', level: config.log.level, fields: { cluster: config.cluster, node: config.node }, recent });
   log.info({ version: VERSION, config: configFile }, 'agent starts');
   const setup = await setUpAgent(config);
   if (!setup.ok) return failStart(log, describeFailure(setup.error));
   const memory = await openMemory(join(setup.value.instance.stateDirectory, 'memory.json'));
   if (!memory.ok) return failStart(log, describeFailure(memory.error));
-  const agent = await startAgent({ config, log, setup: setup.value, memory: memory.value });
+  const agent = await startAgent({ config, log, recent, setup: setup.value, memory: memory.value });
   if (agent === null) return failStart(log, 'the agent could not be started; see above');
   const shutdown = handleShutdown({
     log,
@@ -80,6 +82,7 @@ function failStart(log: Logger, text: string): number {
 interface StartOptions {
   readonly config: AgentConfig;
   readonly log: Logger;
+  readonly recent: RecentLines;
   readonly setup: AgentSetup;
   readonly memory: MemoryPort;
 }
@@ -368,7 +371,7 @@ async function openHttp(
       tls: ca === null || cert === null || key === null ? null : { ca, cert, key },
       getStatus: status,
       onPromise: (request) => options.promiser.onPromise(request),
-      readLog: (_source, lines) => tailLog(options.setup.instance, lines),
+      readLog: createLogReader({ stateDirectory: options.setup.instance.stateDirectory, own: options.recent }).read,
       metrics: () => renderMetrics(status(), options.publisher.latest()),
       onError: (cause) => log.error({ cause: String(cause) }, 'a request to the agent broke'),
     });

@@ -1,4 +1,5 @@
 /** What the handlers of the API work with. */
+import type { RecentLines } from '../base/recent-lines.ts';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
@@ -28,6 +29,7 @@ export interface ServerContext {
   readonly secrets: Secrets;
   readonly audit: Audit;
   readonly log: Logger;
+  readonly recentLog: RecentLines;
   readonly clock: Clock;
   readonly version: string;
   /** Addresses of the store, as agents are told. */

@@ -6,6 +6,7 @@ import { type Clock, realClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
 import { makeDirectory } from '../base/files.ts';
 import { type Logger, createLogger } from '../base/log.ts';
+import { type RecentLines, keepRecentLines } from '../base/recent-lines.ts';
 import { handleShutdown } from '../base/shutdown.ts';
 import { notifySystemd } from '../base/systemd.ts';
 import { MIN_TLS_VERSION } from '../base/tls.ts';
@@ -36,6 +37,8 @@ const CERTIFICATE_CHECK_MS = 12 * 3_600_000;
 export interface ServerOptions {
   readonly config: ServerConfig;
   readonly log: Logger;
+  /** The lines that `log` wrote last, for `pgherd log`. */
+  readonly recent?: RecentLines;
   readonly clock?: Clock;
   /** Where the first token is shown; standard output unless told. */
   readonly print?: (text: string) => void;
@@ -58,9 +61,10 @@ export async function runServer(file: string): Promise<number> {
     process.stderr.write(`${describeFailure(config.error)}\n`);
     return 2;
   }
-  const log = createLogger({ role: 'server', level: config.value.log.level });
+  const recent = keepRecentLines();
+  const log = createLogger({ role: 'server', level: config.value.log.level, recent });
   log.info({ version: VERSION, config: file }, `pgherd server ${VERSION} with ${file}`);
-  const started = await startServer({ config: config.value, log });
+  const started = await startServer({ config: config.value, log, recent });
   if (!started.ok) {
     log.error({ code: started.error.code }, describeFailure(started.error));
     log.flush();
@@ -143,6 +147,7 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
     secrets: await openSecrets(config.dataDirectory),
     audit: openAudit(join(config.dataDirectory, 'audit.log'), log),
     log,
+    recentLog: options.recent ?? keepRecentLines(),
     clock,
     version: VERSION,
     storeEndpoints: endpoints,

@@ -6,6 +6,7 @@ import type { Decoder, Decoded } from '../../core/decode.ts';
 import type { PromiseAnswer, PromiseRequest } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { nodeId } from '../../core/spec.ts';
+import type { NodeLogSource } from '../read-log.ts';
 import type { TlsFiles } from './server.ts';
 
 export interface AgentEndpoint {
@@ -40,7 +41,7 @@ export interface AgentClient {
   promise(to: AgentEndpoint, body: PromiseRequest): Promise<PromiseAnswer | null>;
   alive(to: AgentEndpoint): Promise<AliveAnswer | null>;
   route(to: AgentEndpoint): Promise<RouteAnswer | null>;
-  log(to: AgentEndpoint, options: { readonly source: 'postgres' | 'agent'; readonly lines: number }): Promise<readonly string[] | null>;
+  log(to: AgentEndpoint, options: { readonly source: NodeLogSource; readonly lines: number }): Promise<readonly string[] | null>;
   close(): void;
 }
 
