@@ -34,7 +34,7 @@ export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup
     node: config.node,
     dataDirectory: canonical(config.dataDirectory),
     stateDirectory,
-    binDirectory: config.binDirectory ?? findBinDirectory() ?? '/usr/lib/postgresql',
+    binDirectory: config.binDirectory ?? findBinDirectory(dataMajor(config.dataDirectory)) ?? '/usr/lib/postgresql',
     port: config.port,
     host: config.host,
     internalHost: config.internalHost,
@@ -49,6 +49,18 @@ export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup
   if (!free.ok) return free;
   const installed = await checkInstallation(instance);
   return installed.ok ? ok({ instance, postgresVersion: installed.value.version, bootId }) : installed;
+}
+
+/** Major version of an existing data directory, from PG_VERSION; null when there is none, or it cannot be read. */
+function dataMajor(dataDirectory: string): number | null {
+  try {
+    const major = Number.parseInt(readFileSync(join(dataDirectory, 'PG_VERSION'), 'latin1'), 10);
+    return Number.isInteger(major) ? major : null;
+  } catch (cause) {
+    // No data yet, or no right to look: the start of PostgreSQL says what is wrong.
+    if (cause instanceof Error && 'code' in cause) return null;
+    throw cause;
+  }
 }
 
 /** Said by name at the start; a call that fails later would only say that the store does not answer. */
