@@ -167,7 +167,7 @@ export const createTask: Handler<'createTask'> = async (context, { params, body,
       }),
     );
   }
-  const { plan, problems } = planTask(found.value, request.value, context.clock.now());
+  const { plan, problems } = planTask(found.value, { request: request.value, by: caller.name }, context.clock.now());
   if (body.dryRun) {
     const running = found.value.view.tasks.find((one) => conflicts(request.value, one.request));
     const all: readonly Problem[] = running === undefined ? problems : [...conflict(request.value, running).problems, ...problems];
