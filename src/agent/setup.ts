@@ -2,6 +2,7 @@
 import { readFileSync, realpathSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { finishRenewal } from './certificate/renew.ts';
 import { takeLock } from './guard/lock.ts';
 import { readBootId } from './guard/guard-client.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
@@ -23,6 +24,7 @@ export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup
   await mkdir(stateDirectory, { recursive: true, mode: 0o711 });
   const bootId = readBootId();
   if (!takeLock(join(stateDirectory, 'agent.lock'), bootId)) return err(locked(stateDirectory, 'stateDirectory'));
+  await finishRenewal(stateDirectory);
   const certificates = checkCertificates(config);
   if (!certificates.ok) return certificates;
   const secret = readClusterSecret(join(stateDirectory, 'cluster.secret'));

@@ -65,7 +65,7 @@ function checkServer(context: ServerContext): readonly Check[] {
       row.kind === 'server'
         ? 'pgherd cert renew'
         : row.kind === 'agent'
-          ? 'Restart that agent, which renews it, or join again.'
+          ? 'Its agent renews it by itself while it reaches this server: see its log (`pgherd log`); or join again.'
           : 'Plan a new authority: every host must join again.';
     checks.push({
       ...base,

@@ -152,7 +152,7 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
     version: VERSION,
     storeEndpoints: endpoints,
     url: () => listening.url,
-    reloadTls: () => applyTls(listening.app, authority.value),
+    reloadTls: () => applyTls(listening.app, authority.value, embedded),
   };
   const app = await buildApp(context);
   listening.app = app;
@@ -213,10 +213,12 @@ async function reload(context: ServerContext, changed: ServerConfig): Promise<vo
   if (ignored.length > 0) context.log.warn({ settings: ignored }, `these settings take effect at the next start: ${ignored.join(', ')}`);
 }
 
-function applyTls(app: App | null, authority: Authority): void {
+/** The API and the embedded store show the new certificate to whoever connects from now on; nobody is disconnected. */
+function applyTls(app: App | null, authority: Authority, embedded: EmbeddedStore | null): void {
   const { ca, cert, key } = authority.server();
   const server = app?.fastify.server as { setSecureContext?: (options: object) => void } | undefined;
   server?.setSecureContext?.({ ca, cert: `${cert}${ca}`, key, minVersion: MIN_TLS_VERSION });
+  embedded?.reloadTls();
 }
 
 /** Names and addresses under which this server may be reached; loopback always, for the tools on its own host. */

@@ -42,6 +42,8 @@ export interface AgentClient {
   alive(to: AgentEndpoint): Promise<AliveAnswer | null>;
   route(to: AgentEndpoint): Promise<RouteAnswer | null>;
   log(to: AgentEndpoint, options: { readonly source: NodeLogSource; readonly lines: number }): Promise<readonly string[] | null>;
+  /** Reads the certificate files again for new connections; calls under way end on the old ones. Throws when they cannot be read. */
+  reloadTls(): void;
   close(): void;
 }
 
@@ -51,15 +53,7 @@ const LOG_LIMIT_MS = 5000;
 const MAX_ANSWER = 1_048_576;
 
 export function createAgentClient(options: { readonly tls: TlsFiles; readonly limitMs?: number }): AgentClient {
-  const agent = new Agent({
-    keepAlive: true,
-    maxSockets: 2,
-    maxFreeSockets: 1,
-    timeout: 30_000,
-    ca: readFileSync(options.tls.ca),
-    cert: readFileSync(options.tls.cert),
-    key: readFileSync(options.tls.key),
-  });
+  let agent = openAgent(options.tls);
   const limitMs = options.limitMs ?? CALL_LIMIT_MS;
   const call = async <T>(
     to: AgentEndpoint,
@@ -77,8 +71,19 @@ export function createAgentClient(options: { readonly tls: TlsFiles; readonly li
     route: (to) => call(to, route, { path: '/v1/route' }),
     log: async (to, { source, lines }) =>
       (await call(to, log, { path: `/v1/log?source=${source}&lines=${lines}`, limitMs: LOG_LIMIT_MS }))?.lines ?? null,
+    reloadTls: () => {
+      const before = agent;
+      agent = openAgent(options.tls);
+      // After the longest call that may still use it.
+      setTimeout(() => before.destroy(), LOG_LIMIT_MS).unref();
+    },
     close: () => agent.destroy(),
   };
+}
+
+function openAgent(tls: TlsFiles): Agent {
+  const files = { ca: readFileSync(tls.ca), cert: readFileSync(tls.cert), key: readFileSync(tls.key) };
+  return new Agent({ keepAlive: true, maxSockets: 2, maxFreeSockets: 1, timeout: 30_000, ...files });
 }
 
 function send(
