@@ -351,7 +351,7 @@ function createPublisher(options: PublisherOptions): Publisher {
         firewall: options.lease.gate.kind,
         guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
         slots,
-        problems: [...overrides.merge(options.postgres.problems()), ...options.certificateProblems()],
+        problems: [...overrides.merge(options.postgres.problems()), ...options.lease.problems(), ...options.certificateProblems()],
       });
       const urgent = urgentPart(latest);
       if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
