@@ -168,3 +168,60 @@ describe('meta edit', () => {
     assert.match(result.err, /no change/);
   });
 });
+
+describe('settings edit', () => {
+  const spec = {
+    name: 'demo',
+    nodes: [{ id: 'n1', host: '10.0.0.11' }],
+    postgres: { parameters: { work_mem: '4MB', jit: 'off' }, hba: ['host all all all md5'] },
+  };
+  const diff = [{ path: 'postgres.parameters.work_mem', from: '4MB', to: '64MB' }];
+  const routes: Routes = {
+    'GET /clusters/demo/spec': { body: { spec, revision: 7 } },
+    'PUT /clusters/demo/spec': (seen) =>
+      seen.headers['if-match'] === '"7"' ? { body: { revision: 8, dryRun: seen.query['dryRun'] === 'true', diff } } : apiError(412, 'spec.conflict'),
+  };
+  const edit =
+    (change: (text: string) => string) =>
+    (argv: readonly string[]): number => {
+      const file = argv.at(-1) ?? '';
+      writeFileSync(file, change(readFileSync(file, 'utf8')));
+      return 0;
+    };
+
+  test('opens the parameters as YAML, shows the difference, and writes onto the revision that was read', async () => {
+    const result = await pgherd(['settings', 'edit', '-c', 'demo'], routes, {
+      terminal: 100,
+      answers: ['demo'],
+      run: edit((text) => {
+        assert.match(text, /^#.*\n#.*\nwork_mem: 4MB\njit: "?off"?\n$/);
+        return text.replace(/^work_mem.*/m, 'work_mem: 64MB').replace(/jit.*/, 'max_connections: 300');
+      }),
+    });
+    assert.equal(result.exit, 0, result.err);
+    assert.match(result.err, /\+ postgres\.parameters\.work_mem: "64MB"/);
+    const sent = fakeServer()
+      .seen.filter((seen) => seen.method === 'PUT')
+      .at(-1);
+    assert.deepEqual(sent?.body, { ...spec, postgres: { ...spec.postgres, parameters: { work_mem: '64MB', max_connections: '300' } } });
+  });
+
+  test('a parameter that pgherd sets itself is refused with its line, before anything is sent', async () => {
+    const result = await pgherd(['settings', 'edit', '-c', 'demo'], routes, { terminal: 100, run: edit((text) => `${text}primary_conninfo: x\n`) });
+    assert.equal(result.exit, 2);
+    assert.match(result.err, /demo\.yaml:5:1: primary_conninfo[\s\S]*set by pgherd itself/);
+    assert.deepEqual(
+      fakeServer().seen.map((seen) => seen.method),
+      ['GET'],
+    );
+  });
+
+  test('without a terminal: refused, with the way to do it by a file, and that way works', async () => {
+    const refused = await pgherd(['settings', 'edit', '-c', 'demo'], routes);
+    assert.equal(refused.exit, 2);
+    assert.match(refused.err, /run: pgherd settings edit -c demo -f FILE --yes/);
+    const file = join(fakeServer().directory, 'parameters.yaml');
+    writeFileSync(file, 'work_mem: 64MB\n');
+    assert.equal((await pgherd(['settings', 'edit', '-c', 'demo', '-f', file, '--yes'], routes)).exit, 0);
+  });
+});
