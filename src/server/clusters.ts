@@ -143,7 +143,7 @@ export const removeCluster: Handler<'removeCluster'> = async (context, { params,
       makeApiFailure('cluster.live-nodes', {
         what: `nodes of "${cluster}" are alive: ${live.join(', ')}`,
         cause: 'their agents would stand without a cluster, and nothing would fail over any more',
-        remedy: 'Stop the agents first (PostgreSQL goes on), or ask again with evenIfLive=true.',
+        remedy: 'Stop the agents first (PostgreSQL goes on), or ask again with evenIfLive=true (`pgherd cluster remove --even-if-live`).',
         problems: live.map((node) => ({ code: 'node.live', text: `the agent of ${node} is alive`, remedy: 'Stop it first.' })),
       }),
     );

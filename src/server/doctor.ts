@@ -23,6 +23,7 @@ const WARNINGS: ReadonlySet<string> = new Set([
   'cluster.creating',
   'cluster.frozen',
   'cluster.failover-manual',
+  'node.empty',
   'node.maintenance',
   'node.stopped',
   'node.pending-restart',

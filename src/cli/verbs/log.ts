@@ -150,10 +150,10 @@ function renderLogLine(line: LogLine, session: Session): string {
   return wrapped.map((row) => style.paint(TONES[line.level ?? 'info'], row)).join('\n');
 }
 
-/** `name=value …` of a structured line; what every line of a cluster says anyway is left out. */
+/** `name=value …` of a structured line; the cluster, and what the message says already, are left out. */
 function detailText(line: LogLine): string {
   return Object.entries(line.detail)
-    .filter(([name]) => name !== 'cluster')
+    .filter(([name, value]) => name !== 'cluster' && value !== line.text)
     .map(([name, value]) => `${name}=${oneLine(typeof value === 'string' ? value : JSON.stringify(value))}`)
     .join(' ');
 }

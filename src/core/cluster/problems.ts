@@ -111,7 +111,11 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
         `"pgherd node rejoin ${node.id}" takes it back, if it does not come back by itself.`,
       ),
     );
-  else if (!isStreaming(report, state.primary) && activity?.kind !== 'busy' && state.attempt === null) {
+  else if (pg.state === 'absent' && goal?.kind === 'standby' && activity === null) {
+    found.push(
+      problem('node.empty', `${node.id} has no data yet: it is copied from ${state.primary}.`, 'Nothing is to be done; "pgherd show" follows it.'),
+    );
+  } else if (!isStreaming(report, state.primary) && activity?.kind !== 'busy' && state.attempt === null) {
     found.push(
       problem(
         'node.not-streaming',

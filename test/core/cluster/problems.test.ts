@@ -23,6 +23,14 @@ describe('problems of nodes', () => {
   });
 });
 
+describe('a node without data', () => {
+  test('that is to be copied is no fault of anybody: no rejoin is suggested', () => {
+    const shown = showCluster(picture('term 1 primary n1 lease n1/1\nn1 primary\nn2 absent'), NOW).problems;
+    const own = shown.find((problem) => problem.text.startsWith('n2'));
+    assert.deepEqual([own?.code, own?.text], ['node.empty', 'n2 has no data yet: it is copied from n1.']);
+  });
+});
+
 describe('a cluster whose creation runs', () => {
   test('says what init waits for and how to watch it, and never to run init again', () => {
     const pending = showCluster(picture('term 0\nn1 absent\nn2 silent', { tasks: [makeTask({ kind: 'create' }, { id: 'c1' })] }), NOW).problems;
