@@ -258,7 +258,18 @@ export const createAnswer = z.looseObject({
 export type CreateAnswer = z.infer<typeof createAnswer>;
 
 export const removeAnswer = z.looseObject({ cluster: name, removed: z.boolean(), kept: z.string() });
-export const logAnswer = z.looseObject({ node: name, lines: z.array(z.string()) });
+/** `at` is null for a line without a time; `text` may hold line breaks (PostgreSQL's DETAIL, HINT, STATEMENT belong to their line). */
+export const logEntry = z.looseObject({
+  at: time.nullable(),
+  source: z.enum(['agent', 'postgres', 'guard', 'server']),
+  level: z.enum(['debug', 'info', 'warn', 'error']).nullable(),
+  text: z.string(),
+  detail: z.record(z.string(), z.unknown()),
+});
+export type LogEntry = z.infer<typeof logEntry>;
+/** Oldest first. `node` is null for the server's own log. `problems`: sources that could not be read. */
+export const logAnswer = z.looseObject({ node: name.nullable(), entries: z.array(logEntry), problems: z.array(problem) });
+export type LogAnswer = z.infer<typeof logAnswer>;
 
 // ── The server itself ──────────────────────────────────────────────────────────────────────────────────────────────
 

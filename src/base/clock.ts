@@ -43,6 +43,11 @@ export const realClock: Clock = {
     }),
 };
 
+/** Minutes that this host's time zone is ahead of UTC at that moment (summer time counts); 0 for UTC, 480 for Shanghai. */
+export function localZoneMinutes(wall: WallMs): number {
+  return -new Date(wall).getTimezoneOffset();
+}
+
 /** ISO 8601 with milliseconds, UTC. */
 export function formatWall(wall: WallMs): string {
   return new Date(wall).toISOString();

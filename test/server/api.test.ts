@@ -231,11 +231,17 @@ test('settings change single parameters; those that pgherd relies on are refused
   assert.deepEqual([refused.code, refused.exit], ['settings.managed', 3]);
 });
 
-test('a cluster is removed only by its name, not while nodes live, and what was known is kept', async (t) => {
+test('a cluster is removed only by its name, not while a task runs or nodes live, and what was known is kept', async (t) => {
   const server = await startTestServer(t);
   expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const at = { params: { cluster: 'demo' } };
   assert.equal(expectFailure(await server.admin.call('removeCluster', at)).code, 'cluster.unconfirmed');
+  const [task] = expectOk(await server.admin.call('clusterTasks', at));
+  assert.ok(task !== undefined);
+  const busy = expectFailure(await server.admin.call('removeCluster', { ...at, query: { confirm: 'demo', evenIfLive: true } }));
+  assert.deepEqual([busy.code, busy.exit], ['task.conflict', 3]);
+  assert.match(`${busy.cause} ${busy.remedy}`, new RegExp(`task ${task.id} \\(init, by .*pgherd task cancel ${task.id}`));
+  await finishTasks(server.server.context.store, 'demo');
   await server.server.context.store.txn([], [{ kind: 'put', key: '/pgherd/v1/demo/nodes/n1/report', value: '{}' }]);
   const live = expectFailure(await server.admin.call('removeCluster', { ...at, query: { confirm: 'demo' } }));
   assert.deepEqual([live.code, live.problems.length], ['cluster.live-nodes', 1]);

@@ -3,11 +3,11 @@
  * Started detached by the agent, one a state directory. It exits by itself only when it is told to, or when nothing is armed and no agent has been
  * connected for a while; never with its parent.
  */
-import { mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { appendFile, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { type Server, type Socket, createServer } from 'node:net';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
-import { monoMs } from '../../base/clock.ts';
+import { formatWall, monoMs, wallMs } from '../../base/clock.ts';
 import { decodeJson, formatDecodeError } from '../../core/decode.ts';
 import { assertNever } from '../../core/result.ts';
 import { type FenceOptions, fenceNow, readFenceFile, recordFence } from './guard-fence.ts';
@@ -40,6 +40,8 @@ interface Guard {
   timer: ReturnType<typeof setTimeout> | null;
   lonely: ReturnType<typeof setTimeout> | null;
   connections: number;
+  /** The last line in guard.log: rounds of one fence say the same once. */
+  lastNote: string;
   quit: () => void;
 }
 
@@ -67,6 +69,7 @@ async function serveUntilQuit(options: FenceOptions): Promise<number> {
     timer: null,
     lonely: null,
     connections: 0,
+    lastNote: '',
     quit: () => undefined,
   };
   const ended = new Promise<void>((resolve) => {
@@ -179,6 +182,12 @@ async function fenceUntilDone(guard: Guard, armed: Armed): Promise<void> {
   const why = `the write lease of term ${armed.term} was not renewed before its deadline`;
   for (;;) {
     const record = await fenceNow(armed, why, guard.fenceOptions);
+    noteInLog(
+      guard,
+      record.complete ? 'warn' : 'error',
+      record.complete ? `fenced: ${why}` : `fencing again, processes are left: ${why}`,
+      armed.term,
+    );
     if (record.complete) {
       // Served from memory before the disk has it: the kill is done, the record is for people.
       const recorded = await recordFence(armed, record, guard.fenceOptions);
@@ -188,6 +197,17 @@ async function fenceUntilDone(guard: Guard, armed: Armed): Promise<void> {
     guard.state = noteFence(guard.state, record);
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }
+}
+
+/** A line for people, after the kill. Not waited for: a stuck disk must not hold the guard. */
+function noteInLog(guard: Guard, level: 'warn' | 'error', message: string, term: number): void {
+  if (guard.lastNote === message) return;
+  guard.lastNote = message;
+  const line = JSON.stringify({ level, time: formatWall(wallMs()), role: 'guard', pid: process.pid, term, message });
+  appendFile(join(guard.stateDirectory, 'guard.log'), `${line}\n`, (cause) => {
+    // The record in fenced.json and the agent's own line say the same; a full disk costs this copy only.
+    guard.lastNote = cause === null ? message : '';
+  });
 }
 
 function status(guard: Guard): GuardStatus {

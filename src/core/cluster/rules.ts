@@ -25,6 +25,13 @@ export const rules: readonly Rule[] = [
   ...steadyRules,
 ];
 
+/** Names that stand where a rule's id does although no rule spoke. They are listed beside the rules. */
+export const marks: readonly { readonly id: string; readonly when: string }[] = [
+  { id: 'cluster.new', when: 'nothing was decided yet: the cluster was registered, and no `init` ran' },
+  { id: 'controller.unreadable', when: 'a key of the store cannot be read; the event names it, and the cluster goes on with what can be' },
+  { id: 'server.unreadable', when: 'an event in the store cannot be read; its line is kept' },
+];
+
 /** The rules by concern, for the documentation. */
 export const ruleGroups: readonly { readonly title: string; readonly rules: readonly Rule[] }[] = [
   { title: 'Upkeep', rules: housekeepingRules },

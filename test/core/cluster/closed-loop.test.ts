@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { marks, rules } from '../../../src/core/cluster/rules.ts';
 import { makeTask } from './picture.ts';
 import { type World, addTask, boot, createWorld, host, isHealthy, killHost, killPostgres, runFor, runUntil } from './world.ts';
 import { id } from './picture.ts';
@@ -202,3 +203,17 @@ for (const [name, scenario] of Object.entries(SCENARIOS)) {
     for (let k = 1; k <= steps; k++) interrupted(k, scenario);
   });
 }
+
+test('the record of each term, and the last decision, name rules of the table', () => {
+  const known = new Set([...rules, ...marks].map((one) => one.id));
+  const world = created();
+  killHost(host(world, 'n1'));
+  runUntil(world, 'open again', (one) => one.state?.primaryTerm === 2, 10_000);
+  boot(host(world, 'n1'));
+  runUntil(world, 'healthy', isHealthy, 20_000);
+  addTask(world, makeTask({ kind: 'switchover', to: id('n1') }, { id: 'back' }));
+  runUntil(world, 'switched over', (one) => one.tasks.get('back')?.status === 'done', 20_000);
+  const terms = world.state?.terms.map((record) => record.rule) ?? [];
+  assert.deepEqual(terms, ['bootstrap.opened', 'primary.lost', 'switchover.promote']);
+  for (const rule of [...terms, ...world.decisions, world.state?.decided.rule ?? '']) assert.ok(known.has(rule), rule);
+});

@@ -41,6 +41,14 @@ test('a command cancelled before it began does nothing', () => {
   assert.deepEqual([decision.tasks[0]?.status, decision.state?.goals[id('n2')]?.kind], ['cancelled', 'standby']);
 });
 
+test('init that waits for agents can be cancelled; once a node is created it cannot', () => {
+  const waiting = makeTask({ kind: 'create' }, { status: 'running', cancelRequested: true });
+  const decision = expectDecision(picture('term 0\nn1 absent\nn2 silent', { tasks: [waiting] }), 'bootstrap.waiting');
+  assert.equal(decision.tasks[0]?.status, 'cancelled');
+  const begun = picture('term 0\nn1 absent busy\nn2 absent', { tasks: [waiting], state: (state) => ({ ...state, phase: 'creating' }) });
+  assert.equal(expectDecision(begun, 'bootstrap.waiting').tasks.length, 0);
+});
+
 test('a failover by hand is allowed while frozen, manual and flapping (Q41)', () => {
   const view = ask({ kind: 'failover', to: null, acceptLoss: false }, STEADY.replace('term', 'frozen flapped term'), {
     spec: { failover: 'manual' },

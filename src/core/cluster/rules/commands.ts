@@ -36,7 +36,7 @@ function busy(view: ClusterView, now: Now): Outcome | null {
 
 function cancelled(view: ClusterView, now: Now): Outcome | null {
   const tasks = view.tasks
-    .filter((task) => task.cancelRequested && task.status === 'pending')
+    .filter((task) => task.cancelRequested && (task.status === 'pending' || (task.request.kind === 'create' && view.state.phase === 'new')))
     .map((task) => cancel(task, now, 'cancelled before it began'));
   return tasks.length === 0 ? null : { why: `${tasks.length} commands were cancelled before they began`, tasks, then: 'continue' };
 }
@@ -233,7 +233,11 @@ function clusterRefused(view: ClusterView, now: Now): Outcome | null {
     if (kind === 'clusterRestart' && primary !== null && !isOpen(live(view, primary), view.state.primaryTerm))
       problems.push({ code: 'cluster.no-primary', text: `${primary} is not open for writes.`, remedy: 'See "pgherd explain".' });
     if (problems.length > 0)
-      return { why: `${kind} refused: ${problems.map((problem) => problem.text).join(' ')}`, tasks: [refuse(task, now, problems)], then: 'continue' };
+      return {
+        why: `${describeRequest(task.request)} refused: ${problems.map((problem) => problem.text).join(' ')}`,
+        tasks: [refuse(task, now, problems)],
+        then: 'continue',
+      };
   }
   return null;
 }
@@ -241,7 +245,12 @@ function clusterRefused(view: ClusterView, now: Now): Outcome | null {
 export { checkNode };
 
 export const commandRules: readonly Rule[] = [
-  { id: 'command.cancelled', when: 'a command was cancelled before it began', why: 'Nothing was done, nothing is to be undone.', decide: cancelled },
+  {
+    id: 'command.cancelled',
+    when: 'a command was cancelled before it began, or `init` while it still waits for agents',
+    why: 'Nothing was done, nothing is to be undone.',
+    decide: cancelled,
+  },
   {
     id: 'command.busy',
     when: 'a command comes while another one needs the cluster, or the same node',

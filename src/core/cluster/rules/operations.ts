@@ -6,7 +6,7 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { type Via, withGoal, without, withoutRestart } from '../goals.ts';
 import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
 import { fittingVia } from '../recovery.ts';
-import { type RequestKind, addStep, fail, findTask, finish, hasStep, start, stepSince } from '../tasks.ts';
+import { type RequestKind, addStep, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
 import { chooseSuccessor } from '../switchover-checks.ts';
@@ -164,7 +164,8 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
   const { node } = request;
   const sinceMs = elapsedMs(now, stepSince(task));
   const broken = failureOf(view, node);
-  const problem = (text: string): Task => fail(task, now, { code: `${request.kind}.failed`, text, remedy: `See "pgherd log ${node}".` });
+  const problem = (text: string): Task =>
+    fail(task, now, { code: `${requestWords(request).replaceAll(' ', '-')}.failed`, text, remedy: `See "pgherd log ${node}".` });
   switch (request.kind) {
     case 'nodeStop':
       if (live(view, node) !== null && isDown(live(view, node))) return finish(task, now, `${node} is stopped`);
@@ -205,7 +206,7 @@ function stopCluster(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'clusterStop', 'pending') ?? restartTask(view, 'pending', 'all');
   const { primary } = view.state;
   if (task === null || view.state.phase !== 'running' || view.state.attempt !== null || primary === null) return null;
-  const reason = `${task.request.kind} by ${task.by}`;
+  const reason = `${describeRequest(task.request)} by ${task.by}`;
   const state = withGoal({ ...view.state, phase: 'stopping' }, primary, view.state.primaryTerm, { kind: 'stopped', reason });
   return {
     why: `the cluster stops, the primary ${primary} first, so that every standby has its last record`,
