@@ -39,6 +39,7 @@ export function createReadyConnection(instance: Pick<Instance, 'socketDirectory'
     prepare: () => {
       if (ready !== null && monoMs() - ready.since < KEEP_MS / 2) return;
       drop();
+      // Whoever needs it then opens its own, and meets the error there.
       const sql = openSql(localTarget(instance), LOCAL_LIMITS).catch(() => null);
       const timer = setTimeout(drop, KEEP_MS);
       timer.unref();
