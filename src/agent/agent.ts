@@ -245,6 +245,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   loop = startLoop({
     name: 'agent',
     intervalMs: DEFAULTS.reportIntervalMs,
+    aligned: true,
     log,
     step: async () => {
       const { spec: current, state, stateRevision } = watch.current();
@@ -303,6 +304,7 @@ function startProbing(options: { readonly log: Logger; readonly watch: ClusterWa
   return startLoop({
     name: 'viewpoints',
     intervalMs: DEFAULTS.probeIntervalMs,
+    aligned: true,
     log: options.log,
     step: async () => {
       const { spec, state } = options.watch.current();

@@ -9,7 +9,7 @@
  * Because: it compares with the clock at every call, the watcher fires at the deadline without any message, and the guard holds the same deadline.
  * Broken if: a confirmation counts from after it was sent.
  */
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, untilTick } from '../../base/clock.ts';
 import { type MonoMs, type NodeId, type Revision, type Term, addMono } from '../../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import type { ClusterKeys } from '../../store/keys.ts';
@@ -130,12 +130,13 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   };
 
   const renewLoop = async (lease: Held, signal: AbortSignal): Promise<void> => {
-    let next = addMono(clock.now().mono, options.settings().renewMs);
+    const nextTick = (): MonoMs => addMono(clock.now().mono, untilTick(clock.now().mono, options.settings().renewMs));
+    let next = nextTick();
     while (held === lease && !signal.aborted) {
       await clock.sleep(next - clock.now().mono, signal);
       if (held !== lease || signal.aborted) return;
       notePause(lease);
-      next = addMono(clock.now().mono, options.settings().renewMs);
+      next = nextTick();
       await renewNow();
     }
   };
