@@ -89,6 +89,8 @@ export const postgresReport = object({
   startedAt: nullable(wallMs),
   /** Values of settings that a standby may not have lower than the primary. */
   minimums: record(integer),
+  /** Starting: milliseconds without any sign of progress, by the agent's own clock. Null in every other state. */
+  stalledMs: withDefault(nullable(integer), null),
 });
 export type PostgresReport = Decoded<typeof postgresReport>;
 

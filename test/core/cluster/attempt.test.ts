@@ -152,6 +152,15 @@ test('the order given: its outcome is waited for, without a write', () => {
   assert.equal(decision.state, null);
 });
 
+test('a candidate that starts without progress is replaced, one that moves is waited for', () => {
+  const text = `term 3 primary n1 lease n1/4 attempt 4 promote:n1
+    n1 starting lease4 busy @0/5000
+    n2 detached vote4@0/5000
+    n3 detached vote4@0/5000`;
+  expectRule(picture(text), 'attempt.waiting-open', later(300_000));
+  expectRule(picture(text.replace('starting', 'starting stalled31000')), 'attempt.candidate-lost');
+});
+
 test('the candidate is open: it is the primary, the others follow, the old one is fenced (H28, H29, I11)', () => {
   const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open').replace('term 3', 'lease n2/4 term 3'));
   const decision = expectDecision(view, 'attempt.opened', later(500));

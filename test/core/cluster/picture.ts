@@ -3,7 +3,7 @@
  *
  *   term 3 primary n1 lease n1/3 [attempt 4 vote|promote:n2] [goneMs 9000] [watched 100] [frozen] [phase new] [lsn 0/5000] [flapped]
  *   n1 primary|standby|detached|crashed|stopped|hung|starting|absent|incomplete|fenced|dead|witness [@0/5000] [tl2] [fork1@0/4000] [vote4@0/5000|vote4?]
- *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen]
+ *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000]
  */
 import { withGoal, initialState, type Wanted } from '../../../src/core/cluster/goals.ts';
 import { type NodeId, type Now, makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
@@ -51,6 +51,7 @@ export function blankPostgres(): PostgresReport {
     postmasterPid: 1,
     startedAt: makeWallMs(1),
     minimums: {},
+    stalledMs: null,
   };
 }
 
@@ -301,6 +302,8 @@ function parseNode(line: string, term: ReturnType<typeof makeTerm>, primary: Nod
     default:
       postgres = { ...postgres, state: what as PostgresReport['state'], role: node === primary ? 'primary' : 'standby', walEnd: lsn };
   }
+  const stalled = words.find((word) => /^stalled\d+$/.test(word));
+  if (stalled !== undefined) postgres = { ...postgres, stalledMs: Number(stalled.slice(7)) };
   const clean = words.find((word) => word.startsWith('clean@'));
   if (clean !== undefined) postgres = { ...postgres, cleanShutdown: true, shutdownLsn: lsnOf(clean.slice(6)) };
   report = { ...report, ...overridesOf(words), postgres };

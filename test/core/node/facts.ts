@@ -30,6 +30,7 @@ export function postgres(change: Partial<PostgresReport> = {}): PostgresReport {
     postmasterPid: 42,
     startedAt: makeWallMs(1),
     minimums: {},
+    stalledMs: null,
     ...change,
   };
 }

@@ -14,7 +14,7 @@ import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, live, 
 import { countVotes } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
-import { lagText } from './primary-lost.ts';
+import { lagText, stalledHow } from './primary-lost.ts';
 
 /** Stragglers that can be heard get this long to report a final position; a promotion that misses the most advanced node loses data, one that waits costs outage. */
 export const VOTE_GRACE_MS = 800;
@@ -224,6 +224,9 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
       `${candidate} refused term ${attempt.term}${activity?.kind === 'failed' ? `: ${activity.message}` : ''}`,
     );
   }
+  const stalled = stalledHow(report, goal);
+  if (stalled !== null)
+    return replace(view, now, attempt, 'attempt.candidate-lost', `PostgreSQL of ${candidate} ${stalled} in the opening of term ${attempt.term}`);
   const busy = activityFor(report, goal)?.kind === 'busy' || report.postgres.state === 'starting';
   const sinceMs = elapsedMs(now, attempt.startedWallMs);
   const untaken = view.writeLease === null && sinceMs > TAKE_LIMIT_MS + VOTE_GRACE_MS;
