@@ -63,6 +63,8 @@ export const attempt = object({
   /** Bytes of WAL that the old primary had and the candidate has not; null when unknown. */
   lostBytes: nullable(integer),
   acceptLoss: bool,
+  /** A person said that the votes that are missing are not waited for: the old primary is surely off. */
+  acceptTwoPrimaries: withDefault(bool, false),
   /** A person's target; null: the best. */
   target: nullable(nodeId),
   taskId: nullable(text),
@@ -154,7 +156,7 @@ export type ClusterState = Decoded<typeof clusterState>;
 export const taskRequest = union({
   create: object({ kind: literal('create') }),
   switchover: object({ kind: literal('switchover'), to: nullable(nodeId) }),
-  failover: object({ kind: literal('failover'), to: nullable(nodeId), acceptLoss: bool }),
+  failover: object({ kind: literal('failover'), to: nullable(nodeId), acceptLoss: bool, acceptTwoPrimaries: withDefault(bool, false) }),
   nodeStop: object({ kind: literal('nodeStop'), node: nodeId }),
   nodeStart: object({ kind: literal('nodeStart'), node: nodeId }),
   nodeRestart: object({ kind: literal('nodeRestart'), node: nodeId }),

@@ -17,6 +17,7 @@ export interface AttemptOptions {
   readonly reason: string;
   readonly outageFromWallMs: WallMs;
   readonly acceptLoss: boolean;
+  readonly acceptTwoPrimaries?: boolean;
   readonly target: NodeId | null;
   readonly taskId: string | null;
 }
@@ -38,6 +39,7 @@ export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions
     positions: {},
     startedWallMs: now.wall,
     lostBytes: null,
+    acceptTwoPrimaries: false,
     ...options,
   };
   const opened: ClusterState = { ...state, term, attempt, primaryLsn: primaryEnd(view) };

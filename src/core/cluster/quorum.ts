@@ -69,6 +69,32 @@ export function countVotes(view: ClusterView, term: number): Ballot {
   };
 }
 
+/** What is at stake when votes are waived, and the flag that does it; said wherever votes are missing. */
+export function twoPrimariesText(primary: NodeId | null): string {
+  const old = primary ?? 'the old primary';
+  return `if ${old} still runs somewhere out of sight, promoting without them makes two primaries, and what one of them acknowledged is lost; only when ${old} is surely powered off or cut off from every client: "pgherd failover --accept-two-primaries"`;
+}
+
+/**
+ * Votes that an attempt could collect by what can be heard now: living members that are asked, and the old primary, which counts once it is
+ * fenced. Before an attempt there are no votes yet; this tells whether one would wait in vain.
+ */
+export function reachableVotes(view: ClusterView): {
+  readonly needed: number;
+  readonly reachable: readonly NodeId[];
+  readonly missing: readonly NodeId[];
+} {
+  const { members } = view.state.electorate;
+  const reachable = members.filter(
+    (node) => live(view, node) !== null && (node === view.state.primary || view.state.overrides[node]?.kind !== 'stopped'),
+  );
+  return {
+    needed: votesNeeded(members.length).promotion,
+    reachable,
+    missing: members.filter((node) => !reachable.includes(node)),
+  };
+}
+
 /** The agent acts on the goal that the attempt gave it. */
 function knowsAttempt(view: ClusterView, node: NodeId): boolean {
   const report = live(view, node);

@@ -76,13 +76,30 @@ test('too few votes block, and the missing are named (Q7)', () => {
     n2 detached vote4@0/5000
     n3 dead`);
   const decision = expectDecision(view, 'failover.blocked-votes', later(1000));
-  assert.match(decision.why, /1 of 2 needed votes; missing: n1, n3/);
+  assert.match(decision.why, /1 of 2 needed votes; missing: n1, n3; if n1 still runs .* makes two primaries.*--accept-two-primaries/);
+});
+
+test('to accept loss does not waive a vote; to accept two primaries does, and waives nothing else', () => {
+  const few = (change: Parameters<typeof with_>[0], head = ''): ReturnType<typeof picture> =>
+    picture(`${head}term 3 primary n1 attempt 4 vote\nn1 dead\nn2 detached vote4@0/5000\nn3 dead`, with_(change));
   expectRule(
-    picture(
-      `term 3 primary n1 attempt 4 vote\nn1 dead\nn2 detached vote4@0/5000\nn3 dead`,
-      with_((attempt) => ({ ...attempt, acceptLoss: true })),
-    ),
+    few((attempt) => ({ ...attempt, acceptLoss: true })),
+    'failover.blocked-votes',
+    later(1000),
+  );
+  expectRule(
+    few((attempt) => ({ ...attempt, acceptTwoPrimaries: true })),
     'attempt.promote',
+    later(1000),
+  );
+  expectRule(
+    few((attempt) => ({ ...attempt, acceptTwoPrimaries: true }), 'lsn 0/900000 '),
+    'failover.blocked-lag',
+    later(1000),
+  );
+  expectRule(
+    few((attempt) => ({ ...attempt, acceptTwoPrimaries: true, acceptLoss: true }), 'lease n1/3 '),
+    'failover.blocked-lease',
     later(1000),
   );
 });
@@ -184,7 +201,7 @@ test('a candidate that is gone is replaced only when no lease stands (Q12)', () 
 });
 
 test('a failover by hand ends with its attempt (Z79)', () => {
-  const task = makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f', status: 'running' });
+  const task = makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, { id: 'f', status: 'running' });
   const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open'), {
     ...with_((attempt) => ({ ...attempt, path: 'manual', taskId: 'f' })),
     tasks: [task],

@@ -127,7 +127,7 @@ test('everything loses power at once; the last primary comes back (Q15, Q24)', (
 
 test('failover by hand of a living primary: fenced first, then the target', () => {
   const world = created();
-  addTask(world, makeTask({ kind: 'failover', to: id('n3'), acceptLoss: false }, { id: 'f' }));
+  addTask(world, makeTask({ kind: 'failover', to: id('n3'), acceptLoss: false, acceptTwoPrimaries: false }, { id: 'f' }));
   runUntil(world, 'done', (one) => one.tasks.get('f')?.status === 'done', 10_000);
   assert.equal(world.state?.primary, 'n3');
   runUntil(world, 'healthy', isHealthy, 20_000);
@@ -183,7 +183,7 @@ function interrupted(k: number, scenario: (world: World) => void): number {
 
 const SCENARIOS: Readonly<Record<string, (world: World) => void>> = {
   switchover: (world) => addTask(world, makeTask({ kind: 'switchover', to: id('n3') }, { id: 's' })),
-  'failover by hand': (world) => addTask(world, makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f' })),
+  'failover by hand': (world) => addTask(world, makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, { id: 'f' })),
   crash: (world) => killPostgres(host(world, 'n1')),
   'crash with records of its own': (world) => {
     killPostgres(host(world, 'n1'));

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeRevision, makeTerm, makeWallMs } from '../../../src/core/ids.ts';
+import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import type { ClusterState, TaskRequest } from '../../../src/core/state.ts';
-import { WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { NOW, WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
 const STEADY = `term 3 primary n1 lease n1/3
@@ -28,7 +29,7 @@ test('two operators at once: the second is told of the first (Q38, Z39)', () => 
     { id: 'first', by: 'bert', status: 'running', steps: [{ name: 'checkpoint', state: 'running', atWallMs: makeWallMs(WALL), detail: '' }] },
   );
   const view = picture(STEADY, {
-    tasks: [first, makeTask({ kind: 'failover', to: null, acceptLoss: false })],
+    tasks: [first, makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false })],
     state: (state) => ({ ...state, switchover: switchover('checkpoint') }),
   });
   const decision = expectDecision(view, 'command.busy');
@@ -42,7 +43,7 @@ test('a command cancelled before it began does nothing', () => {
 });
 
 test('a failover by hand is allowed while frozen, manual and flapping (Q41)', () => {
-  const view = ask({ kind: 'failover', to: null, acceptLoss: false }, STEADY.replace('term', 'frozen flapped term'), {
+  const view = ask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, STEADY.replace('term', 'frozen flapped term'), {
     spec: { failover: 'manual' },
   });
   assert.equal(expectRule(view, 'failover.by-hand').goals[id('n1')]?.kind, 'fenced');
@@ -50,13 +51,16 @@ test('a failover by hand is allowed while frozen, manual and flapping (Q41)', ()
 
 test('a failover by hand names every reason against it', () => {
   const cases: readonly (readonly [TaskRequest, RegExp])[] = [
-    [{ kind: 'failover', to: id('n9'), acceptLoss: false }, /n9 is not a node/],
-    [{ kind: 'failover', to: id('n1'), acceptLoss: false }, /n1 is the primary/],
+    [{ kind: 'failover', to: id('n9'), acceptLoss: false, acceptTwoPrimaries: false }, /n9 is not a node/],
+    [{ kind: 'failover', to: id('n1'), acceptLoss: false, acceptTwoPrimaries: false }, /n1 is the primary/],
   ];
   for (const [request, text] of cases) assert.match(expectDecision(ask(request), 'failover.refused').why, text);
   const behind = STEADY.replace('n1 primary @0/5000', 'n1 primary @0/900000');
-  assert.match(expectDecision(ask({ kind: 'failover', to: null, acceptLoss: false }, behind), 'failover.refused').why, /--accept-loss/);
-  expectRule(ask({ kind: 'failover', to: null, acceptLoss: true }, behind), 'failover.by-hand');
+  assert.match(
+    expectDecision(ask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, behind), 'failover.refused').why,
+    /--accept-loss/,
+  );
+  expectRule(ask({ kind: 'failover', to: null, acceptLoss: true, acceptTwoPrimaries: false }, behind), 'failover.by-hand');
 });
 
 test('an attempt that waits is taken over by a person in its own term', () => {
@@ -65,7 +69,7 @@ test('an attempt that waits is taken over by a person in its own term', () => {
     n2 detached vote4@0/5000
     n3 detached vote4@0/5000`;
   expectRule(picture(text), 'failover.blocked-lag');
-  const state = expectRule(ask({ kind: 'failover', to: id('n3'), acceptLoss: true }, text), 'failover.by-hand');
+  const state = expectRule(ask({ kind: 'failover', to: id('n3'), acceptLoss: true, acceptTwoPrimaries: false }, text), 'failover.by-hand');
   assert.deepEqual([state.term, state.attempt?.path, state.attempt?.target], [4, 'manual', 'n3']);
 });
 
@@ -274,4 +278,15 @@ test('upkeep: electorate, removed nodes, restored store, position, lineage, a re
   });
   assert.deepEqual(expectRule(settled, 'housekeeping.primary-settled').recovery, {});
   assert.equal(settled.stateRevision, makeRevision(10));
+});
+
+test('a failover by hand without enough members to vote is refused before anything is touched; accepting loss does not help', () => {
+  const alone = 'term 3 primary n1\n n1 dead @0/5000\n n2 standby @0/5000\n n3 dead';
+  const byHand = { kind: 'failover', to: null, acceptLoss: true, acceptTwoPrimaries: false } as const;
+  const [refused] = decideCluster(ask(byHand, alone), NOW).tasks;
+  assert.equal(refused?.status, 'refused');
+  assert.match(refused?.problems[0]?.text ?? '', /Only 1 of 2 needed members can be heard; missing: n1, n3/);
+  assert.match(refused?.problems[0]?.remedy ?? '', /two primaries.*--accept-two-primaries/);
+  const state = expectRule(ask({ ...byHand, acceptTwoPrimaries: true }, alone), 'failover.by-hand');
+  assert.deepEqual([state.attempt?.acceptLoss, state.attempt?.acceptTwoPrimaries], [true, true]);
 });

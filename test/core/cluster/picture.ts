@@ -209,6 +209,7 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
       outageFromWallMs: makeWallMs(WALL - 3000),
       lostBytes: null,
       acceptLoss: false,
+      acceptTwoPrimaries: false,
       target: null,
       taskId: null,
     },

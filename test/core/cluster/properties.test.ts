@@ -133,7 +133,8 @@ const FAULTS: readonly ((world: ReturnType<typeof createWorld>, name: string, n:
     host(world, name).linked = !host(world, name).linked;
   },
   (world, name, n) => addTask(world, makeTask({ kind: 'switchover', to: id(name) }, { id: `s${n}` })),
-  (world, name, n) => addTask(world, makeTask({ kind: 'failover', to: id(name), acceptLoss: n % 2 === 0 }, { id: `f${n}` })),
+  (world, name, n) =>
+    addTask(world, makeTask({ kind: 'failover', to: id(name), acceptLoss: n % 2 === 0, acceptTwoPrimaries: false }, { id: `f${n}` })),
   (world) => {
     world.controllerUp = !world.controllerUp;
     world.controllerSince = world.t;

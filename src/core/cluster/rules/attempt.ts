@@ -11,7 +11,7 @@ import { askVotes, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, live, primaryEnd } from '../observe.ts';
-import { countVotes } from '../quorum.ts';
+import { countVotes, twoPrimariesText } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
 import { lagText, stalledHow } from './primary-lost.ts';
@@ -75,14 +75,16 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
   const graceOver = now.wall - attempt.startedWallMs >= graceMs || now.wall < attempt.startedWallMs;
   if (!graceOver && ballot.pending.length > 0)
     return wait('attempt.waiting-votes', `waiting for ${ballot.pending.join(', ')} to vote for term ${attempt.term}`, 50);
-  if (ballot.voted.length < ballot.needed && !attempt.acceptLoss) {
+  // Invariant: to accept loss never waives a vote. Because: votes are what keeps a primary that is cut off from living on promises beside the
+  // new one; without them not some rows are at stake but two histories. Broken if: `acceptLoss` is looked at here.
+  if (ballot.voted.length < ballot.needed && !attempt.acceptTwoPrimaries) {
     if (!graceOver) return wait('attempt.waiting-votes', `waiting for votes for term ${attempt.term}`, 50);
     return (
       restartOld(view, now, attempt, oldReport, 'too few votes') ??
       warn(
         view,
         'failover.blocked-votes',
-        `${ballot.voted.length} of ${ballot.needed} needed votes; missing: ${ballot.missing.join(', ')}; "pgherd failover --accept-loss" promotes without them`,
+        `${ballot.voted.length} of ${ballot.needed} needed votes; missing: ${ballot.missing.join(', ')}; ${twoPrimariesText(old)}`,
       )
     );
   }
@@ -265,6 +267,7 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
     reason: attempt.reason,
     outageFromWallMs: attempt.outageFromWallMs,
     acceptLoss: attempt.acceptLoss,
+    acceptTwoPrimaries: attempt.acceptTwoPrimaries,
     target: attempt.target === candidate ? null : attempt.target,
     taskId: attempt.taskId,
   });

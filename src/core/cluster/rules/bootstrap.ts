@@ -125,6 +125,7 @@ function founded(view: ClusterView, now: Now): Outcome | null {
     outageFromWallMs: now.wall,
     lostBytes: null,
     acceptLoss: false,
+    acceptTwoPrimaries: false,
     target: null,
     taskId: null,
   };

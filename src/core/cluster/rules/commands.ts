@@ -8,6 +8,7 @@ import { openAttempt, outageStart } from '../attempts.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { without } from '../goals.ts';
 import { isLeaseTaken, isOpen, live, primaryEnd } from '../observe.ts';
+import { reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { type Problem, type TaskOf, cancel, describeRequest, findTask, finish, isExclusive, nodeOf, refuse, start } from '../tasks.ts';
 import { lagText } from './primary-lost.ts';
 
@@ -100,6 +101,14 @@ export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'fail
     );
     return problems;
   }
+  const votes = reachableVotes(view);
+  if (!request.acceptTwoPrimaries && votes.reachable.length < votes.needed) {
+    add(
+      'votes',
+      `Only ${votes.reachable.length} of ${votes.needed} needed members can be heard; missing: ${votes.missing.join(', ')}.`,
+      `Bring one of them back. To accept loss is not enough: ${twoPrimariesText(state.primary)}.`,
+    );
+  }
   const missing = missingBytes(best.position, { timeline: state.timeline, lsn: primaryEnd(view) });
   if (!request.acceptLoss && missing !== null && missing > spec.maxLagOnFailoverBytes) {
     add('lag', `${lagText(view, describeCandidate(best), missing)}.`, 'Add --accept-loss to promote it all the same.');
@@ -118,9 +127,9 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'failover', 'pending');
   const { primary, attempt } = view.state;
   if (task === null || primary === null || checkFailover(view, now, task.request).length > 0) return null;
-  const { acceptLoss, to } = task.request;
+  const { acceptLoss, acceptTwoPrimaries, to } = task.request;
   const reason = task.reason === '' ? `failover by ${task.by}` : task.reason;
-  const text = `failover by ${task.by}${to === null ? '' : ` to ${to}`}${acceptLoss ? ', loss accepted' : ''}`;
+  const text = `failover by ${task.by}${to === null ? '' : ` to ${to}`}${acceptLoss ? ', loss accepted' : ''}${acceptTwoPrimaries ? ', missing votes waived' : ''}`;
   const tasks = [start(task, now, isOpen(live(view, primary), view.state.primaryTerm) ? 'fence' : 'votes', text)];
   const events: Outcome['events'] = [{ level: 'warn', node: primary, text, detail: { reason } }];
   // An attempt that waits (votes, lag) is taken over in its own term: the votes for it stand.
@@ -132,12 +141,22 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
           reason,
           outageFromWallMs: isLeaseTaken(view) ? now.wall : outageStart(view, now, primary),
           acceptLoss,
+          acceptTwoPrimaries,
           target: to,
           taskId: task.id,
         })
       : {
           ...view.state,
-          attempt: { ...attempt, path: 'manual' as const, rule: 'failover.by-hand', reason, acceptLoss, target: to, taskId: task.id },
+          attempt: {
+            ...attempt,
+            path: 'manual' as const,
+            rule: 'failover.by-hand',
+            reason,
+            acceptLoss,
+            acceptTwoPrimaries,
+            target: to,
+            taskId: task.id,
+          },
         };
   return { why: text, state, tasks, events, again: 50 };
 }

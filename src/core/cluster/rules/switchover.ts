@@ -168,6 +168,7 @@ function promote(view: ClusterView, now: Now): Outcome | null {
     outageFromWallMs: planned.phaseWallMs,
     lostBytes: 0,
     acceptLoss: false,
+    acceptTwoPrimaries: false,
     target: planned.to,
     taskId: planned.taskId,
   };
