@@ -393,6 +393,7 @@ function promiserFacts(
     node: config.node,
     incarnation: state?.incarnation ?? null,
     knownTerm: state !== null && state.term > highest ? state.term : highest,
+    opened: state === null || state.primary === null ? null : { term: state.primaryTerm, primary: state.primary },
     electorateRevision: state?.electorate.revision ?? 0,
     electorate: state?.electorate.members ?? [],
     promoting: state?.goals[config.node]?.kind === 'promote',
