@@ -63,6 +63,11 @@ export const attempt = object({
   /** Bytes of WAL that the old primary had and the candidate has not; null when unknown. */
   lostBytes: nullable(integer),
   acceptLoss: bool,
+  /**
+   * Candidates of earlier attempts since the last opening that were ordered to promote and did not durably refuse: each may have been open for
+   * a moment, with rows that nobody here knows of. Then no loss is known exactly.
+   */
+  mayHaveOpened: withDefault(list(object({ node: nodeId, term })), []),
   /** A person said that the votes that are missing are not waited for: the old primary is surely off. */
   acceptTwoPrimaries: withDefault(bool, false),
   /** A person's target; null: the best. */

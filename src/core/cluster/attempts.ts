@@ -18,6 +18,7 @@ export interface AttemptOptions {
   readonly outageFromWallMs: WallMs;
   readonly acceptLoss: boolean;
   readonly acceptTwoPrimaries?: boolean;
+  readonly mayHaveOpened?: Attempt['mayHaveOpened'];
   readonly target: NodeId | null;
   readonly taskId: string | null;
 }
@@ -40,6 +41,7 @@ export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions
     startedWallMs: now.wall,
     lostBytes: null,
     acceptTwoPrimaries: false,
+    mayHaveOpened: [],
     ...options,
   };
   const opened: ClusterState = { ...state, term, attempt, primaryLsn: primaryEnd(view) };
@@ -100,7 +102,8 @@ export function openTerm(
     reason: attempt.reason,
     startedWallMs: now.wall,
     outageMs: Math.max(0, now.wall - attempt.outageFromWallMs),
-    lostBytes: restarted ? 0 : attempt.lostBytes,
+    // The old primary itself has everything of its own term; what another candidate took in meanwhile is not known.
+    lostBytes: restarted && attempt.mayHaveOpened.length === 0 ? 0 : attempt.lostBytes,
   };
   const automatic = attempt.path === 'lease' || attempt.path === 'quorum';
   let next: ClusterState = publishFacts({

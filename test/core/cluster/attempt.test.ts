@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { makeTerm, makeTimeline } from '../../../src/core/ids.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
-import { goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { goalsOf, id, later, lsnOf, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
 const with_ = (change: (attempt: NonNullable<ClusterState['attempt']>) => NonNullable<ClusterState['attempt']>) => ({
@@ -208,4 +209,47 @@ test('a failover by hand ends with its attempt (Z79)', () => {
   });
   assert.equal(expectDecision(view, 'attempt.opened').tasks[0]?.status, 'done');
   expectRule(picture('term 3 primary n1 lease n1/3\nn1 primary\nn2 standby', { tasks: [task] }), 'failover.over');
+});
+
+test('a candidate that is given up without its refusal may have opened: the loss is unknown, and what it had counts', () => {
+  const positions = { n2: { timeline: makeTimeline(1), lsn: lsnOf('0/7000') } };
+  const view = picture(
+    ORDERED.replace('n2 detached busy', 'n2 dead').replace('n1 dead', 'n1 crashed @0/5000'),
+    with_((attempt) => ({ ...attempt, positions, lostBytes: 0 })),
+  );
+  const lost = expectRule(view, 'attempt.candidate-lost');
+  assert.deepEqual(lost.attempt?.mayHaveOpened, [{ node: 'n2', term: 4 }]);
+  assert.equal(lost.primaryLsn, lsnOf('0/7000'), 'the elected position was known');
+  const voted = `term 3 primary n1 attempt 5 vote
+    n1 crashed @0/5000
+    n2 dead
+    n3 detached vote5@0/5000`;
+  const again = { state: (state: ClusterState): ClusterState => ({ ...state, primaryLsn: lost.primaryLsn, attempt: lost.attempt }) };
+  const decision = expectDecision(picture(voted, again), 'attempt.promote', later(1000));
+  assert.equal(decision.state?.attempt?.lostBytes, null, 'the end of n1 is known, that of n2 is not');
+  assert.match(decision.why, /at least 8192 bytes are lost; what was acknowledged by n2 in term 4, if it opened before it was lost, is not known/);
+});
+
+test('a candidate that durably refused opened nothing: what is known of the loss stays known', () => {
+  const state = expectRule(picture(ORDERED.replace('busy', 'refuses4')), 'attempt.refused');
+  assert.deepEqual(state.attempt?.mayHaveOpened, []);
+});
+
+test('the old primary that opens after a candidate was given up does not claim that nothing is lost', () => {
+  const text = `term 3 primary n1 attempt 5 vote
+    n1 crashed @0/5000
+    n2 dead
+    n3 detached prio0 vote5@0/5000`;
+  const given = with_((attempt) => ({ ...attempt, mayHaveOpened: [{ node: id('n2'), term: makeTerm(4) }] }));
+  assert.equal(expectRule(picture(text, given), 'attempt.abandoned-for-restart', later(1000)).attempt?.lostBytes, null);
+  const opening = text.replace('vote\n', 'promote:n1\n').replace('n1 crashed', 'n1 primary lease5 open');
+  assert.equal(expectDecision(picture(opening, given), 'attempt.opened', later(1000)).opened?.lostBytes, null);
+});
+
+test('a controller that has just begun to watch calls no candidate lost (Q12)', () => {
+  const text = ORDERED.replace('n2 detached busy', 'n2 dead');
+  expectRule(picture(text.replace('term 3', 'watched 300 term 3')), 'attempt.waiting-open');
+  expectRule(picture(text), 'attempt.candidate-lost');
+  const untaken = ORDERED.replace('term 3', 'watched 300 term 3');
+  expectRule(picture(untaken), 'attempt.waiting-open', later(12_000));
 });

@@ -242,7 +242,14 @@ test('the candidate fails after the stop: the old primary opens a further term (
   });
   const state = expectRule(view, 'switchover.undone-after-stop');
   assert.deepEqual([state.term, state.attempt?.candidate, state.goals[id('n1')]?.kind, state.goals[id('n1')]?.term], [5, 'n1', 'primary', 5]);
+  assert.deepEqual([state.attempt?.mayHaveOpened, state.attempt?.lostBytes], [[{ node: 'n2', term: 4 }], null], 'n2 may have been open for a moment');
   expectRule({ ...view, writeLease: { term: makeTerm(4), holder: id('n2') } }, 'attempt.waiting-open');
+  expectRule({ ...view, watchedMs: 300 }, 'attempt.waiting-open');
+  const alive = moving('promote', text.replace('n2 dead', 'n2 standby @0/5000'), {
+    state: (one) => ({ ...one, attempt: one.attempt === null ? null : { ...one.attempt, path: 'planned' } }),
+  });
+  const untaken = expectRule(alive, 'switchover.undone-after-stop', later(6000));
+  assert.deepEqual([untaken.attempt?.mayHaveOpened, untaken.attempt?.lostBytes], [[], 0], 'it is a standby of the old timeline still');
 });
 
 test('a switchover is finished when the old primary streams', () => {

@@ -210,6 +210,7 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
       lostBytes: null,
       acceptLoss: false,
       acceptTwoPrimaries: false,
+      mayHaveOpened: [],
       target: null,
       taskId: null,
     },

@@ -126,6 +126,7 @@ function founded(view: ClusterView, now: Now): Outcome | null {
     lostBytes: null,
     acceptLoss: false,
     acceptTwoPrimaries: false,
+    mayHaveOpened: [],
     target: null,
     taskId: null,
   };

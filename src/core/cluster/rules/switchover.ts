@@ -13,9 +13,9 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { orderOpening } from '../attempts.ts';
 import { withGoal } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
-import { elapsedMs, endOfWal, gaveUp, activityFor, isOpen, isStreaming, lastKnown, live } from '../observe.ts';
+import { elapsedMs, endOfWal, gaveUp, activityFor, isOpen, isStreaming, lastKnown, live, watchNeededMs } from '../observe.ts';
 import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById } from '../tasks.ts';
-import { stepBack } from './attempt.ts';
+import { givenUp, stepBack } from './attempt.ts';
 import { restartInPlace } from './primary-lost.ts';
 
 /** A checkpoint of a busy server takes its time; nothing is held meanwhile. */
@@ -169,6 +169,7 @@ function promote(view: ClusterView, now: Now): Outcome | null {
     lostBytes: 0,
     acceptLoss: false,
     acceptTwoPrimaries: false,
+    mayHaveOpened: [],
     target: planned.to,
     taskId: planned.taskId,
   };
@@ -259,7 +260,7 @@ function undo(view: ClusterView, now: Now): Outcome | null {
 function candidateFailure(view: ClusterView, now: Now, planned: Switchover): string | null {
   const term = view.state.attempt?.term ?? view.state.term;
   const report = live(view, planned.to);
-  if (report === null) return `${planned.to} was lost before it opened term ${term}`;
+  if (report === null) return view.watchedMs < watchNeededMs(view.spec) ? null : `${planned.to} was lost before it opened term ${term}`;
   if (report.refusedTerms.includes(term)) return `${planned.to} refused term ${term}`;
   const goal = view.state.goals[planned.to] ?? null;
   if (goal?.kind === 'fenced') return goal.reason;
@@ -303,9 +304,12 @@ function undoAfterStop(view: ClusterView, now: Now): Outcome | null {
     switchover: null,
     recovery: { ...view.state.recovery, [planned.to]: stepBack(view.state, now, planned.to, attempt) },
   };
+  const mayHaveOpened = givenUp(view, attempt);
   const again: Attempt = {
     ...attempt,
     term,
+    mayHaveOpened,
+    lostBytes: mayHaveOpened.length === 0 ? 0 : null,
     rule: 'switchover.undone-after-stop',
     reason,
     candidate: planned.from,
