@@ -160,6 +160,9 @@ async function openForWrites(action: Extract<NodeAction, { kind: 'open' }>, cont
     const roles = await context.postgres.ensureRolesAndSlots(context.input.spec, context.signal);
     if (!roles.ok) return roles;
   }
+  // Before the first client: whatever is acknowledged in this term lies behind the mark.
+  const marked = await context.postgres.markOpening(action.term, context.signal);
+  if (!marked.ok) return marked;
   if (!holds(context, action.term)) return err(refused('lease.lost', `term ${action.term} was not opened`, 'the write lease is not held any more'));
   await context.firewall.openTimed();
   context.setOpen(true);
