@@ -187,6 +187,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     viewpoints,
     postgres,
     put: session.put,
+    incarnation: () => watch.current().incarnation,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
   });
   agentLoop = createAgentLoop({
@@ -223,8 +224,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     intervalMs: DEFAULTS.reportIntervalMs,
     log,
     step: async () => {
-      const { spec: current, state, stateRevision } = watch.current();
-      await running.step({ spec: current, state, stateRevision });
+      const { spec: current, state, stateRevision, incarnation } = watch.current();
+      await running.step({ spec: current, state, stateRevision, incarnation });
     },
   });
   const probing = startProbing({ log, watch, viewpoints, node: config.node });
@@ -291,6 +292,7 @@ interface PublisherOptions extends StartOptions {
   readonly viewpoints: Viewpoints;
   readonly postgres: PostgresPort;
   readonly put: (value: string) => void;
+  readonly incarnation: () => string | null;
   readonly reportIntervalMs: () => number;
 }
 
@@ -319,6 +321,7 @@ function createPublisher(options: PublisherOptions): Publisher {
         bootId: options.setup.bootId,
         at: at.wall,
         status,
+        incarnation: options.incarnation(),
         memory: options.memory,
         viewpoints: options.viewpoints,
         firewall: options.lease.gate.kind,

@@ -20,6 +20,8 @@ export interface LoopInput {
   readonly spec: ClusterSpec | null;
   readonly state: ClusterState | null;
   readonly stateRevision: Revision;
+  /** The store that counts `stateRevision`; null: it did not answer yet. */
+  readonly incarnation: string | null;
 }
 
 export interface LoopStatus {

@@ -38,6 +38,8 @@ export interface World {
   status: LoopStatus | null;
   /** PostgreSQL does not answer a look. */
   slowLook: boolean;
+  /** Of the store; the state says `i`. */
+  incarnation: string | null;
   mayVote: ReturnType<BallotPort['mayVote']>;
   /** Results or gates of operations by name; absent: they succeed at once. */
   readonly answers: Map<string, (signal: AbortSignal) => Promise<Result<string, Failure>>>;
@@ -152,10 +154,11 @@ export function createWorld(): World {
     at: 1000,
     status: null,
     slowLook: false,
+    incarnation: 'i',
     mayVote: { kind: 'granted' },
     answers,
     settle: async (goal) => {
-      const input: LoopInput = { spec, state: stateWith(goal), stateRevision: makeRevision(7) };
+      const input: LoopInput = { spec, state: stateWith(goal), stateRevision: makeRevision(7), incarnation: world.incarnation };
       for (let i = 0; i < 50; i++) {
         woken = false;
         await world.loop.step(input);

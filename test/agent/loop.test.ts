@@ -160,6 +160,17 @@ test('rejoin by rewind: stop, rewind, start, once', async () => {
   assert.deepEqual(world.did, ['stop', 'rewind', 'open-standby', 'start-standby']);
 });
 
+test('no lease is taken by the word of a store that was restored, or has not answered yet (Z14)', async () => {
+  for (const incarnation of ['another', null]) {
+    const world = createWorld();
+    world.incarnation = incarnation;
+    world.pg = down('stopped', 'primary');
+    await world.settle({ kind: 'primary', id: 'p', term: T(2), generation: 0, restart: null });
+    assert.deepEqual(world.did, []);
+    assert.equal(world.status?.activity.kind === 'failed' ? world.status.activity.code : '', 'lease.store-unconfirmed');
+  }
+});
+
 test('a term that cannot be marked in the WAL is not opened for clients', async () => {
   const world = createWorld();
   world.lease = makeTerm(2);

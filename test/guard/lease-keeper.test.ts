@@ -206,6 +206,25 @@ test('a frozen agent that wakes after another term was opened takes no free key 
   assert.equal(lease(), undefined);
 });
 
+test('a restored store that forgot our term does not take the lease away before our own deadline; once it learned the term, we go on (Z14)', async () => {
+  const { clock, store, keeper, seen, setState, acquire } = rig();
+  await acquire();
+  await clock.pass(1000);
+  setState(2, 'primary');
+  store.expire(keeper.leaseId() ?? '');
+  await clock.pass(1500);
+  assert.equal(keeper.heldTerm(), 3);
+  setState(3, 'primary');
+  await clock.pass(600);
+  assert.equal(store.data.get(keys.writeLease)?.lease, keeper.leaseId());
+  assert.deepEqual(seen.lost, []);
+  setState(2, 'primary');
+  store.expire(keeper.leaseId() ?? '');
+  const deadline = keeper.deadline();
+  await clock.pass(10_000);
+  assert.deepEqual(seen.lostAt, [deadline], 'nobody told it: fenced in time');
+});
+
 test("another's key means the lease is lost at once: a bare keep-alive proves nothing", async () => {
   const { clock, store, keeper, seen, acquire } = rig();
   await acquire();

@@ -2,7 +2,7 @@
 import type { NodeId } from '../ids.ts';
 import { type ClusterState, votesNeeded } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { activityFor, fresh, isMaintenance, live } from './observe.ts';
+import { activityFor, fresh, hasRead, isMaintenance, live } from './observe.ts';
 
 /** Members that vote: all of the spec but those in maintenance, in the spec's order. A witness votes. */
 export function electorateOf(view: ClusterView): readonly NodeId[] {
@@ -98,5 +98,5 @@ export function reachableVotes(view: ClusterView): {
 /** The agent acts on the goal that the attempt gave it. */
 function knowsAttempt(view: ClusterView, node: NodeId): boolean {
   const report = live(view, node);
-  return report !== null && (report.stateRevision >= view.stateRevision || activityFor(report, view.state.goals[node] ?? null) !== null);
+  return report !== null && (hasRead(view, report) || activityFor(report, view.state.goals[node] ?? null) !== null);
 }

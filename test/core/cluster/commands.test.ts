@@ -267,11 +267,6 @@ test('upkeep: electorate, removed nodes, restored store, position, lineage, a re
     state: (state) => ({ ...state, goals: { ...state.goals, [id('n9')]: { kind: 'none', id: 'x', term: makeTerm(3) } } }),
   });
   assert.equal(expectRule(removed, 'housekeeping.removed-node').goals[id('n9')], undefined);
-  const restored = picture(STEADY.replace('n2 standby', 'n2 standby vote9'), { state: (state) => ({ ...state, incarnation: 'store-0' }) });
-  assert.deepEqual(
-    [expectRule(restored, 'housekeeping.incarnation').term, expectRule(restored, 'housekeeping.incarnation').incarnation],
-    [9, 'store-1'],
-  );
   assert.equal(
     expectRule(picture(STEADY.replace('n1 primary @0/5000', 'n1 primary @0/900000')), 'housekeeping.primary-position').primaryLsn,
     0x900000n,

@@ -3,7 +3,7 @@
  *
  *   term 3 primary n1 lease n1/3 [attempt 4 vote|promote:n2] [goneMs 9000] [watched 100] [frozen] [phase new] [lsn 0/5000] [flapped]
  *   n1 primary|standby|detached|crashed|stopped|hung|starting|absent|incomplete|fenced|dead|witness [@0/5000] [tl2] [fork1@0/4000] [vote4@0/5000|vote4?]
- *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000]
+ *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000] [knows5] [other-store]
  */
 import { withGoal, initialState, type Wanted } from '../../../src/core/cluster/goals.ts';
 import { type NodeId, type Now, makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
@@ -64,6 +64,8 @@ export function blankReport(node: NodeId): NodeReport {
     bootId: 'b',
     atWallMs: makeWallMs(WALL),
     stateRevision: makeRevision(10),
+    incarnation: 'store-1',
+    highestTerm: makeTerm(0),
     postgres: blankPostgres(),
     leaseTerm: null,
     fenced: true,
@@ -333,6 +335,8 @@ function overridesOf(words: readonly string[]): Partial<NodeReport> {
       probes[sees[1] ?? ''] = { verdict: sees[2] as ProbeResult['verdict'], failures: 2, lastOkAgoMs: 2500, error: null, agentAlive: false };
     if (word.startsWith('refuses')) out.refusedTerms = [makeTerm(Number(word.slice(7)))];
     if (word === 'trusted' || word === 'untrusted') out.trustedReachable = word === 'trusted';
+    if (/^knows\d+$/.test(word)) out.highestTerm = makeTerm(Number(word.slice(5)));
+    if (word === 'other-store') out.incarnation = 'store-0';
     if (word === 'stale') out.stateRevision = makeRevision(9);
   }
   out.probes = probes;

@@ -34,6 +34,13 @@ interface Assessment {
 function assess(view: ClusterView, now: Now): Assessment | null {
   const { attempt } = view.state;
   if (attempt === null) return null;
+  // An attempt that came back with a restored store: the term may have been opened, and closed, since the backup.
+  if (view.state.incarnation !== view.incarnation)
+    return warn(
+      view,
+      'failover.blocked-store',
+      'the store was restored in the middle of it; "pgherd failover" decides, or the primary when it is open',
+    );
   return attempt.phase === 'vote' ? assessVote(view, now, attempt) : assessPromote(view, now, attempt);
 }
 
@@ -368,7 +375,7 @@ const rule = (id: string, when: string, why: string): Rule => ({
 });
 
 /** Ids that both an attempt and the gates before it speak under are listed once, there. */
-const SHARED = ['failover.blocked-lease', 'failover.blocked-lag', 'failover.blocked-no-candidate'] as const;
+const SHARED = ['failover.blocked-store', 'failover.blocked-lease', 'failover.blocked-lag', 'failover.blocked-no-candidate'] as const;
 
 /** Wraps a gate's rule so that it also speaks for an attempt that waits for the same thing. */
 export function alsoDuringAttempt(before: Rule): Rule {

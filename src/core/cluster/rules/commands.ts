@@ -75,13 +75,18 @@ function unfreeze(view: ClusterView, now: Now): Outcome | null {
   };
 }
 
+/** An order that came back with a restored store was given in another one: nothing is waited for. */
+function isOfThisStore(view: ClusterView): boolean {
+  return view.state.incarnation === view.incarnation;
+}
+
 /** Every precondition of a failover by hand that does not hold. */
 export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'failover'>['request']): readonly Problem[] {
   const { state, spec } = view;
   const problems: Problem[] = [];
   const add = (code: string, text: string, remedy: string): void => void problems.push({ code: `failover.${code}`, text, remedy });
   if (state.phase !== 'running' || state.primary === null) add('not-running', `The cluster is ${state.phase}.`, 'Create or start the cluster first.');
-  if (state.attempt?.phase === 'promote')
+  if (state.attempt?.phase === 'promote' && isOfThisStore(view))
     add('attempt', `${state.attempt.candidate} is being promoted in term ${state.attempt.term}.`, 'Wait for its outcome; see "pgherd show".');
   if (state.switchover !== null)
     add('switchover', `The switchover to ${state.switchover.to} is running.`, `Cancel it with "pgherd task cancel ${state.switchover.taskId}".`);
@@ -125,17 +130,20 @@ function failoverRefused(view: ClusterView, now: Now): Outcome | null {
 
 function failoverByHand(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'failover', 'pending');
-  const { primary, attempt } = view.state;
+  const { primary } = view.state;
+  const attempt = isOfThisStore(view) ? view.state.attempt : null;
   if (task === null || primary === null || checkFailover(view, now, task.request).length > 0) return null;
   const { acceptLoss, acceptTwoPrimaries, to } = task.request;
   const reason = task.reason === '' ? `failover by ${task.by}` : task.reason;
   const text = `failover by ${task.by}${to === null ? '' : ` to ${to}`}${acceptLoss ? ', loss accepted' : ''}${acceptTwoPrimaries ? ', missing votes waived' : ''}`;
   const tasks = [start(task, now, isOpen(live(view, primary), view.state.primaryTerm) ? 'fence' : 'votes', text)];
   const events: Outcome['events'] = [{ level: 'warn', node: primary, text, detail: { reason } }];
+  // A person says with it that the store which is here counts from now on (§4.10): members refuse terms below those they have seen.
+  const here = { ...view, state: { ...view.state, incarnation: view.incarnation } };
   // An attempt that waits (votes, lag) is taken over in its own term: the votes for it stand.
   const state =
     attempt === null
-      ? openAttempt(view, now, {
+      ? openAttempt(here, now, {
           path: 'manual',
           rule: 'failover.by-hand',
           reason,
@@ -146,7 +154,7 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
           taskId: task.id,
         })
       : {
-          ...view.state,
+          ...here.state,
           attempt: {
             ...attempt,
             path: 'manual' as const,

@@ -13,7 +13,7 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { orderOpening } from '../attempts.ts';
 import { withGoal } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
-import { elapsedMs, endOfWal, gaveUp, activityFor, isOpen, isStreaming, lastKnown, live, watchNeededMs } from '../observe.ts';
+import { elapsedMs, endOfWal, gaveUp, activityFor, hasRead, isOpen, isStreaming, lastKnown, live, watchNeededMs } from '../observe.ts';
 import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById } from '../tasks.ts';
 import { givenUp, stepBack } from './attempt.ts';
 import { restartInPlace } from './primary-lost.ts';
@@ -124,9 +124,7 @@ function hold(view: ClusterView, now: Now): Outcome | null {
 function hasCheckpoint(view: ClusterView, { planned, from }: Running): boolean {
   if (from === null || from.activity.kind !== 'done') return false;
   if (from.activity.goalId === `${planned.taskId}/checkpoint`) return true;
-  return (
-    from.stateRevision >= view.stateRevision && from.activity.goalId === view.state.goals[planned.from]?.id && isOpen(from, view.state.primaryTerm)
-  );
+  return hasRead(view, from) && from.activity.goalId === view.state.goals[planned.from]?.id && isOpen(from, view.state.primaryTerm);
 }
 
 function stop(view: ClusterView, now: Now): Outcome | null {
