@@ -136,7 +136,12 @@ export const clusterState = object({
   history: list(fork),
   goals: record(goal),
   /** Who votes, with a rising revision: a promotion needs P of them, a primary without the store F (F + P > M). */
-  electorate: object({ revision: integer, members: list(nodeId) }),
+  electorate: object({
+    revision: integer,
+    members: list(nodeId),
+    /** Who voted before, until the primary counts its promises with `members`: a promotion needs votes of both then. Empty: settled. */
+    former: withDefault(list(nodeId), []),
+  }),
   /** Published quorum facts; k = 0 in asynchronous mode. */
   quorum: object({ revision: integer, term, k: integer, voters: list(nodeId) }),
   attempt: nullable(attempt),

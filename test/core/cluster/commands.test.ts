@@ -262,7 +262,7 @@ test('a switchover is finished when the old primary streams', () => {
 });
 
 test('upkeep: electorate, removed nodes, restored store, position, lineage, a restarted primary', () => {
-  expectRule(picture(STEADY, { state: (state) => ({ ...state, electorate: { revision: 1, members: [] } }) }), 'housekeeping.electorate');
+  expectRule(picture(STEADY, { state: (state) => ({ ...state, electorate: { revision: 1, members: [], former: [] } }) }), 'housekeeping.electorate');
   const removed = picture(STEADY, {
     state: (state) => ({ ...state, goals: { ...state.goals, [id('n9')]: { kind: 'none', id: 'x', term: makeTerm(3) } } }),
   });

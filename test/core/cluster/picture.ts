@@ -170,7 +170,7 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
       .split(',')
       .filter((one) => one !== '')
       .map(parseFork),
-    electorate: { revision: 1, members: spec.nodes.filter((node) => !node.maintenance).map((node) => node.id) },
+    electorate: { revision: 1, members: spec.nodes.filter((node) => !node.maintenance).map((node) => node.id), former: [] },
     quorum: { revision: 1, term, k: 0, voters: [] },
     primaryLsn: head.after('lsn') === null ? (running ? lsnOf('0/5000') : null) : lsnOf(head.after('lsn') ?? ''),
     frozen: head.has('frozen') ? { reason: 'work on the network', by: 'anna', sinceWallMs: makeWallMs(WALL - 1000), untilWallMs: null } : null,

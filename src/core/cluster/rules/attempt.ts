@@ -85,7 +85,7 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
     return wait('attempt.waiting-votes', `waiting for ${ballot.pending.join(', ')} to vote for term ${attempt.term}`, 50);
   // Invariant: to accept loss never waives a vote. Because: votes are what keeps a primary that is cut off from living on promises beside the
   // new one; without them not some rows are at stake but two histories. Broken if: `acceptLoss` is looked at here.
-  if (ballot.voted.length < ballot.needed && !attempt.acceptTwoPrimaries) {
+  if (!ballot.enough && !attempt.acceptTwoPrimaries) {
     if (!graceOver) return wait('attempt.waiting-votes', `waiting for votes for term ${attempt.term}`, 50);
     return (
       restartOld(view, now, attempt, oldReport, 'too few votes') ??

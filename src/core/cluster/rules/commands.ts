@@ -107,7 +107,7 @@ export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'fail
     return problems;
   }
   const votes = reachableVotes(view);
-  if (!request.acceptTwoPrimaries && votes.reachable.length < votes.needed) {
+  if (!request.acceptTwoPrimaries && !votes.enough) {
     add(
       'votes',
       `Only ${votes.reachable.length} of ${votes.needed} needed members can be heard; missing: ${votes.missing.join(', ')}.`,

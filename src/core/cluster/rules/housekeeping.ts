@@ -32,14 +32,18 @@ export const housekeepingRules: readonly Rule[] = [
   },
   {
     id: 'housekeeping.electorate',
-    when: 'the members that vote are not those of the spec, and no attempt is open',
-    why: 'Votes and promises are counted of the same members; the revision rises. It is never changed under an open attempt.',
+    when: 'the members that vote are not those of the spec, the primary is open, and no attempt is; or the primary counts with them by now',
+    why: 'Votes and promises are counted of the same members. A member that is taken out while the primary is out of sight goes on counting, and until the primary has read a change the former members count too: otherwise a few could elect beside a primary that lives on the others (architecture 4.7).',
     decide: (view) => {
       if (view.state.attempt !== null) return null;
       const state = publishElectorate(view);
       return state === view.state
         ? null
-        : { why: `${state.electorate.members.join(', ')} vote (revision ${state.electorate.revision})`, state, then: 'continue' };
+        : {
+            why: `${state.electorate.members.join(', ')} vote (revision ${state.electorate.revision})${state.electorate.former.length === 0 ? '' : `, until the primary has read it together with ${state.electorate.former.join(', ')}`}`,
+            state,
+            then: 'continue',
+          };
     },
   },
   {
