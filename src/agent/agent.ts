@@ -216,7 +216,11 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     return null;
   }
   postgres.onGone(() => wake('postmaster gone'));
-  if (await lease.adopt()) agentLoop.leaseAdopted();
+  // Invariant: an opening is confirmed by the store (§4.5). Because: only a term that the state calls opened may go on without it; a candidate whose
+  // agent died between its claim and its opening asks the store first. Broken if: every adopted lease counts as confirmed.
+  const adopted = (await lease.adopt()) ? lease.keeper.heldTerm() : null;
+  const known = watch.current().state;
+  if (adopted !== null && known?.primary === config.node && known.primaryTerm === adopted) agentLoop.leaseAdopted();
   const registration = register(options, store, keys.member(config.node));
   const running = agentLoop;
   loop = startLoop({

@@ -225,6 +225,26 @@ test('a restored store that forgot our term does not take the lease away before 
   assert.deepEqual(seen.lostAt, [deadline], 'nobody told it: fenced in time');
 });
 
+test('a lease that is given up while its key is being taken again leaves no key behind', async () => {
+  const { clock, store, keeper, acquire, lease } = rig();
+  await acquire();
+  await clock.pass(100);
+  store.expire(keeper.leaseId() ?? '');
+  const { txn } = store;
+  let released: Promise<unknown> = Promise.resolve();
+  store.txn = async (compares, then, otherwise, options) => {
+    // The release comes after the renewal found the key gone, and before it stands again.
+    if (then.some((op) => op.kind === 'put')) {
+      store.txn = txn;
+      released = keeper.release();
+    }
+    return txn(compares, then, otherwise, options);
+  };
+  assert.equal(await keeper.renewNow(), null);
+  await released;
+  assert.deepEqual([keeper.heldTerm(), lease(), store.leases.size], [null, undefined, 0]);
+});
+
 test("another's key means the lease is lost at once: a bare keep-alive proves nothing", async () => {
   const { clock, store, keeper, seen, acquire } = rig();
   await acquire();

@@ -240,12 +240,20 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     }
   };
 
+  /** Nothing here writes under it: it was granted to a loop that had given up by then. An answer that is lost leaves it to its TTL. */
+  const giveBackUnused = (term: Term, leaseId: string): Promise<Result<null, Failure>> =>
+    giveBack(options, { term, leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
+
   /** The key is gone though we are entitled until our deadline: take it again if the state still wants us in this term, else it is lost. */
   const reclaim = async (lease: Held): Promise<'store' | 'promises' | null> => {
     const sent = readClocks();
     const again = await claimAgain(options, lease.term, addMono(sent.mono, CONFIRM_LIMIT_MS));
     expire();
-    if (held !== lease) return null;
+    if (held !== lease) {
+      // Given up while the key was being taken again: nobody else knows of this lease, and the next primary would wait for all of its time.
+      if (again.kind === 'granted') await giveBackUnused(lease.term, again.leaseId);
+      return null;
+    }
     if (again.kind === 'refused') {
       lose(lease, `the write lease is gone from the store, and ${again.why}`);
       return null;

@@ -292,3 +292,22 @@ test('a failover by hand without enough members to vote is refused before anythi
   const state = expectRule(ask({ ...byHand, acceptTwoPrimaries: true }, alone), 'failover.by-hand');
   assert.deepEqual([state.attempt?.acceptLoss, state.attempt?.acceptTwoPrimaries], [true, true]);
 });
+
+test('a standby that cannot be stopped does not keep the cluster in the stop for ever (I15)', () => {
+  const text = `term 3 primary n1 phase stopping
+    n1 stopped clean@0/5000 goal:stopped
+    n2 hung goal:stopped fail:stop.survivors
+    n3 stopped goal:stopped`;
+  const steps = [{ name: 'stop standbys', state: 'running' as const, atWallMs: makeWallMs(WALL), detail: '' }];
+  const asked = (state: ClusterState): ClusterState => ({
+    ...state,
+    goals: Object.fromEntries(Object.entries(state.goals).map(([node, goal]) => [node, { ...goal, reason: 'the cluster is stopped' }])) as never,
+  });
+  const view = picture(text, { tasks: [makeTask({ kind: 'clusterStop' }, { status: 'running', steps })], state: asked });
+  assert.equal(expectRule(view, 'cluster.stopping', later(100_000)).phase, 'stopping');
+  const decision = expectDecision(view, 'cluster.stopping', later(121_000));
+  assert.deepEqual([decision.state?.phase, decision.tasks[0]?.status], ['stopped', 'failed']);
+  assert.match(decision.tasks[0]?.problems[0]?.text ?? '', /n2 did not stop/);
+  const lost = picture(text, { state: asked });
+  assert.equal(expectRule(lost, 'cluster.stopping').phase, 'stopped', 'nobody waits for it any more');
+});
