@@ -68,6 +68,8 @@ export const attempt = object({
    * a moment, with rows that nobody here knows of. Then no loss is known exactly.
    */
   mayHaveOpened: withDefault(list(object({ node: nodeId, term })), []),
+  /** The store was restored when a person began this: terms that it forgot may have been open, so that no loss is known. */
+  afterRestore: withDefault(bool, false),
   /** A person said that the votes that are missing are not waited for: the old primary is surely off. */
   acceptTwoPrimaries: withDefault(bool, false),
   /** A person's target; null: the best. */

@@ -19,8 +19,14 @@ export interface AttemptOptions {
   readonly acceptLoss: boolean;
   readonly acceptTwoPrimaries?: boolean;
   readonly mayHaveOpened?: Attempt['mayHaveOpened'];
+  readonly afterRestore?: boolean;
   readonly target: NodeId | null;
   readonly taskId: string | null;
+}
+
+/** False when some primary may have been open of which this attempt knows nothing. */
+export function isLossKnown(attempt: Attempt): boolean {
+  return attempt.mayHaveOpened.length === 0 && !attempt.afterRestore;
 }
 
 /**
@@ -42,6 +48,7 @@ export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions
     lostBytes: null,
     acceptTwoPrimaries: false,
     mayHaveOpened: [],
+    afterRestore: false,
     ...options,
   };
   const opened: ClusterState = { ...state, term, attempt, primaryLsn: primaryEnd(view) };
@@ -103,7 +110,7 @@ export function openTerm(
     startedWallMs: now.wall,
     outageMs: Math.max(0, now.wall - attempt.outageFromWallMs),
     // The old primary itself has everything of its own term; what another candidate took in meanwhile is not known.
-    lostBytes: restarted && attempt.mayHaveOpened.length === 0 ? 0 : attempt.lostBytes,
+    lostBytes: restarted && isLossKnown(attempt) ? 0 : attempt.lostBytes,
   };
   const automatic = attempt.path === 'lease' || attempt.path === 'quorum';
   let next: ClusterState = publishFacts({

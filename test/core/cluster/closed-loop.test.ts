@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeTask } from './picture.ts';
+import { checkLoss } from './world-faults.ts';
 import { type World, addTask, boot, createWorld, host, isHealthy, killHost, killPostgres, runFor, runUntil } from './world.ts';
 import { id } from './picture.ts';
 
 function created(extra: object = {}, names?: readonly string[]): World {
   const world = createWorld(names, extra);
+  world.audit = checkLoss;
   addTask(world, makeTask({ kind: 'create' }, { id: 'create' }));
   runUntil(world, 'created', (one) => one.tasks.get('create')?.status === 'done', 20_000);
   assert.ok(isHealthy(world));

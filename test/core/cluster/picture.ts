@@ -213,6 +213,7 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
       acceptLoss: false,
       acceptTwoPrimaries: false,
       mayHaveOpened: [],
+      afterRestore: false,
       target: null,
       taskId: null,
     },

@@ -100,3 +100,24 @@ test('a report of another store proves nothing about what its agent has read (4.
   assert.notEqual(decision.rule, 'attempt.promote');
   assert.equal(decision.state?.goals[id('n2')]?.kind ?? 'vote', 'vote');
 });
+
+test('a person who decides after a restore gets the newest data there is, and is told that the loss is not known', () => {
+  // The backup knows n1 in term 1; n2 was open in term 2 on timeline 2 since, and everything was down before the agents came back.
+  const text = `term 1 primary n1
+    n1 crashed knows1 @0/5000
+    n2 stopped tl2 fork1@0/4800 knows2 @0/6000
+    n3 dead knows2`;
+  const byHand = { kind: 'failover', to: null, acceptLoss: true, acceptTwoPrimaries: false } as const;
+  const state = expectRule(restored(text, { tasks: [makeTask(byHand)] }), 'failover.by-hand');
+  assert.deepEqual([state.attempt?.afterRestore, state.attempt?.term], [true, 3]);
+  const voted = picture(
+    `term 1 primary n1 attempt 3 vote
+      n1 crashed knows3 @0/5000
+      n2 stopped tl2 fork1@0/4800 vote3@0/6000 knows3 @0/6000
+      n3 dead`,
+    { state: (one) => ({ ...one, attempt: state.attempt }) },
+  );
+  const decision = expectDecision(voted, 'attempt.promote', later(1000));
+  assert.deepEqual([decision.state?.attempt?.candidate, decision.state?.attempt?.lostBytes], ['n2', null]);
+  assert.match(decision.why, /terms that it forgot/);
+});

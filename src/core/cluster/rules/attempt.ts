@@ -8,7 +8,7 @@ import { maxLsn } from '../../lsn.ts';
 import type { NodeReport, Position } from '../../report.ts';
 import type { Attempt, ClusterState } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
-import { askVotes, openAttempt, openTerm, orderOpening } from '../attempts.ts';
+import { askVotes, isLossKnown, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
@@ -113,6 +113,7 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
     positions: { kind: 'vote', term: attempt.term },
     acceptLoss: attempt.acceptLoss,
     target: attempt.target,
+    descendants: attempt.afterRestore,
   });
   const best = eligible[0];
   if (best === undefined) {
@@ -177,6 +178,8 @@ function judgeLoss(view: ClusterView, attempt: Attempt, missing: number | null):
     const least = missing === null || missing === 0 ? '' : `; at least ${missing} bytes are lost`;
     return { bytes: null, text: `${least}; what was acknowledged by ${maybe}, if it opened before it was lost, is not known` };
   }
+  if (attempt.afterRestore)
+    return { bytes: null, text: '; the store was restored before, and what was acknowledged in terms that it forgot, if any, is not known' };
   const exact = report !== null && isGone(report) && (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
   if (exact && missing !== null)
     return { bytes: missing, text: missing === 0 ? '; nothing is lost' : `; ${missing} bytes of the old primary are lost` };
@@ -196,7 +199,7 @@ function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeR
   if (failedBefore !== undefined && !isDue(now, failedBefore.notBeforeWallMs, LONGEST_BACKOFF_MS)) return null;
   if (report.refusedTerms.includes(attempt.term)) return null;
   const why = `${old} opens term ${attempt.term} itself: ${because}`;
-  const ordered = orderOpening(view.state, old, { ...attempt, lostBytes: attempt.mayHaveOpened.length === 0 ? 0 : null });
+  const ordered = orderOpening(view.state, old, { ...attempt, lostBytes: isLossKnown(attempt) ? 0 : null });
   const task = taskById(view, attempt.taskId);
   const problem = {
     code: 'failover.no-candidate',
@@ -287,6 +290,7 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
     acceptLoss: attempt.acceptLoss,
     acceptTwoPrimaries: attempt.acceptTwoPrimaries,
     mayHaveOpened: givenUp(view, attempt),
+    afterRestore: attempt.afterRestore,
     target: attempt.target === candidate ? null : attempt.target,
     taskId: attempt.taskId,
   });

@@ -127,6 +127,7 @@ function founded(view: ClusterView, now: Now): Outcome | null {
     acceptLoss: false,
     acceptTwoPrimaries: false,
     mayHaveOpened: [],
+    afterRestore: false,
     target: null,
     taskId: null,
   };

@@ -96,7 +96,12 @@ export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'fail
   if (request.to !== null && request.to === state.primary)
     add('already-primary', `${request.to} is the primary.`, 'Name a standby; "pgherd node restart" restarts the primary.');
   if (problems.length > 0) return problems;
-  const { eligible, rejected } = rankCandidates(view, now, { positions: { kind: 'report' }, acceptLoss: request.acceptLoss, target: request.to });
+  const { eligible, rejected } = rankCandidates(view, now, {
+    positions: { kind: 'report' },
+    acceptLoss: request.acceptLoss,
+    target: request.to,
+    descendants: !isOfThisStore(view),
+  });
   const best = eligible[0];
   if (best === undefined) {
     add(
@@ -150,6 +155,7 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
           outageFromWallMs: isLeaseTaken(view) ? now.wall : outageStart(view, now, primary),
           acceptLoss,
           acceptTwoPrimaries,
+          afterRestore: !isOfThisStore(view),
           target: to,
           taskId: task.id,
         })

@@ -69,6 +69,7 @@ export const restoredRules: readonly Rule[] = [
         acceptLoss: false,
         acceptTwoPrimaries: false,
         mayHaveOpened: [],
+        afterRestore: false,
         target: null,
         taskId: null,
       };

@@ -168,6 +168,7 @@ function promote(view: ClusterView, now: Now): Outcome | null {
     acceptLoss: false,
     acceptTwoPrimaries: false,
     mayHaveOpened: [],
+    afterRestore: false,
     target: planned.to,
     taskId: planned.taskId,
   };
@@ -307,7 +308,7 @@ function undoAfterStop(view: ClusterView, now: Now): Outcome | null {
     ...attempt,
     term,
     mayHaveOpened,
-    lostBytes: mayHaveOpened.length === 0 ? 0 : null,
+    lostBytes: mayHaveOpened.length === 0 && !attempt.afterRestore ? 0 : null,
     rule: 'switchover.undone-after-stop',
     reason,
     candidate: planned.from,
