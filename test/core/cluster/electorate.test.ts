@@ -76,3 +76,20 @@ test('the electorate of a cluster that does not run follows the spec at once', (
   const view = picture('term 3 primary n1 phase stopped\n n1 stopped @0/5000\n n2 stopped maint @0/5000\n n3 stopped @0/5000', { state: three });
   assert.deepEqual(names(decideCluster(view, NOW).state ?? view.state), [['n1', 'n3'], []]);
 });
+
+test('a member that is set aside can be brought back for its vote while an attempt waits for it', () => {
+  const text = `term 3 primary n1 attempt 4 vote
+    n1 dead @0/5000
+    n2 standby goal:none @0/5000
+    n3 detached vote4@0/5000`;
+  const aside = (state: ClusterState): ClusterState => ({
+    ...three(state),
+    overrides: { [id('n2')]: { kind: 'maintenance', reason: '', by: 'anna', sinceWallMs: NOW.wall } },
+  });
+  expectRule(picture(text, { state: aside }), 'failover.blocked-votes', later(5000));
+  const back = makeTask({ kind: 'nodeMaintenance', node: id('n2'), on: false });
+  const decision = decideCluster(picture(text, { state: aside, tasks: [back] }), later(5000));
+  assert.deepEqual([decision.tasks[0]?.status, decision.state?.goals[id('n2')]?.kind], ['done', 'vote']);
+  const away = makeTask({ kind: 'nodeMaintenance', node: id('n3'), on: true });
+  assert.equal(decideCluster(picture(text, { state: three, tasks: [away] }), later(5000)).tasks[0]?.status, 'refused');
+});

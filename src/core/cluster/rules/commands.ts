@@ -197,7 +197,9 @@ function checkNode(view: ClusterView, node: NodeId, request: Task['request']): r
   if (state.phase !== 'running') add('not-running', `The cluster is ${state.phase}.`, 'Start the cluster first ("pgherd cluster start").');
   if (found.kind === 'witness' && request.kind !== 'nodeMaintenance')
     add('witness', `${node} is a witness: it runs no PostgreSQL.`, 'Name a data node.');
-  if (state.attempt !== null) add('attempt', `Term ${state.attempt.term} is being opened.`, 'Wait until it is; see "pgherd show".');
+  // A member that is set aside goes on counting while the primary is out of sight: to bring it back is the way to its vote.
+  const bringsVote = request.kind === 'nodeMaintenance' && !request.on && state.attempt?.phase === 'vote';
+  if (state.attempt !== null && !bringsVote) add('attempt', `Term ${state.attempt.term} is being opened.`, 'Wait until it is; see "pgherd show".');
   if (isPrimary && request.kind === 'nodeStop')
     add('is-primary', `${node} is the primary.`, 'Move the role first ("pgherd switchover"), or stop the whole cluster ("pgherd cluster stop").');
   if (isPrimary && request.kind === 'nodeRejoin') add('is-primary', `${node} is the primary; there is nothing to take back.`, 'Name a standby.');
