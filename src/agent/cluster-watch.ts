@@ -135,7 +135,12 @@ export function watchCluster(options: {
       if (incarnation === null) {
         // One answer is enough: this client refuses every other store from then on.
         const status = await store.status();
-        if (status.ok) incarnation = status.value.incarnation;
+        if (!status.ok) {
+          log.debug({ error: status.error.kind }, `the store does not say which one it is: ${status.error.message}`);
+          await clock.sleep(RETRY_MS, stopping.signal);
+          continue;
+        }
+        incarnation = status.value.incarnation;
       }
       const listed = await store.list(keys.orders);
       if (!listed.ok) {
