@@ -311,3 +311,12 @@ test('a standby that cannot be stopped does not keep the cluster in the stop for
   const lost = picture(text, { state: asked });
   assert.equal(expectRule(lost, 'cluster.stopping').phase, 'stopped', 'nobody waits for it any more');
 });
+
+test('a failover by hand waits for no command of a node, which may itself wait for the lost primary (I15)', () => {
+  const steps = [{ name: 'restart n3', state: 'running' as const, atWallMs: makeWallMs(WALL), detail: '' }];
+  const restarting = makeTask({ kind: 'nodeRestart', node: id('n3') }, { id: 'r', status: 'running', steps });
+  const view = picture('term 3 primary n1\n n1 dead @0/5000\n n2 standby @0/5000\n n3 standby @0/4000', {
+    tasks: [restarting, makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false })],
+  });
+  expectRule(view, 'failover.by-hand');
+});

@@ -18,6 +18,8 @@ function obstacle(view: ClusterView, task: Task): Task | null {
   for (const other of view.tasks) {
     if (other.id === task.id || other.status !== 'running') continue;
     if (other.request.kind === 'create' && view.state.phase === 'running' && task.request.kind !== 'create') continue;
+    // An emergency waits for no node's command, which may itself wait for the primary that is gone (the server judges the same way).
+    if (task.request.kind === 'failover' && nodeOf(other.request) !== null) continue;
     if (isExclusive(other.request) || isExclusive(task.request)) return other;
     if (nodeOf(other.request) !== null && nodeOf(other.request) === nodeOf(task.request)) return other;
   }
