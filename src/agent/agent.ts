@@ -203,6 +203,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     postgres,
     put: session.put,
     certificateProblems: () => certificate.keeper?.problems() ?? [],
+    incarnation: () => watch.current().incarnation,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
   });
   agentLoop = createAgentLoop({
@@ -239,7 +240,11 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     onRenewed: takeCertificates,
   });
   postgres.onGone(() => wake('postmaster gone'));
-  if (await lease.adopt()) agentLoop.leaseAdopted();
+  // Invariant: an opening is confirmed by the store (§4.5). Because: only a term that the state calls opened may go on without it; a candidate whose
+  // agent died between its claim and its opening asks the store first. Broken if: every adopted lease counts as confirmed.
+  const adopted = (await lease.adopt()) ? lease.keeper.heldTerm() : null;
+  const known = watch.current().state;
+  if (adopted !== null && known?.primary === config.node && known.primaryTerm === adopted) agentLoop.leaseAdopted();
   const registration = register(options, store, keys.member(config.node));
   const running = agentLoop;
   loop = startLoop({
@@ -248,8 +253,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     aligned: true,
     log,
     step: async () => {
-      const { spec: current, state, stateRevision } = watch.current();
-      await running.step({ spec: current, state, stateRevision });
+      const { spec: current, state, stateRevision, incarnation } = watch.current();
+      await running.step({ spec: current, state, stateRevision, incarnation });
     },
   });
   const probing = startProbing({ log, watch, viewpoints, node: config.node });
@@ -320,6 +325,7 @@ interface PublisherOptions extends StartOptions {
   readonly postgres: PostgresPort;
   readonly put: (value: string) => void;
   readonly certificateProblems: () => NodeReport['problems'];
+  readonly incarnation: () => string | null;
   readonly reportIntervalMs: () => number;
 }
 
@@ -348,6 +354,7 @@ function createPublisher(options: PublisherOptions): Publisher {
         bootId: options.setup.bootId,
         at: at.wall,
         status,
+        incarnation: options.incarnation(),
         memory: options.memory,
         viewpoints: options.viewpoints,
         firewall: options.lease.gate.kind,
@@ -422,6 +429,7 @@ function promiserFacts(
     node: config.node,
     incarnation: state?.incarnation ?? null,
     knownTerm: state !== null && state.term > highest ? state.term : highest,
+    opened: state === null || state.primary === null ? null : { term: state.primaryTerm, primary: state.primary },
     electorateRevision: state?.electorate.revision ?? 0,
     electorate: state?.electorate.members ?? [],
     promoting: state?.goals[config.node]?.kind === 'promote',

@@ -20,6 +20,8 @@ export interface LoopInput {
   readonly spec: ClusterSpec | null;
   readonly state: ClusterState | null;
   readonly stateRevision: Revision;
+  /** The store that counts `stateRevision`; null: it did not answer yet. */
+  readonly incarnation: string | null;
 }
 
 export interface LoopStatus {
@@ -78,7 +80,7 @@ const SLOTS_EVERY_MS = 5000;
 export interface AgentLoop {
   /** One step. Never two at once (the caller's loop coalesces). */
   step(input: LoopInput): Promise<void>;
-  /** The lease of a former run was taken over: it was open, and what was open may stay so without a new confirmation by the store. */
+  /** The lease of a former run was taken over, of a term that was opened here: it was open, and what was open may stay so without a new confirmation by the store. */
   leaseAdopted(): void;
   /** The lease is gone and PostgreSQL was fenced by the keeper. */
   leaseLost(): void;

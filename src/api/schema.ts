@@ -202,7 +202,12 @@ const onNode = <K extends string>(kind: K): z.ZodObject<{ kind: z.ZodLiteral<K>;
 export const taskRequestBody = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('create') }),
   z.strictObject({ kind: z.literal('switchover'), to: name.nullable().default(null) }),
-  z.strictObject({ kind: z.literal('failover'), to: name.nullable().default(null), acceptLoss: z.boolean().default(false) }),
+  z.strictObject({
+    kind: z.literal('failover'),
+    to: name.nullable().default(null),
+    acceptLoss: z.boolean().default(false),
+    acceptTwoPrimaries: z.boolean().default(false),
+  }),
   onNode('nodeStop'),
   onNode('nodeStart'),
   onNode('nodeRestart'),

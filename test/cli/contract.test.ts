@@ -362,7 +362,8 @@ describe('tasks', () => {
       [['cluster', 'restart', '--yes'], { kind: 'clusterRestart', rolling: false }],
       [['freeze', '--for', '2h'], { kind: 'freeze', forMs: 7_200_000 }],
       [['unfreeze'], { kind: 'unfreeze' }],
-      [['failover', '--to', 'n2', '--accept-loss', '--yes'], { kind: 'failover', to: 'n2', acceptLoss: true }],
+      [['failover', '--accept-two-primaries', '--yes'], { kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: true }],
+      [['failover', '--to', 'n2', '--accept-loss', '--yes'], { kind: 'failover', to: 'n2', acceptLoss: true, acceptTwoPrimaries: false }],
     ];
     for (const [argv, request] of cases) {
       const result = await pgherd([...argv, '-c', 'demo', '--no-wait'], created());

@@ -173,11 +173,15 @@ test('a repeated request with the same id is one task (Q32)', async (t) => {
 test('what excludes what', () => {
   const rows: readonly (readonly [Parameters<typeof conflicts>[0], Parameters<typeof conflicts>[1], boolean])[] = [
     [{ kind: 'switchover', to: null }, { kind: 'switchover', to: null }, true],
-    [{ kind: 'failover', to: null, acceptLoss: false } as never, { kind: 'switchover', to: null }, true],
+    [{ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false } as never, { kind: 'switchover', to: null }, true],
     [{ kind: 'nodeStop', node: 'n1' } as never, { kind: 'nodeRestart', node: 'n1' } as never, true],
     [{ kind: 'nodeStop', node: 'n1' } as never, { kind: 'nodeRestart', node: 'n2' } as never, false],
     [{ kind: 'switchover', to: null }, { kind: 'nodeRejoin', node: 'n2', via: null } as never, true],
-    [{ kind: 'failover', to: null, acceptLoss: false } as never, { kind: 'nodeRejoin', node: 'n2', via: null } as never, false],
+    [
+      { kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false } as never,
+      { kind: 'nodeRejoin', node: 'n2', via: null } as never,
+      false,
+    ],
     [{ kind: 'freeze', forMs: null }, { kind: 'switchover', to: null }, false],
     [{ kind: 'switchover', to: null }, { kind: 'freeze', forMs: null }, false],
   ];

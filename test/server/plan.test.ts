@@ -5,7 +5,7 @@ import { planTask } from '../../src/server/plan.ts';
 import { NOW, id, picture } from '../core/cluster/picture.ts';
 
 const plan = (text: string, request: TaskRequest) => planTask({ view: picture(text), members: {}, unreadable: [] }, { request, by: 'anna' }, NOW);
-const failover = { kind: 'failover', to: null, acceptLoss: false } as const;
+const failover = { kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false } as const;
 
 test('a failover that nobody can win names each node with its reason, and plans nothing', () => {
   const { plan: steps, problems } = plan('term 3 primary n1 lsn 0/5000\nn1 dead\nn2 dead\nn3 standby prio0', failover);
@@ -33,7 +33,7 @@ test('a failover that would be done names who is fenced, who is promoted and who
 test('no step of any dry run has an empty name in it', () => {
   const requests: readonly TaskRequest[] = [
     failover,
-    { ...failover, acceptLoss: true },
+    { ...failover, acceptLoss: true, acceptTwoPrimaries: false },
     { kind: 'switchover', to: null },
     { kind: 'nodeStop', node: id('n3') },
     { kind: 'nodeRestart', node: id('n1') },

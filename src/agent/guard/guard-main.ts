@@ -7,11 +7,27 @@ import { appendFile, mkdirSync, readFileSync, unlinkSync, writeFileSync } from '
 import { type Server, type Socket, createServer } from 'node:net';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
-import { formatWall, monoMs, wallMs } from '../../base/clock.ts';
+import { formatWall, monoMs, now, wallMs } from '../../base/clock.ts';
 import { decodeJson, formatDecodeError } from '../../core/decode.ts';
+import { addMono } from '../../core/ids.ts';
 import { assertNever } from '../../core/result.ts';
+import { bootMs } from '../lease/boot-clock.ts';
+import { type TickClocks, pausedMs, readTogether } from '../lease/pause.ts';
 import { type FenceOptions, fenceNow, readFenceFile, recordFence } from './guard-fence.ts';
-import { type GuardReply, type GuardState, IDLE, acknowledge, arm, beginFence, disarm, isDue, mayQuit, noteFence } from './guard-state.ts';
+import {
+  type GuardReply,
+  type GuardState,
+  IDLE,
+  acknowledge,
+  arm,
+  beginFence,
+  disarm,
+  isDue,
+  mayQuit,
+  noteFence,
+  noteLostTime,
+  shorten,
+} from './guard-state.ts';
 import { takeLock } from './lock.ts';
 import {
   type Armed,
@@ -31,9 +47,16 @@ const LONELY_MS = 600_000;
 /** Rounds of killing what could not be killed at once. */
 const AGAIN_MS = 250;
 const MAX_CONNECTIONS = 16;
+/** How often an armed guard compares its clocks: a paused machine is noticed this long after it goes on, with a dead agent too. */
+const TICK_MS = 250;
+/** The wall clock is believed above twice this (pause.ts); the renewal interval by default. */
+const WALL_INTERVAL_MS = 500;
 
 interface Guard {
   state: GuardState;
+  /** At the last comparison. */
+  clocks: TickClocks;
+  readonly readClocks: () => TickClocks;
   readonly bootId: string;
   readonly stateDirectory: string;
   readonly fenceOptions: FenceOptions;
@@ -45,15 +68,15 @@ interface Guard {
   quit: () => void;
 }
 
-/** Runs until it may end; resolves with the exit code: 0, 2 (wrong arguments), or EXIT_ANOTHER_GUARD. */
-export async function runGuard(argv: readonly string[]): Promise<number> {
+/** Runs until it may end; resolves with the exit code: 0, 2 (wrong arguments), or EXIT_ANOTHER_GUARD. `clocks` is for tests: no test can pause a machine. */
+export async function runGuard(argv: readonly string[], clocks: () => TickClocks = readClocks): Promise<number> {
   const options = parseArguments(argv);
-  if (options !== null) return serveUntilQuit(options);
+  if (options !== null) return serveUntilQuit(options, clocks);
   process.stderr.write('usage: guard --state DIRECTORY\n');
   return 2;
 }
 
-async function serveUntilQuit(options: FenceOptions): Promise<number> {
+async function serveUntilQuit(options: FenceOptions, clocks: () => TickClocks): Promise<number> {
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const run = join(options.stateDirectory, 'run');
   mkdirSync(run, { recursive: true, mode: 0o700 });
@@ -63,6 +86,8 @@ async function serveUntilQuit(options: FenceOptions): Promise<number> {
   for (const name of ['SIGHUP', 'SIGINT', 'SIGPIPE'] as const) process.on(name, () => undefined);
   const guard: Guard = {
     state: await restoredState(options.stateDirectory),
+    clocks: clocks(),
+    readClocks: clocks,
     bootId,
     stateDirectory: options.stateDirectory,
     fenceOptions: options,
@@ -130,6 +155,7 @@ function answer(guard: Guard, socket: Socket, line: string): void {
     send(socket, { id: 0, ok: false, why: formatDecodeError(request.error), status: status(guard) });
     return;
   }
+  noteClocks(guard);
   const reply = handle(guard, request.value);
   guard.state = reply.state;
   schedule(guard);
@@ -148,7 +174,7 @@ function handle(guard: Guard, request: GuardRequest): GuardReply {
         fence(guard);
         return { state: guard.state, ok: false, why: 'the deadline has passed' };
       }
-      return arm(state, request.arm, monoMs());
+      return request.shorten ? shorten(state, sinceSent(guard, request.arm)) : arm(state, sinceSent(guard, request.arm), monoMs());
     case 'disarm':
       return disarm(state);
     case 'acknowledge': {
@@ -168,7 +194,28 @@ function schedule(guard: Guard): void {
   guard.timer = null;
   const { armed, phase } = guard.state;
   if (phase !== 'armed' || armed === null) return;
-  guard.timer = setTimeout(() => (isDue(guard.state, monoMs()) ? fence(guard) : schedule(guard)), Math.max(0, armed.deadline - monoMs()));
+  const tick = (): void => {
+    noteClocks(guard);
+    if (isDue(guard.state, monoMs())) fence(guard);
+    else schedule(guard);
+  };
+  guard.timer = setTimeout(tick, Math.min(TICK_MS, Math.max(0, armed.deadline - monoMs())));
+}
+
+function readClocks(): TickClocks {
+  return readTogether(now, bootMs);
+}
+
+/** Time that passed uncounted since the last comparison is taken off the deadline: the store did count it. */
+function noteClocks(guard: Guard): void {
+  const before = guard.clocks;
+  guard.clocks = guard.readClocks();
+  guard.state = noteLostTime(guard.state, pausedMs(before, guard.clocks, WALL_INTERVAL_MS));
+}
+
+/** The deadline was right when the agent sent it; the machine may have been paused on the way. */
+function sinceSent(guard: Guard, request: Armed): Armed {
+  return request.at === null ? request : { ...request, deadline: addMono(request.deadline, -pausedMs(request.at, guard.clocks, WALL_INTERVAL_MS)) };
 }
 
 function fence(guard: Guard): void {

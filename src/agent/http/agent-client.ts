@@ -29,6 +29,7 @@ const refusals = oneOf(
   'newer-electorate',
   'not-a-member',
   'not-stored',
+  'not-open',
   'bad-request',
 );
 const promise: Decoder<PromiseAnswer> = union({

@@ -12,6 +12,7 @@ import { type MonoMs, type Term, addMono, makeMonoMs } from '../../core/ids.ts';
 import {
   type Ballot,
   type MemberFacts,
+  type OpenPromise,
   type PromiseAnswer,
   type PromiseRequest,
   type VoteDecision,
@@ -42,10 +43,15 @@ export interface Promiser {
   standing(): Ballot['promise'];
 }
 
+/** Writes the record durably (file and directory fsynced) before it resolves. */
+export type WriteRecord = (file: string, content: string) => Promise<void>;
+
 export interface PromiserOptions {
   readonly stateDirectory: string;
   readonly bootId: string;
   readonly clock: Clock;
+  /** Default: writeFileAtomic. */
+  readonly writeRecord?: WriteRecord;
   /** `votedTerm` from the agent's durable memory. */
   readonly facts: () => MemberFacts & { readonly votedTerm: Term };
 }
@@ -60,7 +66,10 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     bootId: options.bootId,
     startedAt: options.clock.now().mono,
   });
-  let horizon: { readonly term: Term; readonly to: string; readonly until: MonoMs } | null = null;
+  /** What is on disk covers promises of this term to this primary until then, for a restart too (a TTL is waited out there, not more). */
+  let horizon: { readonly term: Term; readonly to: string; readonly until: MonoMs; readonly ttlMs: number } | null = null;
+  const covers = (promise: OpenPromise, ttlMs: number): boolean =>
+    horizon !== null && horizon.term === promise.term && horizon.to === promise.to && horizon.until >= promise.until && horizon.ttlMs >= ttlMs;
   let turn: Promise<unknown> = Promise.resolve();
 
   const current = (): Ballot => {
@@ -75,13 +84,18 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     const first = mayPromise(current(), facts, request, options.clock.now().mono);
     const promise = first.ballot.promise;
     if (first.answer.kind === 'refused' || promise === null) return first.answer;
-    if (horizon === null || horizon.term !== promise.term || horizon.to !== promise.to || horizon.until < promise.until) {
-      const next = { term: promise.term, to: promise.to, until: addMono(promise.until, HORIZON_MS) };
-      if (!(await write({ ...next, bootId: options.bootId, ttlMs: request.ttlMs }))) return refuse('not-stored');
+    if (!covers(promise, request.ttlMs)) {
+      const next = { term: promise.term, to: promise.to, until: addMono(promise.until, HORIZON_MS), ttlMs: request.ttlMs };
+      // Until the write ends nobody knows which of the two is on disk.
+      horizon = null;
+      if (!(await write({ ...next, bootId: options.bootId }))) return refuse('not-stored');
       horizon = next;
     }
     // The write took time, and a vote may have been given meanwhile: decide again, with nothing between the decision and its effect.
     const second = mayPromise(current(), options.facts(), request, options.clock.now().mono);
+    // A disk that took longer than the horizon is wide: what would be answered now is not on it.
+    if (second.answer.kind === 'promised' && second.ballot.promise !== null && !covers(second.ballot.promise, request.ttlMs))
+      return refuse('not-stored');
     ballot = second.ballot;
     return second.answer;
   };
@@ -94,7 +108,7 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     readonly ttlMs: number;
   }): Promise<boolean> => {
     try {
-      await writeFileAtomic(file, `${encodeJson({ version: 1, promise })}\n`);
+      await (options.writeRecord ?? writeFileAtomic)(file, `${encodeJson({ version: 1, promise })}\n`);
       return true;
     } catch (cause) {
       // A full or broken disk: no promise is given, and the primary counts without us. Anything else is a bug.

@@ -17,8 +17,16 @@ export interface AttemptOptions {
   readonly reason: string;
   readonly outageFromWallMs: WallMs;
   readonly acceptLoss: boolean;
+  readonly acceptTwoPrimaries?: boolean;
+  readonly mayHaveOpened?: Attempt['mayHaveOpened'];
+  readonly afterRestore?: boolean;
   readonly target: NodeId | null;
   readonly taskId: string | null;
+}
+
+/** False when some primary may have been open of which this attempt knows nothing. */
+export function isLossKnown(attempt: Attempt): boolean {
+  return attempt.mayHaveOpened.length === 0 && !attempt.afterRestore;
 }
 
 /**
@@ -38,6 +46,9 @@ export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions
     positions: {},
     startedWallMs: now.wall,
     lostBytes: null,
+    acceptTwoPrimaries: false,
+    mayHaveOpened: [],
+    afterRestore: false,
     ...options,
   };
   const opened: ClusterState = { ...state, term, attempt, primaryLsn: primaryEnd(view) };
@@ -98,7 +109,8 @@ export function openTerm(
     reason: attempt.reason,
     startedWallMs: now.wall,
     outageMs: Math.max(0, now.wall - attempt.outageFromWallMs),
-    lostBytes: restarted ? 0 : attempt.lostBytes,
+    // The old primary itself has everything of its own term; what another candidate took in meanwhile is not known.
+    lostBytes: restarted && isLossKnown(attempt) ? 0 : attempt.lostBytes,
   };
   const automatic = attempt.path === 'lease' || attempt.path === 'quorum';
   let next: ClusterState = publishFacts({

@@ -6,6 +6,7 @@ import { commandRules } from './rules/commands.ts';
 import { housekeepingRules, steadyRules } from './rules/housekeeping.ts';
 import { operationRules } from './rules/operations.ts';
 import { primaryLostRules } from './rules/primary-lost.ts';
+import { restoredRules } from './rules/restored.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
 
@@ -14,6 +15,7 @@ import { switchoverRules } from './rules/switchover.ts';
  * a planned change before an attempt, an attempt before the look for a lost primary; standbys last.
  */
 export const rules: readonly Rule[] = [
+  ...restoredRules,
   ...housekeepingRules,
   ...commandRules,
   ...bootstrapRules,
@@ -34,6 +36,7 @@ export const marks: readonly { readonly id: string; readonly when: string }[] = 
 
 /** The rules by concern, for the documentation. */
 export const ruleGroups: readonly { readonly title: string; readonly rules: readonly Rule[] }[] = [
+  { title: 'A restored store', rules: restoredRules },
   { title: 'Upkeep', rules: housekeepingRules },
   { title: 'Commands', rules: commandRules },
   { title: 'Creation and adoption', rules: bootstrapRules },

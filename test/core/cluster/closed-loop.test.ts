@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { marks, rules } from '../../../src/core/cluster/rules.ts';
 import { makeTask } from './picture.ts';
+import { checkLoss } from './world-faults.ts';
 import { type World, addTask, boot, createWorld, host, isHealthy, killHost, killPostgres, runFor, runUntil } from './world.ts';
 import { id } from './picture.ts';
 
 function created(extra: object = {}, names?: readonly string[]): World {
   const world = createWorld(names, extra);
+  world.audit = checkLoss;
   addTask(world, makeTask({ kind: 'create' }, { id: 'create' }));
   runUntil(world, 'created', (one) => one.tasks.get('create')?.status === 'done', 20_000);
   assert.ok(isHealthy(world));
@@ -128,7 +130,7 @@ test('everything loses power at once; the last primary comes back (Q15, Q24)', (
 
 test('failover by hand of a living primary: fenced first, then the target', () => {
   const world = created();
-  addTask(world, makeTask({ kind: 'failover', to: id('n3'), acceptLoss: false }, { id: 'f' }));
+  addTask(world, makeTask({ kind: 'failover', to: id('n3'), acceptLoss: false, acceptTwoPrimaries: false }, { id: 'f' }));
   runUntil(world, 'done', (one) => one.tasks.get('f')?.status === 'done', 10_000);
   assert.equal(world.state?.primary, 'n3');
   runUntil(world, 'healthy', isHealthy, 20_000);
@@ -184,7 +186,7 @@ function interrupted(k: number, scenario: (world: World) => void): number {
 
 const SCENARIOS: Readonly<Record<string, (world: World) => void>> = {
   switchover: (world) => addTask(world, makeTask({ kind: 'switchover', to: id('n3') }, { id: 's' })),
-  'failover by hand': (world) => addTask(world, makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f' })),
+  'failover by hand': (world) => addTask(world, makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, { id: 'f' })),
   crash: (world) => killPostgres(host(world, 'n1')),
   'crash with records of its own': (world) => {
     killPostgres(host(world, 'n1'));

@@ -10,7 +10,7 @@ describe('a request in words', () => {
     assert.equal(describeRequest({ kind: 'nodeMaintenance', node: id('n2'), on: false }), 'node maintenance n2 off');
     assert.equal(describeRequest({ kind: 'clusterRestart', rolling: true }), 'cluster restart');
     assert.equal(describeRequest({ kind: 'switchover', to: id('n3') }), 'switchover to n3');
-    assert.equal(describeRequest({ kind: 'failover', to: null, acceptLoss: false }), 'failover');
+    assert.equal(describeRequest({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }), 'failover');
   });
 
   test('of a newer version keeps its name', () => {

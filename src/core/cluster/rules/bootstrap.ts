@@ -124,6 +124,9 @@ function founded(view: ClusterView, now: Now): Outcome | null {
     outageFromWallMs: now.wall,
     lostBytes: null,
     acceptLoss: false,
+    acceptTwoPrimaries: false,
+    mayHaveOpened: [],
+    afterRestore: false,
     target: null,
     taskId: null,
   };

@@ -249,7 +249,21 @@ function stopping(view: ClusterView, now: Now): Outcome | null {
       again: 100,
     };
   const left = stoppable(view).filter((node) => !isDown(live(view, node)));
-  if (left.length > 0) return { why: `${left.join(', ')} is stopping`, again: 100 };
+  if (left.length > 0) {
+    // The primary is stopped already: a standby that does not stop writes nothing, and must not keep the cluster from being started again (I15).
+    const late = task === null || elapsedMs(now, stepSince(task)) > STOP_LIMIT_MS;
+    if (!late) return { why: `${left.join(', ')} is stopping`, again: 100 };
+    const text = `${left.join(', ')} did not stop within ${STOP_LIMIT_MS} ms; everything else is stopped`;
+    return {
+      why: text,
+      state: { ...next, phase: 'stopped' },
+      tasks:
+        task === null
+          ? []
+          : [fail(task, now, { code: 'cluster-stop.incomplete', text, remedy: 'See "pgherd log"; "pgherd cluster start" starts the cluster.' })],
+      events: [{ level: 'error', node: left[0] ?? null, text, detail: {} }],
+    };
+  }
   if (task !== null && task.request.kind === 'clusterRestart')
     return {
       why: 'everything is stopped; it is started again',
