@@ -249,7 +249,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       );
     },
     markOpening: async (term, signal) => {
-      const marked = await markOpening(instance, { term, signal });
+      const marked = await markOpening(instance, { term, signal, run: ready.run });
       return marked.ok ? ok(`marked at ${marked.value.lsn}`) : marked;
     },
     checkpoint: async (signal) => {

@@ -98,7 +98,7 @@ interface Held {
 const CONFIRM_LIMIT_MS = 800;
 const ACQUIRE_LIMIT_MS = 2000;
 /** How often the clocks are compared while a lease is held: clients of a machine that was paused are blocked this long after it goes on. */
-const PAUSE_LOOK_MS = 100;
+const PAUSE_LOOK_MS = 250;
 
 /** A lease without a key, granted ahead. Its time runs since `sent`. */
 interface Prepared extends Granted {
@@ -138,7 +138,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       if (notePause(lease)) void renewNow();
       const left = lease.deadline - clock.now().mono;
       if (left <= 0) return lose(lease, 'the lease was not renewed before its deadline');
-      await clock.sleep(Math.min(left, PAUSE_LOOK_MS), signal);
+      await clock.sleep(Math.min(left, untilTick(clock.now().mono, PAUSE_LOOK_MS)), signal);
     }
   };
 

@@ -13,7 +13,7 @@ import { term } from '../../core/report.ts';
 import type { Failure, Result } from '../../core/result.ts';
 import { nodeId } from '../../core/spec.ts';
 import type { Instance } from './instance.ts';
-import { withLocalSql } from './sql.ts';
+import { type RunSql, withLocalSql } from './sql.ts';
 import { type WalRecord, walkWal } from './wal-reader.ts';
 import type { LineageStep } from './timeline-history.ts';
 
@@ -36,10 +36,10 @@ const MAX_MARKS = 64;
  */
 export function markOpening(
   instance: Instance,
-  options: { readonly term: Term; readonly signal?: AbortSignal },
+  options: { readonly term: Term; readonly signal?: AbortSignal; readonly run?: RunSql },
 ): Promise<Result<{ readonly lsn: string }, Failure>> {
   const text = encodeJson({ term: options.term, node: instance.node });
-  return withLocalSql(instance, { ...options, limits: { connectMs: MARK_LIMIT_MS, statementMs: MARK_LIMIT_MS } }, async (sql) => {
+  return (options.run ?? withLocalSql)(instance, { ...options, limits: { connectMs: MARK_LIMIT_MS, statementMs: MARK_LIMIT_MS } }, async (sql) => {
     const [row] = await sql.query('SELECT pg_logical_emit_message(false, $1, $2)::text AS at', [MARK_PREFIX, text]);
     return { lsn: String(row?.['at'] ?? '') };
   });
