@@ -2,6 +2,7 @@
 import type { NodeAction, NodeActionKind } from '../core/node/action.ts';
 import { isAlive, mayAcceptWrites, restartStep } from '../core/node/decide.ts';
 import type { NodeId, Term } from '../core/ids.ts';
+import type { PostgresReport } from '../core/report.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import { type ClusterSpec, findNode, internalHost } from '../core/spec.ts';
 import type { Goal } from '../core/state.ts';
@@ -14,6 +15,8 @@ export interface ExecuteContext extends LoopPorts {
   readonly signal: AbortSignal;
   readonly setOpen: (open: boolean) => void;
   readonly onProgress: (progress: Progress) => void;
+  /** PostgreSQL as it is now: the look that led to this action when that was a moment ago, else another one. */
+  readonly look: () => Promise<PostgresReport>;
   /** Looks at PostgreSQL and tells the cluster at once, while the action still runs. */
   readonly tell: () => Promise<void>;
 }
@@ -115,7 +118,7 @@ async function startPrimary(action: Extract<NodeAction, { kind: 'start-primary' 
  * Because: a writable server that got its lease late may have acknowledged rows that another term does not have.
  */
 async function acquireLease(action: Extract<NodeAction, { kind: 'acquire-lease' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
-  const observed = await context.postgres.observe();
+  const observed = await context.look();
   if (mayAcceptWrites(observed) && context.goal?.kind !== 'adopt') {
     return err(refused('lease.still-writable', `the write lease of term ${action.term} was not asked for`, 'PostgreSQL here can accept writes'));
   }

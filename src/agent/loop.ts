@@ -110,6 +110,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let done: { goalId: string; detail: string } | null = null;
   /** Counts actions that ended. */
   let ended = 0;
+  let lastLook: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
   let justLooked: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
 
   async function step(input: LoopInput): Promise<void> {
@@ -122,6 +123,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     if (postgres === null) return;
     lastPostgres = postgres;
     const now = ports.clock.now();
+    lastLook = seen === null ? null : { postgres, at: now.mono };
     if (goal !== null && goal.term > ports.memory.highestTerm()) await ports.memory.sawTerm(goal.term);
     const leaseTerm = ports.lease.heldTerm();
     if (leaseTerm === null) {
@@ -248,6 +250,10 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       onProgress: (value) => {
         progress = value;
       },
+      look: () => {
+        justLooked ??= lastLook;
+        return look();
+      },
       tell: async () => {
         lastPostgres = await ports.postgres.observe();
         publish(lastPostgres, input.stateRevision, goal);
@@ -264,6 +270,9 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
           lastPostgres = await looked;
           justLooked = { postgres: lastPostgres, at: ports.clock.now().mono };
         }
+        // Taking the lease changes nothing of PostgreSQL, and a promotion looks for itself.
+        if (action.kind === 'acquire-lease' && goal?.kind === 'promote' && result.ok && lastPostgres !== null)
+          justLooked = { postgres: lastPostgres, at: ports.clock.now().mono };
         await confirmIfNeeded();
       })
       .catch((cause: unknown) => ports.log.error({ cause: String(cause) }, 'after an action'))

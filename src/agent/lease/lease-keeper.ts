@@ -113,7 +113,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   let loop = new AbortController();
   let renewing: Promise<'store' | 'promises' | null> | null = null;
   let storeAnswers = true;
-  let preparing: { readonly sentAt: MonoMs; readonly granted: Promise<Prepared | null> } | null = null;
+  let preparing: { readonly sentAt: MonoMs; readonly granted: Promise<Prepared | null>; readonly ready: Promise<boolean> } | null = null;
   let ticks: TickClocks = readClocks();
 
   function readClocks(): TickClocks {
@@ -287,17 +287,20 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   const prepare = (): void => {
     const sent = readClocks();
     if (held !== null || (preparing !== null && sent.mono - preparing.sentAt < options.settings().ttlMs / 3)) return;
-    void options.guard.prepare();
+    const ready = options.guard.prepare();
     const granted = grant(options, addMono(sent.mono, CONFIRM_LIMIT_MS)).then((one) => (one === null ? null : { ...one, sent }));
-    preparing = { sentAt: sent.mono, granted };
+    preparing = { sentAt: sent.mono, granted, ready };
   };
 
   /** The prepared lease, once, while most of its time is left. */
-  const takePrepared = async (): Promise<Prepared | null> => {
+  const takePrepared = async (): Promise<{ readonly ready: boolean; readonly prepared: Prepared | null }> => {
     const waiting = preparing;
     preparing = null;
     const prepared = (await waiting?.granted) ?? null;
-    return prepared !== null && clock.now().mono - prepared.sent.mono < prepared.grantedMs / 2 ? prepared : null;
+    const fresh = prepared !== null && clock.now().mono - prepared.sent.mono < prepared.grantedMs / 2 ? prepared : null;
+    // A guard that was ready a moment ago is asked again only by `arm`, whose acknowledgement is what counts.
+    const ready = fresh !== null && (await waiting?.ready) === true ? true : await options.guard.prepare();
+    return { ready, prepared: fresh };
   };
 
   const begin = (lease: Held): void => {
@@ -319,7 +322,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     acquire: async (term, stateRevision) => {
       if (heldTerm() === term) return ok(null);
       if (held !== null) return err(failure('lease.held', `term ${term} was asked for while term ${held.term} is held`, '', false));
-      const [ready, prepared] = await Promise.all([options.guard.prepare(), takePrepared()]);
+      const { ready, prepared } = await takePrepared();
       if (!ready) return err(failure('lease.no-guard', `the write lease of term ${term} was not asked for`, 'no guard runs', true));
       const asked = readClocks();
       const claimed = await claim(options, { term, stateRevision, deadline: addMono(asked.mono, ACQUIRE_LIMIT_MS), prepared });
