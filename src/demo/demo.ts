@@ -28,7 +28,7 @@ export interface DemoOptions {
 
 const ADDRESS = '127.0.0.1';
 /** Away from the real ports, so that the demo runs beside real servers. */
-const PREFERRED = { api: 18_433, store: 12_379, postgres: 15_432, agent: 18_441 } as const;
+const PREFERRED = { api: 18_433, store: 12_379, postgres: 15_432, agent: 18_441, proxy: 16_433 } as const;
 
 /** Exit code: 0 when everything held, 1 when not, 130 when it was interrupted during the tour. */
 export async function runDemo(options: DemoOptions): Promise<number> {
@@ -112,13 +112,15 @@ function sayStep(say: (line: string) => void, step: Step): void {
 }
 
 async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
-  const [[apiPort], [storePort], ports, agents] = await Promise.all([
+  const [[apiPort], [storePort], ports, agents, [writePort, readPort]] = await Promise.all([
     findFreePorts(ADDRESS, { preferred: PREFERRED.api, count: 1 }),
     findFreePorts(ADDRESS, { preferred: PREFERRED.store, count: 1 }),
     findFreePorts(ADDRESS, { preferred: PREFERRED.postgres, count: options.nodes }),
     findFreePorts(ADDRESS, { preferred: PREFERRED.agent, count: options.nodes }),
+    findFreePorts(ADDRESS, { preferred: PREFERRED.proxy, count: 2 }),
   ]);
-  if (apiPort === undefined || storePort === undefined || ports.length < options.nodes || agents.length < options.nodes) {
+  const single = apiPort === undefined || storePort === undefined || writePort === undefined || readPort === undefined;
+  if (single || ports.length < options.nodes || agents.length < options.nodes) {
     return problem('demo.ports', {
       what: 'there are not enough free ports on 127.0.0.1',
       cause: `looked from ${PREFERRED.postgres}, ${PREFERRED.api} and ${PREFERRED.store} on`,
@@ -133,6 +135,7 @@ async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
     cluster: 'demo',
     server: { address: ADDRESS, apiPort, storePort, inside: [] },
     nodes: ports.map((port, index) => ({ node: `n${index + 1}`, address: ADDRESS, port, agentPort: agents[index] ?? 0, inside: [] })),
+    proxies: [{ id: 'p1', address: ADDRESS, writePort, readPort, inside: [] }],
     firewall: 'off',
     clientNetwork: '127.0.0.1/32',
     // People break one thing after the other here; a minute of waiting between two failovers would only look broken.

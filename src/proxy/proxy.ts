@@ -1,0 +1,209 @@
+/** `pgherd proxy`: client traffic of one cluster, put together. */
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { createSecureContext } from 'node:tls';
+import { monoMs, realClock } from '../base/clock.ts';
+import { loadConfig } from '../base/config.ts';
+import { type Logger, createLogger } from '../base/log.ts';
+import { handleShutdown } from '../base/shutdown.ts';
+import { notifySystemd } from '../base/systemd.ts';
+import { MIN_TLS_VERSION } from '../base/tls.ts';
+import { VERSION } from '../base/version.ts';
+import { type Failure, type Result, describeFailure, err, ok } from '../core/result.ts';
+import { NO_ROUTE, type Route, decideRoute } from '../core/route/decide.ts';
+import { openStore } from '../store/etcd-client.ts';
+import { clusterKeys } from '../store/keys.ts';
+import { keepSession } from '../store/session.ts';
+import { type ProxyConfig, proxyConfig } from './config.ts';
+import { openControls } from './control.ts';
+import { type Doorman, openDoorman } from './doorman.ts';
+import { chooseIo } from './io/self-test.ts';
+import { watchKnowledge } from './knowledge.ts';
+import { type ClientTls, endPointHash } from './login/client-login.ts';
+import { openSecrets } from './login/secrets.ts';
+import { Port } from './port.ts';
+
+/** The acknowledgement vanishes this long after the proxy's last sign of life, and a switchover does not wait for it any more. */
+const ACK_TTL_MS = 3000;
+/** Knowledge that neither the store nor the primary's agent confirmed for this long closes the way to the primary: no longer than a write lease lives. */
+const STALE_MS = 3000;
+/** Ages are looked at this often; changes are applied at once. */
+const TICK_MS = 250;
+
+/** Runs until SIGTERM or SIGINT. Resolves with the exit code: 0 stopped, 1 failed, 2 wrong configuration. */
+export async function runProxy(configFile: string): Promise<number> {
+  const loaded = loadConfig({ file: configFile, decoder: proxyConfig, env: process.env, envPrefix: 'PGHERD_PROXY_' });
+  if (!loaded.ok) {
+    process.stderr.write(`pgherd proxy: ${describeFailure(loaded.error)}\n`);
+    return 2;
+  }
+  const config = loaded.value;
+  const log = createLogger({ role: 'proxy', level: config.log.level, fields: { cluster: config.cluster, proxy: config.id } });
+  log.info({ version: VERSION, config: configFile }, 'proxy starts');
+  const started = await startProxy(config, log);
+  if (!started.ok) {
+    log.error({ code: started.error.code }, describeFailure(started.error));
+    log.flush();
+    return 1;
+  }
+  const shutdown = handleShutdown({
+    log,
+    stop: async () => {
+      await notifySystemd('stopping');
+      await started.value.stop();
+    },
+  });
+  await notifySystemd('ready');
+  return shutdown.done;
+}
+
+interface RunningProxy {
+  stop(): Promise<void>;
+}
+
+interface Material {
+  readonly password: string;
+  readonly ca: string | null;
+  readonly clientTls: ClientTls | null;
+}
+
+function readMaterial(config: ProxyConfig): Result<Material, Failure> {
+  const { mode, cert, key } = config.clientTls;
+  try {
+    const pem = mode === 'off' ? '' : readFileSync(cert, 'utf8');
+    return ok({
+      password: readFileSync(config.secretFile, 'utf8').trim(),
+      ca: config.store.ca === null ? null : readFileSync(config.store.ca, 'utf8'),
+      clientTls:
+        mode === 'off'
+          ? null
+          : {
+              mode,
+              context: createSecureContext({ cert: pem, key: readFileSync(key, 'utf8'), minVersion: MIN_TLS_VERSION }),
+              endPoint: endPointHash(pem),
+            },
+    });
+  } catch (cause) {
+    return err({
+      code: 'proxy.files',
+      what: 'a file that proxy.yaml names cannot be used',
+      cause: cause instanceof Error ? cause.message : String(cause),
+      now: 'the proxy does not start',
+      remedy: 'join this host: "pgherd token join" on the server’s side, then "pgherd proxy join" here',
+      retryable: false,
+    });
+  }
+}
+
+/** Errors: `proxy.files`, `proxy.port`. */
+export async function startProxy(config: ProxyConfig, log: Logger): Promise<Result<RunningProxy, Failure>> {
+  const material = readMaterial(config);
+  if (!material.ok) return material;
+  const { password, ca, clientTls } = material.value;
+  const { io, why } = await chooseIo();
+  log.info({}, why);
+  const keys = clusterKeys(config.cluster);
+  const files =
+    config.store.ca === null || config.store.cert === null || config.store.key === null
+      ? null
+      : { ca: config.store.ca, cert: config.store.cert, key: config.store.key };
+  const store = openStore({ endpoints: config.store.endpoints, tls: files });
+  const controls = openControls({ id: config.id, password, ca, connectMs: config.limits.connectMs });
+  const session = keepSession(store, keys.proxyAck(config.id), {
+    ttlMs: ACK_TTL_MS,
+    onProblem: (error) =>
+      error === null
+        ? log.info({}, 'the store takes acknowledgements again')
+        : log.warn({ error: error.kind }, `the store does not take acknowledgements: ${error.message}`),
+  });
+  let route: Route = NO_ROUTE;
+  let acknowledged = 0;
+  const acknowledge = (epoch: number): void => {
+    acknowledged = epoch;
+    session.put(JSON.stringify({ version: 1, id: config.id, host: hostname(), epoch, term: route.term }));
+  };
+  const portOf = (kind: 'write' | 'read'): Port =>
+    new Port({
+      kind,
+      io,
+      ca: config.serverTls === 'verify' ? ca : null,
+      log: log.child({ port: kind }),
+      connectMs: config.limits.connectMs,
+      waitMs: config.limits.waitMs,
+      onHeld: (epoch) => {
+        log.info({ epoch, term: route.term }, 'new transactions wait; none is under way');
+        acknowledge(epoch);
+      },
+    });
+  const ports = { write: config.listen.write === null ? null : portOf('write'), read: config.listen.read === null ? null : portOf('read') };
+  const apply = (): void => {
+    const next = decideRoute(
+      { ...knowledge.facts(), weights: new Map() },
+      { staleMs: STALE_MS, maxReadLagBytes: config.read.maxLagBytes, primaryReads: config.read.primary },
+    );
+    const changed = JSON.stringify(next, withoutLag) !== JSON.stringify(route, withoutLag);
+    const before = route;
+    route = next;
+    if (!changed) return;
+    logChange(log, before, next);
+    ports.write?.apply(next);
+    ports.read?.apply(next);
+    if (next.epoch !== acknowledged && (!next.hold || ports.write === null)) acknowledge(next.epoch);
+  };
+  const knowledge = watchKnowledge({ cluster: config.cluster, store, keys, clock: realClock, log, tls: files, onChange: apply });
+  const ticker = setInterval(apply, TICK_MS);
+  const secrets = openSecrets({ controls, route: () => route });
+  const doormen: Doorman[] = [];
+  const stop = async (): Promise<void> => {
+    clearInterval(ticker);
+    for (const doorman of doormen) doorman.close();
+    ports.write?.close();
+    ports.read?.close();
+    knowledge.close();
+    controls.close();
+    await session.close();
+    store.close();
+  };
+  for (const kind of ['write', 'read'] as const) {
+    const port = ports[kind];
+    const number = config.listen[kind];
+    if (port === null || number === null) continue;
+    const opened = await openDoorman({
+      port,
+      number,
+      host: config.listen.host,
+      io,
+      tls: clientTls,
+      secrets,
+      limits: config.limits,
+      ca: config.serverTls === 'verify' ? ca : null,
+      log,
+      everybody: () => doormen.flatMap((one) => one.sessions()),
+    });
+    if (!opened.ok) {
+      await stop();
+      return opened;
+    }
+    doormen.push(opened.value);
+    log.info({ host: config.listen.host, port: number }, `the ${kind} port is open`);
+  }
+  log.debug({ atMs: monoMs() }, 'started');
+  return ok({ stop });
+}
+
+/** Lags change with every report, and only matter when a reader comes or goes. */
+function withoutLag(name: string, value: unknown): unknown {
+  return name === 'lagBytes' || (name === 'closed' && typeof value === 'string' && value.startsWith('neither')) ? null : value;
+}
+
+function logChange(log: Logger, before: Route, route: Route): void {
+  const fields = {
+    epoch: route.epoch,
+    term: route.term,
+    writer: route.writer?.node ?? null,
+    readers: route.readers.map((reader) => reader.node),
+    hold: route.hold,
+  };
+  if (route.closed !== null && before.closed !== route.closed) log.warn({ ...fields }, `writes wait: ${route.closed}`);
+  else log.info(fields, 'the route changed');
+}
