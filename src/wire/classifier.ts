@@ -18,6 +18,12 @@ export interface QueryWalk {
   lists: number;
   /** The next word is the name of a query of WITH. */
   listName: boolean;
+  /** One bit by depth: the parentheses there hold a source of FROM, or the arguments of a function that is one. */
+  sources: number;
+  /** The present name is a source of FROM. */
+  sourceName: boolean;
+  /** The token before closed a source. */
+  sourceEnded: boolean;
   /** Kind of the token before; `TOKEN.end` at the start. */
   before: number;
   /** Code of the keyword that the token before was, or 0. */
@@ -38,6 +44,9 @@ export function createClassifier(rules: Rules, into: Classification): Classifier
     depth: 0,
     lists: 0,
     listName: false,
+    sources: 0,
+    sourceName: false,
+    sourceEnded: false,
     before: 0,
     beforeWord: 0,
     label: false,

@@ -9,16 +9,17 @@ import { WORD_IS, WORD_PROPERTIES, keywords } from './keywords.ts';
 import { buildNameSet, hasName } from './names.ts';
 import { TOKEN, nextToken } from './scan.ts';
 
-const [AS, FOR, GLOBAL, INSERT, INTO, KEY, LOCAL, MATERIALIZED] = keywords('as', 'for', 'global', 'insert', 'into', 'key', 'local', 'materialized');
-const [MERGE, NO, NOT, PG_TEMP, RECURSIVE, SHARE] = keywords('merge', 'no', 'not', 'pg_temp', 'recursive', 'share');
+const [AS, FOR, FROM, GLOBAL, INSERT, INTO, JOIN, KEY] = keywords('as', 'for', 'from', 'global', 'insert', 'into', 'join', 'key');
+const [LATERAL, LOCAL, MATERIALIZED, MERGE, NO, NOT] = keywords('lateral', 'local', 'materialized', 'merge', 'no', 'not');
+const [ORDINALITY, PG_TEMP, RECURSIVE, SHARE] = keywords('ordinality', 'pg_temp', 'recursive', 'share');
 const [TEMP, TEMPORARY, UPDATE, WITH] = keywords('temp', 'temporary', 'update', 'with');
 /** The INTO of an INSERT or MERGE, which makes no table. */
 const TARGET_INTO = -1;
 
 /** Longer names are cut by the server before it looks them up. Source: NAMEDATALEN, src/include/pg_config_manual.h. */
 const MAX_NAME_BYTES = 63;
-/** Lists of WITH are followed down to this depth of parentheses; below it their names count as calls. */
-const MAX_LIST_DEPTH = 30;
+/** Lists of WITH and sources of FROM are followed down to this depth of parentheses; below it, their names and aliases count as calls. */
+const MAX_BIT_DEPTH = 30;
 
 /**
  * Goes on from the token that was just read (`first`), standing `depth` parentheses deep, up to the `;` or the end of the text; with `nested`, up to
@@ -29,7 +30,10 @@ export function scanQuery(c: Classifier, first: number, depth = 0, nested = fals
   if (!rules.trusted) refuse(c, REASON.untrusted, 0, 0);
   w.depth = depth;
   w.lists = 0;
+  w.sources = 0;
   w.listName = false;
+  w.sourceName = false;
+  w.sourceEnded = false;
   w.before = TOKEN.end;
   w.beforeWord = 0;
   w.label = false;
@@ -39,14 +43,18 @@ export function scanQuery(c: Classifier, first: number, depth = 0, nested = fals
     if (token === TOKEN.word) word = takeWord(c);
     else {
       w.listName = false;
+      w.sourceEnded = false;
       switch (token) {
         case TOKEN.open:
-          if (w.before !== TOKEN.word) w.lists &= ~listBit(w.depth);
+          if (w.before !== TOKEN.word) w.lists &= ~depthBit(w.depth);
           else if (w.callable) checkCall(c);
           w.depth++;
+          if (w.before === TOKEN.word && (w.sourceName || startsSource(w.beforeWord))) w.sources |= depthBit(w.depth);
+          else w.sources &= ~depthBit(w.depth);
           break;
         case TOKEN.close:
-          w.lists &= ~listBit(w.depth);
+          w.lists &= ~depthBit(w.depth);
+          w.sourceEnded = (w.sources & depthBit(w.depth)) !== 0;
           if (--w.depth < 0) {
             refuseRest(c);
             w.depth = 0;
@@ -54,7 +62,7 @@ export function scanQuery(c: Classifier, first: number, depth = 0, nested = fals
           if (nested && w.depth === 0) return token;
           break;
         case TOKEN.comma:
-          w.listName = (w.lists & listBit(w.depth)) !== 0;
+          w.listName = (w.lists & depthBit(w.depth)) !== 0;
           break;
         case TOKEN.operator:
           if (rules.unsafeOperators.length > 0) checkOperator(c);
@@ -74,8 +82,21 @@ export function scanQuery(c: Classifier, first: number, depth = 0, nested = fals
   }
 }
 
-function listBit(depth: number): number {
-  return depth <= MAX_LIST_DEPTH ? 1 << depth : 0;
+function depthBit(depth: number): number {
+  return depth <= MAX_BIT_DEPTH ? 1 << depth : 0;
+}
+
+/** What stands behind these words is a source of rows, and what follows its parentheses an alias. */
+function startsSource(word: number): boolean {
+  return word === FROM || word === JOIN || word === LATERAL;
+}
+
+/** Aliases, types, names of queries of WITH, and targets of INSERT: what stands in parentheses behind them are columns or modifiers. */
+function isLabel(c: Classifier): boolean {
+  const { scanner: s, walk: w } = c;
+  if (w.listName || w.before === TOKEN.cast) return true;
+  if (w.beforeWord === AS || w.beforeWord === INTO || w.beforeWord === TARGET_INTO) return true;
+  return s.keyword === 0 && (w.sourceEnded || w.beforeWord === ORDINALITY);
 }
 
 /** Returns the code of the keyword that the word is here; 0 when it is a name. */
@@ -84,13 +105,15 @@ function takeWord(c: Classifier): number {
   const dotted = w.before === TOKEN.dot;
   const word = dotted ? 0 : s.keyword;
   if (!dotted) {
-    w.label = w.listName || w.before === TOKEN.cast || w.beforeWord === AS || w.beforeWord === INTO || w.beforeWord === TARGET_INTO;
+    w.label = isLabel(c);
+    w.sourceName = startsSource(w.beforeWord);
     if (w.listName) w.listName = word === RECURSIVE && w.beforeWord === WITH;
     else if (word === WITH && (w.before === TOKEN.end || w.before === TOKEN.open)) {
-      w.lists |= listBit(w.depth);
+      w.lists |= depthBit(w.depth);
       w.listName = true;
-    } else if (word !== AS && word !== NOT && word !== MATERIALIZED) w.lists &= ~listBit(w.depth);
+    } else if (word !== AS && word !== NOT && word !== MATERIALIZED) w.lists &= ~depthBit(w.depth);
   }
+  w.sourceEnded = false;
   const is = WORD_PROPERTIES[word] as number;
   w.callable = !w.label && (is & WORD_IS.noCall) === 0;
   if (w.callable) {

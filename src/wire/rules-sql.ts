@@ -25,7 +25,7 @@ WITH RECURSIVE suspect AS (
   UNION
   SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN apart a ON a.oid = i.inhrelid
 )
-SELECT 'harmless', name, '' FROM functions GROUP BY name HAVING NOT bool_or(volatile)
+SELECT 'harmless' AS kind, name, '' AS detail FROM functions GROUP BY name HAVING NOT bool_or(volatile)
 UNION ALL
 SELECT 'volatile', name, CASE WHEN bool_and(c OR NOT volatile) THEN 'c' ELSE '' END FROM functions GROUP BY name HAVING bool_or(volatile)
 UNION ALL

@@ -40,15 +40,18 @@ const OF_THE_SERVER: readonly (string | RegExp)[] = [
   'pg_current_snapshot',
   'pg_current_xact_id_if_assigned',
   'pg_cursor',
-  'pg_is_other_temp_schema',
   'pg_listening_channels',
-  'pg_my_temp_schema',
   'pg_postmaster_start_time',
   'pg_prepared_statement',
   'pg_prepared_xact',
   'pg_show_all_settings',
   'txid_current_if_assigned',
   'txid_current_snapshot',
+  // Declared stable, and yet the first two write, and the others are refused in recovery.
+  'pg_current_xact_id',
+  'txid_current',
+  'pg_walfile_name',
+  'pg_walfile_name_offset',
   /^pg_(stat|get_replication|get_wal|get_backend|get_shmem|replication|control|tablespace|lock|hba|ident|show)_/,
 ];
 /** Not volatile, but they run queries, or read relations, that are given to them as text. */
