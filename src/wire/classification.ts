@@ -153,4 +153,6 @@ export interface Rules {
   readonly unsafeOperators: readonly Uint8Array[];
   /** A trigger of some table may change the session. */
   readonly writesOpaque: boolean;
+  /** A view or policy asks for settings of the session, so that tables can look different to sessions whose settings differ. */
+  readonly settingsInside: boolean;
 }

@@ -9,6 +9,8 @@ export interface Classifier {
   readonly walk: QueryWalk;
   into: Classification;
   rules: Rules;
+  /** `TextSettings.ownSettings` of the present text. */
+  ownSettings: boolean;
 }
 
 export interface QueryWalk {
@@ -57,7 +59,7 @@ export function createClassifier(rules: Rules, into: Classification): Classifier
     nameHash: 0,
     nameQuoted: false,
   };
-  return { scanner: createScanner(), walk, into, rules };
+  return { scanner: createScanner(), walk, into, rules, ownSettings: true };
 }
 
 /** Reasons that mean that data may be written. */

@@ -160,7 +160,7 @@ const CURRENT_SETTING = buildNameSet(['current_setting']);
  */
 function asksOwnSetting(c: Classifier): boolean {
   const { bytes, at, end } = c.scanner;
-  if (bytes[at] !== 0x27) return false;
+  if (!c.ownSettings || bytes[at] !== 0x27) return false;
   for (let i = at + 1; i < end && bytes[i] !== 0x27; i++) if (bytes[i] === 0x2e) return true;
   return false;
 }

@@ -14,10 +14,12 @@ import { type Classifier, bindToBlock, refuse } from './classifier.ts';
 import { classifyStatement } from './classify-command.ts';
 import { ENCODING, HINT, TOKEN, nextToken } from './scan.ts';
 
-/** What the session says about the bytes of its texts: `client_encoding` (`ENCODING`) and `standard_conforming_strings`. */
+/** What is known about the session: `client_encoding` (`ENCODING`), `standard_conforming_strings`, and whether its own settings are the same on each server. */
 export interface TextSettings {
   readonly encoding: number;
   readonly standardStrings: boolean;
+  /** False: a setting of the application may have a value that was not carried to the standby, so that queries that ask for one are no reads. */
+  readonly ownSettings: boolean;
 }
 
 /**
@@ -32,6 +34,7 @@ export function classify(c: Classifier, bytes: Uint8Array, from: number, to: num
   s.end = to;
   s.standardStrings = settings.standardStrings;
   s.encoding = settings.encoding;
+  c.ownSettings = settings.ownSettings;
   s.hint = HINT.none;
   if (settings.encoding === ENCODING.mixed && !isAscii(bytes, from, to)) {
     into.statements = 1;

@@ -28,6 +28,7 @@ export const NO_RULES: Rules = {
   unsafe: buildNameSet([]),
   unsafeOperators: [],
   writesOpaque: true,
+  settingsInside: true,
 };
 
 /** Not volatile, but the answer is that of the server or the session that is asked, not of the data. */
@@ -112,6 +113,7 @@ export function buildRules(rows: readonly RulesRow[], options: RulesOptions = {}
     unsafe: buildNameSet([]),
     unsafeOperators: names('operator').map(encodeText),
     writesOpaque: names('trigger').some((name) => !stateless.has(name)),
+    settingsInside: [...of('view'), ...of('policy')].some(([, , detail]) => /current_setting/i.test(detail)),
   };
   const volatile = [...names('volatile'), ...primary];
   const unsafe = new Set([
@@ -141,7 +143,7 @@ function addSuspects(rules: Rules, unsafe: Set<string>, rows: readonly RulesRow[
     const classifier = createClassifier({ ...rules, unsafe: buildNameSet(unsafe) }, into);
     const rest: typeof open = [];
     for (const one of open) {
-      classify(classifier, one.text, 0, one.text.length, { encoding: ENCODING.utf8, standardStrings: true });
+      classify(classifier, one.text, 0, one.text.length, { encoding: ENCODING.utf8, standardStrings: true, ownSettings: true });
       if (into.route === ROUTE.any) rest.push(one);
       else {
         suspects.push(one.name);

@@ -50,14 +50,18 @@ export interface Settings {
   readonly rules?: Rules;
   readonly encoding?: number;
   readonly standardStrings?: boolean;
+  readonly ownSettings?: boolean;
 }
 
 /** Classifies the text where it stands in the middle of other bytes, which must not matter. */
-export function outcome(text: string | Uint8Array, { rules = testRules, encoding = ENCODING.utf8, standardStrings = true }: Settings = {}): Outcome {
+export function outcome(
+  text: string | Uint8Array,
+  { rules = testRules, encoding = ENCODING.utf8, standardStrings = true, ownSettings = true }: Settings = {},
+): Outcome {
   const bytes = typeof text === 'string' ? Buffer.from(text) : text;
   const buffer = Buffer.concat([Buffer.from("'(/*"), bytes, Buffer.from("'*/--\n(")]);
   const into = createClassification();
-  classify(createClassifier(rules, into), buffer, 4, 4 + bytes.length, { encoding, standardStrings });
+  classify(createClassifier(rules, into), buffer, 4, 4 + bytes.length, { encoding, standardStrings, ownSettings });
   const slice = (from: number, to: number): string => buffer.toString('utf8', from, to);
   return {
     route: name(ROUTE, into.route),

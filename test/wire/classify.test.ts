@@ -308,6 +308,10 @@ describe('the settings of a session', () => {
   });
 });
 
+test('settings of the application are asked on the primary when they may differ', () => {
+  assert.equal(outcome("select current_setting('app.tenant')", { ownSettings: false }).reason, 'function');
+});
+
 describe('the rules of a database', () => {
   test("that are not there make everything but the session's own statements one for the primary", () => {
     assert.equal(outcome('select 1', { rules: NO_RULES }).reason, 'untrusted');

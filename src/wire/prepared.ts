@@ -1,0 +1,194 @@
+/** Prepared statements and portals of a session, by name: what a Bind or Execute is about, without looking at the text again. */
+import { type ByteMap, clearBytes, createByteMap, deleteBytes, eachBytes, getBytes, setBytes } from './byte-map.ts';
+import { type Classification, REASON, ROUTE } from './classification.ts';
+import type { SettingChange } from './session-settings.ts';
+
+export interface Prepared {
+  /** Without its zero; empty: the unnamed one. */
+  readonly name: Uint8Array;
+  /** The whole Parse message, to prepare it elsewhere: `parse[0…parseLength]`. Null when it is not kept: then it can only run where it is. */
+  parse: Uint8Array | null;
+  parseLength: number;
+  route: number;
+  effects: number;
+  reason: number;
+  hint: number;
+  access: number;
+  isolation: number;
+  change: SettingChange | null;
+  /** Of DEALLOCATE: the name. */
+  deallocates: Uint8Array | null;
+  /** A server has said that it is prepared. */
+  confirmed: boolean;
+  /** The caller's own bits: on which of its connections it is prepared. */
+  preparedOn: number;
+}
+
+export interface PreparedTable {
+  readonly named: ByteMap<Prepared>;
+  readonly unnamed: Prepared;
+  /** The unnamed statement is there. */
+  hasUnnamed: boolean;
+  readonly portals: ByteMap<Prepared>;
+  unnamedPortal: Prepared | null;
+  /** Bytes of Parse messages that are kept for named statements. */
+  keptBytes: number;
+  /** A statement is known to a server of which too little is known here to prepare it elsewhere. */
+  lost: boolean;
+}
+
+/** Memory that a session may make the proxy use for texts of prepared statements; what is beyond stays on its server. */
+export const MAX_KEPT_BYTES = 1 << 20;
+/** A longer unnamed statement runs where it was sent first: it is used once, and its memory would stay. */
+const MAX_UNNAMED_BYTES = 1 << 16;
+/** Servers hold as many as they have memory for; here they would make a session's look-ups and its restoring slow. */
+const MAX_NAMED = 20_000;
+const MAX_PORTALS = 1000;
+
+export function createPreparedTable(): PreparedTable {
+  return {
+    named: createByteMap(),
+    unnamed: createPrepared(new Uint8Array(0)),
+    hasUnnamed: false,
+    portals: createByteMap(),
+    unnamedPortal: null,
+    keptBytes: 0,
+    lost: false,
+  };
+}
+
+function createPrepared(name: Uint8Array): Prepared {
+  return {
+    name,
+    parse: null,
+    parseLength: 0,
+    route: ROUTE.primary,
+    effects: 0,
+    reason: REASON.notUnderstood,
+    hint: 0,
+    access: 0,
+    isolation: 0,
+    change: null,
+    deallocates: null,
+    confirmed: false,
+    preparedOn: 0,
+  };
+}
+
+/**
+ * The record for a Parse of the name `bytes[from…to]`, to be filled. A named statement that exists stays as it is, since a server refuses to prepare it
+ * again: then null.
+ */
+export function beginParse(table: PreparedTable, bytes: Uint8Array, from: number, to: number): Prepared | null {
+  if (from === to) {
+    table.hasUnnamed = true;
+    table.unnamed.confirmed = false;
+    table.unnamed.preparedOn = 0;
+    return table.unnamed;
+  }
+  if (getBytes(table.named, bytes, from, to) !== null) return null;
+  const made = createPrepared(bytes.slice(from, to));
+  if (table.named.size >= MAX_NAMED) {
+    table.lost = true;
+    return made;
+  }
+  setBytes(table.named, made.name, made);
+  return made;
+}
+
+/** Takes over what the classification of the text says. */
+export function fillPrepared(prepared: Prepared, into: Classification, change: SettingChange | null, deallocates: Uint8Array | null): void {
+  prepared.route = into.route;
+  prepared.effects = into.effects;
+  prepared.reason = into.reason;
+  prepared.hint = into.hint;
+  prepared.access = into.access;
+  prepared.isolation = into.isolation;
+  prepared.change = change;
+  prepared.deallocates = deallocates;
+}
+
+/** Keeps the body of the Parse message `bytes[at…end]` with its header. The unnamed statement's memory is used again for the next one. */
+export function keepParse(table: PreparedTable, prepared: Prepared, bytes: Uint8Array, at: number, end: number): void {
+  const length = end - at + 5;
+  const named = prepared !== table.unnamed;
+  if (named ? table.keptBytes + length > MAX_KEPT_BYTES : length > MAX_UNNAMED_BYTES) {
+    prepared.parse = null;
+    if (named) table.lost = true;
+    return;
+  }
+  if (named) table.keptBytes += length;
+  const space = prepared.parse;
+  const target = space !== null && space.length >= length && space.length <= length * 4 + 1024 ? space : new Uint8Array(length);
+  target[0] = 0x50;
+  target[1] = (length - 1) >>> 24;
+  target[2] = (length - 1) >>> 16;
+  target[3] = (length - 1) >>> 8;
+  target[4] = length - 1;
+  target.set(bytes.subarray(at, end), 5);
+  prepared.parse = target;
+  prepared.parseLength = length;
+}
+
+/** Null: no such statement, as far as is known here. */
+export function findPrepared(table: PreparedTable, bytes: Uint8Array, from: number, to: number): Prepared | null {
+  if (from === to) return table.hasUnnamed ? table.unnamed : null;
+  return getBytes(table.named, bytes, from, to);
+}
+
+export function bindPortal(table: PreparedTable, bytes: Uint8Array, from: number, to: number, prepared: Prepared | null): void {
+  if (from === to) table.unnamedPortal = prepared;
+  else if (prepared === null || table.portals.size >= MAX_PORTALS) deleteBytes(table.portals, bytes.slice(from, to));
+  else setBytes(table.portals, bytes.slice(from, to), prepared);
+}
+
+export function findPortal(table: PreparedTable, bytes: Uint8Array, from: number, to: number): Prepared | null {
+  return from === to ? table.unnamedPortal : getBytes(table.portals, bytes, from, to);
+}
+
+export function closePortals(table: PreparedTable): void {
+  table.unnamedPortal = null;
+  if (table.portals.size > 0) clearBytes(table.portals);
+}
+
+export function removePrepared(table: PreparedTable, prepared: Prepared): void {
+  if (prepared === table.unnamed) table.hasUnnamed = false;
+  else if (getBytes(table.named, prepared.name, 0, prepared.name.length) === prepared) {
+    deleteBytes(table.named, prepared.name);
+    table.keptBytes -= prepared.parse === null ? 0 : prepared.parseLength;
+  }
+}
+
+/** Puts a statement back whose removal did not happen. */
+export function putBack(table: PreparedTable, prepared: Prepared): void {
+  if (prepared === table.unnamed || getBytes(table.named, prepared.name, 0, prepared.name.length) !== null) return;
+  setBytes(table.named, prepared.name, prepared);
+  table.keptBytes += prepared.parse === null ? 0 : prepared.parseLength;
+}
+
+/** After DEALLOCATE ALL and DISCARD ALL: those that are only on their way to the server stay. */
+export function removeConfirmed(table: PreparedTable): void {
+  const gone: Prepared[] = [];
+  eachBytes(table.named, (prepared) => {
+    if (prepared.confirmed) gone.push(prepared);
+  });
+  for (const prepared of gone) removePrepared(table, prepared);
+  if (table.named.size === 0) table.lost = false;
+}
+
+/** The named statements that a server has, in no order that matters. */
+export function listPrepared(table: PreparedTable): readonly Prepared[] {
+  const all: Prepared[] = [];
+  eachBytes(table.named, (prepared) => {
+    if (prepared.confirmed) all.push(prepared);
+  });
+  return all;
+}
+
+/** A connection is gone or was reset: nothing is prepared there any more. */
+export function forgetConnection(table: PreparedTable, bit: number): void {
+  table.unnamed.preparedOn &= ~bit;
+  eachBytes(table.named, (prepared) => {
+    prepared.preparedOn &= ~bit;
+  });
+}
