@@ -36,7 +36,17 @@ const [NO, ONLY, PREPARE, PREPARED, READ, REPEATABLE, SELECT, SERIALIZABLE] = ke
   'select',
   'serializable',
 );
-const [SESSION, STDIN, STDOUT, TABLE, TEMP, TEMPORARY, TIME, TO] = keywords('session', 'stdin', 'stdout', 'table', 'temp', 'temporary', 'time', 'to');
+const [SEED, SESSION, STDIN, STDOUT, TABLE, TEMP, TEMPORARY, TIME, TO] = keywords(
+  'seed',
+  'session',
+  'stdin',
+  'stdout',
+  'table',
+  'temp',
+  'temporary',
+  'time',
+  'to',
+);
 const [TRANSACTION, UNCOMMITTED, UPDATE, VALUES, VERBOSE, WITH, WRITE, ZONE] = keywords(
   'transaction',
   'uncommitted',
@@ -200,6 +210,7 @@ function set(c: Classifier): number {
   into.effects |= effect;
   if (token !== TOKEN.word) return finish(c, token);
   const time = s.keyword === TIME;
+  if (s.keyword === SEED) into.effects |= EFFECT.pin;
   token = takeName(c);
   if (time && token === TOKEN.word && s.keyword === ZONE) {
     into.nameEnd = s.to;

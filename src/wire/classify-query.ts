@@ -150,6 +150,8 @@ function checkName(c: Classifier): void {
 
 const ADVISORY_LOCKS = buildNameSet(['pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock', 'pg_try_advisory_lock_shared']);
 const ADVISORY_UNLOCKS = buildNameSet(['pg_advisory_unlock', 'pg_advisory_unlock_shared']);
+/** What `random()` answers depends on it from then on, and on the server that was asked. */
+const SEEDS = buildNameSet(['setseed']);
 const ADVISORY_UNLOCK_ALL = buildNameSet(['pg_advisory_unlock_all']);
 
 const CURRENT_SETTING = buildNameSet(['current_setting']);
@@ -178,6 +180,7 @@ function checkCall(c: Classifier): void {
   if (hasName(ADVISORY_LOCKS, hash, bytes, from, to, quoted)) into.effects |= EFFECT.advisoryLock;
   else if (hasName(ADVISORY_UNLOCKS, hash, bytes, from, to, quoted)) into.effects |= EFFECT.advisoryUnlock;
   else if (hasName(ADVISORY_UNLOCK_ALL, hash, bytes, from, to, quoted)) into.effects |= EFFECT.advisoryUnlockAll;
+  else if (hasName(SEEDS, hash, bytes, from, to, quoted)) into.effects |= EFFECT.pin;
   else if (!hasName(rules.stateless, hash, bytes, from, to, quoted)) into.effects |= EFFECT.opaque;
 }
 

@@ -24,10 +24,10 @@ const RESERVED =
   'current_role current_time current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign from grant ' +
   'group having in initially intersect lateral leading limit localtime localtimestamp not null offset on only or order placing primary ' +
   'references returning select session_user some symmetric table then to trailing true union unique user using variadic when where window with';
-/** Reserved for columns and types, and what stands in the parentheses is an expression or a modifier. */
+/** Reserved for columns and types (but for SUBSTRING and OVERLAY, whose plain form is a call like any other), and what stands in the parentheses is an expression or a modifier. */
 const COLUMN_WORDS =
-  'between bit char character coalesce dec decimal exists extract float greatest grouping interval least nchar nullif numeric overlay ' +
-  'position row substring time timestamp trim values varchar';
+  'between bit char character coalesce dec decimal exists extract float greatest grouping interval least nchar nullif numeric ' +
+  'position row time timestamp trim values varchar';
 const SELDOM_CALLS =
   'by conflict cube escape filter first ilike is isnull join like materialized next notnull over overlaps rollup sets set zone insert update delete';
 /** Words that begin a statement or decide what it does. */

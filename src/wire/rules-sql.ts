@@ -6,9 +6,10 @@
 /**
  * Rows of (kind, name, detail); every row is one fact. Kinds:
  * `harmless` name of a function without a volatile overload · `volatile` name of a function with one, detail `c` when all such overloads are internal or in C ·
- * `attribute` volatile function that can be called like a column · `relation` one that only a primary can or should read · `view` detail is its query ·
+ * `attribute` volatile function that can be called like a column · `relation` one that only a primary can or should read: unlogged, foreign, a sequence (on a standby it is ahead by the values that are logged in advance), the
+ * server's own views · `view` detail is its query ·
  * `policy` of a table, detail is the expression · `domain` detail is its check · `type` one that a volatile function casts to ·
- * `operator` with a volatile function · `implicit` something volatile that runs without its name in the text · `trigger` function of a trigger.
+ * `operator` with a volatile function · `implicit` something that a text does not show and that no standby could do: a volatile cast or comparison, SERIALIZABLE · `trigger` function of a trigger.
  */
 export const RULES_SQL = `
 WITH RECURSIVE suspect AS (
@@ -21,7 +22,7 @@ WITH RECURSIVE suspect AS (
   SELECT p.proname::text AS name, s.oid IS NOT NULL AS volatile, l.lanname IN ('internal', 'c') AS c, p.pronargs, p.pronargdefaults, p.proargtypes[0] AS argument
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang LEFT JOIN suspect s ON s.oid = p.oid
 ), apart AS (
-  SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'f') AND (c.relpersistence = 'u' OR c.relkind = 'f')
+  SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind IN ('r', 'p') OR c.relkind IN ('f', 'S')
   UNION
   SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN apart a ON a.oid = i.inhrelid
 )
@@ -54,9 +55,14 @@ UNION ALL
 SELECT 'implicit', 'cast to ' || pg_catalog.format_type(c.casttarget, NULL), '' FROM pg_catalog.pg_cast c JOIN suspect s ON s.oid = c.castfunc
 WHERE c.castcontext = 'i'
 UNION ALL
-SELECT DISTINCT CASE WHEN o.oprname IN ('=', '<>', '<', '>', '<=', '>=', '~~', '!~~', '~~*', '!~~*') THEN 'implicit' ELSE 'operator' END,
-  CASE WHEN o.oprname IN ('=', '<>', '<', '>', '<=', '>=', '~~', '!~~', '~~*', '!~~*') THEN 'operator ' ELSE '' END || o.oprname::text, ''
+SELECT DISTINCT CASE WHEN o.oprname IN ('=', '<>', '<', '>', '<=', '>=', '~', '!~', '~~', '!~~', '~~*', '!~~*') THEN 'implicit' ELSE 'operator' END,
+  CASE WHEN o.oprname IN ('=', '<>', '<', '>', '<=', '>=', '~', '!~', '~~', '!~~', '~~*', '!~~*') THEN 'operator ' ELSE '' END || o.oprname::text, ''
 FROM pg_catalog.pg_operator o JOIN suspect s ON s.oid = o.oprcode
+UNION ALL
+SELECT 'implicit', 'default_transaction_isolation = serializable', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_settings
+  WHERE name = 'default_transaction_isolation' AND reset_val = 'serializable') OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s
+  LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase, pg_catalog.unnest(s.setconfig) AS c(line)
+  WHERE (s.setdatabase = 0 OR d.datname = pg_catalog.current_database()) AND c.line = 'default_transaction_isolation=serializable')
 UNION ALL
 SELECT DISTINCT 'trigger', p.proname::text, '' FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND l.lanname NOT IN ('internal', 'c')
@@ -83,6 +89,7 @@ export const RULES_VERSION_SQL = `SELECT pg_catalog.concat_ws(',', ${[
   'pg_cast',
   'pg_operator',
   'pg_trigger',
+  'pg_db_role_setting',
 ]
   .map((catalog) => `(SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.${catalog})`)
   .join(', ')})`;

@@ -74,6 +74,14 @@ const STATEFUL: readonly string[] = [
   'pg_advisory_unlock_all',
 ];
 
+/** Volatile because each call gives something else, or takes time: that is the same on every server. Only when no other function has the name. */
+const NOTHING_BUT_VOLATILE: readonly string[] = [
+  ...['clock_timestamp', 'timeofday', 'pg_sleep', 'random', 'random_normal', 'gen_random_uuid', 'uuidv4', 'uuidv7', 'gen_random_bytes', 'gen_salt'],
+  ...['uuid_generate_v1', 'uuid_generate_v1mc', 'uuid_generate_v4'],
+  // The files of a standby are those of its primary.
+  ...['pg_database_size', 'pg_indexes_size', 'pg_relation_size', 'pg_table_size', 'pg_total_relation_size', 'lo_get'],
+];
+
 /** What the rules hold besides, for people. */
 export interface RulesReport {
   readonly rules: Rules;
@@ -97,6 +105,11 @@ export function buildRules(rows: readonly RulesRow[], options: RulesOptions = {}
   const of = (kind: (typeof KINDS)[number]): readonly RulesRow[] => byKind.get(kind) ?? [];
   const names = (kind: (typeof KINDS)[number]): readonly string[] => of(kind).map(([, name]) => name);
   const primary = new Set(options.primary ?? []);
+  const volatileInC = new Set(
+    of('volatile')
+      .filter(([, , detail]) => detail === 'c')
+      .map(([, name]) => name),
+  );
   const stateless = new Set([
     ...of('volatile')
       .filter(([, , detail]) => detail === 'c')
@@ -104,7 +117,8 @@ export function buildRules(rows: readonly RulesRow[], options: RulesOptions = {}
     ...(options.stateless ?? []),
   ]);
   for (const name of STATEFUL) if (options.stateless?.includes(name) !== true) stateless.delete(name);
-  const harmless = names('harmless').filter((name) => !matches(name, OF_THE_SERVER) && !matches(name, OF_A_TEXT));
+  const declared = [...names('harmless'), ...NOTHING_BUT_VOLATILE.filter((name) => volatileInC.has(name))];
+  const harmless = declared.filter((name) => !matches(name, OF_THE_SERVER) && !matches(name, OF_A_TEXT));
   const distrust = names('implicit');
   const base: Rules = {
     trusted: distrust.length === 0,

@@ -92,8 +92,9 @@ export interface SessionState {
   catalogChanges: number;
 }
 
-/** A session whose login is done. `user` as the server knows it. */
-export function createSessionState({ user }: { user: string }): SessionState {
+/** A session whose login is done. `user` as the server knows it; `startup`: the parameters of its start packet. */
+export function createSessionState({ user, startup = [] }: { user: string; startup?: readonly (readonly [string, string])[] }): SessionState {
+  const serializable = startup.some(([name, value]) => /default_transaction_isolation/i.test(name + value) && /serializable/i.test(value));
   return {
     user,
     parameters: new Map(),
@@ -102,7 +103,7 @@ export function createSessionState({ user }: { user: string }): SessionState {
     requests: createRequests(),
     prepared: createPreparedTable(),
     settings: createSettings(),
-    pins: 0,
+    pins: serializable ? PIN.forever : 0,
     uncertain: false,
     ownSettings: true,
     ended: 0,

@@ -6,10 +6,10 @@ import { type RulesRow, buildRules } from '../../src/wire/rules.ts';
 import { ENCODING } from '../../src/wire/scan.ts';
 
 export const rows: readonly RulesRow[] = [
-  ...['lower', 'count', 'max', 'now', 'left', 'coalesce_all', 'json_to_record', 'row_number', 'generate_series', 'like'].map(
+  ...['lower', 'count', 'max', 'now', 'left', 'coalesce_all', 'json_to_record', 'row_number', 'generate_series', 'like', 'substring', 'overlay'].map(
     (name): RulesRow => ['harmless', name, ''],
   ),
-  ...['nextval', 'random', 'set_config', 'pg_advisory_lock', 'pg_advisory_unlock', 'pg_advisory_unlock_all', 'pg_notify'].map(
+  ...['nextval', 'random', 'setseed', 'set_config', 'pg_advisory_lock', 'pg_advisory_unlock', 'pg_advisory_unlock_all', 'pg_notify'].map(
     (name): RulesRow => ['volatile', name, 'c'],
   ),
   ['harmless', 'current_setting', ''],

@@ -55,6 +55,7 @@ describe('a read', () => {
     'select * from s.generate_series(1, 2) g(n), lateral lower(x) with ordinality l(y, n)',
     'select distinct on (a) a, lower(b) from t',
     'select x from t fetch first (1) rows only',
+    'select random() from t order by random()',
     'select like(a, b) from t where a like (b)',
   ])
     test(text, () => {
@@ -113,6 +114,7 @@ describe('no read, because it', () => {
     ['select pg_advisory_lock(1)', 'function', 'pg_advisory_lock', 'advisoryLock write'],
     ['select pg_advisory_unlock(1)', 'function', 'pg_advisory_unlock', 'advisoryUnlock write'],
     ['select pg_advisory_unlock_all()', 'function', 'pg_advisory_unlock_all', 'advisoryUnlockAll write'],
+    ['select setseed(0.5)', 'function', 'setseed', 'pin write'],
     ['select pg_backend_pid()', 'function', 'pg_backend_pid', 'write'],
     ["select current_setting('transaction_read_only')", 'function', 'current_setting', 'write'],
     ["select table_to_xml('v', true, true, '')", 'function', 'table_to_xml', 'write'],
@@ -204,6 +206,7 @@ describe('a statement of the session or the transaction', () => {
     ['set session characteristics as transaction read only', 'block', 'set', 'session characteristics'],
     ['set search_path = PG_temp', 'block', 'set temp', 'search_path'],
     ["set search_path = 'pg_temp'", 'block', 'set temp', 'search_path'],
+    ['set seed to 0.5', 'block', 'set pin', 'seed'],
     ['reset all', 'block', 'resetAll', ''],
     ['reset a.b', 'block', 'reset', 'a.b'],
     ['reset session authorization', 'block', 'reset', 'session authorization'],
@@ -338,8 +341,13 @@ describe('the rules of a database', () => {
   });
 
   test('can be corrected by people', () => {
-    const { rules } = buildRules([...rows, ['volatile', 'join', '']], { harmless: ['random', 'join'], primary: ['lower'], stateless: ['write_it'] });
-    assert.equal(outcome('select random()', { rules }).route, 'any');
+    const { rules } = buildRules([...rows, ['volatile', 'join', '']], {
+      harmless: ['pg_notify', 'join'],
+      primary: ['lower', 'random'],
+      stateless: ['write_it'],
+    });
+    assert.equal(outcome('select pg_notify(a, b)', { rules }).route, 'any');
+    assert.equal(outcome('select random()', { rules }).word, 'random');
     assert.equal(outcome('select * from a join (select 1) b on (true)', { rules }).route, 'any');
     assert.equal(outcome('select lower(x)', { rules }).reason, 'function');
     assert.equal(outcome('select write_it(1)', { rules }).effects, 'write');
@@ -357,6 +365,16 @@ describe('the rules of a database', () => {
       assert.match(outcome(text, { rules }).effects, /opaque/, text);
     assert.doesNotMatch(outcome('select * from t for update', { rules }).effects, /opaque/);
     assert.equal(buildRules([...rows, ['trigger', 'write_it', '']], { stateless: ['write_it'] }).rules.writesOpaque, false);
+  });
+
+  test('take a name for harmless only if no other function has it', () => {
+    const { rules } = buildRules([
+      ...rows.filter(([, name]) => name !== 'random' && name !== 'substring'),
+      ['volatile', 'random', ''],
+      ['volatile', 'substring', ''],
+    ]);
+    assert.equal(outcome('select random()', { rules }).word, 'random');
+    assert.equal(outcome('select substring(a, b)', { rules }).word, 'substring');
   });
 
   test('of an unknown kind are refused', () => {

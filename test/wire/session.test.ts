@@ -12,6 +12,7 @@ import { applyInspection, needsInspection } from '../../src/wire/session-inspect
 import { missingSettings, settingValue } from '../../src/wire/session-settings.ts';
 import {
   PIN,
+  createSessionState,
   describePins,
   mayHaveCommitted,
   mayLeavePrimary,
@@ -359,6 +360,15 @@ describe('settings', () => {
     talk.client([buildQuery(text)]);
     assert.equal(talk.state.batch.route, ROUTE.any);
   });
+});
+
+test('a start packet that asks for SERIALIZABLE keeps the session on the primary', () => {
+  for (const startup of [
+    ['options', '-c default_transaction_isolation=serializable'],
+    ['Default_Transaction_Isolation', 'serializable'],
+  ] as const)
+    assert.equal(createSessionState({ user: 'app', startup: [startup] }).pins, PIN.forever);
+  assert.equal(createSessionState({ user: 'app', startup: [['options', '-c default_transaction_isolation=read\\ committed']] }).pins, 0);
 });
 
 describe('a pin', () => {
