@@ -22,6 +22,7 @@ export interface ProxyPlan {
   readonly address: string;
   readonly writePort: number;
   readonly readPort: number;
+  readonly splitPort: number;
   readonly inside: readonly string[];
 }
 

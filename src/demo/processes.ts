@@ -4,6 +4,7 @@ import { stringify } from 'yaml';
 import type { Failure } from '../core/result.ts';
 import { type RoleProcess, killBelow, runOnce, sendSignal, waitUntil } from './children.ts';
 import { type Herd, type NodePlan, type ProxyPlan, serverUrl } from './herd.ts';
+import { SPLIT_SCHEMA } from './read-write-split.ts';
 import { RECORDER_SCHEMA, quote } from './recorder.ts';
 import { cheapVerifier } from './scram-verifier.ts';
 
@@ -143,12 +144,12 @@ async function fetchToken({ plan, verb }: Herd, file: string): Promise<Failure |
 async function joinProxies(herd: Herd, say: Say): Promise<Failure | null> {
   const { plan, places } = herd;
   for (const proxy of plan.proxies ?? []) {
-    const { id, address, writePort, readPort } = proxy;
+    const { id, address, writePort, readPort, splitPort } = proxy;
     mkdirSync(places.node(id), { recursive: true });
     const tokenFile = `${places.node(id)}/join.token`;
     const refused = await fetchToken(herd, tokenFile);
     if (refused !== null) return refused;
-    const ports = ['--write-port', String(writePort), '--read-port', String(readPort)];
+    const ports = ['--write-port', String(writePort), '--read-port', String(readPort), '--split-port', String(splitPort)];
     const files = ['--state-directory', places.state(id), '--config', places.proxyConfig(id), '--token-file', tokenFile];
     // Clear text to the nodes: everything of the demo and the lab is on one machine.
     const args = ['proxy', 'join', '--server', serverUrl(plan), '--id', id, '--listen', address, ...ports, ...files, '--server-tls', 'off'];
@@ -162,7 +163,7 @@ async function joinProxies(herd: Herd, say: Say): Promise<Failure | null> {
         cause: lastLines(role.logFile),
         remedy: `read ${role.logFile}; start it again with --keep to look at it`,
       });
-    say(`${id} is a proxy: ${address}, writes on port ${writePort}, reads on port ${readPort}`);
+    say(`${id} is a proxy: ${address}, writes on port ${writePort}, reads on ${readPort}, both on ${splitPort}`);
   }
   return null;
 }
@@ -272,7 +273,7 @@ async function prepareMeasuring(herd: Herd): Promise<Failure | null> {
     const verifier = quote(cheapVerifier(password));
     await herd.sql(primary, `set log_min_error_statement = panic; set log_statement = none; create role ${user} login password ${verifier}`);
     await herd.sql(primary, `create database ${database} owner ${user}`);
-    await herd.sql(primary, [`set role ${user}`, ...RECORDER_SCHEMA].join('; '), database);
+    await herd.sql(primary, [`set role ${user}`, ...RECORDER_SCHEMA, ...SPLIT_SCHEMA].join('; '), database);
     return null;
   } catch (cause) {
     return problem('demo.prepare', {

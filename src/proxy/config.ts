@@ -12,6 +12,8 @@ const listen = object(
     write: withDefault(nullable(port), 5433),
     /** To a standby, by weight, lag and health. */
     read: withDefault(nullable(port), 5434),
+    /** To the primary, and for statements that only read to a standby that has all that the session wrote or saw. */
+    split: withDefault(nullable(port), 5435),
   },
   'strict',
 );
@@ -34,7 +36,7 @@ export const proxyConfig = object(
     cluster: clusterId,
     /** Name of this proxy; each one of a cluster has its own. */
     id: nodeId,
-    listen: withDefault(listen, { host: '127.0.0.1', write: 5433, read: 5434 }),
+    listen: withDefault(listen, { host: '127.0.0.1', write: 5433, read: 5434, split: 5435 }),
     store: object({ endpoints: storeEndpoints, ca: nullable(text), cert: nullable(text), key: nullable(text) }, 'strict'),
     /** Holds the password of the role `pgherd_proxy`, which can ask for login secrets and nothing else. */
     secretFile: text,

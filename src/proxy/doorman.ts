@@ -8,9 +8,11 @@ import { type Io, type Listener, type Opening, listen } from './io/door.ts';
 import { sendCancel } from './login/backend.ts';
 import { type ClientTls, receiveClient } from './login/client-login.ts';
 import type { Secrets } from './login/secrets.ts';
-import { createPlainMemory } from './memory.ts';
+import { SessionMemory } from './memory.ts';
+import type { RulesCache } from './rules.ts';
 import type { Port } from './port.ts';
 import { Session } from './session.ts';
+import { SplitSession } from './split-session.ts';
 
 export interface DoormanOptions {
   readonly port: Port;
@@ -21,6 +23,7 @@ export interface DoormanOptions {
   /** For connections to nodes. */
   readonly ca: string | null;
   readonly secrets: Secrets;
+  readonly rules: RulesCache;
   readonly limits: { readonly maxClients: number; readonly loginMs: number; readonly connectMs: number };
   readonly log: Logger;
   /** Sessions of all ports: a cancel request may come in on any. */
@@ -65,7 +68,17 @@ export async function openDoorman(options: DoormanOptions): Promise<Result<Doorm
     else {
       counter = (counter + 1) & 0x7fffffff;
       const { login, stream, rest } = arrival;
-      port.add(new Session({ host: port.host, login, client: stream, processId: counter, memory: createPlainMemory(), rest }));
+      const Kind = port.kind === 'split' && !login.replication ? SplitSession : Session;
+      port.add(
+        new Kind({
+          host: port.host,
+          login,
+          client: stream,
+          processId: counter,
+          memory: new SessionMemory(options.rules.of(login.database), login.replication ? 'a replication connection' : null),
+          rest,
+        }),
+      );
     }
   };
   let listener: Listener;
@@ -96,7 +109,7 @@ export async function openDoorman(options: DoormanOptions): Promise<Result<Doorm
 /** A wrong key is ignored without an answer, as a server does. */
 async function cancel(options: DoormanOptions, key: CancelKey): Promise<void> {
   const session = options.everybody().find((one) => one.key.processId === key.processId && Buffer.compare(one.key.secret, key.secret) === 0);
-  const backend = session?.backend ?? null;
+  const backend = session?.active ?? null;
   if (backend === null || backend.key === null) return;
   await sendCancel(backend.target, backend.key, { ca: options.ca, limitMs: options.limits.connectMs });
 }

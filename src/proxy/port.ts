@@ -6,22 +6,33 @@
  */
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { type Route, type RouteTarget, type Reader, NO_ROUTE } from '../core/route/decide.ts';
+import { type Route, type RouteTarget, type Reader, NO_ROUTE, pickReader } from '../core/route/decide.ts';
+import { type MonoMs, addMono, makeMonoMs } from '../core/ids.ts';
+import { buildQuery } from '../wire/frontend.ts';
 import type { Startup } from '../wire/startup.ts';
 import { joinBytes } from '../wire/bytes.ts';
 import type { Io } from './io/door.ts';
 import { type Backend, type BackendFailure, openBackend } from './login/backend.ts';
 import type { Login } from './login/client-login.ts';
+import type { Positions } from './positions.ts';
 import { runOn } from './restore.ts';
-import type { Session, SessionHost } from './session.ts';
+import type { RulesCache } from './rules.ts';
+import type { Session } from './session.ts';
+import type { ReaderHost, SessionHost } from './session-host.ts';
+
+/** `split`: as `write`, and statements that only read go to standbys. */
+export type PortKind = 'write' | 'read' | 'split';
 
 export interface PortOptions {
-  readonly kind: 'write' | 'read';
+  readonly kind: PortKind;
   readonly io: Io;
   readonly ca: string | null;
   readonly log: Logger;
   readonly connectMs: number;
   readonly waitMs: number;
+  readonly rules: RulesCache;
+  /** Of the split port; null on the others. */
+  readonly positions: Positions | null;
   /** Every session is idle under the hold of this epoch. */
   readonly onHeld: (epoch: number) => void;
   readonly clock?: Clock;
@@ -31,13 +42,15 @@ export interface PortOptions {
 const MAX_CONNECTING = 16;
 /** Between two tries of one session. */
 const RETRY_MS = 50;
+/** A switchover waits this long for statements on the standby that becomes the primary; a report that runs for minutes must not keep it for ever. */
+const READ_PATIENCE_MS = 1000;
 /** How often is looked for sessions that waited too long. */
 const SWEEP_MS = 250;
 /** A node that is starting, stopping, or full: another try may succeed. Source: PostgreSQL manual, appendix A. */
 const PASSING = new Set(['57P03', '57P01', '57P02', '53300', '53400', '08006']);
 
 export class Port {
-  readonly kind: 'write' | 'read';
+  readonly kind: PortKind;
   readonly sessions = new Set<Session>();
   readonly host: SessionHost;
   readonly #options: PortOptions;
@@ -46,9 +59,13 @@ export class Port {
   readonly #connecting = new Set<Session>();
   readonly #prepared = new Map<Session, Backend>();
   readonly #busy = new Set<Session>();
+  readonly #asked = new Set<Session>();
   readonly #sweeper: NodeJS.Timeout;
   #route: Route = NO_ROUTE;
   #heldEpoch = 0;
+  #holdDeadline: MonoMs = makeMonoMs(0);
+  /** Statements of the split port that only read, by where they went. */
+  readonly reads = { standby: 0, primary: 0 };
   #closed = false;
 
   constructor(options: PortOptions) {
@@ -57,12 +74,13 @@ export class Port {
     this.#clock = options.clock ?? realClock;
     this.host = {
       log: options.log,
-      writes: options.kind === 'write',
+      writes: options.kind !== 'read',
       holding: () => this.#holding(),
       closedBecause: () => this.#route.closed,
       attach: (session) => this.#attach(session),
       onQuiet: (session) => this.#onQuiet(session),
       onClosed: (session) => this.#onClosed(session),
+      readers: options.positions === null ? null : this.#readerHost(options.positions),
     };
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
   }
@@ -85,8 +103,8 @@ export class Port {
   apply(route: Route): void {
     const before = this.#route;
     this.#route = route;
-    if (this.kind === 'write') this.#applyWriter(before, route);
-    else this.#applyReaders(route);
+    if (this.kind !== 'read') this.#applyWriter(before, route);
+    else this.#applyReaders(before, route);
     this.#pump();
   }
 
@@ -98,8 +116,47 @@ export class Port {
     this.#prepared.clear();
   }
 
+  #readerHost(positions: Positions): ReaderHost {
+    return {
+      positions,
+      serves: (backend) => !this.#route.hold && this.#standbys().some((reader) => sameTarget(reader, backend.target)),
+      onRead: (served) => {
+        this.reads[served] += 1;
+      },
+      renew: async (session, backend) => {
+        const parts = [buildQuery('DISCARD ALL'), ...session.memory.restore()];
+        const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs: this.#options.connectMs });
+        return answered !== null && answered.error === null;
+      },
+      open: async (session) => {
+        const target = pickReader(this.#standbys(), Math.random());
+        if (target === null || this.#closed) return null;
+        const opened = await this.#open(session, target);
+        if (!opened.ok) return null;
+        if ((await this.#restore(session, opened.value)) === null) return opened.value;
+        opened.value.stream.destroy();
+        return null;
+      },
+    };
+  }
+
+  #standbys(): readonly Reader[] {
+    return this.#route.readers.filter((reader) => reader.node !== this.#route.writer?.node);
+  }
+
+  #open(session: Session, target: RouteTarget): ReturnType<typeof openBackend> {
+    const { io, ca, connectMs } = this.#options;
+    return openBackend(target, {
+      io,
+      ca,
+      limitMs: connectMs,
+      startup: backendStartup(session.login),
+      credentials: { kind: 'keys', keys: session.login.keys, secret: session.login.secret },
+    });
+  }
+
   #holding(): boolean {
-    return this.kind === 'write' && this.#route.hold;
+    return this.kind !== 'read' && this.#route.hold;
   }
 
   #applyWriter(before: Route, route: Route): void {
@@ -126,25 +183,39 @@ export class Port {
     if (before.hold) for (const session of [...this.sessions]) session.advance();
   }
 
-  #applyReaders(route: Route): void {
+  #applyReaders(before: Route, route: Route): void {
+    this.#busy.clear();
     for (const session of [...this.sessions]) {
       const at = session.backend?.target ?? null;
       if (at === null || route.readers.some((reader) => sameTarget(reader, at))) continue;
       // In the middle of a statement the node may finish it; if it is gone, the connection says so.
-      session.detach();
+      if (!session.detach() && !session.idle) this.#busy.add(session);
     }
+    if (!route.hold) return;
+    if (!before.hold) this.#holdDeadline = addMono(this.#clock.now().mono, READ_PATIENCE_MS);
+    this.#checkHeld();
   }
 
   #beginHold(): void {
     this.#busy.clear();
-    for (const session of this.sessions) if (session.backend !== null && !session.idle) this.#busy.add(session);
+    this.#asked.clear();
+    for (const session of this.sessions) {
+      if (session.backend === null) continue;
+      if (!session.idle) this.#busy.add(session);
+      else if (session.memory.doubtful) {
+        this.#busy.add(session);
+        this.#asked.add(session);
+        void session.ask();
+      }
+    }
     this.#checkHeld();
   }
 
   #checkHeld(): void {
-    if (!this.#holding() || this.#busy.size > 0 || this.#heldEpoch === this.#route.epoch) return;
+    if (!this.#route.hold || this.#busy.size > 0 || this.#heldEpoch === this.#route.epoch) return;
     this.#heldEpoch = this.#route.epoch;
     this.#options.onHeld(this.#route.epoch);
+    if (this.kind === 'read') return;
     // The old primary then stops without having to end them.
     for (const session of this.sessions) session.detach();
     for (const session of this.sessions) session.advance();
@@ -154,9 +225,18 @@ export class Port {
     if (this.kind === 'read') {
       const at = session.backend?.target;
       if (at !== undefined && !this.#route.readers.some((reader) => sameTarget(reader, at))) session.detach();
+      if (this.#busy.delete(session)) this.#checkHeld();
       return;
     }
-    if (this.#busy.delete(session)) this.#checkHeld();
+    if (!this.#busy.has(session)) return;
+    // Once: an answer that does not come leaves the doubt, and with it the session on its node.
+    if (this.#holding() && session.backend !== null && session.memory.doubtful && !this.#asked.has(session)) {
+      this.#asked.add(session);
+      void session.ask();
+      return;
+    }
+    this.#busy.delete(session);
+    this.#checkHeld();
   }
 
   #onClosed(session: Session): void {
@@ -189,7 +269,7 @@ export class Port {
   }
 
   #targetOf(): RouteTarget | null {
-    if (this.kind === 'write') return this.#route.hold ? this.#route.next : this.#route.writer;
+    if (this.kind !== 'read') return this.#route.hold ? this.#route.next : this.#route.writer;
     return this.#leastLoaded(this.#route.readers);
   }
 
@@ -210,15 +290,8 @@ export class Port {
   }
 
   async #connect(session: Session, target: RouteTarget): Promise<void> {
-    const { io, ca, connectMs } = this.#options;
-    const opened = await openBackend(target, {
-      io,
-      ca,
-      limitMs: connectMs,
-      startup: backendStartup(session.login),
-      credentials: { kind: 'keys', keys: session.login.keys, secret: session.login.secret },
-    });
-    const failure = opened.ok ? await this.#restore(session, opened.value) : opened.error;
+    const opened = await this.#open(session, target);
+    const failure = opened.ok ? await this.#prepare(session, opened.value) : opened.error;
     this.#connecting.delete(session);
     if (session.closed || this.#closed) {
       if (opened.ok) opened.value.stream.destroy();
@@ -251,6 +324,14 @@ export class Port {
       this.#prepared.set(session, backend);
       backend.stream.resume();
     } else session.adopt(backend);
+  }
+
+  async #prepare(session: Session, backend: Backend): Promise<BackendFailure | null> {
+    if (session.login.replication) return null;
+    const { database } = session.login;
+    if (session.memory.takeCatalogChange()) this.#options.rules.forget(database);
+    if ((await this.#options.rules.refresh(database, backend)) !== null) return this.#restore(session, backend);
+    return { kind: 'unreachable', sqlState: '08006', message: new Uint8Array(0), why: `${backend.target.node} did not answer about its catalog` };
   }
 
   async #restore(session: Session, backend: Backend): Promise<BackendFailure | null> {
@@ -288,14 +369,16 @@ export class Port {
 
   #sweep(): void {
     const now = this.#clock.now().mono;
+    if (this.kind === 'read' && this.#route.hold && this.#busy.size > 0 && now > this.#holdDeadline)
+      for (const session of [...this.#busy]) session.abandon('its node becomes the primary');
     for (const session of [...this.sessions]) {
       if (session.waitingSinceMs === null || session.backend !== null || now - session.waitingSinceMs < this.#options.waitMs) continue;
       this.#waiting.delete(session);
       const why =
-        this.kind === 'write'
+        this.kind !== 'read'
           ? (this.#route.closed ?? (this.#route.hold ? 'a switchover takes too long' : 'it does not take connections'))
           : 'no node takes reads now';
-      session.giveUp(this.kind === 'write' ? 'there is no primary for this statement' : 'there is no node for this statement', why);
+      session.giveUp(this.kind !== 'read' ? 'there is no primary for this statement' : 'there is no node for this statement', why);
     }
   }
 }

@@ -21,7 +21,9 @@ import { chooseIo } from './io/self-test.ts';
 import { watchKnowledge } from './knowledge.ts';
 import { type ClientTls, endPointHash } from './login/client-login.ts';
 import { openSecrets } from './login/secrets.ts';
-import { Port } from './port.ts';
+import { Port, type PortKind } from './port.ts';
+import { openPositions } from './positions.ts';
+import { openRules } from './rules.ts';
 
 /** The acknowledgement vanishes this long after the proxy's last sign of life, and a switchover does not wait for it any more. */
 const ACK_TTL_MS = 3000;
@@ -29,6 +31,7 @@ const ACK_TTL_MS = 3000;
 const STALE_MS = 3000;
 /** Ages are looked at this often; changes are applied at once. */
 const TICK_MS = 250;
+const PORTS = ['write', 'read', 'split'] as const satisfies readonly PortKind[];
 
 /** Runs until SIGTERM or SIGINT. Resolves with the exit code: 0 stopped, 1 failed, 2 wrong configuration. */
 export async function runProxy(configFile: string): Promise<number> {
@@ -116,13 +119,16 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
         ? log.info({}, 'the store takes acknowledgements again')
         : log.warn({ error: error.kind }, `the store does not take acknowledgements: ${error.message}`),
   });
+  const rules = openRules({ log });
   let route: Route = NO_ROUTE;
   let acknowledged = 0;
   const acknowledge = (epoch: number): void => {
     acknowledged = epoch;
     session.put(JSON.stringify({ version: 1, id: config.id, host: hostname(), epoch, term: route.term }));
   };
-  const portOf = (kind: 'write' | 'read'): Port =>
+  const held = new Map<string, number>();
+  const positions = openPositions({ controls, route: () => route });
+  const portOf = (kind: PortKind): Port =>
     new Port({
       kind,
       io,
@@ -130,12 +136,20 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
       log: log.child({ port: kind }),
       connectMs: config.limits.connectMs,
       waitMs: config.limits.waitMs,
+      rules,
+      positions: kind === 'split' ? positions : null,
       onHeld: (epoch) => {
+        held.set(kind, epoch);
+        if (PORTS.some((one) => ports[one] !== null && held.get(one) !== epoch)) return;
         log.info({ epoch, term: route.term }, 'new transactions wait; none is under way');
         acknowledge(epoch);
       },
     });
-  const ports = { write: config.listen.write === null ? null : portOf('write'), read: config.listen.read === null ? null : portOf('read') };
+  const ports = {
+    write: config.listen.write === null ? null : portOf('write'),
+    read: config.listen.read === null ? null : portOf('read'),
+    split: config.listen.split === null ? null : portOf('split'),
+  };
   const apply = (): void => {
     const next = decideRoute(
       { ...knowledge.facts(), weights: new Map() },
@@ -146,9 +160,8 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     route = next;
     if (!changed) return;
     logChange(log, before, next);
-    ports.write?.apply(next);
-    ports.read?.apply(next);
-    if (next.epoch !== acknowledged && (!next.hold || ports.write === null)) acknowledge(next.epoch);
+    for (const kind of PORTS) ports[kind]?.apply(next);
+    if (next.epoch !== acknowledged && (!next.hold || PORTS.every((kind) => ports[kind] === null))) acknowledge(next.epoch);
   };
   const knowledge = watchKnowledge({ cluster: config.cluster, store, keys, clock: realClock, log, tls: files, onChange: apply });
   const ticker = setInterval(apply, TICK_MS);
@@ -157,14 +170,13 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
   const stop = async (): Promise<void> => {
     clearInterval(ticker);
     for (const doorman of doormen) doorman.close();
-    ports.write?.close();
-    ports.read?.close();
+    for (const kind of PORTS) ports[kind]?.close();
     knowledge.close();
     controls.close();
     await session.close();
     store.close();
   };
-  for (const kind of ['write', 'read'] as const) {
+  for (const kind of PORTS) {
     const port = ports[kind];
     const number = config.listen[kind];
     if (port === null || number === null) continue;
@@ -175,6 +187,7 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
       io,
       tls: clientTls,
       secrets,
+      rules,
       limits: config.limits,
       ca: config.serverTls === 'verify' ? ca : null,
       log,

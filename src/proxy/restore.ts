@@ -14,7 +14,7 @@ export interface Answered {
 }
 
 /** Answers that are kept: questions of the proxy have few and short rows. */
-const MAX_ROWS = 10_000;
+const MAX_ROWS = 100_000;
 const MAX_MESSAGE = 1_048_576;
 
 /**

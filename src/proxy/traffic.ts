@@ -144,11 +144,18 @@ export interface ServerFindings {
   ready: boolean;
 }
 
+export interface ServerEvents {
+  /** Errors, parameter changes, command tags, and completions of Parse and Close; `bodyAt` is −1 when a part of it came in an earlier chunk. */
+  readonly onMessage: OnMessage;
+  /** A cycle ended with this transaction status. */
+  readonly onReady: (status: number) => void;
+}
+
 /**
  * Counts what the server sends. False: not the protocol. `findings` is filled for this chunk. After a goodbye nothing is counted.
- * `onMessage` is called for errors, parameter changes and command tags only: rows pass without a call.
+ * Rows pass without a call of `events`.
  */
-export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, findings: ServerFindings, onMessage: OnMessage | null): boolean {
+export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, findings: ServerFindings, events: ServerEvents): boolean {
   const walker = traffic.server;
   beginChunk(walker, 0);
   findings.goodbyeAt = -1;
@@ -166,6 +173,7 @@ export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, 
         traffic.copyIn = false;
         traffic.status = walker.first;
         findings.ready = true;
+        events.onReady(traffic.status);
         continue;
       case BACKEND.copyInResponse:
       case BACKEND.copyBothResponse:
@@ -174,15 +182,17 @@ export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, 
       case BACKEND.errorResponse:
         if ((traffic.cycles === 0 && !traffic.batchOpen && !traffic.copyIn) || isShutdown(bytes, walker)) {
           findings.goodbyeAt = Math.max(0, walker.startAt);
-          if (onMessage !== null) onMessage(walker.type, bytes, walker.bodyAt, walker.at);
+          events.onMessage(walker.type, bytes, walker.bodyAt, walker.at);
           return true;
         }
         traffic.copyIn = false;
-        if (onMessage !== null) onMessage(walker.type, bytes, walker.bodyAt, walker.at);
+        events.onMessage(walker.type, bytes, walker.bodyAt, walker.at);
         continue;
       case BACKEND.parameterStatus:
       case BACKEND.commandComplete:
-        if (onMessage !== null) onMessage(walker.type, bytes, walker.bodyAt, walker.at);
+      case BACKEND.parseComplete:
+      case BACKEND.closeComplete:
+        events.onMessage(walker.type, bytes, walker.bodyAt, walker.at);
         continue;
       default:
     }

@@ -193,7 +193,7 @@ describe('a hold', () => {
     stage.route({ hold: true, next: stage.targets.b });
     await until(() => stage.held.length > 0, 5000);
     stage.route({ hold: false, next: null, writer: stage.targets.b });
-    await assert.rejects(client.query('select 1'), /the session ends with its node, because it had state/);
+    await assert.rejects(client.query('select 1'), /the session ends with its node, because it had temporary tables/);
     stage.route({ writer: stage.targets.a });
   });
 });
@@ -280,5 +280,116 @@ describe('the read port', () => {
     stage.route({ readers: [{ ...stage.targets.b, weight: 1, lagBytes: 0 }] });
     assert.deepEqual(await Promise.all(clients.map(portOf)), [servers.b.port, servers.b.port, servers.b.port, servers.b.port]);
     stage.close();
+  });
+});
+
+describe('what a session has made', () => {
+  let stage: ProxyStage;
+  before(async () => {
+    stage = await openStage(servers, { io: WAYS['raw handles'] });
+    for (const server of [servers.a, servers.b]) {
+      await server.query(`create or replace function remember(value text) returns text language plpgsql volatile as
+        $$ begin perform set_config('work_mem', value, false); return value; end $$`);
+      await server.query(`do $$ begin create role other; exception when duplicate_object then null; end $$`);
+    }
+  });
+  after(() => stage.close());
+
+  async function move(client: Client): Promise<void> {
+    const before = stage.held.length;
+    stage.route({ hold: true, next: stage.targets.b });
+    await until(() => stage.held.length > before, 5000);
+    stage.route({ hold: false, next: null, writer: stage.targets.b });
+    assert.equal(await portOf(client), servers.b.port);
+    stage.route({ writer: stage.targets.a });
+    assert.equal(await portOf(client), servers.a.port);
+  }
+  const setting = async (client: Client, name: string): Promise<string> =>
+    (await client.query(`select current_setting($1, true) as v`, [name])).rows[0].v;
+
+  test('settings go with it: those of statements, and those that a function made', async () => {
+    const client = await stage.connect();
+    await client.query("set lock_timeout = '7s'; ");
+    await client.query("select set_config('my.thing', 'seven', false), set_config('my.local', 'x', true)");
+    await client.query("set application_name to 'it''s me'");
+    await client.query('begin');
+    await client.query("set statement_timeout = '7s'");
+    await client.query('rollback');
+    await client.query("select remember('7MB')");
+    await client.query('set role other');
+    await move(client);
+    assert.equal(await setting(client, 'work_mem'), '7MB');
+    assert.equal(await setting(client, 'lock_timeout'), '7s');
+    assert.equal(await setting(client, 'application_name'), "it's me");
+    assert.equal(await setting(client, 'statement_timeout'), '0');
+    assert.equal(await setting(client, 'my.thing'), 'seven');
+    assert.equal((await client.query('select current_user as u')).rows[0].u, 'other');
+  });
+
+  test('prepared statements go with it, but not those that failed or were closed', async () => {
+    const client = await stage.connect();
+    const ask = { name: 'plus', text: 'select $1::int + 1 as n' };
+    assert.equal((await client.query({ ...ask, values: [1] })).rows[0].n, 2);
+    assert.equal(await sqlStateOf(client.query({ name: 'broken', text: 'select nonsense' })), '42703');
+    await move(client);
+    assert.equal((await client.query({ ...ask, values: [2] })).rows[0].n, 3);
+    assert.equal((await client.query("select count(*)::int as n from pg_prepared_statements where name <> 'plus'")).rows[0].n, 0);
+  });
+
+  test('what was made and taken away again ties it to no node', async () => {
+    const client = await stage.connect();
+    await client.query('create temporary table brief (n int)');
+    await client.query('drop table brief');
+    await client.query('select pg_advisory_lock(7)');
+    await client.query('select pg_advisory_unlock(7)');
+    await client.query('listen somebody');
+    await client.query('unlisten *');
+    await move(client);
+  });
+
+  test('advisory locks, LISTEN, cursors WITH HOLD and SQL’s PREPARE end it with the reason', async () => {
+    const made: readonly (readonly [string, RegExp])[] = [
+      ['select pg_advisory_lock(8)', /advisory locks/],
+      ['listen c', /LISTEN/],
+      ['declare d cursor with hold for select 1', /cursor WITH HOLD/],
+      ['prepare p as select 1', /made with PREPARE/],
+    ];
+    for (const [sql, why] of made) {
+      const client = await stage.connect();
+      await client.query(sql);
+      const before = stage.held.length;
+      stage.route({ hold: true, next: stage.targets.b });
+      await until(() => stage.held.length > before, 5000);
+      stage.route({ hold: false, next: null, writer: stage.targets.b });
+      await assert.rejects(client.query('select 1'), why);
+      stage.route({ writer: stage.targets.a });
+    }
+  });
+
+  test('after an unplanned loss, a session that called a function of unknown effect is ended; plain ones go on with their settings', async () => {
+    const [plain, opaque] = [await stage.connect(), await stage.connect()];
+    await plain.query("set work_mem = '9MB'");
+    await opaque.query("select remember('8MB')");
+    const ended = new Promise<Error>((resolve) => opaque.once('error', resolve));
+    stage.route({ writer: null, closed: 'test' });
+    stage.route({ writer: stage.targets.a, closed: null });
+    assert.equal(await setting(plain, 'work_mem'), '9MB');
+    assert.match((await ended).message, /functions that may have changed the session/);
+  });
+
+  test('a function that may have made a setting of the application ends it: no view of the node shows those', async () => {
+    await servers.a.query(
+      "create function hide(value text) returns text language plpgsql as $$ begin perform set_config('my.hidden', value, false); return value; end $$",
+    );
+    const client = await stage.connect();
+    await client.query("select hide('x')");
+    const ended = new Promise<Error>((resolve) => client.once('error', resolve));
+    const before = stage.held.length;
+    stage.route({ hold: true, next: stage.targets.b });
+    await until(() => stage.held.length > before, 5000);
+    stage.route({ hold: false, next: null, writer: stage.targets.b });
+    assert.match((await ended).message, /own setting/);
+    stage.route({ writer: stage.targets.a });
+    await servers.a.query('drop function hide');
   });
 });

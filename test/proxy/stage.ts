@@ -8,6 +8,8 @@ import { type Doorman, openDoorman } from '../../src/proxy/doorman.ts';
 import type { Io } from '../../src/proxy/io/door.ts';
 import type { ClientTls } from '../../src/proxy/login/client-login.ts';
 import { Port } from '../../src/proxy/port.ts';
+import type { Positions } from '../../src/proxy/positions.ts';
+import { openRules } from '../../src/proxy/rules.ts';
 import { parseScramSecret } from '../../src/wire/scram.ts';
 import { type PlainPostgres, login, startPlainPostgres } from '../lab/plain-postgres.ts';
 
@@ -51,7 +53,8 @@ export async function openStage(
   { a, b }: Servers,
   options: {
     readonly io: Io;
-    readonly kind?: 'write' | 'read';
+    readonly kind?: 'write' | 'read' | 'split';
+    readonly positions?: Positions;
     readonly tls?: ClientTls;
     readonly waitMs?: number;
     readonly maxClients?: number;
@@ -59,6 +62,7 @@ export async function openStage(
   },
 ): Promise<ProxyStage> {
   const held: number[] = [];
+  const rules = openRules({ log: silentLogger });
   const target = (name: string, port: number): RouteTarget => ({ node: makeNodeId(name) satisfies NodeId, host: '127.0.0.1', port });
   const targets = { a: target('a', a.port), b: target('b', b.port) };
   const sessions = new Port({
@@ -68,6 +72,8 @@ export async function openStage(
     log: silentLogger,
     connectMs: 3000,
     waitMs: options.waitMs ?? 10_000,
+    rules,
+    positions: options.positions ?? null,
     onHeld: (epoch) => void held.push(epoch),
   });
   const opened = await openDoorman({
@@ -77,6 +83,7 @@ export async function openStage(
     io: options.io,
     tls: options.tls ?? null,
     ca: null,
+    rules,
     secrets: {
       find: async (user) => {
         const [row] = await b.query(`select rolpassword from pg_authid where rolname = '${user.replaceAll("'", "''")}' and rolcanlogin`);

@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { type ServerFindings, type Traffic, createTraffic, isBetween, isIdle, mayWait, walkClient, walkServer } from '../../src/proxy/traffic.ts';
+import {
+  type ServerEvents,
+  type ServerFindings,
+  type Traffic,
+  createTraffic,
+  isBetween,
+  isIdle,
+  mayWait,
+  walkClient,
+  walkServer,
+} from '../../src/proxy/traffic.ts';
 import { BARE, buildCommandComplete, buildError, buildReady } from '../../src/wire/backend.ts';
 import { buildMessage, joinBytes } from '../../src/wire/bytes.ts';
 import { buildBind, buildExecute, buildParse, buildQuery, buildSync, buildTerminate } from '../../src/wire/frontend.ts';
@@ -16,9 +26,11 @@ function fromClient(traffic: Traffic, bytes: Uint8Array, hold = false): number {
   return walkClient(traffic, bytes, bytes.length, { hold, onMessage: () => undefined, gather: null });
 }
 
+const IGNORE: ServerEvents = { onMessage: () => undefined, onReady: () => undefined };
+
 function fromServer(traffic: Traffic, bytes: Uint8Array): ServerFindings {
   const findings: ServerFindings = { goodbyeAt: -1, ready: false };
-  assert.equal(walkServer(traffic, bytes, bytes.length, findings, null), true);
+  assert.equal(walkServer(traffic, bytes, bytes.length, findings, IGNORE), true);
   return findings;
 }
 
@@ -99,7 +111,7 @@ describe('the state of a session from its headers', () => {
   test('what is no message of the protocol is found', () => {
     assert.equal(fromClient(createTraffic(), Uint8Array.of(0x51, 0, 0, 0, 1)), -1);
     assert.equal(fromClient(createTraffic(), Uint8Array.of(0x01, 0, 0, 0, 4)), -1);
-    assert.equal(walkServer(createTraffic(), Uint8Array.of(0x5a, 0xff, 0, 0, 0), 5, { goodbyeAt: -1, ready: false }, null), false);
+    assert.equal(walkServer(createTraffic(), Uint8Array.of(0x5a, 0xff, 0, 0, 0), 5, { goodbyeAt: -1, ready: false }, IGNORE), false);
   });
 });
 

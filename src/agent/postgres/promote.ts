@@ -134,7 +134,8 @@ async function requestPromotion(
             true,
           ),
         );
-      await sql.query('SELECT pg_promote(false)');
+      // Recovery may have ended since the last look; asking then is an error (55000).
+      await sql.query('SELECT pg_promote(false) WHERE pg_is_in_recovery()');
       askedAt = monoMs();
     }
     if (!(await isInRecovery(sql))) break;

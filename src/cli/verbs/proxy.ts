@@ -17,6 +17,7 @@ interface JoinFlags {
   readonly listen: string;
   readonly writePort: number;
   readonly readPort: number;
+  readonly splitPort: number;
   readonly stateDirectory: string;
   readonly config: string;
   readonly serverTls: string;
@@ -35,6 +36,7 @@ function joinCommand(host: Host): Command {
     .option('--listen <address>', 'where clients reach this proxy', '127.0.0.1')
     .option('--write-port <port>', 'to the primary', readPort, 5433)
     .option('--read-port <port>', 'to the standbys', readPort, 5434)
+    .option('--split-port <port>', 'to the primary, and statements that only read to the standbys', readPort, 5435)
     .option('--state-directory <dir>', "the proxy's own files", '/var/lib/pgherd/proxy')
     .option('--config <file>', 'proxy.yaml to write', '/etc/pgherd/proxy.yaml')
     .addOption(
@@ -85,7 +87,7 @@ async function writeProxyFile(flags: JoinFlags, stateDirectory: string, joined: 
   const content = {
     cluster: joined.cluster,
     id: flags.id,
-    listen: { host: flags.listen, write: flags.writePort, read: flags.readPort },
+    listen: { host: flags.listen, write: flags.writePort, read: flags.readPort, split: flags.splitPort },
     store: { endpoints: [...joined.storeEndpoints], ca: joined.files.ca, cert: joined.files.cert, key: joined.files.key },
     secretFile: joined.files.secret,
     serverTls: flags.serverTls,

@@ -75,15 +75,15 @@ export function decideRoute(facts: RouteFacts, limits: RouteLimits): Route {
   const { writer: named, hold, epoch } = state.route;
   const writer = named === null ? null : targetOf(facts, named);
   const closed = closedBecause(facts, limits, { named, known: writer !== null });
-  const { switchover } = state;
+  const next = hold && state.switchover !== null ? targetOf(facts, state.switchover.to) : null;
   return {
     epoch,
     term: state.primaryTerm,
     writer: closed === null ? writer : null,
     closed,
-    readers: readersOf(facts, limits, closed === null ? writer : null),
+    readers: readersOf(facts, limits, { writer: closed === null && !hold ? writer : null, leaving: next?.node ?? null }),
     hold,
-    next: hold && switchover !== null ? targetOf(facts, switchover.to) : null,
+    next,
   };
 }
 
@@ -107,14 +107,19 @@ function targetOf(facts: RouteFacts, node: NodeId): RouteTarget | null {
   return member === undefined ? null : { node, host: member.host, port: member.port };
 }
 
-function readersOf(facts: RouteFacts, limits: RouteLimits, writer: RouteTarget | null): readonly Reader[] {
+/** Under a hold the old primary is about to stop, and the next one resets its clients' connections when it opens its term: neither serves reads then. */
+function readersOf(
+  facts: RouteFacts,
+  limits: RouteLimits,
+  { writer, leaving }: { readonly writer: RouteTarget | null; readonly leaving: NodeId | null },
+): readonly Reader[] {
   const { state } = facts;
   if (state === null) return [];
   const readers: Reader[] = [];
   for (const node of state.route.readers) {
     const target = targetOf(facts, node);
     const weight = facts.weights.get(node) ?? 1;
-    if (target === null || weight <= 0) continue;
+    if (target === null || weight <= 0 || node === leaving) continue;
     const lagBytes = lagOf(facts, node);
     if (lagBytes !== null && lagBytes > limits.maxReadLagBytes) continue;
     readers.push({ ...target, weight, lagBytes });

@@ -35,7 +35,7 @@ export class RawStream implements ByteStream {
     this.#handle = handle;
     this.#binding = binding;
     this.remote = remote;
-    this.#buffer = Buffer.allocUnsafeSlow(SMALL_BYTES);
+    this.#buffer = new Uint8Array(SMALL_BYTES);
     this.#write = this.#newWrite();
     handle.useUserBuffer(this.#buffer);
     handle.onread = () => this.#onRead();
@@ -128,7 +128,7 @@ export class RawStream implements ByteStream {
   #resize(size: number): Uint8Array | undefined {
     if (this.#handleClosed()) return undefined;
     this.#calm = 0;
-    this.#buffer = Buffer.allocUnsafeSlow(size);
+    this.#buffer = new Uint8Array(size);
     return this.#buffer;
   }
 

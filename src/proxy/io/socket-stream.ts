@@ -14,7 +14,8 @@ export class SocketStream implements ByteStream {
     this.#socket = socket;
     this.remote = remote;
     socket.on('data', (chunk: Buffer) => {
-      if (this.#state === 'open') this.#events?.onData(chunk, chunk.length);
+      // A plain Uint8Array: `slice` of a Buffer would not copy.
+      if (this.#state === 'open') this.#events?.onData(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length), chunk.length);
     });
     socket.pause();
     socket.on('drain', () => {

@@ -1,7 +1,7 @@
 /** One connection's bytes, with the kernel as the only queue: what it does not take at once stops the source. */
 
 export interface StreamEvents {
-  /** `bytes[0…length)` belongs to the stream: it is valid during the call only, or until `onDrain` of the stream that it was written to without success. */
+  /** `bytes[0…length)`, never a Buffer (whose `slice` is no copy), belongs to the stream: it is valid during the call only, or until `onDrain` of the stream that it was written to without success. */
   onData(bytes: Uint8Array, length: number): void;
   /** Everything that was written is with the kernel now. Called only after a `write` that returned false. */
   onDrain(): void;

@@ -100,6 +100,9 @@ describe('the route of a proxy', () => {
     };
     const held = state({ switchover, route: { epoch: 8, writer: n1, readers: [n2, n3], hold: true } });
     assert.equal(decideRoute(facts({ state: held }), LIMITS).next?.node, 'n2');
+    assert.deepEqual(readers({ state: held }), ['n3'], 'the next primary is left alone');
+    const two = { ...held, route: { ...held.route, readers: [n2] } };
+    assert.deepEqual(readers({ state: two }), [], 'the old one is about to stop');
     assert.equal(decideRoute(facts({ state: state({ switchover }) }), LIMITS).next, null);
   });
 
