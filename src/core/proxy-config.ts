@@ -1,6 +1,6 @@
 /** proxy.yaml: which cluster this proxy serves, on which ports, and within which limits. */
-import { type Decoded, number, nullable, object, oneOf, storeEndpoints, text, withDefault } from '../core/decode.ts';
-import { clusterId, nodeId } from '../core/spec.ts';
+import { type Decoded, number, nullable, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import { clusterId, nodeId } from './spec.ts';
 
 const port = number({ integer: true, min: 1, max: 65535 });
 const milliseconds = number({ integer: true, min: 1, max: 86_400_000 });
