@@ -68,9 +68,8 @@ export const REASON = {
   transaction: 7,
   utility: 8,
   notUnderstood: 9,
-  encoding: 10,
-  untrusted: 11,
-  serverFile: 12,
+  untrusted: 10,
+  serverFile: 11,
 } as const;
 
 /** The reason in words, by code. */
@@ -85,7 +84,6 @@ export const REASON_WORDS: readonly string[] = [
   'controls the transaction',
   'is a command, not a query',
   'was not understood',
-  'is in an encoding whose bytes are ambiguous',
   'runs where the catalog makes every query suspect',
   'reads or writes a file of the server',
 ];

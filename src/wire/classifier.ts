@@ -64,9 +64,7 @@ export function createClassifier(rules: Rules, into: Classification): Classifier
 
 /** Reasons that mean that data may be written. */
 const MAY_WRITE: readonly boolean[] = Object.values(REASON).map((reason) =>
-  ([REASON.writes, REASON.function, REASON.relation, REASON.operator, REASON.notUnderstood, REASON.encoding, REASON.untrusted] as number[]).includes(
-    reason,
-  ),
+  ([REASON.writes, REASON.function, REASON.relation, REASON.operator, REASON.notUnderstood, REASON.untrusted] as number[]).includes(reason),
 );
 
 /** The text must run on the primary. The first reason is kept; `at`…`end` is the word that is it. */

@@ -12,7 +12,7 @@
 import { ACCESS, EFFECT, ISOLATION, REASON, ROUTE } from './classification.ts';
 import { type Classifier, bindToBlock, refuse } from './classifier.ts';
 import { classifyStatement } from './classify-command.ts';
-import { ENCODING, HINT, TOKEN, nextToken } from './scan.ts';
+import { HINT, TOKEN, nextToken } from './scan.ts';
 
 /** What is known about the session: `client_encoding` (`ENCODING`), `standard_conforming_strings`, and whether its own settings are the same on each server. */
 export interface TextSettings {
@@ -36,12 +36,6 @@ export function classify(c: Classifier, bytes: Uint8Array, from: number, to: num
   s.encoding = settings.encoding;
   c.ownSettings = settings.ownSettings;
   s.hint = HINT.none;
-  if (settings.encoding === ENCODING.mixed && !isAscii(bytes, from, to)) {
-    into.statements = 1;
-    refuse(c, REASON.encoding, 0, 0);
-    into.effects |= EFFECT.opaque;
-    return;
-  }
   for (let token = nextToken(s); token !== TOKEN.end; token = nextToken(s)) {
     if (token === TOKEN.semicolon) continue;
     into.statements++;
@@ -81,9 +75,4 @@ function begin(c: Classifier): void {
   into.textAt = into.textEnd = 0;
   into.nameAt = into.nameEnd = 0;
   into.nameQuoted = false;
-}
-
-function isAscii(bytes: Uint8Array, from: number, to: number): boolean {
-  for (let i = from; i < to; i++) if ((bytes[i] as number) >= 0x80) return false;
-  return true;
 }

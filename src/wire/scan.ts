@@ -36,7 +36,10 @@ export const ENCODING = {
   utf8: 0,
   /** Such bytes are parts of characters above ASCII, but not UTF-8: a name with them cannot be compared. */
   aboveAscii: 1,
-  /** The second byte of a character can look like ASCII (SJIS, BIG5, GBK, UHC, GB18030, JOHAB), so that nothing behind it is sure. */
+  /**
+   * The second byte of a character can look like an ASCII letter, digit or backslash (SJIS, BIG5, GBK, UHC, GB18030, JOHAB), but not like a quote: a
+   * sequence with one is no character, and the server refuses the text. So only where backslashes count such characters are not understood.
+   */
   mixed: 2,
 } as const;
 
@@ -254,6 +257,7 @@ function readString(s: Scanner, from: number, start: number, backslash: number):
       at += 2;
       continue;
     }
+    if (byte >= 0x80 && backslash === BACKSLASH.escapes && s.encoding === ENCODING.mixed) return bad(s, from);
     at++;
   }
   return bad(s, from);

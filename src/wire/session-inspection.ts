@@ -2,13 +2,13 @@
  * One question to the primary, in the session's own connection, about what the session holds: asked when code ran whose traces are not in its text, or when one of
  * several things of a kind was ended. It needs the session to be idle, and it ends pins that are there no more.
  */
-import { adoptSetting, dropUnseen } from './session-settings.ts';
+import { adoptRole, adoptSetting, dropUnseen } from './session-settings.ts';
 import { PIN, type SessionState } from './session-state.ts';
 import { TRANSACTION } from './protocol.ts';
 
 /**
- * One row of eight columns in text form: temporary objects, LISTEN, advisory locks, held cursors, statements prepared by SQL (`t` or `f`), the present
- * user, the session's user, settings made in the session as JSON. Source: manual, "System Views" (54) and "System Information Functions" (9.26).
+ * One row of eight columns in text form: temporary objects, LISTEN, advisory locks, held cursors, statements prepared by SQL (`t` or `f`), the role
+ * (`none` without one), the session's user, settings made in the session as JSON. Source: manual, "System Views" (54) and "System Information Functions" (9.26).
  */
 export const INSPECTION_SQL = `SELECT pg_catalog.pg_my_temp_schema() <> 0 AND (
     EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema())
@@ -18,7 +18,7 @@ export const INSPECTION_SQL = `SELECT pg_catalog.pg_my_temp_schema() <> 0 AND (
   EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()),
   EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),
   EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql),
-  current_user, session_user,
+  pg_catalog.current_setting('role'), session_user,
   (SELECT COALESCE(pg_catalog.json_object_agg(name, setting)::text, '{}') FROM pg_catalog.pg_settings WHERE source = 'session')`;
 
 /** Whether the question is worth its way, and can be asked now. */
@@ -30,7 +30,7 @@ export function needsInspection(state: SessionState): boolean {
  * Takes the answer over. `values` are the columns of INSPECTION_SQL. An answer that is none leaves everything as it is; the session stays pinned.
  */
 export function applyInspection(state: SessionState, values: readonly (string | null)[]): void {
-  const [temp, listen, locks, cursors, prepared, present, user, settings] = values;
+  const [temp, listen, locks, cursors, prepared, role, user, settings] = values;
   if (values.length !== 8 || typeof settings !== 'string') return;
   let found: unknown;
   try {
@@ -53,8 +53,8 @@ export function applyInspection(state: SessionState, values: readonly (string | 
   );
   dropUnseen(state.settings, new Set(entries.map(([name]) => name.toLowerCase())));
   for (const [name, value] of entries) adoptSetting(state.settings, name.toLowerCase(), value);
+  if (typeof role === 'string') adoptRole(state.settings, role);
   state.uncertain = false;
-  // A role that code has taken is in no view of settings: such a session stays where it is.
-  const ownRole = state.settings.byKey.has('role') || state.settings.byKey.has('session authorization');
-  if (!ownRole && present === user && user === state.user) state.pins &= ~PIN.opaque;
+  // Another session user cannot be made again by who is not a superuser: such a session stays where it is.
+  if (user === state.user && typeof role === 'string') state.pins &= ~PIN.opaque;
 }

@@ -138,3 +138,13 @@ export function adoptSetting(settings: SessionSettings, key: string, value: stri
   const text = encodeText(`SELECT pg_catalog.set_config('${key.replaceAll("'", "''")}', E'${quoted}', false)`);
   keep(settings, { kind: 'set', key, text, value: value.toLowerCase() });
 }
+
+/** What an inspection found: the role, which is in no view; `none` when the session has its own user's. */
+export function adoptRole(settings: SessionSettings, role: string): void {
+  const known = settingValue(settings, 'role');
+  if (role === 'none') {
+    if (known !== '') keep(settings, { kind: 'reset', key: 'role', text: encodeText('RESET ROLE'), value: '' });
+  } else if (known !== role.toLowerCase()) {
+    keep(settings, { kind: 'set', key: 'role', text: encodeText(`SET ROLE "${role.replaceAll('"', '""')}"`), value: role.toLowerCase() });
+  }
+}

@@ -382,7 +382,8 @@ function completeStatement(state: SessionState, front: Request, bytes: Uint8Arra
   if ((front.effects & (EFFECT.deallocateAll | EFFECT.discardAll)) !== 0) removeConfirmed(state.prepared);
   if (front.name !== null) {
     const gone = findPrepared(state.prepared, front.name, 0, front.name.length);
-    if (gone !== null && front.name.length > 0) removePrepared(state.prepared, gone);
+    // One that is not confirmed yet was sent behind the DEALLOCATE.
+    if (gone?.confirmed === true && front.name.length > 0) removePrepared(state.prepared, gone);
   }
 }
 

@@ -13,5 +13,5 @@ export function encodingOf(name: string): number {
   return ABOVE_ASCII.test(name) ? ENCODING.aboveAscii : ENCODING.mixed;
 }
 
-/** Nothing is taken for granted: texts with a backslash or bytes above ASCII are not understood. */
+/** Nothing is taken for granted: backslashes, and names and escaped strings with bytes above ASCII, are not understood. */
 export const UNSURE_TEXT: TextSettings = { encoding: ENCODING.mixed, standardStrings: false, ownSettings: false };

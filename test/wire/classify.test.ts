@@ -297,10 +297,14 @@ describe('the settings of a session', () => {
     assert.equal(outcome("select 'a', E'\\n'", { standardStrings: false }).route, 'any');
   });
 
-  test('in an encoding whose bytes can look like ASCII, only ASCII is understood', () => {
-    const text = Buffer.from([...Buffer.from("select E'"), 0x81, 0x5c, ...Buffer.from("'")]);
-    assert.equal(outcome(text, { encoding: ENCODING.mixed }).reason, 'encoding');
-    assert.equal(outcome('select 1', { encoding: ENCODING.mixed }).route, 'any');
+  test('in an encoding whose second bytes can be a backslash, strings with escapes hold only ASCII', () => {
+    // One character of GBK whose second byte is a backslash.
+    const text = (kind: string): Buffer =>
+      Buffer.from([...Buffer.from(`select ${kind}'`), 0x81, 0x5c, ...Buffer.from("', lower('x') /* "), 0x81, 0x5c, ...Buffer.from(' */')]);
+    assert.equal(outcome(text('E'), { encoding: ENCODING.mixed }).reason, 'notUnderstood');
+    assert.equal(outcome(text(''), { encoding: ENCODING.mixed }).route, 'any');
+    assert.equal(outcome(text(''), { encoding: ENCODING.mixed, standardStrings: false }).reason, 'notUnderstood');
+    assert.equal(outcome("select E'\\n'", { encoding: ENCODING.mixed }).route, 'any');
   });
 
   test('in another encoding than UTF-8, a name above ASCII is not compared', () => {

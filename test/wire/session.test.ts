@@ -181,6 +181,24 @@ describe('a prepared statement', () => {
     assert.deepEqual(listPrepared(talk.state.prepared), []);
   });
 
+  test('that is prepared behind a DEALLOCATE of its name, in one go, is there', () => {
+    const talk = createTalk();
+    const parse = (text: string): Uint8Array => buildParse({ name: 'n', text });
+    talk.client([
+      parse('deallocate n'),
+      buildBind({ portal: '', statement: 'n' }),
+      buildExecute(''),
+      buildClose('statement', 'n'),
+      parse('select 1'),
+      buildSync(),
+    ]);
+    talk.server([BARE.parseComplete, BARE.bindComplete, done('DEALLOCATE'), BARE.closeComplete, BARE.parseComplete, ready()]);
+    assert.deepEqual(
+      listPrepared(talk.state.prepared).map(({ route }) => route),
+      [ROUTE.any],
+    );
+  });
+
   test('that the proxy prepares on another server is not answered to the client', () => {
     const talk = createTalk();
     talk.client([buildParse({ name: 'r', text: 'select 1' }), buildSync()]);
@@ -350,13 +368,13 @@ describe('settings', () => {
 
   test('of text are trusted only when no statement that may change them is under way', () => {
     const talk = createTalk();
-    const text = "select 'ü'";
+    const text = 'select "ü"';
     talk.client([buildQuery("set client_encoding = 'GBK'"), buildQuery(text)]);
     assert.equal(talk.state.batch.route, ROUTE.primary);
     talk.server([done('SET'), ready(), done('SELECT 1'), ready()]);
     noteParameter(talk.state, 'client_encoding', 'GBK');
     assert.equal(talk.state.text.encoding, ENCODING.mixed);
-    noteParameter(talk.state, 'client_encoding', 'LATIN1');
+    noteParameter(talk.state, 'client_encoding', 'UTF8');
     talk.client([buildQuery(text)]);
     assert.equal(talk.state.batch.route, ROUTE.any);
   });
@@ -415,7 +433,7 @@ describe('a pin', () => {
     run(talk, 'select pg_advisory_lock(1)', 'SELECT 1');
     run(talk, 'select pg_advisory_unlock(1)', 'SELECT 1');
     assert.equal(needsInspection(talk.state), true);
-    applyInspection(talk.state, ['f', 'f', 't', 'f', 'f', 'app', 'app', '{}']);
+    applyInspection(talk.state, ['f', 'f', 't', 'f', 'f', 'none', 'app', '{}']);
     assert.equal(talk.state.pins, PIN.advisoryLock);
     assert.equal(needsInspection(talk.state), false);
   });
@@ -426,7 +444,7 @@ describe('a pin', () => {
     run(talk, 'set work_mem = 1000', 'SET');
     run(talk, 'select write_it(1)', 'SELECT 1');
     assert.equal(needsInspection(talk.state), true);
-    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'app', 'app', JSON.stringify({ search_path: `a, "it's"`, transaction_isolation: 'x' })]);
+    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'none', 'app', JSON.stringify({ search_path: `a, "it's"`, transaction_isolation: 'x' })]);
     assert.equal(describePins(talk.state), null);
     assert.deepEqual(settings(talk), ['set a.b = 1', `SELECT pg_catalog.set_config('search_path', E'a, "it''s"', false)`]);
     // What code may have set under a name of the application is seen by nobody: queries that ask for such settings go to the primary.
@@ -439,17 +457,28 @@ describe('a pin', () => {
     assert.equal(mayLeavePrimary(talk.state, testRules), true);
   });
 
-  test('stays when code has taken another role', () => {
+  test('for code that has taken another role ends with that role among the settings', () => {
     const talk = createTalk();
     run(talk, 'select write_it(1)', 'SELECT 1');
-    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'other', 'app', '{}']);
+    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'Odd "one"', 'app', '{}']);
+    assert.deepEqual([describePins(talk.state), settings(talk)], [null, ['SET ROLE "Odd ""one"""']]);
+    run(talk, 'select write_it(1)', 'SELECT 1');
+    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'none', 'app', '{}']);
+    assert.deepEqual(settings(talk), []);
+  });
+
+  test('stays when the user of the session is another one', () => {
+    const talk = createTalk();
+    run(talk, 'set session authorization bob', 'SET');
+    run(talk, 'select write_it(1)', 'SELECT 1');
+    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'none', 'bob', '{}']);
     assert.equal(talk.state.pins, PIN.opaque);
   });
 
   test('stays when the answer to the question is none', () => {
     const talk = createTalk();
     run(talk, 'select write_it(1)', 'SELECT 1');
-    for (const answer of [[], ['f', 'f', 'f', 'f', 'f', 'app', 'app', 'x'], ['f', 'f', 'f', 'f', 'f', 'app', 'app', null]])
+    for (const answer of [[], ['f', 'f', 'f', 'f', 'f', 'none', 'app', 'x'], ['f', 'f', 'f', 'f', 'f', 'none', 'app', null]])
       applyInspection(talk.state, answer);
     assert.equal(talk.state.pins, PIN.opaque);
   });
