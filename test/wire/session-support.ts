@@ -1,10 +1,13 @@
 /** A session as its tracker sees it: messages of both sides, in the order in which they pass. */
-import { createClassification } from '../../src/wire/classification.ts';
+import { buildCommandComplete, buildError, buildReady } from '../../src/wire/backend.ts';
+import { decodeText } from '../../src/wire/bytes.ts';
+import { buildQuery } from '../../src/wire/frontend.ts';
+import { missingSettings } from '../../src/wire/session-settings.ts';
+import { type Rules, createClassification } from '../../src/wire/classification.ts';
 import { createClassifier } from '../../src/wire/classifier.ts';
 import { type SessionState, createSessionState, noteParameter } from '../../src/wire/session-state.ts';
 import { giveTo, noteClientMessage, noteServerMessage } from '../../src/wire/session-track.ts';
 import { testRules } from './classify-support.ts';
-import type { Rules } from '../../src/wire/classification.ts';
 
 export interface Talk {
   readonly state: SessionState;
@@ -37,3 +40,17 @@ export function createTalk(rules: Rules = testRules): Talk {
       ),
   };
 }
+
+export const error = buildError({ severity: 'ERROR', sqlState: '42601', message: 'no' });
+export const done = (tag: string): Uint8Array => buildCommandComplete(tag);
+export const ready = (status: 'idle' | 'open' | 'failed' = 'idle'): Uint8Array => buildReady(status);
+
+/** A statement by the simple protocol, and its whole answer. */
+export function run(talk: Talk, text: string, tag: string | null, status: 'idle' | 'open' | 'failed' = 'idle'): void {
+  talk.client([buildQuery(text)]);
+  talk.server([tag === null ? error : done(tag), ready(status)]);
+}
+
+/** The statements that a connection of the generation `since` lacks. */
+export const settings = (talk: Talk, since = 0): readonly string[] =>
+  missingSettings(talk.state.settings, since).map((text) => decodeText(text).trim());
