@@ -75,25 +75,40 @@ function createPrepared(name: Uint8Array): Prepared {
   };
 }
 
+/** The record for a Parse of the name `bytes[from…to]`, to be filled and registered. */
+export function beginParse(table: PreparedTable, bytes: Uint8Array, from: number, to: number): Prepared {
+  if (from !== to) return createPrepared(bytes.slice(from, to));
+  table.hasUnnamed = true;
+  table.unnamed.confirmed = false;
+  table.unnamed.preparedOn = 0;
+  return table.unnamed;
+}
+
 /**
- * The record for a Parse of the name `bytes[from…to]`, to be filled. A named statement that exists stays as it is, since a server refuses to prepare it
- * again: then null.
+ * From now on the name means this statement. When the name is taken, a server refuses the Parse, unless the older one fails or is taken away before: until
+ * that is known, the older one stands for both.
  */
-export function beginParse(table: PreparedTable, bytes: Uint8Array, from: number, to: number): Prepared | null {
-  if (from === to) {
-    table.hasUnnamed = true;
-    table.unnamed.confirmed = false;
-    table.unnamed.preparedOn = 0;
-    return table.unnamed;
+export function register(table: PreparedTable, prepared: Prepared): void {
+  if (prepared === table.unnamed) return;
+  const older = getBytes(table.named, prepared.name, 0, prepared.name.length);
+  if (older !== null) {
+    older.route = ROUTE.primary;
+    older.effects |= prepared.effects;
+  } else if (table.named.size >= MAX_NAMED) table.lost = true;
+  else {
+    setBytes(table.named, prepared.name, prepared);
+    table.keptBytes += prepared.parseLength;
   }
-  if (getBytes(table.named, bytes, from, to) !== null) return null;
-  const made = createPrepared(bytes.slice(from, to));
-  if (table.named.size >= MAX_NAMED) {
-    table.lost = true;
-    return made;
-  }
-  setBytes(table.named, made.name, made);
-  return made;
+}
+
+/** A server has it. */
+export function confirmPrepared(table: PreparedTable, prepared: Prepared): void {
+  prepared.confirmed = true;
+  if (prepared === table.unnamed) return;
+  const known = getBytes(table.named, prepared.name, 0, prepared.name.length);
+  if (known === prepared) return;
+  if (known !== null) removePrepared(table, known);
+  register(table, prepared);
 }
 
 /** Takes over what the classification of the text says. */
@@ -112,12 +127,12 @@ export function fillPrepared(prepared: Prepared, into: Classification, change: S
 export function keepParse(table: PreparedTable, prepared: Prepared, bytes: Uint8Array, at: number, end: number): void {
   const length = end - at + 5;
   const named = prepared !== table.unnamed;
+  prepared.parseLength = 0;
   if (named ? table.keptBytes + length > MAX_KEPT_BYTES : length > MAX_UNNAMED_BYTES) {
     prepared.parse = null;
     if (named) table.lost = true;
     return;
   }
-  if (named) table.keptBytes += length;
   const space = prepared.parse;
   const target = space !== null && space.length >= length && space.length <= length * 4 + 1024 ? space : new Uint8Array(length);
   target[0] = 0x50;
@@ -155,15 +170,21 @@ export function removePrepared(table: PreparedTable, prepared: Prepared): void {
   if (prepared === table.unnamed) table.hasUnnamed = false;
   else if (getBytes(table.named, prepared.name, 0, prepared.name.length) === prepared) {
     deleteBytes(table.named, prepared.name);
-    table.keptBytes -= prepared.parse === null ? 0 : prepared.parseLength;
+    table.keptBytes -= prepared.parseLength;
   }
 }
 
 /** Puts a statement back whose removal did not happen. */
 export function putBack(table: PreparedTable, prepared: Prepared): void {
   if (prepared === table.unnamed || getBytes(table.named, prepared.name, 0, prepared.name.length) !== null) return;
-  setBytes(table.named, prepared.name, prepared);
-  table.keptBytes += prepared.parse === null ? 0 : prepared.parseLength;
+  register(table, prepared);
+}
+
+/** A server has taken the name away. One that is not confirmed yet was sent later, and stays. */
+export function removeName(table: PreparedTable, name: Uint8Array): void {
+  if (name.length === 0) return;
+  const gone = getBytes(table.named, name, 0, name.length);
+  if (gone?.confirmed === true) removePrepared(table, gone);
 }
 
 /** After DEALLOCATE ALL and DISCARD ALL: those that are only on their way to the server stay. */

@@ -22,7 +22,7 @@ export interface Request {
   prepared: Prepared | null;
   /** Of a statement that changes a setting. */
   change: SettingChange | null;
-  /** Of DEALLOCATE: the name. */
+  /** Of DEALLOCATE and Close: the name. */
   name: Uint8Array | null;
 }
 

@@ -8,12 +8,15 @@ import {
   beginParse,
   bindPortal,
   closePortals,
+  confirmPrepared,
   fillPrepared,
   findPortal,
   findPrepared,
   keepParse,
   putBack,
+  register,
   removeConfirmed,
+  removeName,
   removePrepared,
 } from './prepared.ts';
 import { BACKEND, FRONTEND, TRANSACTION } from './protocol.ts';
@@ -178,12 +181,12 @@ function noteParse(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt
     return;
   }
   const prepared = beginParse(state.prepared, bytes, texts.firstAt, texts.firstEnd);
-  if (prepared === null) return;
   classify(c, bytes, texts.secondAt, texts.secondEnd, textSettings(state));
   const change = readChange(bytes, c.into);
   fillPrepared(prepared, c.into, change === 'unclear' ? null : change, nameToDeallocate(c, bytes));
   if (change === 'unclear') prepared.effects |= opaque;
   keepParse(state.prepared, prepared, bytes, bodyAt, end);
+  register(state.prepared, prepared);
   if (state.prepared.lost) state.pins |= PIN.tooMuch;
   request.prepared = prepared;
   takeUp(state, prepared);
@@ -252,6 +255,7 @@ function noteClose(state: SessionState, bytes: Uint8Array, bodyAt: number, end: 
     bindPortal(state.prepared, bytes, texts.firstAt, texts.firstEnd, null);
     return;
   }
+  request.name = bytes.slice(texts.firstAt, texts.firstEnd);
   const prepared = findPrepared(state.prepared, bytes, texts.firstAt, texts.firstEnd);
   if (prepared === null) return;
   request.prepared = prepared;
@@ -290,7 +294,7 @@ export function noteServerMessage(
   const answer = front.swallow ? ANSWER.swallow : ANSWER.forward;
   switch (type) {
     case BACKEND.parseComplete:
-      if (expect(state, front, REQUEST.parse) && front.prepared !== null) front.prepared.confirmed = true;
+      if (expect(state, front, REQUEST.parse) && front.prepared !== null && !front.swallow) confirmPrepared(state.prepared, front.prepared);
       takeRequest(state.requests);
       return answer;
     case BACKEND.bindComplete:
@@ -298,7 +302,7 @@ export function noteServerMessage(
       takeRequest(state.requests);
       return answer;
     case BACKEND.closeComplete:
-      expect(state, front, REQUEST.close);
+      if (expect(state, front, REQUEST.close) && front.name !== null) removeName(state.prepared, front.name);
       takeRequest(state.requests);
       return answer;
     case BACKEND.rowDescription:
@@ -380,11 +384,7 @@ function completeStatement(state: SessionState, front: Request, bytes: Uint8Arra
   if (front.change !== null) noteChange(state, front.change);
   state.ended |= front.effects & ENDS;
   if ((front.effects & (EFFECT.deallocateAll | EFFECT.discardAll)) !== 0) removeConfirmed(state.prepared);
-  if (front.name !== null) {
-    const gone = findPrepared(state.prepared, front.name, 0, front.name.length);
-    // One that is not confirmed yet was sent behind the DEALLOCATE.
-    if (gone?.confirmed === true && front.name.length > 0) removePrepared(state.prepared, gone);
-  }
+  if (front.name !== null) removeName(state.prepared, front.name);
 }
 
 /** Changes of one transaction that are remembered; a session with more of them stays on the primary. */

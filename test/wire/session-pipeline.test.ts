@@ -175,6 +175,27 @@ describe('a prepared statement', () => {
     );
   });
 
+  test('that was put back is closed by the Close that was sent behind it', () => {
+    const talk = createTalk();
+    const [parse, close] = [buildParse({ name: 'n', text: 'select 1' }), buildClose('statement', 'n')];
+    talk.client([parse, buildBind({ portal: '', statement: 'n' }), close, parse, buildSync(), close, buildSync()]);
+    talk.server([BARE.parseComplete, error, ready(), BARE.closeComplete, ready()]);
+    assert.deepEqual(listPrepared(talk.state.prepared), []);
+    assert.equal(talk.state.prepared.keptBytes, 0);
+  });
+
+  test('is the second of its name when the first fails, and asks for what either asks for until that is known', () => {
+    const talk = createTalk();
+    talk.client([buildParse({ name: 'n', text: 'select 1' }), buildSync(), buildParse({ name: 'n', text: 'listen a' }), buildSync()]);
+    talk.client([buildBind({ portal: '', statement: 'n' }), buildExecute(''), buildSync()]);
+    assert.deepEqual([talk.state.batch.route, describePins(talk.state)], [ROUTE.primary, 'LISTEN']);
+    talk.server([error, ready(), BARE.parseComplete, ready(), BARE.bindComplete, done('LISTEN'), ready()]);
+    assert.deepEqual(
+      listPrepared(talk.state.prepared).map(({ effects }) => effects),
+      [EFFECT.listen],
+    );
+  });
+
   test('that the proxy prepares on another server is not answered to the client', () => {
     const talk = createTalk();
     talk.client([buildParse({ name: 'r', text: 'select 1' }), buildSync()]);
