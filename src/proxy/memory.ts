@@ -59,6 +59,8 @@ const UNPINS: readonly (readonly [bit: number, undone: number])[] = [
 ];
 const ALL_PINS = PINS.reduce((all, [bit]) => all | bit, 0);
 const SETTINGS = EFFECT.set | EFFECT.reset | EFFECT.resetAll | EFFECT.discardAll;
+/** Prepared statements know no transactions. Source: PostgreSQL manual, DEALLOCATE; StorePreparedStatement, src/backend/commands/prepare.c. */
+const OUTLIVES_ROLLBACK = EFFECT.deallocate | EFFECT.deallocateAll;
 const FORGETS = EFFECT.deallocate | EFFECT.deallocateAll | EFFECT.discardAll;
 
 /** Shared by all sessions of a process: classifying keeps nothing between two calls. */
@@ -362,7 +364,9 @@ export class SessionMemory {
     this.#changes = this.#changes.filter((change) => change.cycle >= this.#done);
     if (!this.#failed) this.#uncommitted.push(...ended);
     if (status !== TRANSACTION.idle) return;
-    if (!this.#rolledBack) for (const change of this.#uncommitted) this.#apply(change);
+    // An error that leaves no transaction behind ended it: a COMMIT that failed, too.
+    const kept = this.#rolledBack || this.#failed ? OUTLIVES_ROLLBACK : -1;
+    for (const change of this.#uncommitted) this.#apply({ ...change, effects: change.effects & kept });
     this.#uncommitted = [];
   }
 

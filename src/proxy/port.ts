@@ -185,11 +185,17 @@ export class Port {
 
   #applyReaders(before: Route, route: Route): void {
     this.#busy.clear();
+    this.#asked.clear();
     for (const session of [...this.sessions]) {
       const at = session.backend?.target ?? null;
       if (at === null || route.readers.some((reader) => sameTarget(reader, at))) continue;
       // In the middle of a statement the node may finish it; if it is gone, the connection says so.
-      if (!session.detach() && !session.idle) this.#busy.add(session);
+      if (session.detach()) continue;
+      if (session.idle && session.memory.doubtful && !this.#asked.has(session)) {
+        this.#asked.add(session);
+        this.#busy.add(session);
+        void session.ask();
+      } else if (!session.idle) this.#busy.add(session);
     }
     if (!route.hold) return;
     if (!before.hold) this.#holdDeadline = addMono(this.#clock.now().mono, READ_PATIENCE_MS);

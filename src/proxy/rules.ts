@@ -20,7 +20,8 @@ const MAX_DATABASES = 200;
 interface Entry {
   rules: Rules;
   readAt: MonoMs | null;
-  reading: boolean;
+  /** Settles when the question that is under way is answered. */
+  reading: Promise<void> | null;
 }
 
 export interface RulesCache {
@@ -37,7 +38,7 @@ export function openRules(options: { readonly log: Logger; readonly clock?: Cloc
   const entryOf = (database: string): Entry => {
     const known = all.get(database);
     if (known !== undefined) return known;
-    const made: Entry = { rules: NO_RULES, readAt: null, reading: false };
+    const made: Entry = { rules: NO_RULES, readAt: null, reading: null };
     if (all.size < MAX_DATABASES) all.set(database, made);
     return made;
   };
@@ -51,11 +52,15 @@ export function openRules(options: { readonly log: Logger; readonly clock?: Cloc
     },
     refresh: async (database, backend) => {
       const entry = entryOf(database);
-      if (entry.reading || (entry.readAt !== null && clock.now().mono - entry.readAt < FRESH_MS)) return backend;
-      entry.reading = true;
+      // Who came while the first one asks waits for its answer: without rules, everything that a session calls counts as the worst.
+      if (entry.reading !== null) await entry.reading;
+      if (entry.readAt !== null && clock.now().mono - entry.readAt < FRESH_MS) return backend;
       const askedAt = clock.now().mono;
+      const asking = Promise.withResolvers<void>();
+      entry.reading = asking.promise;
       const answered = await runOn(backend, buildQuery(RULES_SQL), { cycles: 1, limitMs: LIMIT_MS });
-      entry.reading = false;
+      entry.reading = null;
+      asking.resolve();
       if (answered === null) return null;
       if (answered.error !== null)
         options.log.warn({ database, sqlState: answered.error.sqlState }, `the catalog could not be read: ${answered.error.message}`);

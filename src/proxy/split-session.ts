@@ -21,8 +21,13 @@ import { Session } from './session.ts';
 const RETRY_MS = 500;
 const PARSE_LIMIT_MS = 3000;
 const LEARN_MS = 1000;
-/** A read that a standby refuses, or breaks off in favour of replay, is run by the primary. Source: PostgreSQL manual, appendix A; "Hot Standby", query conflicts. */
-const GOES_TO_PRIMARY = ['25006', '40001', '57P01', '57P02', '57P03', '55000'];
+/** Making the state anew takes as long as it is large: a driver that prepares one statement after the other must not cause it each time. */
+const RENEW_MS = 100;
+/**
+ * A read that a standby refuses (SERIALIZABLE is 0A000), or breaks off in favour of replay, is run by the primary.
+ * Source: PostgreSQL manual, appendix A; "Hot Standby", query conflicts.
+ */
+const GOES_TO_PRIMARY = ['25006', '40001', '57P01', '57P02', '57P03', '55000', '0A000'];
 
 export class SplitSession extends Session {
   #standby: Backend | null = null;
@@ -34,6 +39,7 @@ export class SplitSession extends Session {
   /** `memory.version` that the standby's connection has. */
   #version = -1;
   #renewing = false;
+  #renewNotBeforeMs = 0;
   #token: Token | null = null;
   /** A question for the token that was asked before this number rose does not count any more. */
   #asked = 0;
@@ -109,7 +115,7 @@ export class SplitSession extends Session {
     }
     if (this.#renewing) return false;
     if (this.#version !== this.memory.version) {
-      void this.#renew(standby);
+      if (monoMs() >= this.#renewNotBeforeMs) void this.#renew(standby);
       return false;
     }
     if (this.#token === null) {
@@ -290,6 +296,7 @@ export class SplitSession extends Session {
 
   async #renew(standby: Backend): Promise<void> {
     const version = this.memory.version;
+    this.#renewNotBeforeMs = monoMs() + RENEW_MS;
     this.#renewing = true;
     const renewed = (await this.host.readers?.renew(this, standby)) === true;
     this.#renewing = false;

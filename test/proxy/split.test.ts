@@ -116,6 +116,12 @@ describe('the split port', () => {
     assert.equal(await sqlStateOf(client.query('select 1/0 as n from seen')), '22012');
   });
 
+  test('a session that is SERIALIZABLE reads on the primary, which a standby refuses', async () => {
+    const { client } = await open();
+    await client.query("set default_transaction_isolation = 'serializable'");
+    for (let n = 0; n < 20; n++) assert.equal((await client.query('select count(*)::int >= 0 as good from seen')).rows[0].good, true);
+  });
+
   test('a session with a temporary table stays on the primary until it is gone', async () => {
     const { client, where } = await open();
     await client.query('create temporary table mine (n int)');
