@@ -1,4 +1,9 @@
-/** Prepared statements and portals of a session, by name: what a Bind or Execute is about, without looking at the text again. */
+/**
+ * Prepared statements and portals of a session, by name: what a Bind or Execute is about, without looking at the text again.
+ *
+ * There are two views. What the client may use next (`named`) changes when a message is sent: a Bind right behind a Parse must find it. What a server
+ * has (`server`) changes when it answers. When a batch fails, the first is made anew from the second and from what is still under way.
+ */
 import { type ByteMap, clearBytes, createByteMap, deleteBytes, eachBytes, getBytes, setBytes } from './byte-map.ts';
 import { type Classification, REASON, ROUTE } from './classification.ts';
 import type { SettingChange } from './session-settings.ts';
@@ -18,7 +23,7 @@ export interface Prepared {
   change: SettingChange | null;
   /** Of DEALLOCATE: the name. */
   deallocates: Uint8Array | null;
-  /** A server has said that it is prepared. */
+  /** A server has it under its name (for the unnamed one: see `unnamedVersion`). */
   confirmed: boolean;
   /** The caller's own bits: on which of its connections it is prepared. */
   preparedOn: number;
@@ -26,9 +31,13 @@ export interface Prepared {
 
 export interface PreparedTable {
   readonly named: ByteMap<Prepared>;
+  readonly server: ByteMap<Prepared>;
   readonly unnamed: Prepared;
   /** The unnamed statement is there. */
   hasUnnamed: boolean;
+  /** Counts the Parses of the unnamed statement; which of them was the last that a server confirmed. */
+  unnamedVersion: number;
+  unnamedOnServer: number;
   readonly portals: ByteMap<Prepared>;
   unnamedPortal: Prepared | null;
   /** Bytes of Parse messages that are kept for named statements. */
@@ -48,8 +57,11 @@ const MAX_PORTALS = 1000;
 export function createPreparedTable(): PreparedTable {
   return {
     named: createByteMap(),
+    server: createByteMap(),
     unnamed: createPrepared(new Uint8Array(0)),
     hasUnnamed: false,
+    unnamedVersion: 0,
+    unnamedOnServer: 0,
     portals: createByteMap(),
     unnamedPortal: null,
     keptBytes: 0,
@@ -79,7 +91,7 @@ function createPrepared(name: Uint8Array): Prepared {
 export function beginParse(table: PreparedTable, bytes: Uint8Array, from: number, to: number): Prepared {
   if (from !== to) return createPrepared(bytes.slice(from, to));
   table.hasUnnamed = true;
-  table.unnamed.confirmed = false;
+  table.unnamedVersion++;
   table.unnamed.preparedOn = 0;
   return table.unnamed;
 }
@@ -101,14 +113,26 @@ export function register(table: PreparedTable, prepared: Prepared): void {
   }
 }
 
-/** A server has it. */
-export function confirmPrepared(table: PreparedTable, prepared: Prepared): void {
+/** A server has prepared it. `version`: `unnamedVersion` when the Parse was sent. */
+export function confirmPrepared(table: PreparedTable, prepared: Prepared, version: number): void {
+  if (prepared === table.unnamed) {
+    table.unnamedOnServer = version;
+    return;
+  }
+  const older = getBytes(table.server, prepared.name, 0, prepared.name.length);
+  if (older !== null) older.confirmed = false;
   prepared.confirmed = true;
-  if (prepared === table.unnamed) return;
-  const known = getBytes(table.named, prepared.name, 0, prepared.name.length);
-  if (known === prepared) return;
-  if (known !== null) removePrepared(table, known);
-  register(table, prepared);
+  setBytes(table.server, prepared.name, prepared);
+}
+
+/** Whether a server that has just bound the statement has bound the one that was meant when the Bind was sent. */
+export function isWhatWasMeant(table: PreparedTable, prepared: Prepared, version: number): boolean {
+  return prepared === table.unnamed ? version === table.unnamedOnServer : prepared.confirmed;
+}
+
+/** Whether a server has a statement of this name. */
+export function isOnServer(table: PreparedTable, name: Uint8Array): boolean {
+  return getBytes(table.server, name, 0, name.length) !== null;
 }
 
 /** Takes over what the classification of the text says. */
@@ -166,7 +190,8 @@ export function closePortals(table: PreparedTable): void {
   if (table.portals.size > 0) clearBytes(table.portals);
 }
 
-export function removePrepared(table: PreparedTable, prepared: Prepared): void {
+/** The client closes it: what it sends from now on cannot mean it. */
+export function unregister(table: PreparedTable, prepared: Prepared): void {
   if (prepared === table.unnamed) table.hasUnnamed = false;
   else if (getBytes(table.named, prepared.name, 0, prepared.name.length) === prepared) {
     deleteBytes(table.named, prepared.name);
@@ -174,42 +199,52 @@ export function removePrepared(table: PreparedTable, prepared: Prepared): void {
   }
 }
 
-/** Puts a statement back whose removal did not happen. */
-export function putBack(table: PreparedTable, prepared: Prepared): void {
-  if (prepared === table.unnamed || getBytes(table.named, prepared.name, 0, prepared.name.length) !== null) return;
-  register(table, prepared);
-}
-
-/** A server has taken the name away. One that is not confirmed yet was sent later, and stays. */
+/** A server has taken the name away. A statement of the same name that was sent behind that stays known. */
 export function removeName(table: PreparedTable, name: Uint8Array): void {
-  if (name.length === 0) return;
-  const gone = getBytes(table.named, name, 0, name.length);
-  if (gone?.confirmed === true) removePrepared(table, gone);
+  const gone = name.length === 0 ? null : getBytes(table.server, name, 0, name.length);
+  if (gone === null) return;
+  gone.confirmed = false;
+  deleteBytes(table.server, name);
+  unregister(table, gone);
 }
 
-/** After DEALLOCATE ALL and DISCARD ALL: those that are only on their way to the server stay. */
-export function removeConfirmed(table: PreparedTable): void {
-  const gone: Prepared[] = [];
-  eachBytes(table.named, (prepared) => {
-    if (prepared.confirmed) gone.push(prepared);
+/** After DEALLOCATE ALL and DISCARD ALL. */
+export function removeAll(table: PreparedTable): void {
+  eachBytes(table.server, (prepared) => {
+    prepared.confirmed = false;
+    unregister(table, prepared);
   });
-  for (const prepared of gone) removePrepared(table, prepared);
+  clearBytes(table.server);
   if (table.named.size === 0) table.lost = false;
+}
+
+/** A batch has failed: `under way` are the Parses and Closes that are still to be answered, in their order. */
+export function renewNames(
+  table: PreparedTable,
+  underWay: readonly { readonly parsed: Prepared | null; readonly closed: Uint8Array | null }[],
+): void {
+  clearBytes(table.named);
+  table.keptBytes = 0;
+  eachBytes(table.server, (prepared) => register(table, prepared));
+  for (const { parsed, closed } of underWay) {
+    if (parsed !== null) register(table, parsed);
+    const known = closed === null || closed.length === 0 ? null : getBytes(table.named, closed, 0, closed.length);
+    if (known !== null) unregister(table, known);
+  }
 }
 
 /** The named statements that a server has, in no order that matters. */
 export function listPrepared(table: PreparedTable): readonly Prepared[] {
   const all: Prepared[] = [];
-  eachBytes(table.named, (prepared) => {
-    if (prepared.confirmed) all.push(prepared);
-  });
+  eachBytes(table.server, (prepared) => all.push(prepared));
   return all;
 }
 
 /** A connection is gone or was reset: nothing is prepared there any more. */
 export function forgetConnection(table: PreparedTable, bit: number): void {
   table.unnamed.preparedOn &= ~bit;
-  eachBytes(table.named, (prepared) => {
-    prepared.preparedOn &= ~bit;
-  });
+  for (const view of [table.named, table.server])
+    eachBytes(view, (prepared) => {
+      prepared.preparedOn &= ~bit;
+    });
 }

@@ -18,11 +18,12 @@ export interface Request {
   effects: number;
   /** The answer is not for the client: the request was not its own. */
   swallow: boolean;
-  /** Of parse and close: the statement. */
+  /** Of parse, bind and close: the statement, and for the unnamed one which of its Parses was the last. */
   prepared: Prepared | null;
+  version: number;
   /** Of a statement that changes a setting. */
   change: SettingChange | null;
-  /** Of DEALLOCATE and Close: the name. */
+  /** Of DEALLOCATE and Close, and of a Bind of an unknown statement: the name. */
   name: Uint8Array | null;
 }
 
@@ -65,6 +66,7 @@ function blank(request: Request, kind: number): Request {
   request.effects = 0;
   request.swallow = false;
   request.prepared = null;
+  request.version = 0;
   request.change = null;
   request.name = null;
   return request;
@@ -75,7 +77,8 @@ function grow(requests: Requests): void {
   const larger: Request[] = [];
   for (let i = 0; i < count; i++) larger.push(ring[(head + i) & (ring.length - 1)] as Request);
   const size = Math.max(8, ring.length * 2);
-  while (larger.length < size) larger.push({ kind: 0, owner: NOBODY, effects: 0, swallow: false, prepared: null, change: null, name: null });
+  while (larger.length < size)
+    larger.push({ kind: 0, owner: NOBODY, effects: 0, swallow: false, prepared: null, version: 0, change: null, name: null });
   requests.ring = larger;
   requests.head = 0;
 }

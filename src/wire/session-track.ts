@@ -13,12 +13,15 @@ import {
   findPortal,
   findPrepared,
   keepParse,
-  putBack,
+  isOnServer,
+  isWhatWasMeant,
   register,
-  removeConfirmed,
+  removeAll,
   removeName,
-  removePrepared,
+  renewNames,
+  unregister,
 } from './prepared.ts';
+import { LOWER } from './names.ts';
 import { BACKEND, FRONTEND, TRANSACTION } from './protocol.ts';
 import { NOBODY, REQUEST, type Request, dropSecond, firstRequest, insertRequest, pushRequest, requestAt, takeRequest } from './requests.ts';
 import { PIN, type SessionState, renewText, textSettings } from './session-state.ts';
@@ -150,6 +153,7 @@ function noteQuery(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt
   request.effects = effects;
   request.change = change === 'unclear' ? null : change;
   request.name = nameToDeallocate(c, bytes);
+  if ((effects & EFFECT.execute) !== 0) noteSqlExecute(state, c, bytes);
   setPins(state, effects);
   demand(state, into.route, effects);
   const { batch } = state;
@@ -160,14 +164,23 @@ function noteQuery(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt
   batch.complete = true;
 }
 
+/** EXECUTE can run a statement that was prepared by the protocol; what such a one leaves in the session is not followed. */
+function noteSqlExecute(state: SessionState, c: Classifier, bytes: Uint8Array): void {
+  if (state.prepared.named.size === 0 && state.prepared.server.size === 0) return;
+  const name = foldName(bytes.slice(c.into.nameAt, c.into.nameEnd), c.into.nameQuoted);
+  const known = findPrepared(state.prepared, name, 0, name.length);
+  if (known !== null && (known.effects & ~write) !== 0) loseStatements(state);
+}
+
 /** As the server compares it: in lower case unless it was quoted. */
 function nameToDeallocate(c: Classifier, bytes: Uint8Array): Uint8Array | null {
   const { into } = c;
   if ((into.effects & EFFECT.deallocate) === 0) return null;
-  const name = bytes.slice(into.nameAt, into.nameEnd);
-  if (!into.nameQuoted)
-    for (let i = 0; i < name.length; i++) if ((name[i] as number) >= 0x41 && (name[i] as number) <= 0x5a) name[i] = (name[i] as number) + 32;
-  return name;
+  return foldName(bytes.slice(into.nameAt, into.nameEnd), into.nameQuoted);
+}
+
+function foldName(name: Uint8Array, quoted: boolean): Uint8Array {
+  return quoted ? name : name.map((byte) => LOWER[byte] as number);
 }
 
 function noteParse(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt: number, end: number): void {
@@ -189,6 +202,7 @@ function noteParse(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt
   register(state.prepared, prepared);
   if (state.prepared.lost) state.pins |= PIN.tooMuch;
   request.prepared = prepared;
+  request.version = state.prepared.unnamedVersion;
   takeUp(state, prepared);
 }
 
@@ -208,7 +222,7 @@ function takeUp(state: SessionState, prepared: Prepared | null): void {
 
 function noteBind(state: SessionState, bytes: Uint8Array, bodyAt: number, end: number): void {
   if (state.skipping) return;
-  push(state, REQUEST.bind);
+  const request = push(state, REQUEST.bind);
   if (bodyAt < 0 || !readBind(bytes, bodyAt, end, texts)) {
     closePortals(state.prepared);
     demand(state, ROUTE.primary, 0);
@@ -216,6 +230,9 @@ function noteBind(state: SessionState, bytes: Uint8Array, bodyAt: number, end: n
   }
   const prepared = findPrepared(state.prepared, bytes, texts.secondAt, texts.secondEnd);
   bindPortal(state.prepared, bytes, texts.firstAt, texts.firstEnd, prepared);
+  request.prepared = prepared;
+  request.version = state.prepared.unnamedVersion;
+  if (prepared === null) request.name = bytes.slice(texts.secondAt, texts.secondEnd);
   takeUp(state, prepared);
 }
 
@@ -259,7 +276,7 @@ function noteClose(state: SessionState, bytes: Uint8Array, bodyAt: number, end: 
   const prepared = findPrepared(state.prepared, bytes, texts.firstAt, texts.firstEnd);
   if (prepared === null) return;
   request.prepared = prepared;
-  removePrepared(state.prepared, prepared);
+  unregister(state.prepared, prepared);
 }
 
 /** What becomes of a message of a server. */
@@ -294,11 +311,12 @@ export function noteServerMessage(
   const answer = front.swallow ? ANSWER.swallow : ANSWER.forward;
   switch (type) {
     case BACKEND.parseComplete:
-      if (expect(state, front, REQUEST.parse) && front.prepared !== null && !front.swallow) confirmPrepared(state.prepared, front.prepared);
+      if (expect(state, front, REQUEST.parse) && front.prepared !== null && !front.swallow)
+        confirmPrepared(state.prepared, front.prepared, front.version);
       takeRequest(state.requests);
       return answer;
     case BACKEND.bindComplete:
-      expect(state, front, REQUEST.bind);
+      if (expect(state, front, REQUEST.bind)) checkBound(state, front);
       takeRequest(state.requests);
       return answer;
     case BACKEND.closeComplete:
@@ -343,6 +361,21 @@ function expect(state: SessionState, front: Request, kind: number): boolean {
   return false;
 }
 
+/** A batch that failed can make a name mean another statement than the one that a later batch, sent before that was known, was judged by. */
+function checkBound(state: SessionState, front: Request): void {
+  const { prepared } = state;
+  const meant =
+    front.prepared === null ? front.name === null || !isOnServer(prepared, front.name) : isWhatWasMeant(prepared, front.prepared, front.version);
+  if (!meant) loseStatements(state);
+}
+
+/** Which statements the server has is not known any more, until all are taken away. */
+function loseStatements(state: SessionState): void {
+  state.prepared.lost = true;
+  state.pins |= PIN.tooMuch;
+  setPins(state, opaque);
+}
+
 const COMMIT = Uint8Array.from('COMMIT', (c) => c.charCodeAt(0));
 const ROLLBACK = Uint8Array.from('ROLLBACK', (c) => c.charCodeAt(0));
 
@@ -383,7 +416,7 @@ function completeStatement(state: SessionState, front: Request, bytes: Uint8Arra
   }
   if (front.change !== null) noteChange(state, front.change);
   state.ended |= front.effects & ENDS;
-  if ((front.effects & (EFFECT.deallocateAll | EFFECT.discardAll)) !== 0) removeConfirmed(state.prepared);
+  if ((front.effects & (EFFECT.deallocateAll | EFFECT.discardAll)) !== 0) removeAll(state.prepared);
   if (front.name !== null) removeName(state.prepared, front.name);
 }
 
@@ -395,23 +428,24 @@ function noteChange(state: SessionState, change: SettingChange): void {
   else state.pins |= PIN.tooMuch;
 }
 
-/** In the extended protocol everything up to the next Sync is passed over: what it would have done is undone, the latest first. */
+/** In the extended protocol everything up to the next Sync is passed over. */
 function failRequest(state: SessionState, front: Request): void {
   const { requests, prepared } = state;
   state.failed = true;
   state.copyIn = false;
   if (front.kind === REQUEST.query || front.kind === REQUEST.functionCall || front.kind === REQUEST.sync) return;
-  const passed: { readonly kind: number; readonly prepared: Prepared }[] = [];
   let next: Request | null = front;
-  for (; next !== null && next.kind !== REQUEST.sync; next = firstRequest(requests)) {
-    if (next.prepared !== null && !next.swallow) passed.push({ kind: next.kind, prepared: next.prepared });
-    takeRequest(requests);
-  }
+  for (; next !== null && next.kind !== REQUEST.sync; next = firstRequest(requests)) takeRequest(requests);
   if (next === null) state.skipping = true;
-  for (const one of passed.reverse()) {
-    if (one.kind === REQUEST.close) putBack(prepared, one.prepared);
-    else removePrepared(prepared, one.prepared);
+  const underWay: { parsed: Prepared | null; closed: Uint8Array | null }[] = [];
+  for (let i = 0; i < requests.count; i++) {
+    const request = requestAt(requests, i);
+    if (request === null || request.swallow) continue;
+    if (request.kind === REQUEST.parse && request.prepared !== null && request.prepared !== prepared.unnamed)
+      underWay.push({ parsed: request.prepared, closed: null });
+    if (request.kind === REQUEST.close && request.name !== null) underWay.push({ parsed: null, closed: request.name });
   }
+  renewNames(prepared, underWay);
 }
 
 function finishCycle(state: SessionState, status: number): void {

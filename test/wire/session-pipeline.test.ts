@@ -196,6 +196,39 @@ describe('a prepared statement', () => {
     );
   });
 
+  test('that a Bind found, because a batch failed that was under way, is not the one that was meant: the session stays where it is', () => {
+    const talk = createTalk();
+    talk.client([buildParse({ name: 'n', text: 'discard all' }), buildSync()]);
+    talk.server([BARE.parseComplete, ready()]);
+    talk.client([
+      buildParse({ name: 'n', text: 'select 1' }),
+      buildClose('statement', 'n'),
+      buildParse({ name: 'n', text: 'select 2' }),
+      buildSync(),
+    ]);
+    talk.client([buildBind({ portal: '', statement: 'n' }), buildExecute(''), buildSync()]);
+    talk.server([error, ready(), BARE.bindComplete]);
+    assert.match(describePins(talk.state) ?? '', /prepared statements/);
+  });
+
+  test('without a name is the last one that the server took', () => {
+    const talk = createTalk();
+    const parse = (text: string): Uint8Array => buildParse({ name: '', text });
+    talk.client([parse('select 1'), parse('select 2'), buildSync(), buildBind({ portal: '', statement: '' }), buildSync()]);
+    talk.server([BARE.parseComplete, error, ready(), BARE.bindComplete, ready()]);
+    assert.match(describePins(talk.state) ?? '', /prepared statements/);
+    run(talk, 'discard all', 'DISCARD ALL');
+    assert.equal(describePins(talk.state), null);
+  });
+
+  test('that EXECUTE runs is not followed when it does more than write', () => {
+    const talk = createTalk();
+    talk.client([buildParse({ name: 'n', text: 'listen a' }), buildSync()]);
+    talk.server([BARE.parseComplete, ready()]);
+    run(talk, 'EXECUTE N', 'LISTEN');
+    assert.match(describePins(talk.state) ?? '', /prepared statements/);
+  });
+
   test('that the proxy prepares on another server is not answered to the client', () => {
     const talk = createTalk();
     talk.client([buildParse({ name: 'r', text: 'select 1' }), buildSync()]);
