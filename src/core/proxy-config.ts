@@ -1,5 +1,5 @@
 /** proxy.yaml: which cluster this proxy serves, on which ports, and within which limits. */
-import { type Decoded, number, nullable, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import { type Decoded, list, number, nullable, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
 import { clusterId, nodeId } from './spec.ts';
 
 const port = number({ integer: true, min: 1, max: 65535 });
@@ -14,6 +14,8 @@ const listen = object(
     read: withDefault(nullable(port), 5434),
     /** To the primary, and for statements that only read to a standby that has all that the session wrote or saw. */
     split: withDefault(nullable(port), 5435),
+    /** Opened only when `adminUsers` names somebody. */
+    admin: withDefault(nullable(port), 5436),
   },
   'strict',
 );
@@ -36,7 +38,7 @@ export const proxyConfig = object(
     cluster: clusterId,
     /** Name of this proxy; each one of a cluster has its own. */
     id: nodeId,
-    listen: withDefault(listen, { host: '127.0.0.1', write: 5433, read: 5434, split: 5435 }),
+    listen: withDefault(listen, { host: '127.0.0.1', write: 5433, read: 5434, split: 5435, admin: 5436 }),
     store: object({ endpoints: storeEndpoints, ca: nullable(text), cert: nullable(text), key: nullable(text) }, 'strict'),
     /** Holds the password of the role `pgherd_proxy`, which can ask for login secrets and nothing else. */
     secretFile: text,
@@ -48,6 +50,8 @@ export const proxyConfig = object(
     }),
     /** `verify`: TLS to the nodes, their certificates checked against the cluster's authority. `off`: clear text, a third faster; for trusted networks. */
     serverTls: withDefault(oneOf('verify', 'off'), 'verify'),
+    /** Database users who may log in to the admin port: they see everybody's address, and can pause the traffic. */
+    adminUsers: withDefault(list(text), []),
     read: withDefault(
       object(
         {

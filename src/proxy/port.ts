@@ -64,6 +64,8 @@ export class Port {
   #route: Route = NO_ROUTE;
   #heldEpoch = 0;
   #holdDeadline: MonoMs = makeMonoMs(0);
+  /** Cycles that each node has answered. */
+  readonly served = new Map<string, number>();
   /** Statements of the split port that only read, by where they went. */
   readonly reads = { standby: 0, primary: 0 };
   #closed = false;
@@ -80,6 +82,7 @@ export class Port {
       attach: (session) => this.#attach(session),
       onQuiet: (session) => this.#onQuiet(session),
       onClosed: (session) => this.#onClosed(session),
+      onServed: (node) => void this.served.set(node, (this.served.get(node) ?? 0) + 1),
       readers: options.positions === null ? null : this.#readerHost(options.positions),
     };
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);

@@ -16,11 +16,14 @@ import { openStore } from '../store/etcd-client.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
 import { openControls } from './control.ts';
-import { type Doorman, openDoorman } from './doorman.ts';
+import { type Overview, serveAdmin } from './admin.ts';
+import { type Doorman, openAdminDoor, openDoorman } from './doorman.ts';
+import type { Io } from './io/door.ts';
 import { chooseIo } from './io/self-test.ts';
+import type { ByteStream } from './io/stream.ts';
 import { watchKnowledge } from './knowledge.ts';
 import { type ClientTls, endPointHash } from './login/client-login.ts';
-import { openSecrets } from './login/secrets.ts';
+import { type Secrets, openSecrets } from './login/secrets.ts';
 import { Port, type PortKind } from './port.ts';
 import { openPositions } from './positions.ts';
 import { openRules } from './rules.ts';
@@ -31,6 +34,9 @@ const ACK_TTL_MS = 3000;
 const STALE_MS = 3000;
 /** Ages are looked at this often; changes are applied at once. */
 const TICK_MS = 250;
+/** PAUSE gives up like a switchover does, so that a long transaction does not stop everybody. */
+const PAUSE_LIMIT_MS = 2000;
+const PAUSE_LOOK_MS = 10;
 const PORTS = ['write', 'read', 'split'] as const satisfies readonly PortKind[];
 
 /** Runs until SIGTERM or SIGINT. Resolves with the exit code: 0 stopped, 1 failed, 2 wrong configuration. */
@@ -54,6 +60,11 @@ export async function runProxy(configFile: string): Promise<number> {
     stop: async () => {
       await notifySystemd('stopping');
       await started.value.stop();
+    },
+    reload: async () => {
+      const again = loadConfig({ file: configFile, decoder: proxyConfig, env: process.env, envPrefix: 'PGHERD_PROXY_' });
+      if (!again.ok) throw new Error(describeFailure(again.error));
+      log.setLevel(again.value.log.level);
     },
   });
   await notifySystemd('ready');
@@ -150,11 +161,13 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     read: config.listen.read === null ? null : portOf('read'),
     split: config.listen.split === null ? null : portOf('split'),
   };
+  let paused = false;
   const apply = (): void => {
-    const next = decideRoute(
+    const decided = decideRoute(
       { ...knowledge.facts(), weights: new Map() },
       { staleMs: STALE_MS, maxReadLagBytes: config.read.maxLagBytes, primaryReads: config.read.primary },
     );
+    const next = paused ? { ...decided, hold: true } : decided;
     const changed = JSON.stringify(next, withoutLag) !== JSON.stringify(route, withoutLag);
     const before = route;
     route = next;
@@ -167,9 +180,11 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
   const ticker = setInterval(apply, TICK_MS);
   const secrets = openSecrets({ controls, route: () => route });
   const doormen: Doorman[] = [];
+  const closers: (() => void)[] = [];
   const stop = async (): Promise<void> => {
     clearInterval(ticker);
     for (const doorman of doormen) doorman.close();
+    for (const close of closers) close();
     for (const kind of PORTS) ports[kind]?.close();
     knowledge.close();
     controls.close();
@@ -200,8 +215,62 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     doormen.push(opened.value);
     log.info({ host: config.listen.host, port: number }, `the ${kind} port is open`);
   }
+  const overview: Overview = {
+    route: () => route,
+    facts: knowledge.facts,
+    ports: PORTS.flatMap((kind) => ports[kind] ?? []),
+    ...pausing(
+      PORTS.flatMap((kind) => ports[kind] ?? []),
+      (on) => {
+        paused = on;
+        apply();
+      },
+    ),
+  };
+  const admin = await openAdmin({ config, io, tls: clientTls, secrets, log, overview });
+  if (!admin.ok) {
+    await stop();
+    return admin;
+  }
+  closers.push(admin.value);
   log.debug({ atMs: monoMs() }, 'started');
   return ok({ stop });
+}
+
+/** PAUSE holds every port until RESUME; it gives up when transactions do not end in time. */
+function pausing(ports: readonly Port[], setPaused: (on: boolean) => void): Pick<Overview, 'pause' | 'resume'> {
+  return {
+    resume: () => setPaused(false),
+    pause: async () => {
+      setPaused(true);
+      const endMs = monoMs() + PAUSE_LIMIT_MS;
+      while (ports.some((port) => port.busy > 0) && monoMs() < endMs) await realClock.sleep(PAUSE_LOOK_MS);
+      const good = ports.every((port) => port.busy === 0);
+      if (!good) setPaused(false);
+      return good;
+    },
+  };
+}
+
+interface AdminParts {
+  readonly config: ProxyConfig;
+  readonly io: Io;
+  readonly tls: ClientTls | null;
+  readonly secrets: Secrets;
+  readonly log: Logger;
+  readonly overview: Overview;
+}
+
+/** How to close it; it is not opened when nobody may use it. Error `proxy.port`. */
+async function openAdmin({ config, io, tls, secrets, log, overview }: AdminParts): Promise<Result<() => void, Failure>> {
+  const { host, admin: number } = config.listen;
+  const users = config.adminUsers;
+  if (number === null || users.length === 0) return ok(() => undefined);
+  const serve = (stream: ByteStream, user: string): void => serveAdmin(stream, { overview, log, user });
+  const opened = await openAdminDoor({ host, number, io, tls, secrets, limits: config.limits, log, users, serve });
+  if (!opened.ok) return opened;
+  log.info({ host, port: number }, 'the admin port is open');
+  return ok(opened.value.close);
 }
 
 /** Lags change with every report, and only matter when a reader comes or goes. */

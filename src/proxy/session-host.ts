@@ -18,6 +18,8 @@ export interface SessionHost {
   /** The session was attached and busy, and is idle now (or gone). */
   readonly onQuiet: (session: Session) => void;
   readonly onClosed: (session: Session) => void;
+  /** A cycle was answered by the node. */
+  readonly onServed: (node: string) => void;
   /** Of the split port; null on the others. */
   readonly readers: ReaderHost | null;
 }

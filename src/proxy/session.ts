@@ -302,6 +302,7 @@ export class Session {
       return;
     }
     this.statements += 1;
+    this.host.onServed(backend.target.node);
     if (this.parked !== null) this.advance();
     this.checkQuiet();
   }
