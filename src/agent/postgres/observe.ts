@@ -10,7 +10,7 @@ import { nodeOfApplicationName } from './conninfo.ts';
 import { directoryState } from './data-directory.ts';
 import { errnoOf } from './failure.ts';
 import type { Instance } from './instance.ts';
-import { type Postmaster, findPostmaster, findProcesses } from './postmaster.ts';
+import { type Postmaster, findServer } from './postmaster.ts';
 import { replayTimeline } from './replay-timeline.ts';
 import { SLOTS_QUERY, type SlotInfo, slotInfos } from './slots.ts';
 import { createStartProgress, readStartProgress } from './start-progress.ts';
@@ -187,13 +187,13 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   const observeOnce = async (): Promise<PostgresReport> => {
     const busy = options.busy?.() ?? null;
     if (busy !== null) return { ...EMPTY, state: busy };
-    const postmaster = findPostmaster(instance.dataDirectory);
+    const { postmaster, orphans } = findServer(instance.dataDirectory);
     if (postmaster !== null) return observeRunning(postmaster);
     drop();
     failures = 0;
     slots = [];
     // Orphans of a killed postmaster can still hold and write files: the directory is not at rest.
-    if (findProcesses(instance.dataDirectory).length > 0) return { ...(last ?? EMPTY), state: 'stopping', walsenders: [], streamingFrom: null };
+    if (orphans.length > 0) return { ...(last ?? EMPTY), state: 'stopping', walsenders: [], streamingFrom: null };
     return files.report();
   };
 
