@@ -12,7 +12,15 @@ import { partitionStandby } from './partition-standby.ts';
 import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
 import { promoteFails } from './promote-fails.ts';
-import { hostKillQuorum, hostLossQuorum, partitionPrimaryQuorum, postgresCrashQuorum, postgresHangQuorum } from './quorum-mode.ts';
+import {
+  hostKillQuorum,
+  hostLossQuorum,
+  partitionPrimaryQuorum,
+  postgresCrashQuorum,
+  postgresHangQuorum,
+  storeLossQuorum,
+  switchoverQuorum,
+} from './quorum-mode.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
@@ -43,6 +51,8 @@ export const SCENARIOS: readonly Scenario[] = [
   partitionPrimaryQuorum,
   postgresCrashQuorum,
   postgresHangQuorum,
+  switchoverQuorum,
+  storeLossQuorum,
   syncStandbyLoss,
 ];
 

@@ -3,6 +3,8 @@ import { monoMs } from '../../src/base/clock.ts';
 import type { Scenario } from '../scenario.ts';
 import { bootHost, calm, expectProtection, expectRejoin, expectTakeover } from '../steps.ts';
 import type { Stage } from '../stage.ts';
+import { storeLoss } from './store-loss.ts';
+import { switchover } from './switchover.ts';
 
 const spec = { durability: { mode: 'quorum', k: 1 } };
 /** Until both standbys of a fresh cluster count. */
@@ -85,3 +87,24 @@ export const postgresHangQuorum: Scenario = {
       },
     }),
 };
+
+/** Another scenario in quorum mode, from a protected cluster to a protected cluster. */
+function inQuorumMode(other: Scenario, expect: Partial<Scenario['expect']>): Scenario {
+  return {
+    ...other,
+    name: `${other.name}-quorum`,
+    about: `quorum mode: ${other.about}`,
+    spec: { ...other.spec, ...spec },
+    expect: { ...other.expect, lostRows: 0, ...expect },
+    run: async (stage) => {
+      const early = await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS });
+      const seen = await other.run(stage);
+      const late = await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS });
+      return { ...seen, wrong: [...early, ...seen.wrong, ...late] };
+    },
+  };
+}
+
+/** The first write of the new primary waits until a standby follows. */
+export const switchoverQuorum = inQuorumMode(switchover, { outageMs: 1000 });
+export const storeLossQuorum = inQuorumMode(storeLoss, {});

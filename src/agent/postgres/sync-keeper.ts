@@ -18,6 +18,9 @@ import type { Instance } from './instance.ts';
 import { applySyncNames, endWalsenders, hasSyncNames, judgeInForce, lookAtSync } from './sync-set.ts';
 
 const LOOK_MS = 5;
+/** A reload takes milliseconds; what is not in force after so many looks waits for something else, and each look is a login. */
+const QUICK_LOOKS = 20;
+const SLOW_LOOK_MS = 100;
 /** One round of work; what is not in force by then is looked at again with the next step of the loop. */
 const ROUND_MS = 1000;
 /** While somebody is silent the next look comes this soon, so that its loss is known 0.2 s after the limit and not half a second. */
@@ -109,7 +112,9 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
     let settled = 0;
     let writingSince: MonoMs | null = null;
     let why = 'it was not looked at';
-    for (const until = clock.now().mono + ROUND_MS; clock.now().mono < until; await clock.sleep(LOOK_MS)) {
+    let looks = 0;
+    for (const until = clock.now().mono + ROUND_MS; clock.now().mono < until; await clock.sleep(looks > QUICK_LOOKS ? SLOW_LOOK_MS : LOOK_MS)) {
+      looks++;
       if (wanted !== asked) return err(notInForce('another set is asked for'));
       const look = await lookAtSync(instance);
       if (!look.ok) return look;
