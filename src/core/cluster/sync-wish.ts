@@ -30,6 +30,16 @@ export function floorOf(spec: ClusterSpec): number {
   return mode === 'async' ? 0 : strict ? k : minSync;
 }
 
+/** Commits wait for standbys, but nobody besides the primary is known to hold what was acknowledged: the term is new, or the store was set back. */
+export function isUnestablished(view: ClusterView): boolean {
+  const { quorum } = view.state;
+  return durabilityOf(view.spec).mode !== 'async' && quorum.k === 0 && (quorum.lowered === null || floorOf(view.spec) > 0);
+}
+
+export function unestablishedText(view: ClusterView): string {
+  return `no standby is known to hold every acknowledged commit of term ${view.state.primaryTerm}; "pgherd failover --accept-loss" promotes in spite of that`;
+}
+
 /** Null when the primary's agent cannot be heard: then nothing is changed. */
 export function wishedSet(view: ClusterView, now: Now): SyncWish | null {
   const { spec, state } = view;

@@ -1,8 +1,10 @@
 /** Quorum replication in the closed loop. Each tick checks that no primary opens without what was acknowledged, and that an old one acknowledges nothing (I1, I4). */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { id, makeTask } from './picture.ts';
-import { type World, addTask, boot, createWorld, host, isHealthy, killHost, killPostgres, runFor, runUntil } from './world.ts';
+import { restoreBackup, takeBackup } from './world-faults.ts';
+import { TICK_MS, type World, addTask, boot, createWorld, host, isHealthy, killHost, killPostgres, runFor, runUntil } from './world.ts';
 
 const QUORUM = { durability: { mode: 'quorum', k: 1 } };
 
@@ -208,3 +210,74 @@ for (const [name, scenario] of Object.entries(SCENARIOS)) {
     for (let k = 1; k <= steps; k++) interrupted(k, scenario);
   });
 }
+
+/** One fault or command, by number, on a host. Nobody accepts a loss. */
+const FAULTS: readonly ((world: World, name: string, n: number) => void)[] = [
+  (world, name) => host(world, name).up && killPostgres(host(world, name)),
+  (world, name) => killHost(host(world, name)),
+  (world, name) => !host(world, name).up && boot(host(world, name)),
+  (world, name) => {
+    host(world, name).linked = !host(world, name).linked;
+  },
+  (world, name) => {
+    const one = host(world, name);
+    one.isolated = !one.isolated;
+    one.linked = !one.isolated;
+  },
+  (world, name, n) => addTask(world, makeTask({ kind: 'switchover', to: id(name) }, { id: `s${n}` })),
+  (world, name, n) => addTask(world, makeTask({ kind: 'failover', to: id(name), acceptLoss: false, acceptTwoPrimaries: false }, { id: `f${n}` })),
+  (world, name, n) => addTask(world, makeTask({ kind: 'nodeRejoin', node: id(name), via: 'clone' }, { id: `c${n}` })),
+  (world) => {
+    world.controllerUp = !world.controllerUp;
+    world.controllerSince = world.t;
+  },
+  (world, name) => {
+    const { broken } = host(world, name);
+    if (broken.has('promote')) broken.clear();
+    else broken.add('promote');
+  },
+  (world, name, n) => addTask(world, makeTask({ kind: 'nodeRestart', node: id(name) }, { id: `r${n}` })),
+  (world) => takeBackup(world),
+  (world) => restoreBackup(world),
+  (world, name) => {
+    if (host(world, name).pg.role === 'primary' && host(world, name).pg.state !== 'running') host(world, name).pg.lsn += 777n;
+  },
+];
+
+const DURABILITIES = [
+  { mode: 'quorum', k: 1 },
+  { mode: 'quorum', k: 1, strict: true },
+  { mode: 'quorum', k: 2, minSync: 1 },
+  { mode: 'sync', k: 1 },
+];
+
+test('random faults and commands in each mode: no later primary lacks what was acknowledged, no two acknowledge; healed, all is protected again (I1, I4, L1)', () => {
+  const action = fc.tuple(fc.integer({ min: 0, max: FAULTS.length - 1 }), fc.constantFrom('n1', 'n2', 'n3'), fc.integer({ min: 1, max: 80 }));
+  fc.assert(
+    fc.property(fc.constantFrom(...DURABILITIES), fc.array(action, { minLength: 1, maxLength: 14 }), (durability, actions) => {
+      const world = createWorld(['n1', 'n2', 'n3'], { durability, antiFlappingMs: 0, maxLagOnFailoverBytes: 100_000 });
+      addTask(world, makeTask({ kind: 'create' }, { id: 'create' }));
+      runUntil(world, 'protected', isProtected, 30_000);
+      for (const [index, [what, name, ticks]] of actions.entries()) {
+        FAULTS[what]?.(world, name, index);
+        runFor(world, ticks * TICK_MS);
+      }
+      world.controllerUp = true;
+      for (const one of world.hosts.values()) {
+        one.linked = true;
+        one.isolated = false;
+        one.broken.clear();
+        if (!one.up) boot(one);
+      }
+      for (let i = 0; i < 600 && !isProtected(world); i++) runFor(world, TICK_MS);
+      if (!isProtected(world)) {
+        // What only a person can know, after a restore or when a diverged voter is the only one: that what is left counts.
+        world.acked = [];
+        addTask(world, makeTask({ kind: 'failover', to: null, acceptLoss: true, acceptTwoPrimaries: false }, { id: 'person' }));
+      }
+      runUntil(world, 'healed', isProtected, 180_000);
+    }),
+    // More of them by hand, for hours: PGHERD_RUNS=100000.
+    { numRuns: Number(process.env['PGHERD_RUNS'] ?? 200) },
+  );
+});

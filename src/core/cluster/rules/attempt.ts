@@ -14,7 +14,9 @@ import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
 import { comparePositions } from '../lineage.ts';
 import { bestVoterPosition, countDetached, countVotes, describeQuorum, twoPrimariesText } from '../quorum.ts';
+import { NOTHING_ACKNOWLEDGED, isEndExact, judgeLoss } from '../loss.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
+import { isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
 import { lagText, stalledHow } from './primary-lost.ts';
 
@@ -165,7 +167,7 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
       warn(
         view,
         'failover.blocked-quorum',
-        `${describeCandidate(best)} lacks what another voter has, and that one may not be promoted: ${describeRejected(rejected)}`,
+        `${describeCandidate(best)} lacks what a voter has that may not be promoted: ${describeRejected(rejected)}`,
       )
     );
   }
@@ -175,6 +177,10 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
   if (attempt.rule === 'crash.failover' && (endUnknown || missing === null || missing > 0)) {
     const restart = restartOld(view, now, attempt, oldReport, `the best candidate, ${describeCandidate(best)}, lacks ${missing ?? 'unknown'} bytes`);
     if (restart !== null) return restart;
+  }
+  if (!attempt.acceptLoss && isUnestablished(view) && !(missing === 0 && isEndExact(oldReport))) {
+    const why = unestablishedText(view);
+    return restartOld(view, now, attempt, oldReport, why) ?? warn(view, 'failover.blocked-quorum', why);
   }
   if (!attempt.acceptLoss && missing !== null && missing > view.spec.maxLagOnFailoverBytes) {
     return (
@@ -208,30 +214,6 @@ function promote(view: ClusterView, now: Now, attempt: Attempt, best: Candidate,
       events: [{ level: 'warn', node: best.node, text: why, detail: { lostBytes: String(loss.bytes ?? 'unknown'), reason: attempt.reason } }],
     },
   };
-}
-
-const NOTHING_ACKNOWLEDGED = { bytes: 0, text: '; every commit that was acknowledged at synchronous durability is on it' } as const;
-
-/**
- * What is known of the loss. Only the end of WAL that the old primary's own agent read after PostgreSQL was gone is exact; a last report is up to
- * one interval older than the last row that was acknowledged, so that 0 bytes behind it are no proof that nothing is lost (I5). A candidate
- * that was given up without its refusal may have opened and acknowledged rows: then nothing is exact, whatever the old primary's end says.
- */
-function judgeLoss(view: ClusterView, attempt: Attempt, missing: number | null): { readonly bytes: number | null; readonly text: string } {
-  const report = view.state.primary === null ? null : live(view, view.state.primary);
-  const maybe = attempt.mayHaveOpened.map((one) => `${one.node} in term ${one.term}`).join(', ');
-  if (maybe !== '') {
-    const least = missing === null || missing === 0 ? '' : `; at least ${missing} bytes are lost`;
-    return { bytes: null, text: `${least}; what was acknowledged by ${maybe}, if it opened before it was lost, is not known` };
-  }
-  if (attempt.afterRestore)
-    return { bytes: null, text: '; the store was restored before, and what was acknowledged in terms that it forgot, if any, is not known' };
-  const exact = report !== null && isGone(report) && (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
-  if (exact && missing !== null)
-    return { bytes: missing, text: missing === 0 ? '; nothing is lost' : `; ${missing} bytes of the old primary are lost` };
-  if (missing === null || missing === 0)
-    return { bytes: null, text: '; what the old primary acknowledged after its last report, if anything, is not known' };
-  return { bytes: missing, text: `; at least ${missing} bytes of the old primary are lost` };
 }
 
 /** The old primary itself opens the attempt's term, where it is, if its agent lives and its data is whole. Null when it cannot. */

@@ -1,5 +1,4 @@
 /** The primary does not serve: what is known of it, which gates stand before a failover, and the attempt that opens when none does. */
-import { durabilityOf } from '../../spec.ts';
 import { type NodeId, type Now, makeWallMs } from '../../ids.ts';
 import { formatLsn } from '../../lsn.ts';
 import type { NodeReport } from '../../report.ts';
@@ -11,7 +10,7 @@ import { withGoal } from '../goals.ts';
 import { endOfWal, gaveUp, activityFor, isGone, isOpen, live, primaryEnd, viewpoints, watchNeededMs, isDue } from '../observe.ts';
 import { countReachable, describeQuorum, reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
-import { floorOf } from '../sync-wish.ts';
+import { isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { formatIso } from '../text.ts';
 
 /** An agent that reports gets this long to take its lease back before it counts as lost; failing over early is worse than two seconds. */
@@ -192,12 +191,7 @@ function quorumGate(view: ClusterView): Assessment | null | 'not-needed' {
           `${describeQuorum(count)} can be heard; an acknowledged commit may be on the missing ones only; "pgherd failover --accept-loss" promotes without them`,
         );
   }
-  if (durabilityOf(view.spec).mode === 'async' || (quorum.lowered !== null && floorOf(view.spec) === 0)) return 'not-needed';
-  return blocked(
-    view,
-    'quorum',
-    `no standby is known to hold every acknowledged commit of term ${view.state.primaryTerm}; "pgherd failover --accept-loss" promotes in spite of that`,
-  );
+  return isUnestablished(view) ? blocked(view, 'quorum', unestablishedText(view)) : 'not-needed';
 }
 
 /** The figures and the command that overrides them (Q45). */
