@@ -98,8 +98,8 @@ export interface Prober {
 /** A login costs both sides some milliseconds of processor; every eighth look tests it, the others only the write. */
 const FRESH_EVERY = 8;
 /**
- * A kept connection that is silent for this long gets company: a fresh one, with what is left of the limit. Two looks over two connections fail
- * together then, and not one after the other. A healthy write takes milliseconds; waiting less would log in whenever a disk is slow.
+ * A look that is silent for this long gets company: another one over a fresh connection, with what is left of the limit. The two fail together
+ * then, and not one after the other. A healthy write takes milliseconds; waiting less would log in whenever a disk is slow.
  */
 const COMPANY_AFTER_MS = 250;
 /** A fresh connection gets at least this, however short the limit is. */
@@ -141,10 +141,10 @@ export function createProber(instance: Instance, self: NodeId): Prober {
     }
   }
 
-  /** The fresh look begins when the kept one is silent or has failed, never sooner than COMPANY_AFTER_MS after it began. */
-  async function inCompany(endpoint: Endpoint, limitMs: number): Promise<ProbeAnswer> {
+  /** A second look, fresh, begins when the first is silent or has failed, never sooner than COMPANY_AFTER_MS after it began. */
+  async function inCompany(endpoint: Endpoint, limitMs: number, look: () => Promise<ProbeAnswer>): Promise<ProbeAnswer> {
     const startedAt = monoMs();
-    const first = overKept(endpoint, limitMs);
+    const first = look();
     const waiting = new AbortController();
     const quick = await Promise.race([first, realClock.sleep(COMPANY_AFTER_MS, waiting.signal).then(() => null)]);
     waiting.abort();
@@ -159,7 +159,10 @@ export function createProber(instance: Instance, self: NodeId): Prober {
   return {
     probe: async (endpoint, limitMs) => {
       round++;
-      const answer = round % FRESH_EVERY === 0 ? await probeMember(instance, endpoint, { self, limitMs }) : await inCompany(endpoint, limitMs);
+      const fresh = round % FRESH_EVERY === 0;
+      const answer = await inCompany(endpoint, limitMs, () =>
+        fresh ? probeMember(instance, endpoint, { self, limitMs }) : overKept(endpoint, limitMs),
+      );
       if (answer.verdict !== 'primary') drop();
       return answer;
     },
