@@ -113,7 +113,8 @@ function assess(view: ClusterView, now: Now): Assessment | null {
 
 function blocked(view: ClusterView, id: string, why: string): Assessment {
   const rule = `failover.blocked-${id}`;
-  const quiet = id === 'lease' || id === 'watch';
+  // Two late reports and one look that failed are no news for people: the next looks decide within a second.
+  const quiet = id === 'lease' || id === 'watch' || (id === 'viewpoints' && isSilent(view, view.state.primary));
   const events =
     quiet || view.state.decided.rule === rule ? [] : [{ level: 'warn' as const, node: view.state.primary, text: `no failover: ${why}`, detail: {} }];
   return { rule, outcome: { why, events, then: 'continue' } };
