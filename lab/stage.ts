@@ -108,7 +108,8 @@ function planOf(directory: string, network: LabNetwork, { spec, priorities, prox
     })),
     firewall: 'auto',
     clientNetwork: '10.99.0.0/24',
-    spec,
+    // The scenarios measure asynchronous replication unless they say otherwise.
+    spec: { durability: { mode: 'async' }, ...spec },
   };
 }
 

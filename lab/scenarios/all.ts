@@ -14,11 +14,21 @@ import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
 import { promoteFails } from './promote-fails.ts';
 import { readYourWrites } from './read-your-writes.ts';
+import {
+  hostKillQuorum,
+  hostLossQuorum,
+  partitionPrimaryQuorum,
+  postgresCrashQuorum,
+  postgresHangQuorum,
+  storeLossQuorum,
+  switchoverQuorum,
+} from './quorum-mode.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
 import { switchoverProxy } from './switchover-proxy.ts';
+import { syncStandbyLoss } from './sync-standby-loss.ts';
 import { twoFailures } from './two-failures.ts';
 
 export const SCENARIOS: readonly Scenario[] = [
@@ -42,6 +52,14 @@ export const SCENARIOS: readonly Scenario[] = [
   switchoverProxy,
   failoverProxy,
   readYourWrites,
+  hostLossQuorum,
+  hostKillQuorum,
+  partitionPrimaryQuorum,
+  postgresCrashQuorum,
+  postgresHangQuorum,
+  switchoverQuorum,
+  storeLossQuorum,
+  syncStandbyLoss,
 ];
 
 export function findScenario(name: string): Scenario | null {

@@ -26,9 +26,10 @@ import { createAgentClient } from './http/agent-client.ts';
 import { type AgentHttp, startAgentHttp } from './http/server.ts';
 import { type AgentLoop, type LoopStatus, createAgentLoop } from './loop.ts';
 import { openMemory } from './memory.ts';
-import type { MemoryPort, PostgresPort } from './ports.ts';
+import type { MemoryPort, PostgresPort, SyncPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
+import { createSyncKeeper } from './postgres/sync-keeper.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
@@ -196,11 +197,13 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     onChange: () => wake('viewpoint'),
   });
   const certificate: { keeper: CertificateKeeper | null } = { keeper: null };
+  const sync = createSyncKeeper({ instance, clock: realClock, log, wake: () => wake('synchronous set') });
   const publisher = createPublisher({
     ...options,
     lease,
     viewpoints,
     postgres,
+    sync,
     put: session.put,
     certificateProblems: () => certificate.keeper?.problems() ?? [],
     incarnation: () => watch.current().incarnation,
@@ -214,6 +217,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     firewall: lease.gate,
     memory,
     ballot: promiser.value,
+    sync,
     clock: realClock,
     log,
     onStatus: publisher.publish,
@@ -323,6 +327,7 @@ interface PublisherOptions extends StartOptions {
   readonly lease: WriteLeaseParts;
   readonly viewpoints: Viewpoints;
   readonly postgres: PostgresPort;
+  readonly sync: SyncPort;
   readonly put: (value: string) => void;
   readonly certificateProblems: () => NodeReport['problems'];
   readonly incarnation: () => string | null;
@@ -360,6 +365,7 @@ function createPublisher(options: PublisherOptions): Publisher {
         firewall: options.lease.gate.kind,
         guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
         slots,
+        sync: options.sync.report(),
         problems: [...overrides.merge(options.postgres.problems()), ...options.lease.problems(), ...options.certificateProblems()],
       });
       const urgent = urgentPart(latest);
