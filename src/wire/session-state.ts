@@ -81,6 +81,8 @@ export interface SessionState {
   ownSettings: boolean;
   /** Pins that statements of the present cycle have ended: `EFFECT` bits, as they are seen when everything is quiet. */
   ended: number;
+  /** Statements of the present transaction that can make a pin have succeeded: whether before or after such an end is not kept. */
+  made: boolean;
   /** The present cycle has failed. */
   failed: boolean;
   /** The server passes over everything up to the next Sync. */
@@ -107,6 +109,7 @@ export function createSessionState({ user, startup = [] }: { user: string; start
     uncertain: false,
     ownSettings: true,
     ended: 0,
+    made: false,
     failed: false,
     skipping: false,
     copyIn: false,
@@ -128,13 +131,24 @@ export function renewText(state: SessionState): void {
 
 /** How the next text is to be read: as reported, unless a statement that may change that is still under way. */
 export function textSettings(state: SessionState): TextSettings {
+  if (state.requests.count > MAX_LOOKED_AT) return UNSURE_TEXT;
   for (let i = 0; i < state.requests.count; i++) if (((requestAt(state.requests, i)?.effects ?? 0) & ~HARMLESS_TO_TEXT) !== 0) return UNSURE_TEXT;
   return state.text;
 }
 
+/** With more requests under way, looking at all of them for each new one would cost more than a few reads on the primary. */
+const MAX_LOOKED_AT = 64;
 /** Effects that cannot change encoding or quoting. */
 const HARMLESS_TO_TEXT =
-  EFFECT.begin | EFFECT.savepoint | EFFECT.prepare | EFFECT.declare | EFFECT.listen | EFFECT.unlisten | EFFECT.closeCursor | EFFECT.advisoryLock;
+  EFFECT.write |
+  EFFECT.begin |
+  EFFECT.savepoint |
+  EFFECT.prepare |
+  EFFECT.declare |
+  EFFECT.listen |
+  EFFECT.unlisten |
+  EFFECT.closeCursor |
+  EFFECT.advisoryLock;
 
 /** A batch that may run on a standby now: it only reads, no transaction is open, and nothing binds the session to the primary. */
 export function mayReadElsewhere(state: SessionState, rules: Rules): boolean {
@@ -180,6 +194,7 @@ export function noteConnectionLost(state: SessionState): void {
   state.pins &= PIN.tooMuch;
   state.uncertain = false;
   state.ended = 0;
+  state.made = false;
   state.failed = false;
   state.skipping = false;
   state.copyIn = false;

@@ -400,6 +400,8 @@ const ENDS =
   EFFECT.resetAll |
   EFFECT.catalog;
 
+const MAKES = EFFECT.temp | EFFECT.listen | EFFECT.advisoryLock | EFFECT.declareHold | EFFECT.prepare | opaque | EFFECT.pin;
+
 function completeStatement(state: SessionState, front: Request, bytes: Uint8Array, bodyAt: number, end: number): void {
   const { settings } = state;
   if (bodyAt < 0) setPins(state, opaque);
@@ -416,6 +418,7 @@ function completeStatement(state: SessionState, front: Request, bytes: Uint8Arra
   }
   if (front.change !== null) noteChange(state, front.change);
   state.ended |= front.effects & ENDS;
+  if ((front.effects & MAKES) !== 0) state.made = true;
   if ((front.effects & (EFFECT.deallocateAll | EFFECT.discardAll)) !== 0) removeAll(state.prepared);
   if (front.name !== null) removeName(state.prepared, front.name);
 }
@@ -459,6 +462,7 @@ function finishCycle(state: SessionState, status: number): void {
     if (settings.overflow) state.pins |= PIN.tooMuch;
     if (state.ended !== 0) endPins(state);
     state.ended = 0;
+    state.made = false;
   }
   state.failed = false;
 }
@@ -467,7 +471,7 @@ function finishCycle(state: SessionState, status: number): void {
 function endPins(state: SessionState): void {
   const { ended } = state;
   if ((ended & EFFECT.catalog) !== 0) state.catalogChanges++;
-  if (state.failed || state.requests.count > 0) {
+  if (state.failed || state.made || state.requests.count > 0) {
     state.uncertain ||= state.pins !== 0;
     return;
   }

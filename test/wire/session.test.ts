@@ -178,6 +178,19 @@ describe('a pin', () => {
     assert.equal(needsInspection(talk.state), true);
   });
 
+  test('that is made and ended in one transaction is asked about, whichever came first', () => {
+    for (const texts of [
+      ['unlisten *', 'listen a'],
+      ['listen a', 'unlisten *'],
+    ]) {
+      const talk = createTalk();
+      run(talk, 'begin', 'BEGIN', 'open');
+      for (const text of texts) run(talk, text, 'X', 'open');
+      run(talk, 'commit', 'COMMIT');
+      assert.deepEqual([talk.state.pins, needsInspection(talk.state)], [PIN.listen, true]);
+    }
+  });
+
   test('of one of several ends by asking the server', () => {
     const talk = createTalk();
     run(talk, 'select pg_advisory_lock(1)', 'SELECT 1');
