@@ -5,7 +5,7 @@
  * has (`server`) changes when it answers. When a batch fails, the first is made anew from the second and from what is still under way.
  */
 import { type ByteMap, clearBytes, createByteMap, deleteBytes, eachBytes, getBytes, setBytes } from './byte-map.ts';
-import { type Classification, REASON, ROUTE } from './classification.ts';
+import { type Classification, EFFECT, REASON, ROUTE } from './classification.ts';
 import type { SettingChange } from './session-settings.ts';
 
 export interface Prepared {
@@ -16,6 +16,9 @@ export interface Prepared {
   parseLength: number;
   route: number;
   effects: number;
+  /** The same by its own text alone, while it stands for another of its name too (`register`). */
+  ownRoute: number;
+  ownEffects: number;
   reason: number;
   hint: number;
   access: number;
@@ -76,6 +79,8 @@ function createPrepared(name: Uint8Array): Prepared {
     parseLength: 0,
     route: ROUTE.primary,
     effects: 0,
+    ownRoute: ROUTE.primary,
+    ownEffects: 0,
     reason: REASON.notUnderstood,
     hint: 0,
     access: 0,
@@ -96,6 +101,10 @@ export function beginParse(table: PreparedTable, bytes: Uint8Array, from: number
   return table.unnamed;
 }
 
+/** What begins a pin; what ends one must be certain. */
+const EFFECTS_OF_BOTH =
+  EFFECT.write | EFFECT.opaque | EFFECT.temp | EFFECT.listen | EFFECT.advisoryLock | EFFECT.declareHold | EFFECT.prepare | EFFECT.pin;
+
 /**
  * From now on the name means this statement. When the name is taken, a server refuses the Parse, unless the older one fails or is taken away before: until
  * that is known, the older one stands for both.
@@ -105,7 +114,7 @@ export function register(table: PreparedTable, prepared: Prepared): void {
   const older = getBytes(table.named, prepared.name, 0, prepared.name.length);
   if (older !== null) {
     older.route = ROUTE.primary;
-    older.effects |= prepared.effects;
+    older.effects |= prepared.effects & EFFECTS_OF_BOTH;
   } else if (table.named.size >= MAX_NAMED) table.lost = true;
   else {
     setBytes(table.named, prepared.name, prepared);
@@ -135,10 +144,14 @@ export function isOnServer(table: PreparedTable, name: Uint8Array): boolean {
   return getBytes(table.server, name, 0, name.length) !== null;
 }
 
-/** Takes over what the classification of the text says. */
-export function fillPrepared(prepared: Prepared, into: Classification, change: SettingChange | null, deallocates: Uint8Array | null): void {
-  prepared.route = into.route;
-  prepared.effects = into.effects;
+/** Takes over what the classification of the text says; `effects` are those of the classification, or more. */
+export function fillPrepared(
+  prepared: Prepared,
+  into: Classification,
+  { effects, change, deallocates }: { effects: number; change: SettingChange | null; deallocates: Uint8Array | null },
+): void {
+  prepared.route = prepared.ownRoute = into.route;
+  prepared.effects = prepared.ownEffects = effects;
   prepared.reason = into.reason;
   prepared.hint = into.hint;
   prepared.access = into.access;
@@ -225,7 +238,11 @@ export function renewNames(
 ): void {
   clearBytes(table.named);
   table.keptBytes = 0;
-  eachBytes(table.server, (prepared) => register(table, prepared));
+  eachBytes(table.server, (prepared) => {
+    prepared.route = prepared.ownRoute;
+    prepared.effects = prepared.ownEffects;
+    register(table, prepared);
+  });
   for (const { parsed, closed } of underWay) {
     if (parsed !== null) register(table, parsed);
     const known = closed === null || closed.length === 0 ? null : getBytes(table.named, closed, 0, closed.length);

@@ -196,8 +196,8 @@ function noteParse(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt
   const prepared = beginParse(state.prepared, bytes, texts.firstAt, texts.firstEnd);
   classify(c, bytes, texts.secondAt, texts.secondEnd, textSettings(state));
   const change = readChange(bytes, c.into);
-  fillPrepared(prepared, c.into, change === 'unclear' ? null : change, nameToDeallocate(c, bytes));
-  if (change === 'unclear') prepared.effects |= opaque;
+  const known = change === 'unclear' ? { effects: c.into.effects | opaque, change: null } : { effects: c.into.effects, change };
+  fillPrepared(prepared, c.into, { ...known, deallocates: nameToDeallocate(c, bytes) });
   keepParse(state.prepared, prepared, bytes, bodyAt, end);
   register(state.prepared, prepared);
   if (state.prepared.lost) state.pins |= PIN.tooMuch;

@@ -211,6 +211,17 @@ describe('a prepared statement', () => {
     assert.match(describePins(talk.state) ?? '', /prepared statements/);
   });
 
+  test('that stood for another of its name, too, stands for itself when that one was refused', () => {
+    const talk = createTalk();
+    talk.client([buildParse({ name: 'n', text: 'select 1' }), buildSync()]);
+    talk.server([BARE.parseComplete, ready()]);
+    talk.client([buildParse({ name: 'n', text: 'listen a; discard all' }), buildSync()]);
+    const [one] = listPrepared(talk.state.prepared);
+    assert.deepEqual([one?.route, (one?.effects ?? 0) & EFFECT.discardAll], [ROUTE.primary, 0]);
+    talk.server([error, ready()]);
+    assert.deepEqual([one?.route, one?.effects], [ROUTE.any, 0]);
+  });
+
   test('without a name is the last one that the server took', () => {
     const talk = createTalk();
     const parse = (text: string): Uint8Array => buildParse({ name: '', text });
