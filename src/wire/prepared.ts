@@ -238,13 +238,14 @@ export function renewNames(
 ): void {
   clearBytes(table.named);
   table.keptBytes = 0;
-  eachBytes(table.server, (prepared) => {
+  const anew = (prepared: Prepared): void => {
     prepared.route = prepared.ownRoute;
     prepared.effects = prepared.ownEffects;
     register(table, prepared);
-  });
+  };
+  eachBytes(table.server, anew);
   for (const { parsed, closed } of underWay) {
-    if (parsed !== null) register(table, parsed);
+    if (parsed !== null) anew(parsed);
     const known = closed === null || closed.length === 0 ? null : getBytes(table.named, closed, 0, closed.length);
     if (known !== null) unregister(table, known);
   }
