@@ -27,7 +27,7 @@ import type { Port } from './port.ts';
 
 export interface Overview {
   readonly route: () => Route;
-  readonly facts: () => Omit<RouteFacts, 'weights'>;
+  readonly facts: () => Omit<RouteFacts, 'weights' | 'down'>;
   readonly ports: readonly Port[];
   /** True when every transaction has ended and new ones wait; false when some did not end in time, and everything goes on. */
   readonly pause: () => Promise<boolean>;

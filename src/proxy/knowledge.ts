@@ -6,7 +6,7 @@ import type { Logger } from '../base/log.ts';
 import { type Decoder, bool, decodeJson, formatDecodeError, number, object, text } from '../core/decode.ts';
 import { type ClusterId, type MonoMs, type NodeId, type Revision, addMono, makeNodeId, makeRevision, type makeTerm } from '../core/ids.ts';
 import { type Member, type NodeReport, member, nodeReport, term } from '../core/report.ts';
-import type { RouteFacts } from '../core/route/decide.ts';
+import type { RouteFacts, RouteTarget } from '../core/route/decide.ts';
 import { type ClusterState, clusterState } from '../core/state.ts';
 import { nodeId } from '../core/spec.ts';
 import type { ClusterKeys } from '../store/keys.ts';
@@ -21,8 +21,10 @@ const ASK_INTERVAL_MS = 500;
 const ASK_LIMIT_MS = 400;
 
 export interface Knowledge {
-  /** All but the weights, as of now. */
-  facts(): Omit<RouteFacts, 'weights'>;
+  /** What the store and the agents say, as of now. */
+  facts(): Omit<RouteFacts, 'weights' | 'down'>;
+  /** Nodes that the published route names for reads, with their addresses. */
+  readers(): readonly RouteTarget[];
   close(): void;
 }
 
@@ -157,6 +159,11 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       const forMs = confirmed === null ? 0 : confirmed.until - clock.now().mono;
       return { state, members, reports, ageMs: ageMs(), confirmed: confirmed === null || forMs <= 0 ? null : { ...confirmed, forMs } };
     },
+    readers: () =>
+      (state?.route.readers ?? []).flatMap((node) => {
+        const found = members.get(node);
+        return found === undefined ? [] : [{ node, host: found.host, port: found.port }];
+      }),
     close: () => {
       stopping.abort();
       asker?.close();

@@ -44,6 +44,8 @@ const MAX_CONNECTING = 16;
 const RETRY_MS = 50;
 /** A switchover waits this long for statements on the standby that becomes the primary; a report that runs for minutes must not keep it for ever. */
 const READ_PATIENCE_MS = 1000;
+const STOPS = 'the proxy stops';
+const DRAIN_LOOK_MS = 10;
 /** How often is looked for sessions that waited too long. */
 const SWEEP_MS = 250;
 /** A node that is starting, stopping, or full: another try may succeed. Source: PostgreSQL manual, appendix A. */
@@ -69,6 +71,7 @@ export class Port {
   /** Statements of the split port that only read, by where they went. */
   readonly reads = { standby: 0, primary: 0 };
   #closed = false;
+  #draining = false;
 
   constructor(options: PortOptions) {
     this.kind = options.kind;
@@ -108,13 +111,23 @@ export class Port {
     this.#route = route;
     if (this.kind !== 'read') this.#applyWriter(before, route);
     else this.#applyReaders(before, route);
+    for (const node of route.unreachable) if (!before.unreachable.includes(node)) for (const session of this.sessions) session.loseReader(node);
     this.#pump();
+  }
+
+  /** Sessions end when they are idle, all of them after `limitMs`. Whoever listens has stopped by then. */
+  async drain(limitMs: number): Promise<void> {
+    this.#draining = true;
+    for (const session of [...this.sessions]) if (session.idle) session.terminate('57P01', STOPS);
+    const endMs = this.#clock.now().mono + limitMs;
+    while (this.sessions.size > 0 && this.#clock.now().mono < endMs) await this.#clock.sleep(DRAIN_LOOK_MS);
+    this.close();
   }
 
   close(): void {
     this.#closed = true;
     clearInterval(this.#sweeper);
-    for (const session of [...this.sessions]) session.terminate('57P01', 'the proxy stops');
+    for (const session of [...this.sessions]) session.terminate('57P01', STOPS);
     for (const backend of this.#prepared.values()) backend.stream.destroy();
     this.#prepared.clear();
   }
@@ -192,6 +205,10 @@ export class Port {
     for (const session of [...this.sessions]) {
       const at = session.backend?.target ?? null;
       if (at === null || route.readers.some((reader) => sameTarget(reader, at))) continue;
+      if (route.unreachable.includes(at.node)) {
+        session.abandon(`${at.node} does not answer`);
+        continue;
+      }
       // In the middle of a statement the node may finish it; if it is gone, the connection says so.
       if (session.detach()) continue;
       if (session.idle && session.memory.doubtful && !this.#asked.has(session)) {
@@ -231,6 +248,10 @@ export class Port {
   }
 
   #onQuiet(session: Session): void {
+    if (this.#draining) {
+      session.terminate('57P01', STOPS);
+      return;
+    }
     if (this.kind === 'read') {
       const at = session.backend?.target;
       if (at !== undefined && !this.#route.readers.some((reader) => sameTarget(reader, at))) session.detach();

@@ -18,6 +18,7 @@ import { keepSession } from '../store/session.ts';
 import { openControls } from './control.ts';
 import { type Overview, serveAdmin } from './admin.ts';
 import { type Doorman, openAdminDoor, openDoorman } from './doorman.ts';
+import { watchHealth } from './health.ts';
 import type { Io } from './io/door.ts';
 import { chooseIo } from './io/self-test.ts';
 import type { ByteStream } from './io/stream.ts';
@@ -34,6 +35,8 @@ const ACK_TTL_MS = 3000;
 const STALE_MS = 3000;
 /** Ages are looked at this often; changes are applied at once. */
 const TICK_MS = 250;
+/** At the end, statements and transactions that are under way get this long. */
+const DRAIN_MS = 3000;
 /** PAUSE gives up like a switchover does, so that a long transaction does not stop everybody. */
 const PAUSE_LIMIT_MS = 2000;
 const PAUSE_LOOK_MS = 10;
@@ -164,7 +167,7 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
   let paused = false;
   const apply = (): void => {
     const decided = decideRoute(
-      { ...knowledge.facts(), weights: new Map() },
+      { ...knowledge.facts(), weights: new Map(), down: health.down() },
       { staleMs: STALE_MS, maxReadLagBytes: config.read.maxLagBytes, primaryReads: config.read.primary },
     );
     const next = paused ? { ...decided, hold: true } : decided;
@@ -176,8 +179,10 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     for (const kind of PORTS) ports[kind]?.apply(next);
     if (next.epoch !== acknowledged && (!next.hold || PORTS.every((kind) => ports[kind] === null))) acknowledge(next.epoch);
   };
+  const health = watchHealth({ controls, clock: realClock, log, targets: () => knowledge.readers(), onChange: () => apply() });
   const knowledge = watchKnowledge({ cluster: config.cluster, store, keys, clock: realClock, log, tls: files, onChange: apply });
   const ticker = setInterval(apply, TICK_MS);
+
   const secrets = openSecrets({ controls, route: () => route });
   const doormen: Doorman[] = [];
   const closers: (() => void)[] = [];
@@ -185,8 +190,9 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     clearInterval(ticker);
     for (const doorman of doormen) doorman.close();
     for (const close of closers) close();
-    for (const kind of PORTS) ports[kind]?.close();
+    await Promise.all(PORTS.map((kind) => ports[kind]?.drain(DRAIN_MS)));
     knowledge.close();
+    health.close();
     controls.close();
     await session.close();
     store.close();

@@ -100,7 +100,7 @@ export class Session {
     return this.current;
   }
 
-  /** The connection that a cancel request is for. */
+  /** What a cancel request is for. */
   get active(): Backend | null {
     return this.current;
   }
@@ -191,6 +191,9 @@ export class Session {
     backend.stream.end();
     return true;
   }
+
+  /** The node does not answer: for sessions that read there beside their own node. */
+  loseReader(_node: string): void {}
 
   /** The node may not be used any more, whatever it is doing. */
   abandon(why: string): void {

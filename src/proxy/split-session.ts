@@ -131,7 +131,10 @@ export class SplitSession extends Session {
     const asked = this.#asked;
     this.host.readers?.positions.want({
       onToken: (token) => {
-        if (asked === this.#asked) this.#token = token;
+        if (asked !== this.#asked) return;
+        this.#token = token;
+        // Asked now, the standby's answer is there when the client reads next.
+        if (this.#standby !== null) this.host.readers?.positions.reached(this.#standby.target, token);
       },
     });
   }
@@ -246,6 +249,13 @@ export class SplitSession extends Session {
       return;
     }
     super.onServerEnd(backend, why);
+  }
+
+  override loseReader(node: string): void {
+    const standby = this.#standby;
+    if (standby === null || standby.target.node !== node) return;
+    standby.stream.destroy();
+    this.onServerEnd(standby, `${node} does not answer`);
   }
 
   override abandon(why: string): void {

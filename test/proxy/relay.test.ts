@@ -271,6 +271,22 @@ describe('an unplanned loss of the primary', () => {
   });
 });
 
+describe('the end of the proxy', () => {
+  test('lets a transaction end, and tells idle sessions at once', async () => {
+    const stage = await openStage(servers, { io: WAYS['raw handles'] });
+    const [idle, busy] = [await stage.connect(), await stage.connect()];
+    const ended = new Promise<Error>((resolve) => idle.once('error', resolve));
+    await busy.query('begin');
+    const drained = stage.sessions.drain(5000);
+    assert.match((await ended).message, /the proxy stops/);
+    await busy.query("insert into seen values ('drained')");
+    await busy.query('commit');
+    await drained;
+    assert.equal((await servers.a.query("select 1 from seen where what = 'drained'")).length, 1);
+    stage.close();
+  });
+});
+
 describe('the read port', () => {
   test('spreads sessions over the readers, and moves them when one is taken out', async () => {
     const stage = await openStage(servers, { io: WAYS['raw handles'], kind: 'read' });

@@ -15,6 +15,8 @@ export interface RouteFacts {
   readonly confirmed: { readonly node: NodeId; readonly term: Term; readonly forMs: number } | null;
   /** What people told this proxy: weight of a node for reads; 0 is drained. */
   readonly weights: ReadonlyMap<NodeId, number>;
+  /** Nodes that do not answer this proxy. */
+  readonly down: ReadonlySet<NodeId>;
 }
 
 export interface RouteLimits {
@@ -47,6 +49,8 @@ export interface Route {
   readonly closed: string | null;
   /** Sorted by node; those with weight 0 are left out. */
   readonly readers: readonly Reader[];
+  /** Sorted; reads that are under way there are not waited for. */
+  readonly unreachable: readonly NodeId[];
   /** New transactions wait; running ones go on. */
   readonly hold: boolean;
   /** Who is to be the primary after the hold, so that connections can be made beforehand; null: unknown. */
@@ -59,6 +63,7 @@ export const NO_ROUTE: Route = {
   writer: null,
   closed: 'the state of the cluster is not known yet',
   readers: [],
+  unreachable: [],
   hold: false,
   next: null,
 };
@@ -82,6 +87,7 @@ export function decideRoute(facts: RouteFacts, limits: RouteLimits): Route {
     writer: closed === null ? writer : null,
     closed,
     readers: readersOf(facts, limits, { writer: closed === null && !hold ? writer : null, leaving: next?.node ?? null }),
+    unreachable: [...facts.down].sort(),
     hold,
     next,
   };
@@ -119,7 +125,7 @@ function readersOf(
   for (const node of state.route.readers) {
     const target = targetOf(facts, node);
     const weight = facts.weights.get(node) ?? 1;
-    if (target === null || weight <= 0 || node === leaving) continue;
+    if (target === null || weight <= 0 || node === leaving || facts.down.has(node)) continue;
     const lagBytes = lagOf(facts, node);
     if (lagBytes !== null && lagBytes > limits.maxReadLagBytes) continue;
     readers.push({ ...target, weight, lagBytes });

@@ -31,7 +31,7 @@ function report(node: NodeId, flush: number | null, replayed: number | null): No
 function facts(change: Partial<RouteFacts> = {}): RouteFacts {
   const members = new Map([n1, n2, n3].map((node, index) => [node, { node, host: `10.0.0.${index + 1}`, port: 5432 } as Member]));
   const reports = new Map([report(n1, 5000, null), report(n2, null, 5000), report(n3, null, 4500)].map((one) => [one.node, one]));
-  return { state: state(), members, reports, ageMs: 10, confirmed: null, weights: new Map(), ...change };
+  return { state: state(), members, reports, ageMs: 10, confirmed: null, weights: new Map(), down: new Set(), ...change };
 }
 
 const writer = (change: Partial<RouteFacts>, limits = LIMITS): string | null => decideRoute(facts(change), limits).writer?.node ?? null;
@@ -70,6 +70,8 @@ describe('the route of a proxy', () => {
     assert.deepEqual(readers({}), ['n2', 'n3']);
     assert.deepEqual(readers({}, { ...LIMITS, maxReadLagBytes: 499 }), ['n2']);
     assert.deepEqual(readers({ weights: new Map([[n2, 0]]) }), ['n3']);
+    assert.deepEqual(readers({ down: new Set([n2]) }), ['n3'], 'it does not answer this proxy');
+    assert.equal(writer({ down: new Set([n1]) }), 'n1', 'who gets writes is not the proxy’s to judge');
     assert.deepEqual(readers({ reports: new Map() }), ['n2', 'n3'], 'an unknown lag keeps nobody out: the controller has seen it stream');
   });
 
