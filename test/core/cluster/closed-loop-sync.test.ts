@@ -237,7 +237,8 @@ const FAULTS: readonly ((world: World, name: string, n: number) => void)[] = [
     else broken.add('promote');
   },
   (world, name, n) => addTask(world, makeTask({ kind: 'nodeRestart', node: id(name) }, { id: `r${n}` })),
-  (world) => takeBackup(world),
+  // A backup of the middle of an attempt is another story: nobody knows then how it went on.
+  (world) => world.state?.attempt === null && world.state.switchover === null && takeBackup(world),
   (world) => restoreBackup(world),
   (world, name) => {
     if (host(world, name).pg.role === 'primary' && host(world, name).pg.state !== 'running') host(world, name).pg.lsn += 777n;

@@ -291,7 +291,9 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
       `${candidate} did not ${untaken ? 'take the write lease of' : 'open'} term ${attempt.term} in time`,
     );
   }
-  return wait('attempt.waiting-open', `${candidate} is opening term ${attempt.term}`);
+  const waiting = wait('attempt.waiting-open', `${candidate} is opening term ${attempt.term}`);
+  // The old primary lets nobody in before its set is in force: the set must be able to follow who is there.
+  return candidate === view.state.primary ? { ...waiting, outcome: { ...waiting.outcome, then: 'continue' } } : waiting;
 }
 
 /**
