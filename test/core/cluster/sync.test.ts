@@ -153,6 +153,15 @@ test('a node of another location is no voter where only a person promotes it, an
   expectRule(picture(lost), 'primary.lost');
 });
 
+test('a weaker synchronous_commit in the settings is named, since its commits are not protected', () => {
+  const codes = (value: string): readonly string[] =>
+    clusterProblems(picture(STEADY, { spec: { durability: { mode: 'quorum', k: 1 }, postgres: { parameters: { synchronous_commit: value } } } })).map(
+      (one) => one.code,
+    );
+  for (const value of ['off', 'local', 'remote_write']) assert.ok(codes(value).includes('cluster.weak-commit'), value);
+  for (const value of ['on', 'remote_apply']) assert.ok(!codes(value).includes('cluster.weak-commit'), value);
+});
+
 test('writes that wait are a problem of their own (H35)', () => {
   const view = picture(ALONE, { spec: { durability: { mode: 'quorum', k: 1, strict: true } } });
   assert.ok(clusterProblems(view).some((one) => one.code === 'cluster.writes-wait'));
