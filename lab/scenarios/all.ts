@@ -13,6 +13,7 @@ import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
 import { promoteFails } from './promote-fails.ts';
 import {
+  agentRestartQuorum,
   hostKillQuorum,
   hostLossQuorum,
   partitionPrimaryQuorum,
@@ -52,6 +53,7 @@ export const SCENARIOS: readonly Scenario[] = [
   postgresCrashQuorum,
   postgresHangQuorum,
   switchoverQuorum,
+  agentRestartQuorum,
   storeLossQuorum,
   syncStandbyLoss,
 ];
