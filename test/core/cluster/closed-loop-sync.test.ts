@@ -279,6 +279,32 @@ test('random faults and commands in each mode: no later primary lacks what was a
       runUntil(world, 'healed', isProtected, 180_000);
     }),
     // More of them by hand, for hours: PGHERD_RUNS=100000.
-    { numRuns: Number(process.env['PGHERD_RUNS'] ?? 200) },
+    {
+      numRuns: Number(process.env['PGHERD_RUNS'] ?? 200),
+      // The old primary opens a further term while none of its voters can attach inside of the attempt.
+      examples: [
+        [
+          { mode: 'quorum', k: 1, strict: true },
+          [
+            [4, 'n1', 1],
+            [9, 'n2', 30],
+            [6, 'n1', 1],
+            [0, 'n1', 1],
+          ],
+        ],
+        [
+          { mode: 'quorum', k: 1 },
+          [
+            [5, 'n3', 1],
+            [0, 'n2', 8],
+            [3, 'n3', 55],
+            [8, 'n1', 1],
+            [7, 'n2', 1],
+            [5, 'n2', 1],
+            [2, 'n1', 1],
+          ],
+        ],
+      ],
+    },
   );
 });

@@ -246,11 +246,22 @@ function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeR
   };
 }
 
+/**
+ * The old primary runs in the attempt's term, and lets nobody in before enough standbys hold what it recovered. The attempt is over then: those standbys
+ * are taken back by the rules that only work outside of one, and a primary that waited for them inside would wait for ever.
+ */
+function runsClosed(view: ClusterView, attempt: Attempt, report: NodeReport): boolean {
+  const { term, candidate } = attempt;
+  const held = view.writeLease?.holder === candidate && view.writeLease?.term === term && report.leaseTerm === term;
+  const runs = report.postgres.state === 'running' && report.postgres.role === 'primary';
+  return candidate === view.state.primary && view.state.quorum.wanted.k > 0 && held && runs;
+}
+
 function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessment | null {
   const { candidate } = attempt;
   if (candidate === null) return replace(view, now, attempt, 'attempt.candidate-lost', 'no candidate was recorded');
   const report = live(view, candidate);
-  if (report !== null && isOpen(report, attempt.term)) return opened(view, now, attempt, report);
+  if (report !== null && (isOpen(report, attempt.term) || runsClosed(view, attempt, report))) return opened(view, now, attempt, report);
   const goal = view.state.goals[candidate] ?? null;
   // A controller that has just begun to watch knows too little to call anybody lost: a report that is missing may only be late.
   const justBegun = view.watchedMs < watchNeededMs(view.spec);
@@ -291,9 +302,7 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
       `${candidate} did not ${untaken ? 'take the write lease of' : 'open'} term ${attempt.term} in time`,
     );
   }
-  const waiting = wait('attempt.waiting-open', `${candidate} is opening term ${attempt.term}`);
-  // The old primary lets nobody in before its set is in force: the set must be able to follow who is there.
-  return candidate === view.state.primary ? { ...waiting, outcome: { ...waiting.outcome, then: 'continue' } } : waiting;
+  return wait('attempt.waiting-open', `${candidate} is opening term ${attempt.term}`);
 }
 
 /**

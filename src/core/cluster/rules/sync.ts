@@ -14,14 +14,11 @@ interface Assessment {
 
 /**
  * *Invariant:* the facts of a term are frozen while another one is attempted or planned. *Because:* detaching for a vote looks like the loss of a standby,
- * and lowering the set for it would let the old primary acknowledge what the voters no longer receive. When the old primary itself was ordered to open
- * the term, nobody is detached any more, and its set follows who comes back. *Broken if:* it follows while votes are asked.
+ * and lowering the set for it would let the old primary acknowledge what the voters no longer receive. *Broken if:* the set follows while votes are asked.
  */
 function isQuiet(view: ClusterView): boolean {
   const { state } = view;
-  const { attempt } = state;
-  const settled = attempt === null || (attempt.phase === 'promote' && attempt.candidate === state.primary);
-  return state.phase === 'running' && settled && state.switchover === null && state.frozen === null;
+  return state.phase === 'running' && state.attempt === null && state.switchover === null && state.frozen === null;
 }
 
 function assess(view: ClusterView, now: Now): Assessment | null {
