@@ -283,6 +283,19 @@ test('random faults and commands in each mode: no later primary lacks what was a
       numRuns: Number(process.env['PGHERD_RUNS'] ?? 200),
       // The old primary opens a further term while none of its voters can attach inside of the attempt.
       examples: [
+        // A term that opened with nobody to wait for, lost at once: what the former one acknowledged must not be lost with it.
+        [
+          { mode: 'quorum', k: 1 },
+          [
+            [9, 'n3', 1],
+            [5, 'n3', 1],
+            [5, 'n1', 11],
+            [4, 'n1', 1],
+            [0, 'n1', 26],
+            [4, 'n2', 10],
+            [0, 'n1', 50],
+          ],
+        ],
         [
           { mode: 'quorum', k: 1, strict: true },
           [

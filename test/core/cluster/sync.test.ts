@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { makeWallMs } from '../../../src/core/ids.ts';
+import { makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import { clusterProblems } from '../../../src/core/cluster/problems.ts';
 import { renderSyncNames } from '../../../src/core/cluster/sync-set.ts';
@@ -262,6 +262,28 @@ test('a voter whose directory was rebuilt since does not count (Z58)', () => {
 
 test('a voter that is ahead and may not be promoted stands in the way of the one behind (Z62, I4)', () => {
   expectRule(picture(VOTES.replace('n2 detached', 'n2 detached prio0'), quorumPath), 'failover.blocked-quorum', later(5000));
+});
+
+test('lowered protection is no leave to lose what standbys acknowledged before (I4)', () => {
+  const floor = (state: ClusterState): ClusterState => ({
+    ...loweredSince(9000)(unestablished(state)),
+    quorum: { ...loweredSince(9000)(unestablished(state)).quorum, floor: { timeline: makeTimeline(1), lsn: lsnOf('0/4800') }, floorPending: false },
+  });
+  const text = LOST.replace('lease n1/3 ', '');
+  expectRule(picture(text, { state: floor }), 'primary.lost');
+  const behind = text.replace('n2 standby @0/5000', 'n2 standby @0/4700');
+  assert.match(expectDecision(picture(behind, { state: floor }), 'failover.blocked-quorum').why, /n2 at 0\/4700.* lacks commits .*up to 0\/4800/);
+  const pending = (state: ClusterState): ClusterState => ({ ...floor(state), quorum: { ...floor(state).quorum, floorPending: true } });
+  expectRule(picture(text, { state: pending }), 'failover.blocked-quorum');
+});
+
+test('the floor is the position at which nobody was waited for any more', () => {
+  const lowered = expectRule(picture(ALONE), 'sync.lowered');
+  assert.equal(lowered.quorum.floorPending, true);
+  expectRule(picture(ALONE.replace('n1 primary', 'n1 primary notinforce'), { state: () => lowered }), 'cluster.steady');
+  const settled = expectRule(picture(ALONE.replace('n1 primary', 'n1 primary inforce@0/5000'), { state: () => lowered }), 'sync.established');
+  assert.deepEqual(settled.quorum.floor, { timeline: 1, lsn: lsnOf('0/5000') });
+  assert.equal(settled.quorum.floorPending, false);
 });
 
 test('the new term opens with nothing promised, waiting for the voters that follow', () => {

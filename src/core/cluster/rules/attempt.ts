@@ -16,7 +16,7 @@ import { comparePositions } from '../lineage.ts';
 import { bestVoterPosition, countDetached, countVotes, describeQuorum, twoPrimariesText } from '../quorum.ts';
 import { NOTHING_ACKNOWLEDGED, isEndExact, judgeLoss } from '../loss.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
-import { isUnestablished, unestablishedText } from '../sync-wish.ts';
+import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
 import { lagText, stalledHow } from './primary-lost.ts';
 
@@ -180,6 +180,10 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
   }
   if (!attempt.acceptLoss && isUnestablished(view) && !(missing === 0 && isEndExact(oldReport))) {
     const why = unestablishedText(view);
+    return restartOld(view, now, attempt, oldReport, why) ?? warn(view, 'failover.blocked-quorum', why);
+  }
+  if (!attempt.acceptLoss && isBelowFloor(view, best.position)) {
+    const why = floorText(view, describeCandidate(best));
     return restartOld(view, now, attempt, oldReport, why) ?? warn(view, 'failover.blocked-quorum', why);
   }
   if (!attempt.acceptLoss && missing !== null && missing > view.spec.maxLagOnFailoverBytes) {
