@@ -15,6 +15,7 @@ import { postgresHang } from './postgres-hang.ts';
 import { promoteFails } from './promote-fails.ts';
 import { readYourWrites } from './read-your-writes.ts';
 import {
+  agentRestartQuorum,
   hostKillQuorum,
   hostLossQuorum,
   partitionPrimaryQuorum,
@@ -58,6 +59,7 @@ export const SCENARIOS: readonly Scenario[] = [
   postgresCrashQuorum,
   postgresHangQuorum,
   switchoverQuorum,
+  agentRestartQuorum,
   storeLossQuorum,
   syncStandbyLoss,
 ];

@@ -3,6 +3,7 @@ import { monoMs } from '../../src/base/clock.ts';
 import type { Scenario } from '../scenario.ts';
 import { bootHost, calm, expectProtection, expectRejoin, expectTakeover } from '../steps.ts';
 import type { Stage } from '../stage.ts';
+import { agentRestart } from './agent-restart.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 
@@ -108,3 +109,4 @@ function inQuorumMode(other: Scenario, expect: Partial<Scenario['expect']>): Sce
 /** The first write of the new primary waits until a standby follows. */
 export const switchoverQuorum = inQuorumMode(switchover, { outageMs: 1000 });
 export const storeLossQuorum = inQuorumMode(storeLoss, {});
+export const agentRestartQuorum = inQuorumMode(agentRestart, {});

@@ -171,6 +171,10 @@ export const clusterState = object({
     mayStand: withDefault(list(syncSet), []),
     /** Since when less is waited for than the spec asks, and why; null: as asked. */
     lowered: withDefault(nullable(object({ sinceWallMs: wallMs, reason: text })), null),
+    /** While k = 0: whoever holds WAL up to here holds every commit that was acknowledged by standbys before. Null: there was none. */
+    floor: withDefault(nullable(position), null),
+    /** The floor is not known yet: the set that waits for nobody was asked for, and is not in force. */
+    floorPending: withDefault(bool, false),
   }),
   attempt: nullable(attempt),
   switchover: nullable(switchover),

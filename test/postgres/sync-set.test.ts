@@ -16,7 +16,7 @@ import { openSql } from '../../src/agent/postgres/sql.ts';
 import { ensureSlots } from '../../src/agent/postgres/slots.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { createSyncKeeper } from '../../src/agent/postgres/sync-keeper.ts';
-import { judgeInForce, lookAtSync } from '../../src/agent/postgres/sync-set.ts';
+import { isOurs, judgeInForce, lookAtSync } from '../../src/agent/postgres/sync-set.ts';
 
 import { createLab, createPrimary, must, settings, sql, until } from './harness.ts';
 
@@ -194,6 +194,30 @@ test("another user's walsender under a voter's name is ended, and counts for nob
     receiver.kill('SIGKILL');
   }
   must(await followUpstream(n2, { upstream: n1 }));
+});
+
+test('a set that somebody changes by ALTER SYSTEM is set again, and said not to be in force meanwhile (Z56)', async () => {
+  const set = any(1, voter(n2), voter(n3));
+  await bring(set);
+  await sql(n1, async (db) => {
+    await db.query("ALTER SYSTEM SET synchronous_standby_names = ''");
+    await db.query('SELECT pg_reload_conf()');
+  });
+  const wanted = { set, term: 1, revision };
+  await until('it is missed', async () => {
+    keeper.step(await observer.observe(), wanted);
+    return keeper.report()?.revision === 0;
+  });
+  await until('it is in force again', async () => {
+    keeper.step(await observer.observe(), wanted);
+    return keeper.report()?.revision === revision;
+  });
+  assert.equal(must(await lookAtSync(n1)).names, renderSyncNames(set));
+});
+
+test("people's own names are left alone while nobody is waited for, a leftover of ours is not", () => {
+  for (const names of ['s1', 'ANY 1 (s1, s2)', '', null]) assert.equal(isOurs(names), false, String(names));
+  for (const set of [any(1, 'n2.0a1b2c3d'), any(1)]) assert.equal(isOurs(renderSyncNames(set)), true);
 });
 
 test('a smaller set lets waiting commits go on (H34)', async () => {

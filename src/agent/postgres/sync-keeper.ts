@@ -15,7 +15,7 @@ import type { SyncSet } from '../../core/state.ts';
 import type { SyncPort, WantedSet } from '../ports.ts';
 import { failure } from './failure.ts';
 import type { Instance } from './instance.ts';
-import { applySyncNames, endWalsenders, hasSyncNames, judgeInForce, lookAtSync } from './sync-set.ts';
+import { applySyncNames, endWalsenders, isOurs, judgeInForce, lookAtSync, writtenSyncNames } from './sync-set.ts';
 
 const LOOK_MS = 5;
 /** A reload takes milliseconds; what is not in force after so many looks waits for something else, and each look is a login. */
@@ -27,6 +27,8 @@ const ROUND_MS = 1000;
 const CLOSE_LOOK_MS = 150;
 /** A member that was never seen here yet (a new primary's, or of a server that has just started) gets this much longer to come: it has to follow first. */
 const ARRIVAL_MS = 1000;
+/** How often the file is compared with what is asked for. */
+const FILE_EVERY_MS = 2000;
 /** A checkpoint under way loads settings between two writes, at most 100 ms apart. Source: PostgreSQL, checkpointer.c, CheckpointWriteDelay. */
 const WRITING_MS = 250;
 /** Before a promotion the set is waited for this long: a checkpointer that works on a checkpoint must not hold it up, since the opening waits all the same. */
@@ -61,6 +63,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
   let working: Promise<Result<null, Failure>> | null = null;
   let lastTrouble = '';
   let looking = false;
+  let lastFile = -Infinity;
   const tracks = new Map<string, Track>();
 
   const isServed = (): boolean => wanted !== null && inForce !== null && sameSet(inForce, wanted.set);
@@ -101,7 +104,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
 
   async function work(asked: WantedSet): Promise<Result<null, Failure>> {
     // A node that never waited for anybody is left as it is: no write, no look.
-    if (asked.set.k === 0 && !(await hasSyncNames(instance))) return served(asked.set);
+    if (asked.set.k === 0 && !isOurs(await writtenSyncNames(instance))) return served(asked.set);
     const { k } = asked.set;
     const largerK = k > 1 && (possible === null || [...possible].some((other) => other > 0 && other < k));
     if (possible !== null) possible = new Set([...possible, k]);
@@ -133,6 +136,27 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
       if (settled >= 2) return served(asked.set);
     }
     return err(notInForce(why));
+  }
+
+  /**
+   * A set that somebody else changed in the file is written again (Z56). What was acknowledged meanwhile was acknowledged by that other set; until it is
+   * in force again the report says that it is not.
+   */
+  async function checkFile(): Promise<void> {
+    const asked = wanted;
+    if (asked === null || asked.set.k === 0 || !isServed()) return;
+    const names = await writtenSyncNames(instance);
+    if (wanted !== asked || names === renderSyncNames(asked.set)) return;
+    log.warn({ found: names ?? '', wanted: renderSyncNames(asked.set) }, 'synchronous_standby_names was changed by somebody else; it is set again');
+    inForce = null;
+    inForceLsn = null;
+    options.wake();
+  }
+
+  function lookAtFile(now: MonoMs): void {
+    if (now - lastFile < FILE_EVERY_MS) return;
+    lastFile = now;
+    checkFile().catch((cause: unknown) => log.warn({ cause: String(cause) }, 'reading the synchronous set broke; it is read again'));
   }
 
   function served(set: SyncSet): Result<null, Failure> {
@@ -181,6 +205,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
       want(next);
       if (wanted === null || postgres.state !== 'running') return;
       if (!isServed()) void begin();
+      else lookAtFile(clock.now().mono);
       if (postgres.role !== 'primary') return;
       // Any look after it was in force will do: WAL only grows.
       if (isServed()) inForceLsn ??= postgres.flushLsn;
@@ -198,7 +223,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
         return result;
       }
       if (seen?.state === 'running') return ok(null);
-      if (next.set.k === 0 && !(await hasSyncNames(instance))) return ok(null);
+      if (next.set.k === 0 && !isOurs(await writtenSyncNames(instance))) return ok(null);
       const applied = await applySyncNames(instance, next.set);
       return applied.ok ? ok(null) : applied;
     },

@@ -49,9 +49,14 @@ export function applySyncNames(
   return setWinning(instance, { synchronous_standby_names: renderSyncNames(set) }, options);
 }
 
-/** True when postgresql.auto.conf holds a set that waits for somebody, or names one at all. */
-export async function hasSyncNames(instance: Instance): Promise<boolean> {
-  return ((await readAutoConf(instance)).get('synchronous_standby_names') ?? '') !== '';
+/** What postgresql.auto.conf says now; null when it says nothing. */
+export async function writtenSyncNames(instance: Instance): Promise<string | null> {
+  return (await readAutoConf(instance)).get('synchronous_standby_names') ?? null;
+}
+
+/** True for a text that pgherd wrote, here or on the node that this directory was copied from. People's own names are left alone while nobody is waited for. */
+export function isOurs(names: string | null): boolean {
+  return names !== null && /^(?:ANY|FIRST) \d+ \("(?:pgherd_nobody|[a-z0-9_-]+\.[0-9a-f]{8})"/.test(names);
 }
 
 /** Errors: those of withLocalSql. */

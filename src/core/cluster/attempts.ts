@@ -152,7 +152,11 @@ export function openTerm(
     ...next,
     quorum: restarted
       ? keptQuorum(state, term)
-      : openingQuorum(view.spec, next, now, { set: attempt.sync ?? firstSet(view.spec), restored: attempt.rule === 'housekeeping.republished' }),
+      : openingQuorum(view.spec, next, now, {
+          set: attempt.sync ?? firstSet(view.spec),
+          restored: attempt.rule === 'housekeeping.republished',
+          floor: endOfWal(winner),
+        }),
   };
   next = withGoal(next, winner.node, term, { kind: 'primary' });
   return { state: followersAfter(view, next, winner.node, term, state.primary), opened };

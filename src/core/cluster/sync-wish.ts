@@ -1,10 +1,11 @@
 /** Which synchronous set fits the standbys that are there now. Pure; one reading of one snapshot. */
 import type { NodeId, Now } from '../ids.ts';
-import { bytesBetween } from '../lsn.ts';
-import type { NodeReport } from '../report.ts';
+import { bytesBetween, formatLsn } from '../lsn.ts';
+import type { NodeReport, Position } from '../report.ts';
 import { type ClusterSpec, type NodeSpec, durabilityOf, findNode, isNear } from '../spec.ts';
 import type { ClusterState, SyncSet } from '../state.ts';
 import type { ClusterView } from '../view.ts';
+import { comparePositions } from './lineage.ts';
 import { dataNodes, isAvailable, isDue, isStreaming, live } from './observe.ts';
 import { NO_SET, nodeOfVoter, voterName } from './sync-set.ts';
 
@@ -33,7 +34,22 @@ export function floorOf(spec: ClusterSpec): number {
 /** Commits wait for standbys, but nobody besides the primary is known to hold what was acknowledged: the term is new, or the store was set back. */
 export function isUnestablished(view: ClusterView): boolean {
   const { quorum } = view.state;
-  return durabilityOf(view.spec).mode !== 'async' && quorum.k === 0 && (quorum.lowered === null || floorOf(view.spec) > 0);
+  return durabilityOf(view.spec).mode !== 'async' && quorum.k === 0 && (quorum.lowered === null || quorum.floorPending || floorOf(view.spec) > 0);
+}
+
+/**
+ * *Invariant:* a commit that standbys acknowledged is on every later primary also after protection was lowered, unless a person gives it up (I4).
+ * *Because:* lowering is a promise for later commits only; the earlier ones lie before the position at which nobody was waited for any more, or at which
+ * the term was opened, and who is promoted without a quorum must have that position. *Broken if:* lowered protection is taken for asynchronous mode.
+ */
+export function isBelowFloor(view: ClusterView, position: Position): boolean {
+  const { k, floor } = view.state.quorum;
+  return durabilityOf(view.spec).mode !== 'async' && k === 0 && floor !== null && comparePositions(position, floor) < 0;
+}
+
+export function floorText(view: ClusterView, candidate: string): string {
+  const { floor } = view.state.quorum;
+  return `${candidate} lacks commits that standbys acknowledged before protection was lowered (up to ${floor === null ? '' : formatLsn(floor.lsn)}); "pgherd failover --accept-loss" gives them up`;
 }
 
 export function unestablishedText(view: ClusterView): string {
@@ -162,7 +178,7 @@ export function openingQuorum(
   spec: ClusterSpec,
   state: ClusterState,
   now: Now,
-  { set, restored }: { readonly set: SyncSet; readonly restored: boolean },
+  { set, restored, floor }: { readonly set: SyncSet; readonly restored: boolean; readonly floor: Position | null },
 ): ClusterState['quorum'] {
   const revision = state.quorum.revision + 1;
   const lowered = set.k < (durabilityOf(spec).mode === 'async' ? 0 : durabilityOf(spec).k);
@@ -175,5 +191,7 @@ export function openingQuorum(
     wantedRevision: revision,
     mayStand: [set],
     lowered: lowered && !restored ? { sinceWallMs: now.wall, reason: 'too few standbys followed when the term was opened' } : null,
+    floor,
+    floorPending: false,
   };
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { makeWallMs } from '../../../src/core/ids.ts';
+import { makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import { clusterProblems } from '../../../src/core/cluster/problems.ts';
 import { renderSyncNames } from '../../../src/core/cluster/sync-set.ts';
@@ -153,6 +153,15 @@ test('a node of another location is no voter where only a person promotes it, an
   expectRule(picture(lost), 'primary.lost');
 });
 
+test('a weaker synchronous_commit in the settings is named, since its commits are not protected', () => {
+  const codes = (value: string): readonly string[] =>
+    clusterProblems(picture(STEADY, { spec: { durability: { mode: 'quorum', k: 1 }, postgres: { parameters: { synchronous_commit: value } } } })).map(
+      (one) => one.code,
+    );
+  for (const value of ['off', 'local', 'remote_write']) assert.ok(codes(value).includes('cluster.weak-commit'), value);
+  for (const value of ['on', 'remote_apply']) assert.ok(!codes(value).includes('cluster.weak-commit'), value);
+});
+
 test('writes that wait are a problem of their own (H35)', () => {
   const view = picture(ALONE, { spec: { durability: { mode: 'quorum', k: 1, strict: true } } });
   assert.ok(clusterProblems(view).some((one) => one.code === 'cluster.writes-wait'));
@@ -253,6 +262,28 @@ test('a voter whose directory was rebuilt since does not count (Z58)', () => {
 
 test('a voter that is ahead and may not be promoted stands in the way of the one behind (Z62, I4)', () => {
   expectRule(picture(VOTES.replace('n2 detached', 'n2 detached prio0'), quorumPath), 'failover.blocked-quorum', later(5000));
+});
+
+test('lowered protection is no leave to lose what standbys acknowledged before (I4)', () => {
+  const floor = (state: ClusterState): ClusterState => ({
+    ...loweredSince(9000)(unestablished(state)),
+    quorum: { ...loweredSince(9000)(unestablished(state)).quorum, floor: { timeline: makeTimeline(1), lsn: lsnOf('0/4800') }, floorPending: false },
+  });
+  const text = LOST.replace('lease n1/3 ', '');
+  expectRule(picture(text, { state: floor }), 'primary.lost');
+  const behind = text.replace('n2 standby @0/5000', 'n2 standby @0/4700');
+  assert.match(expectDecision(picture(behind, { state: floor }), 'failover.blocked-quorum').why, /n2 at 0\/4700.* lacks commits .*up to 0\/4800/);
+  const pending = (state: ClusterState): ClusterState => ({ ...floor(state), quorum: { ...floor(state).quorum, floorPending: true } });
+  expectRule(picture(text, { state: pending }), 'failover.blocked-quorum');
+});
+
+test('the floor is the position at which nobody was waited for any more', () => {
+  const lowered = expectRule(picture(ALONE), 'sync.lowered');
+  assert.equal(lowered.quorum.floorPending, true);
+  expectRule(picture(ALONE.replace('n1 primary', 'n1 primary notinforce'), { state: () => lowered }), 'cluster.steady');
+  const settled = expectRule(picture(ALONE.replace('n1 primary', 'n1 primary inforce@0/5000'), { state: () => lowered }), 'sync.established');
+  assert.deepEqual(settled.quorum.floor, { timeline: 1, lsn: lsnOf('0/5000') });
+  assert.equal(settled.quorum.floorPending, false);
 });
 
 test('the new term opens with nothing promised, waiting for the voters that follow', () => {

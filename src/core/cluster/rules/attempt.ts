@@ -16,7 +16,7 @@ import { comparePositions } from '../lineage.ts';
 import { bestVoterPosition, countDetached, countVotes, describeQuorum, twoPrimariesText } from '../quorum.ts';
 import { NOTHING_ACKNOWLEDGED, isEndExact, judgeLoss } from '../loss.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
-import { isUnestablished, unestablishedText } from '../sync-wish.ts';
+import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
 import { lagText, stalledHow } from './primary-lost.ts';
 
@@ -182,6 +182,10 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
     const why = unestablishedText(view);
     return restartOld(view, now, attempt, oldReport, why) ?? warn(view, 'failover.blocked-quorum', why);
   }
+  if (!attempt.acceptLoss && isBelowFloor(view, best.position)) {
+    const why = floorText(view, describeCandidate(best));
+    return restartOld(view, now, attempt, oldReport, why) ?? warn(view, 'failover.blocked-quorum', why);
+  }
   if (!attempt.acceptLoss && missing !== null && missing > view.spec.maxLagOnFailoverBytes) {
     return (
       restartOld(view, now, attempt, oldReport, `the best candidate lacks ${missing} bytes`) ??
@@ -246,11 +250,22 @@ function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeR
   };
 }
 
+/**
+ * The old primary runs in the attempt's term, and lets nobody in before enough standbys hold what it recovered. The attempt is over then: those standbys
+ * are taken back by the rules that only work outside of one, and a primary that waited for them inside would wait for ever.
+ */
+function runsClosed(view: ClusterView, attempt: Attempt, report: NodeReport): boolean {
+  const { term, candidate } = attempt;
+  const held = view.writeLease?.holder === candidate && view.writeLease?.term === term && report.leaseTerm === term;
+  const runs = report.postgres.state === 'running' && report.postgres.role === 'primary';
+  return candidate === view.state.primary && view.state.quorum.wanted.k > 0 && held && runs;
+}
+
 function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessment | null {
   const { candidate } = attempt;
   if (candidate === null) return replace(view, now, attempt, 'attempt.candidate-lost', 'no candidate was recorded');
   const report = live(view, candidate);
-  if (report !== null && isOpen(report, attempt.term)) return opened(view, now, attempt, report);
+  if (report !== null && (isOpen(report, attempt.term) || runsClosed(view, attempt, report))) return opened(view, now, attempt, report);
   const goal = view.state.goals[candidate] ?? null;
   // A controller that has just begun to watch knows too little to call anybody lost: a report that is missing may only be late.
   const justBegun = view.watchedMs < watchNeededMs(view.spec);

@@ -10,7 +10,7 @@ import { withGoal } from '../goals.ts';
 import { endOfWal, gaveUp, activityFor, isGone, isOpen, live, primaryEnd, viewpoints, watchNeededMs, isDue } from '../observe.ts';
 import { countReachable, describeQuorum, reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
-import { isUnestablished, unestablishedText } from '../sync-wish.ts';
+import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { formatIso } from '../text.ts';
 
 /** An agent that reports gets this long to take its lease back before it counts as lost; failing over early is worse than two seconds. */
@@ -163,6 +163,7 @@ function candidateGate(view: ClusterView, now: Now): Assessment | null {
   }
   const quorum = quorumGate(view);
   if (quorum !== 'not-needed') return quorum;
+  if (isBelowFloor(view, best.position)) return blocked(view, 'quorum', floorText(view, describeCandidate(best)));
   const end = primaryEnd(view);
   const missing = missingBytes(best.position, { timeline: view.state.timeline, lsn: end });
   if (missing === null || missing <= view.spec.maxLagOnFailoverBytes) return null;

@@ -14,7 +14,7 @@ interface Assessment {
 
 /**
  * *Invariant:* the facts of a term are frozen while another one is attempted or planned. *Because:* detaching for a vote looks like the loss of a standby,
- * and lowering the set for it would let the old primary acknowledge what the voters no longer receive. *Broken if:* this asks less than `quiet`.
+ * and lowering the set for it would let the old primary acknowledge what the voters no longer receive. *Broken if:* the set follows while votes are asked.
  */
 function isQuiet(view: ClusterView): boolean {
   const { state } = view;
@@ -31,8 +31,7 @@ function assess(view: ClusterView, now: Now): Assessment | null {
   const progress = progressOf(quorum);
   const move = nextSyncMove(progress, wish.set, inForce(view));
   if (move.kind !== 'none') return moved(view, now, progress, move, wish);
-  const settled = settleLowered(view, now, wish);
-  return settled === null ? null : settled;
+  return settleFloor(view) ?? settleLowered(view, now, wish);
 }
 
 export function progressOf(quorum: ClusterState['quorum']): SyncProgress {
@@ -53,7 +52,16 @@ function republish(view: ClusterView): Assessment | null {
   if (report?.sync == null || report.leaseTerm !== primaryTerm || report.sync.revision <= quorum.revision) return null;
   const revision = report.sync.revision + 1;
   const why = `${primary} acts on a newer order than the store knows; the set is asked for anew`;
-  const next = { ...quorum, revision, wantedRevision: revision, k: 0, voters: [], mayStand: [NO_SET, quorum.wanted], lowered: null };
+  const next = {
+    ...quorum,
+    revision,
+    wantedRevision: revision,
+    k: 0,
+    voters: [],
+    mayStand: [NO_SET, quorum.wanted],
+    lowered: null,
+    floorPending: true,
+  };
   return {
     rule: 'sync.changed',
     outcome: { why, state: { ...view.state, quorum: next }, events: [{ level: 'warn', node: primary, text: why, detail: {} }], then: 'continue' },
@@ -85,6 +93,7 @@ function moved(view: ClusterView, now: Now, before: SyncProgress, move: Exclude<
     voters: facts.voters,
     wanted,
     mayStand,
+    floorPending: quorum.floorPending || (asked && wanted.k === 0 && before.mayStand.some((set) => set.k > 0)),
     wantedRevision: asked ? revision : quorum.wantedRevision,
     lowered: loweredAfter(quorum, now, { facts: facts.k, wanted: wanted.k, wish, asked: durabilityOf(view.spec).k }),
   };
@@ -120,6 +129,19 @@ function loweredAfter(
   const reason = at.wish.lowered;
   if (reason !== null && at.wanted < at.asked) return { sinceWallMs: quorum.lowered?.sinceWallMs ?? now.wall, reason };
   return quorum.lowered !== null && at.facts >= at.asked ? null : quorum.lowered;
+}
+
+/** Nobody is waited for any more, in every process: what standbys acknowledged lies before this moment. With facts the floor means nothing. */
+function settleFloor(view: ClusterView): Assessment | null {
+  const { quorum, primary } = view.state;
+  const report = primary === null ? null : live(view, primary);
+  if (!quorum.floorPending || report?.sync == null || report.sync.revision !== quorum.wantedRevision) return null;
+  const { inForceLsn } = report.sync;
+  const { timeline } = report.postgres;
+  if (quorum.k === 0 && (quorum.wanted.k > 0 || inForceLsn === null || timeline === null)) return null;
+  const floor = quorum.k > 0 || inForceLsn === null || timeline === null ? quorum.floor : { timeline, lsn: inForceLsn };
+  const state = { ...view.state, quorum: { ...quorum, floor, floorPending: false } };
+  return { rule: 'sync.established', outcome: { why: 'what standbys acknowledged is known to lie before this position', state, then: 'continue' } };
 }
 
 /** No step is left, but what is said of the protection is not what is. */
