@@ -179,8 +179,8 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     for (const kind of PORTS) ports[kind]?.apply(next);
     if (next.epoch !== acknowledged && (!next.hold || PORTS.every((kind) => ports[kind] === null))) acknowledge(next.epoch);
   };
-  const health = watchHealth({ controls, clock: realClock, log, targets: () => knowledge.readers(), onChange: () => apply() });
   const knowledge = watchKnowledge({ cluster: config.cluster, store, keys, clock: realClock, log, tls: files, onChange: apply });
+  const health = watchHealth({ controls, clock: realClock, log, targets: () => knowledge.readers(), onChange: () => apply() });
   const ticker = setInterval(apply, TICK_MS);
 
   const secrets = openSecrets({ controls, route: () => route });
