@@ -28,10 +28,14 @@ export function publishRoute(view: ClusterView): ClusterState {
   return { ...state, route: { epoch: route.epoch + 1, writer, readers, hold } };
 }
 
-/** While an attempt is open the standbys are detached: who read before goes on as long as it can be heard. */
+/**
+ * While an attempt is open the standbys are detached: who read before goes on as long as it can be heard. So it is when none of them streams any more: then
+ * it is the primary that is gone, whose report may stand for another while. Proxies bound the lag by themselves (H41).
+ */
 function readersOf(view: ClusterView): readonly NodeId[] {
   const { state } = view;
-  const changing = state.attempt !== null || state.switchover !== null;
+  const cutOff = otherDataNodes(view).every((node) => !isStreaming(fresh(view, node.id), state.primary));
+  const changing = state.attempt !== null || state.switchover !== null || cutOff;
   const readers: NodeId[] = [];
   for (const node of otherDataNodes(view)) {
     const report = fresh(view, node.id);
