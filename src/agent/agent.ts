@@ -10,7 +10,7 @@ import { notifySystemd } from '../base/systemd.ts';
 import { VERSION } from '../base/version.ts';
 import { encodeJson } from '../core/decode.ts';
 import type { NodeId } from '../core/ids.ts';
-import type { Member, NodeReport } from '../core/report.ts';
+import type { Member } from '../core/report.ts';
 import { describeFailure } from '../core/result.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
 import { openStore } from '../store/etcd-client.ts';
@@ -22,9 +22,9 @@ import { type AgentConfig, agentConfig } from './config.ts';
 import { refuseDuplicateNode } from './duplicate-node.ts';
 import { createAgentClient } from './http/agent-client.ts';
 import { startAgentHttp } from './http/server.ts';
-import { type AgentLoop, type LoopStatus, createAgentLoop } from './loop.ts';
+import { type AgentLoop, createAgentLoop } from './loop.ts';
 import { openMemory } from './memory.ts';
-import type { MemoryPort, PostgresPort } from './ports.ts';
+import type { MemoryPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
 import { tailLog } from './postgres/log-tail.ts';
@@ -32,7 +32,7 @@ import { createOverrideWatch } from './overridden-settings.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
-import { buildReport, urgentPart } from './publish.ts';
+import { type Publisher, createPublisher } from './publisher.ts';
 import { type AgentSetup, setUpAgent } from './setup.ts';
 import { readRemembered, rememberCluster } from './remembered-cluster.ts';
 import { agentStatus, renderMetrics } from './status.ts';
@@ -182,10 +182,16 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     onChange: () => wake('viewpoint'),
   });
   const publisher = createPublisher({
-    ...options,
+    node: config.node,
+    bootId: setup.bootId,
+    agentRun: randomUUID(),
+    clock: realClock,
+    log,
+    memory,
     lease,
     viewpoints,
     postgres,
+    overrides: createOverrideWatch(instance, log),
     put: session.put,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
   });
@@ -284,64 +290,6 @@ function startProbing(options: { readonly log: Logger; readonly watch: ClusterWa
       await options.viewpoints.round(spec, state?.primary ?? null);
     },
   });
-}
-
-interface PublisherOptions extends StartOptions {
-  readonly lease: WriteLeaseParts;
-  readonly viewpoints: Viewpoints;
-  readonly postgres: PostgresPort;
-  readonly put: (value: string) => void;
-  readonly reportIntervalMs: () => number;
-}
-
-interface Publisher {
-  readonly publish: (status: LoopStatus) => void;
-  latest(): NodeReport | null;
-}
-
-/** What is urgent is put at once, the rest once an interval. */
-function createPublisher(options: PublisherOptions): Publisher {
-  const agentRun = randomUUID();
-  let latest: NodeReport | null = null;
-  let slots: NodeReport['slots'] = [];
-  let lastUrgent = '';
-  let lastPut = -Infinity;
-  let lastSlots = -Infinity;
-  const overrides = createOverrideWatch(options.setup.instance, options.log);
-  return {
-    latest: () => latest,
-    publish: (status) => {
-      const at = readNow();
-      latest = buildReport({
-        node: options.config.node,
-        agentVersion: VERSION,
-        agentRun,
-        bootId: options.setup.bootId,
-        at: at.wall,
-        status,
-        memory: options.memory,
-        viewpoints: options.viewpoints,
-        firewall: options.lease.gate.kind,
-        guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
-        slots,
-        problems: overrides.merge(options.postgres.problems()),
-      });
-      const urgent = urgentPart(latest);
-      if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
-      lastUrgent = urgent;
-      lastPut = at.mono;
-      options.put(encodeJson(latest));
-      if (at.mono - lastSlots < 5000 || status.postgres.state !== 'running') return;
-      lastSlots = at.mono;
-      overrides.look();
-      options.postgres.listSlots().then(
-        (found) => {
-          slots = found;
-        },
-        (cause: unknown) => options.log.debug({ cause: String(cause) }, 'listing slots failed'),
-      );
-    },
-  };
 }
 
 async function openHttp(
