@@ -53,6 +53,8 @@ export interface VirtualClock extends Scheduler {
   step(until: number): boolean;
   /** Lets promise reactions run now, at the same virtual time. Only from inside of `runVirtually`. */
   settle(): void;
+  /** Moves the clock to `ms`, which lies before every event. */
+  advanceTo(ms: number): void;
   scope(name: string): Scope;
   /** Events that were run so far. */
   steps(): number;
@@ -171,6 +173,11 @@ export function createClock(startAt = 0): VirtualClock {
       return true;
     },
     settle: drain,
+    advanceTo: (ms) => {
+      const next = peek();
+      if (next !== null && next.time < ms) throw new Error('the clock does not jump over an event');
+      now = Math.max(now, ms);
+    },
     scope: (name) => createScope(name, null, base),
     run: async (until) => {
       do await settled();

@@ -1,0 +1,90 @@
+/**
+ * Who takes writes, looked at after every step.
+ *
+ * I1 *Invariant:* at most one node of the cluster takes writes of clients. Excepted, because the product says so itself: the moment after a suspended
+ *    machine goes on; a server that somebody promoted by hand, until it is fenced; without the firewall, a server whose agent and guard are both dead.
+ * I2 *Invariant:* a node takes writes only before the deadline that its guard or agent holds, plus the margin that a fence may take.
+ */
+import type { SimNode } from '../world/node.ts';
+import type { World } from '../world/world.ts';
+import { Violation } from './violation.ts';
+
+export interface WriterChecks {
+  step(): void;
+  /** Somebody promoted it by hand. */
+  tampered(node: string): void;
+  /** Nodes that take writes of clients now. */
+  writers(): readonly SimNode[];
+  /** Longest time that two took writes within an excepted window, for the report. */
+  longestOverlapMs(): number;
+}
+
+/** After a pause the agent notices within two intervals; the fence, or the closed port, follows (§4.2). */
+const AFTER_PAUSE_MS = 2 * 500 + 600;
+
+export function createWriterChecks(world: World): WriterChecks {
+  const { spec, clock, dataNodes } = world;
+  const tampered = new Set<string>();
+  /** Without the firewall: agent and guard were both dead while it ran. */
+  const unguarded = new Map<string, number>();
+  let overlapSince: number | null = null;
+  let longest = 0;
+
+  const takesWrites = (node: SimNode): boolean => {
+    if (node.database === null || !node.database.isWritable()) return false;
+    const machine = world.machines.of(node.name).scope();
+    return machine.alive() && !machine.paused() && node.port.lets('client');
+  };
+  const isExcepted = (node: SimNode): boolean =>
+    tampered.has(node.name) || unguarded.has(node.name) || (node.lastPause !== null && clock.now() - node.lastPause.until < AFTER_PAUSE_MS);
+
+  function noteWeakness(node: SimNode): void {
+    if (world.shape.firewall !== 'off') return;
+    const scope = node.agentScope();
+    const agentWorks = scope?.alive() === true && !scope.paused();
+    if (!agentWorks && !node.guard.works()) unguarded.set(node.name, clock.now());
+    else if (clock.now() - (unguarded.get(node.name) ?? Number.POSITIVE_INFINITY) > spec.leaseMarginMs) unguarded.delete(node.name);
+  }
+
+  function checkDeadline(node: SimNode): void {
+    const now = node.clock.monoMs();
+    const deadline = Math.max(node.guard.armed()?.deadline ?? 0, node.agent()?.deadline() ?? 0, lastDeadline.get(node.name) ?? 0);
+    if (now > deadline + spec.leaseMarginMs)
+      throw new Violation('I2', `${node.name} takes writes ${Math.round(now - deadline)} ms after the deadline of its write lease`);
+  }
+
+  /** A guard that fenced has forgotten the deadline; what was armed last is what counts. */
+  const lastDeadline = new Map<string, number>();
+
+  function step(): void {
+    let first: SimNode | null = null;
+    let second: SimNode | null = null;
+    for (const node of dataNodes) {
+      if (node.database === null || !node.database.isWritable()) {
+        if (tampered.size > 0 && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
+        continue;
+      }
+      noteWeakness(node);
+      const armed = node.guard.armed()?.deadline;
+      if (armed !== undefined) lastDeadline.set(node.name, armed);
+      if (!takesWrites(node)) continue;
+      if (!isExcepted(node)) checkDeadline(node);
+      if (first === null) first = node;
+      else second = node;
+    }
+    if (first === null || second === null) {
+      if (overlapSince !== null) longest = Math.max(longest, clock.now() - overlapSince);
+      overlapSince = null;
+      return;
+    }
+    overlapSince ??= clock.now();
+    if (!isExcepted(first) && !isExcepted(second)) throw new Violation('I1', `${first.name} and ${second.name} take writes at the same time`);
+  }
+
+  return {
+    step,
+    tampered: (node) => void tampered.add(node),
+    writers: () => dataNodes.filter(takesWrites),
+    longestOverlapMs: () => longest,
+  };
+}
