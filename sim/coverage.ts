@@ -9,13 +9,20 @@ export interface Coverage {
   readonly all: readonly string[];
 }
 
+/** One call in so many is made twice (I20). A prime, so that each rule gets its turn. */
+const AGAIN_EVERY = 9973;
+const text = (value: unknown): string => JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'bigint' ? `${inner}n` : inner)) ?? '';
+
 /** Once a process: the table is one object. */
 export function observeRules(): Coverage {
   const counts = new Map<string, number>();
+  let calls = 0;
   for (const rule of rules as readonly { -readonly [K in keyof Rule]: Rule[K] }[]) {
     const { decide, id } = rule;
     rule.decide = (view, now) => {
       const outcome = decide(view, now);
+      if (++calls % AGAIN_EVERY === 0 && text(outcome) !== text(decide(view, now)))
+        throw new Error(`invariant: ${id} decided twice differently (I20)`);
       if (outcome !== null) counts.set(id, (counts.get(id) ?? 0) + 1);
       return outcome;
     };

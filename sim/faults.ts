@@ -20,9 +20,10 @@ const nothing: End = () => undefined;
 /** A backup of the store is taken this often, as people do. */
 const BACKUP_EVERY_MS = 10_000;
 
-/** Puts every fault of the plan on the clock. */
-export function schedulePlan(context: FaultContext, faults: readonly Fault[]): void {
+/** Puts every fault of an episode that begins now on the clock. */
+export function scheduleEpisode(context: FaultContext, faults: readonly Fault[]): void {
   const { world } = context;
+  const begun = world.clock.now();
   const backups: { readonly at: number; readonly backup: Backup }[] = [];
   if (faults.some((fault) => fault.what.kind === 'store-restore')) {
     const take = (): void => {
@@ -33,7 +34,7 @@ export function schedulePlan(context: FaultContext, faults: readonly Fault[]): v
   }
   const cuts = createCutCounter(world);
   for (const fault of faults) {
-    world.clock.at(fault.at, () => {
+    world.clock.at(begun + fault.at, () => {
       world.trace.add('fault', describeFault(fault));
       const end = begin(context, fault.what, { backups, cuts });
       if (fault.forMs > 0)

@@ -8,7 +8,9 @@ import type { Random } from './random.ts';
 interface Timed {
   /** Place in the full plan; keeps its name when others are left out. */
   readonly id: number;
-  /** Milliseconds since the beginning of the run. */
+  /** Which episode, from 0. */
+  readonly episode: number;
+  /** Milliseconds since the episode began. */
   readonly at: number;
 }
 
@@ -37,14 +39,25 @@ export type FaultKind =
   | { readonly kind: 'burst'; readonly bytes: number }
   | { readonly kind: 'task'; readonly request: Readonly<Record<string, unknown>> };
 
-export interface Plan {
+/** Some minutes of trouble, after which everything heals. */
+export interface Episode {
   readonly faults: readonly Fault[];
   /** When every fault has ended and liveness begins. */
-  readonly healAt: number;
+  readonly lengthMs: number;
 }
 
-/** A cluster is made and streams within this time. */
-export const SETTLE_MS = 25_000;
+export interface Plan {
+  readonly episodes: readonly Episode[];
+}
+
+export function faultsOf(plan: Plan): readonly Fault[] {
+  return plan.episodes.flatMap((episode) => episode.faults);
+}
+
+/** The plan with only those entries for which `keep` says so. */
+export function filterPlan(plan: Plan, keep: (fault: Fault) => boolean): Plan {
+  return { episodes: plan.episodes.map((episode) => ({ ...episode, faults: episode.faults.filter(keep) })) };
+}
 
 interface Maker {
   readonly weight: number;
@@ -121,11 +134,25 @@ const makers: readonly Maker[] = [
   { weight: 9, meanMs: 0, make: drawTask },
 ];
 
-/** `intensity`: mean time between two beginnings. */
 export function drawPlan(random: Random, shape: Shape): Plan {
-  const calm = random.pick([3000, 6000, 12_000]);
-  const lengthMs = random.pick([40_000, 90_000, 180_000]);
-  // A swarm: a run leaves some kinds out altogether, so that the others meet undisturbed.
+  const episodes: Episode[] = [];
+  let nextId = 0;
+  for (let episode = random.pick([1, 1, 1, 2, 3]); episode > 0; episode--) {
+    const drawn = drawEpisode(random, shape, { episode: episodes.length, firstId: nextId });
+    nextId += drawn.faults.length;
+    episodes.push(drawn);
+  }
+  return { episodes };
+}
+
+/** More would be noise. */
+const MAX_FAULTS = 80;
+
+function drawEpisode(random: Random, shape: Shape, place: { readonly episode: number; readonly firstId: number }): Episode {
+  /** Mean time between two beginnings. */
+  const calmMs = random.pick([3000, 6000, 12_000]);
+  const lengthMs = random.pick([30_000, 60_000, 120_000]);
+  // A swarm: an episode leaves some kinds out altogether, so that the others meet undisturbed.
   const left = makers.filter(() => random.chance(0.55));
   const used = left.length === 0 ? makers : left;
   const draw: Draw = {
@@ -135,18 +162,16 @@ export function drawPlan(random: Random, shape: Shape): Plan {
     allNodes: shape.nodes.map((one) => one.name),
     hosts: hostsOf(shape),
   };
-  const faults: Fault[] = [];
-  const healAt = SETTLE_MS + lengthMs;
-  for (let at = SETTLE_MS + random.next() * calm; at < healAt - 1000; at += -Math.log(1 - random.next()) * calm + 1) {
+  const found: { readonly at: number; readonly forMs: number; readonly what: FaultKind }[] = [];
+  for (let at = random.next() * calmMs; at < lengthMs - 1000 && found.length < MAX_FAULTS; ) {
     const maker = pickWeighted(random, used);
     const what = maker.make(draw);
-    const forMs = maker.meanMs === 0 ? 0 : Math.min(healAt - at, 100 - Math.log(1 - random.next()) * maker.meanMs);
-    if (what !== null) faults.push({ id: faults.length, at: Math.round(at), forMs: Math.round(forMs), what });
+    const forMs = maker.meanMs === 0 ? 0 : Math.min(lengthMs - at, 100 - Math.log(1 - random.next()) * maker.meanMs);
+    if (what !== null) found.push({ at: Math.round(at), forMs: Math.round(forMs), what });
     // Troubles like company: what comes a moment later meets the reaction to the first.
-    if (random.chance(0.25)) at = Math.max(SETTLE_MS, at - calm + random.next() * 1500);
-    if (faults.length >= 200) break;
+    at += random.chance(0.3) ? random.next() * 1500 : -Math.log(1 - random.next()) * calmMs;
   }
-  return { faults: faults.sort((a, b) => a.at - b.at || a.id - b.id), healAt };
+  return { faults: found.map((one, index) => ({ id: place.firstId + index, episode: place.episode, ...one })), lengthMs };
 }
 
 export function hostsOf(shape: Shape): readonly string[] {

@@ -1,5 +1,5 @@
 /** Makes a failing run readable: faults are left out, halves first, then one by one, as long as the same invariant still breaks. */
-import type { Fault } from './plan.ts';
+import { type Fault, faultsOf } from './plan.ts';
 import { type RunResult, runSeed } from './run.ts';
 
 export interface Shrunk {
@@ -14,8 +14,7 @@ const MAX_RUNS = 120;
 export async function shrink(failed: RunResult): Promise<Shrunk> {
   const wanted = failed.failure?.invariant ?? '';
   let best = failed;
-  // What began after the failure has no part in it.
-  let kept = failed.plan.faults.filter((fault) => fault.at <= (failed.failure?.atMs ?? Number.POSITIVE_INFINITY));
+  let kept = [...faultsOf(failed.plan)];
   let runs = 0;
 
   async function stillFails(faults: readonly Fault[]): Promise<boolean> {

@@ -50,8 +50,20 @@ export function createRecordChecks(world: World, clients: Clients): RecordChecks
       return;
     }
     state = decoded.value;
+    checkChoice(state);
     if (state.term < term) fail('I3', `the term went back from ${term} to ${state.term}`);
     term = Math.max(term, state.term);
+  }
+
+  /** Among the positions that the order rested on, nobody is ahead of the one that was chosen; a person may name another, or give rows up. */
+  function checkChoice({ attempt }: ClusterState): void {
+    if (attempt === null || attempt.phase !== 'promote' || attempt.candidate === null || attempt.target !== null || attempt.acceptLoss) return;
+    const chosen = attempt.positions[attempt.candidate];
+    if (chosen === undefined) return;
+    for (const [node, position] of Object.entries(attempt.positions)) {
+      const ahead = position.timeline > chosen.timeline || (position.timeline === chosen.timeline && position.lsn > chosen.lsn);
+      if (ahead) fail('I5', `${attempt.candidate} was chosen for term ${attempt.term} although ${node} is ahead`);
+    }
   }
 
   function takeLease(text: string): void {

@@ -21,10 +21,13 @@ export interface WriterChecks {
 
 /** After a pause the agent notices within two intervals; the fence, or the closed port, follows (§4.2). */
 const AFTER_PAUSE_MS = 2 * 500 + 600;
+/** Drift of two clocks over one TTL. */
+const CLOCK_TOLERANCE_MS = 5;
 
 export function createWriterChecks(world: World): WriterChecks {
   const { spec, clock, dataNodes } = world;
-  const tampered = new Set<string>();
+  /** Value: it was seen out of recovery since. */
+  const tampered = new Map<string, boolean>();
   /** Without the firewall: agent and guard were both dead while it ran. */
   const unguarded = new Map<string, number>();
   let overlapSince: number | null = null;
@@ -53,6 +56,23 @@ export function createWriterChecks(world: World): WriterChecks {
       throw new Violation('I2', `${node.name} takes writes ${Math.round(now - deadline)} ms after the deadline of its write lease`);
   }
 
+  /**
+   * *Invariant:* the store lets a lease expire only a margin after its holder's own deadline. Not looked at while promises may have moved the deadline,
+   * and not on a clock that stood still.
+   */
+  function checkAgainstStore(node: SimNode, armed: { readonly deadline: number; readonly leaseId: string }): void {
+    if (clock.now() - node.lastAskedAt < 2000 || isExcepted(node)) return;
+    const leader = world.store.leader();
+    if (leader === null) return;
+    world.store.handle(leader, { kind: 'time-to-live', id: armed.leaseId }, (answer) => {
+      if (answer.kind !== 'lease') return;
+      const own = armed.deadline - node.clock.monoMs() + spec.leaseMarginMs;
+      if (own > answer.ttlMs + CLOCK_TOLERANCE_MS)
+        late = new Violation('I2', `${node.name} counts on its write lease ${Math.round(own - answer.ttlMs)} ms longer than the store keeps it`);
+    });
+  }
+  let late: Violation | null = null;
+
   /** A guard that fenced has forgotten the deadline; what was armed last is what counts. */
   const lastDeadline = new Map<string, number>();
 
@@ -61,12 +81,17 @@ export function createWriterChecks(world: World): WriterChecks {
     let second: SimNode | null = null;
     for (const node of dataNodes) {
       if (node.database === null || !node.database.isWritable()) {
-        if (tampered.size > 0 && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
+        if (tampered.get(node.name) === true && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
         continue;
       }
+      if (tampered.has(node.name)) tampered.set(node.name, true);
       noteWeakness(node);
-      const armed = node.guard.armed()?.deadline;
-      if (armed !== undefined) lastDeadline.set(node.name, armed);
+      const armed = node.guard.armed();
+      if (armed !== null && lastDeadline.get(node.name) !== armed.deadline) {
+        lastDeadline.set(node.name, armed.deadline);
+        checkAgainstStore(node, armed);
+        if (late !== null) throw late;
+      }
       if (!takesWrites(node)) continue;
       if (!isExcepted(node)) checkDeadline(node);
       if (first === null) first = node;
@@ -83,7 +108,7 @@ export function createWriterChecks(world: World): WriterChecks {
 
   return {
     step,
-    tampered: (node) => void tampered.add(node),
+    tampered: (node) => void tampered.set(node, false),
     writers: () => dataNodes.filter(takesWrites),
     longestOverlapMs: () => longest,
   };

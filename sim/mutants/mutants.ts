@@ -86,7 +86,16 @@ export const mutants: readonly Mutant[] = [
     breaks: 'a claim compares the revision of the state that ordered it (architecture 4.5)',
     patches: [
       { file: LEASE_STORE, from: 'guards: [stateIs, unchanged(at.keys.writeLease, held)]', to: 'guards: [unchanged(at.keys.writeLease, held)]' },
-      { file: LEASE_STORE, from: 'guards: [stateIs, unchanged(at.keys.writeLease, null)]', to: 'guards: [unchanged(at.keys.writeLease, null)]' },
+      {
+        file: LEASE_STORE,
+        from: 'guards: [stateIs, unchanged(at.keys.writeLease, null)], granted: prepared',
+        to: 'guards: [unchanged(at.keys.writeLease, null)], granted: prepared',
+      },
+      {
+        file: LEASE_STORE,
+        from: 'put(at, { term, deadline, guards: [stateIs, unchanged(at.keys.writeLease, null)] })',
+        to: 'put(at, { term, deadline, guards: [unchanged(at.keys.writeLease, null)] })',
+      },
     ],
   },
   {
@@ -301,6 +310,13 @@ export const mutants: readonly Mutant[] = [
     name: 'never-follow-again',
     breaks: 'a standby that lost its upstream is taken back (L1)',
     patches: [{ file: DECIDE, from: 'export const FOLLOW_RETRY_MS = 5000;', to: 'export const FOLLOW_RETRY_MS = 1e12;' }],
+  },
+  {
+    name: 'prepared-lease-is-new',
+    breaks: 'a lease that was granted ahead runs since it was granted (architecture 4.2)',
+    patches: [
+      { file: KEEPER, from: 'const sentAt = claimed.value.fresh || prepared === null ? askedAt : prepared.sentAt;', to: 'const sentAt = askedAt;' },
+    ],
   },
 ];
 

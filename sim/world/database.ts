@@ -1,9 +1,11 @@
 /** What the world wants of one host's modelled PostgreSQL, beside the door of its agent (`PostgresPort`). */
 import type { BoundPostgres } from '../../src/agent/postgres-port.ts';
 import type { ClusterSpec } from '../../src/core/spec.ts';
+import type { Server } from '../model/postgres/server.ts';
 import type { Scope } from '../clock.ts';
 
 export interface Database {
+  readonly server: Server;
   /** The door for one run of the agent, which lives in `agent`. */
   bind(agent: Scope, options: { readonly spec: () => ClusterSpec | null; readonly closeFirewall: () => Promise<void> }): BoundPostgres;
   /** All processes of the directory are gone at the next moment; false when some could not be killed. */

@@ -37,6 +37,8 @@ export interface SimNode {
   holdAgent(): void;
   /** When the machine went on after it was suspended; null: never, or long ago. */
   lastPause: { readonly until: number } | null;
+  /** When its agent asked others for promises last, because the store did not answer. */
+  lastAskedAt: number;
 }
 
 export interface NodeParts {
@@ -165,7 +167,10 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
     });
   }
 
-  const ask = (from: Scope, to: NodeId, request: PromiseRequest): Promise<PromiseAnswer | null> => call(from, to, (peer) => peer.onPromise(request));
+  const ask = (from: Scope, to: NodeId, request: PromiseRequest): Promise<PromiseAnswer | null> => {
+    node.lastAskedAt = scheduler.now();
+    return call(from, to, (peer) => peer.onPromise(request));
+  };
   const alive = async (from: Scope, to: NodeId): Promise<boolean> => (await call(from, to, async () => true)) === true;
 
   /** What probe-member.ts finds out: a bounded write, refused by a closed port, silent when the other side hangs. */
@@ -220,6 +225,7 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
     stopAgent: () => scope?.pause(),
     resumeAgent: () => scope?.resume(),
     lastPause: null,
+    lastAskedAt: Number.NEGATIVE_INFINITY,
   };
   machine.onPower((on) => {
     if (on) {

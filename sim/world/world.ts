@@ -4,6 +4,7 @@ import { type ClusterId, type NodeId, makeClusterId } from '../../src/core/ids.t
 import { type ClusterSpec, clusterSpec } from '../../src/core/spec.ts';
 import { type ClusterState, clusterState } from '../../src/core/state.ts';
 import { type ClusterKeys, clusterKeys } from '../../src/store/keys.ts';
+import { installLightAbort } from '../abort.ts';
 import { type VirtualClock, createClock } from '../clock.ts';
 import type { Store } from '../../src/store/store.ts';
 import { type StoreModel, createStoreModel } from '../model/store.ts';
@@ -43,6 +44,7 @@ const BETWEEN_SITES_MS = 4;
 const OFFICE = 'office';
 
 export function createWorld(options: { readonly seed: bigint; readonly shape: Shape; readonly verbose: boolean }): World {
+  installLightAbort();
   const { shape } = options;
   const random = createRandom(options.seed).stream('world');
   const clock = createClock();
@@ -64,7 +66,7 @@ export function createWorld(options: { readonly seed: bigint; readonly shape: Sh
   const keys = clusterKeys(cluster);
   const spec = buildSpec(shape);
   const nodes = new Map<string, SimNode>();
-  const createDatabase = createDatabases({ clock, network, streams, trace, machines, nodes: () => nodes });
+  const createDatabase = createDatabases({ clock, network, streams, trace, machines });
   for (const one of shape.nodes)
     nodes.set(
       one.name,

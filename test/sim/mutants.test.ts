@@ -12,7 +12,13 @@ describe('the deliberate defects', () => {
     test(`${mutant.name} still finds its places in the source`, () => {
       for (const file of new Set(mutant.patches.map((patch) => patch.file))) {
         const text = readFileSync(`${root}${file}`, 'utf8');
-        assert.notEqual(applyPatches(text, mutant.patches.filter((patch) => patch.file === file)), text);
+        assert.notEqual(
+          applyPatches(
+            text,
+            mutant.patches.filter((patch) => patch.file === file),
+          ),
+          text,
+        );
       }
     });
   }
