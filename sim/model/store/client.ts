@@ -21,6 +21,8 @@ export interface ClientParts {
 /** As in src/store/etcd-client.ts. */
 const CALL_MS = 2000;
 const PAUSE_MS = 50;
+/** Clocks of hosts run a little faster or slower than the simulator's: what is left of a deadline may never become nothing. */
+const USELESS_MS = 0.5;
 
 type Repeat = 'read' | 'idempotent' | 'never';
 
@@ -43,7 +45,7 @@ export function createClient(parts: ClientParts): Store {
     for (;;) {
       if (connection.closed()) return failed({ kind: maybeApplied ? 'unknown' : 'unavailable', message: 'the store client was closed' });
       const leftMs = deadline - now().mono;
-      if (leftMs <= 0) break;
+      if (leftMs < USELESS_MS) break;
       const member = connection.current();
       const attempt = await connection.attempt(request, Math.min(TRY_MS, leftMs));
       if (attempt.kind === 'foreign') return failed({ kind: 'refused', message: attempt.message });
