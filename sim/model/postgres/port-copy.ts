@@ -294,7 +294,19 @@ async function recoverAndKeep(context: PortContext, directory: DataDirectory, so
         false,
       ),
     );
-  return stopped.ok ? ok(null) : stopped;
+  if (!stopped.ok) return stopped;
+  if (own.tli !== source.timeline.tli && directory.checkpointTli === source.timeline.tli)
+    return err(
+      failure(
+        'rewind.same-timeline',
+        `${core.name} cannot be rewound`,
+        `its WAL is on timeline ${own.tli}, but its last checkpoint is on ${source.timeline.tli}`,
+        'nothing was changed',
+        'take the node back by a clone',
+        false,
+      ),
+    );
+  return ok(null);
 }
 
 /** The tool itself. What it compares are the timeline numbers and forks of the two pg_control and history files. */
@@ -381,6 +393,9 @@ function checkpointBefore(end: WalRecord, lsn: number): WalRecord {
 
 /** Blocks, WAL, history files and configuration of the source; pg_control says from where and to where it must recover. */
 function takeOver(directory: DataDirectory, theirs: DataDirectory): void {
+  // The tool reads which blocks changed from WAL of the timeline that pg_control names; a later one it does not know (below version 16).
+  if (directory.applied.tli > directory.checkpointTli)
+    directory.corrupt ??= `pg_rewind has not seen what was changed on timeline ${directory.applied.tli}`;
   directory.end = theirs.durable;
   directory.durable = theirs.durable;
   directory.applied = theirs.durable;

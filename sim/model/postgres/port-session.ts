@@ -92,6 +92,8 @@ export async function setWinning(
   const wanted = Object.entries(changes).filter(([name, value]) => (directory?.settings.get(name) ?? null) !== value);
   if (wanted.length === 0) return ok({ changed: false });
   if (core.run === null) {
+    // A half copy takes the line like any directory, and is not started for it.
+    if (directory === null && core.disk.incomplete !== null) return ok({ changed: true });
     if (directory === null || core.disk.full || core.disk.readOnly)
       return err(
         failure(

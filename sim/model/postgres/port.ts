@@ -69,6 +69,7 @@ export function createModelPort(options: ModelPortOptions): BoundPostgres {
   async function bringSettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>> {
     const { directory } = disk;
     const managed = managedKey(spec);
+    if (directory === null && disk.incomplete !== null) return ok({ changed: false });
     if (directory === null)
       return err(failure('postgres.managed-files', `cannot write the managed files of ${core.name}`, 'ENOENT', '', 'check the disk', true));
     const changed = directory.managed !== managed;

@@ -47,21 +47,33 @@ function begin(core: Core, run: Run, receiver: Receiver, upstream: Core): string
   const ownTli = branchAt(run.target, own.end.lsn).tli;
   if (timeline.tli < ownTli) return `FATAL: highest timeline ${timeline.tli} of the primary is behind recovery timeline ${ownTli}`;
   fetchHistories(own, theirs, ownTli, timeline);
-  const start = own.end.lsn;
+  // Asked for from the beginning of the segment. *Source:* PostgreSQL, walreceiver.c and xlogrecovery.c, RequestXLogStreaming.
+  const start = Math.floor(own.end.lsn / core.timings.segmentBytes) * core.timings.segmentBytes;
   const slot = findSlot(theirs, run.startupSlot);
   if (typeof slot === 'string') return slot;
-  if (ownTli !== timeline.tli) {
-    const fork = forkLsnOf(timeline, ownTli);
-    if (fork === null || fork < start) {
-      core.signals.rescanTimelines(run);
-      return `ERROR: requested starting point ${start.toString(16)} on timeline ${ownTli} is not in this server's history`;
-    }
+  const fork = ownTli === timeline.tli ? Number.POSITIVE_INFINITY : (forkLsnOf(timeline, ownTli) ?? -1);
+  if (fork < start) {
+    core.signals.rescanTimelines(run);
+    return `ERROR: requested starting point ${start.toString(16)} on timeline ${ownTli} is not in this server's history`;
   }
   if (start > sendable(upstream).lsn) return 'ERROR: requested starting point is ahead of the WAL flush position of this server';
   if (start < theirs.oldestLsn) return 'ERROR: requested WAL segment has already been removed';
   core.signals.rescanTimelines(run);
-  openLink(core, run, receiver, upstream, source, slot);
+  const link = openLink(core, run, receiver, upstream, source, slot);
+  if (fork < own.end.lsn) streamOldTimeline(core, run, link);
+  else beginPushing(link);
   return null;
+}
+
+/**
+ * A standby that went past the fork, but not past its segment, is served the old timeline up to the fork. For a moment it streams, and confirms the
+ * position that it is at. Then the walsender has no more, and the standby cannot follow to the next timeline: it comes again after the retry interval.
+ */
+function streamOldTimeline(core: Core, run: Run, link: Link): void {
+  reply(link);
+  afterIn(core, run, 2 + 6 * core.random.next(), () =>
+    linkLost(link, 'replication terminated by primary server: end of WAL reached on the old timeline'),
+  );
 }
 
 /** Of a primary: what it writes. Of a standby: what it has replayed. */
@@ -95,7 +107,7 @@ function findSlot(theirs: DataDirectory, name: string): Slot | null | string {
   return slot.lost ? `ERROR: cannot read from replication slot "${name}": this slot has been invalidated` : slot;
 }
 
-function openLink(core: Core, run: Run, receiver: Receiver, upstream: Core, source: Run, slot: Slot | null): void {
+function openLink(core: Core, run: Run, receiver: Receiver, upstream: Core, source: Run, slot: Slot | null): Link {
   const application = /application_name=(\S+)/.exec(receiver.conninfo)?.[1] ?? 'walreceiver';
   const config = syncConfigOf(source.loaded);
   const link: Link = {
@@ -125,10 +137,15 @@ function openLink(core: Core, run: Run, receiver: Receiver, upstream: Core, sour
   source.links.add(link);
   receiver.link = link;
   run.received = true;
-  const lag = sendable(upstream).lsn - directoryOf(core).end.lsn;
-  const catchUpMs = lag / core.timings.catchUpBytesPerMs;
+  return link;
+}
+
+function beginPushing(link: Link): void {
+  const { upstream, standby } = link;
+  const lag = sendable(upstream).lsn - directoryOf(standby).end.lsn;
+  const catchUpMs = lag / standby.timings.catchUpBytesPerMs;
   if (catchUpMs < 1) push(link, 'again');
-  else afterIn(upstream, source, catchUpMs, () => push(link, 'again'));
+  else afterIn(upstream, link.upstreamRun, catchUpMs, () => push(link, 'again'));
 }
 
 /** Sends what is new; `again`: the same once more (the other end may have missed it). */

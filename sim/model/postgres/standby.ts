@@ -125,7 +125,8 @@ export function receiveWal(core: Core, link: Link, target: WalRecord): void {
     terminateReceiver(core, run);
     return;
   }
-  if (target === directory.end || (target.depth < directory.end.depth && contains(directory.end, target))) {
+  // What lies before the own end is written over without a look; the position that is confirmed stays the own one.
+  if (target.lsn <= directory.end.lsn) {
     reply(link);
     return;
   }
@@ -139,7 +140,7 @@ export function receiveWal(core: Core, link: Link, target: WalRecord): void {
 function store(core: Core, link: Link, target: WalRecord): void {
   const run = link.standbyRun;
   const directory = directoryOf(core);
-  if (target.depth <= directory.end.depth && contains(directory.end, target)) {
+  if (target.lsn <= directory.end.lsn) {
     reply(link);
     return;
   }
