@@ -18,7 +18,6 @@ import type { Promiser } from './promises/promiser.ts';
 import type { PromiseAnswer, PromiseRequest } from '../core/node/promises.ts';
 import { askForPromises } from './promises/round.ts';
 import type { Instance } from './postgres/instance.ts';
-import { canonicalDirectory } from './postgres/postmaster.ts';
 
 /** What this part opens by itself, unless somebody else (the simulator) brings a model of it. */
 export interface WriteLeaseDoors {

@@ -75,7 +75,7 @@ export function nextRecoveryStep(view: ClusterView, spec: NodeSpec, now: Now): R
   };
   const trusted = !isTwinSuspect(one) || (one.goal?.kind === 'standby' && one.goal.via === 'clone');
   if (trusted && isStreaming(report, state.primary) && one.goal?.kind === 'standby' && !isForeignSystem(view, report)) return settled(one);
-  if (one.goal?.kind === 'standby' && one.goal.via !== 'stream' && !gaveUp(report, one.goal)) return NOTHING;
+  if (one.goal?.kind === 'standby' && one.goal.via !== 'stream' && !gaveUp(report, one.goal) && !isHopeless(one)) return NOTHING;
   return unsettled(one);
 }
 
@@ -139,6 +139,8 @@ function rung(one: Case): Via {
   const activity = activityFor(report, goal);
   const failed = activity?.kind === 'failed' ? activity : null;
   if (failed !== null && (isWalRemoved(failed.code, failed.message) || failed.code.startsWith('clone.'))) return 'clone';
+  // A rewind that left such a directory believed that there was nothing to do.
+  if (isHopeless(one)) return goal?.kind === 'standby' && goal.via === 'stream' ? 'rewind' : 'clone';
   if (goal?.kind === 'standby' && goal.via === 'clone' && gaveUp(report, goal)) return 'clone';
   if (goal?.kind === 'standby' && goal.via === 'rewind' && gaveUp(report, goal)) return isPassingRewindFailure(one) ? 'rewind' : 'clone';
   // A position that cannot be told now (a server that is starting) is no reason to give a directory up (Z44).
@@ -149,6 +151,21 @@ function rung(one: Case): Via {
 function isWalRemoved(code: string, message: string): boolean {
   return code === 'follow.wal-removed' || (code.startsWith('follow.') && /requested WAL segment \S+ has already been removed/.test(message));
 }
+
+/**
+ * PostgreSQL itself says that this directory is of another history than the primary's: waiting and trying again change nothing, whatever the
+ * numbers in the report say. A server that was promoted by hand and stopped before its first checkpoint is such a one: pg_rewind takes it for
+ * one of the old timeline, and its history file leads it astray.
+ * *Source:* PostgreSQL, src/backend/replication/walreceiver.c, src/backend/access/transam/xlogrecovery.c.
+ */
+function isHopeless(one: Case): boolean {
+  const activity = activityFor(one.report, one.goal);
+  if (activity?.kind !== 'failed' || !/^(follow|start)\./.test(activity.code)) return false;
+  return OTHER_HISTORY.test(activity.message) || isWalRemoved(activity.code, activity.message);
+}
+
+const OTHER_HISTORY =
+  /highest timeline \d+ of the primary is behind recovery timeline \d+|requested timeline \d+ (does not contain minimum recovery point|is not a child of this server)/;
 
 /** The source was lost or busy: the directory was not changed, and trying again can work. Twice at most, then clone. */
 function isPassingRewindFailure(one: Case): boolean {

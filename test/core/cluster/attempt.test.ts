@@ -174,6 +174,18 @@ test('a candidate that is gone is replaced only when no lease stands (Q12)', () 
   expectRule(picture(text.replace('term 3', 'lease n2/4 term 3')), 'attempt.waiting-open');
 });
 
+test('a standby whose WAL is not of the new history does not follow: it is fenced, and compared first (I12)', () => {
+  const open = ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open').replace('term 3', 'lease n2/4 term 3');
+  const ahead = picture(`${open.replace(/n3 .*/, 'n3 detached @0/5800')}`);
+  const fenced = expectRule(ahead, 'attempt.opened', later(500));
+  assert.equal(goalsOf(fenced, ahead.spec), 'n1:fenced n2:primary n3:fenced');
+  // Promoted by hand before: number and fork of its timeline are those of the new primary's, what it wrote is not (Z53).
+  const twin = picture(`${open.replace(/n3 .*/, 'n3 stopped tl2 fork1@0/5000 @0/5100')}`);
+  const marked = expectRule(twin, 'attempt.opened', later(500));
+  assert.equal(goalsOf(marked, twin.spec), 'n1:fenced n2:primary n3:fenced');
+  assert.match(marked.recovery[id('n3')]?.lastError ?? '', /^a promotion was not completed/);
+});
+
 test('a failover by hand ends with its attempt (Z79)', () => {
   const task = makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f', status: 'running' });
   const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open'), {

@@ -108,6 +108,12 @@ test('stop, start, restart and rejoin of a node', () => {
   assert.ok(back?.kind === 'standby' && back.via === 'clone');
 });
 
+test('a rejoin ends with the reason when the node is not taken in', () => {
+  const task = makeTask({ kind: 'nodeRejoin', node: id('n3'), via: null }, { status: 'running' });
+  const decision = expectDecision(picture(STEADY.replace('n3 standby', 'n3 stopped tl9 goal:fenced'), { tasks: [task] }), 'standby.quarantined');
+  assert.deepEqual([decision.tasks[0]?.status, /is not taken in/.test(decision.tasks[0]?.problems[0]?.text ?? '')], ['failed', true]);
+});
+
 test('a command for a node ends when its effect is seen', () => {
   const task = makeTask({ kind: 'nodeStop', node: id('n3') }, { status: 'running' });
   const asked = {

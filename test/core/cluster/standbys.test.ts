@@ -66,6 +66,24 @@ test('removed WAL leads to a clone (H38)', () => {
   expectRule(picture(after('n2 detached @0/5500 fail:follow.wal-removed'), progress({ checks: 2 })), 'standby.clone');
 });
 
+test('what PostgreSQL calls another history is rewound after a stream and cloned after a rewind, though the numbers look right', () => {
+  for (const message of [
+    'FATAL: highest timeline 1 of the primary is behind recovery timeline 2',
+    'FATAL: requested timeline 3 does not contain minimum recovery point 0/3018D84 on timeline 1',
+  ]) {
+    const saying = (line: string): ReturnType<typeof picture> => {
+      const view = picture(after(line), progress({ checks: 2 }));
+      const seen = view.reports[id('n2')];
+      assert.ok(seen !== undefined && seen.report.activity.kind === 'failed');
+      const report = { ...seen.report, activity: { ...seen.report.activity, message } };
+      return { ...view, reports: { ...view.reports, [id('n2')]: { ...seen, report } } };
+    };
+    expectRule(saying('n2 detached @0/5500 fail:follow.not-streaming'), 'standby.rewind');
+    expectRule(saying('n2 detached @0/5500 goal:rewind fail:follow.not-streaming'), 'standby.clone');
+    expectRule(saying('n2 stopped @0/5500 goal:rewind fail:start.failed'), 'standby.clone');
+  }
+});
+
 test('a rewind that failed for good leads to a clone; a running one is left alone', () => {
   expectRule(picture(after('n2 stopped tl1 fork0@0/1 @0/5800 goal:rewind gaveup:rewind.no-wal'), progress({ checks: 3 })), 'standby.clone');
   expectRule(picture(after('n2 rewinding tl1 fork0@0/1 @0/5800 goal:rewind busy')), 'cluster.steady');

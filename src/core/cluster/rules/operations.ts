@@ -178,6 +178,8 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
     case 'nodeRejoin': {
       if (isBack(view, node)) return finish(task, now, `${node} streams from ${view.state.primary}`);
       if (broken !== null) return problem(broken);
+      const goal = view.state.goals[node];
+      if (goal?.kind === 'fenced') return problem(`${node} is not taken in: it ${goal.reason}`);
       const report = live(view, node);
       const works = report !== null && activityFor(report, view.state.goals[node] ?? null)?.kind === 'busy';
       return !works && sinceMs > REJOIN_IDLE_LIMIT_MS
