@@ -101,10 +101,10 @@ function command(seed: string, profile: string | null, only: readonly number[] |
 }
 
 function report(result: RunResult, asked: string | null, only: readonly number[] | null): void {
-  for (const line of result.trace) out(line);
-  out('');
   out(`plan of seed ${result.seed} (profile ${result.profile}):`);
   for (const fault of faultsOf(result.plan)) out(`  ${fault.episode + 1}. ${(fault.at / 1000).toFixed(3).padStart(8)} ${describeFault(fault)}`);
+  out('');
+  for (const line of result.trace) out(line);
   const { failure } = result;
   out('');
   if (failure === null)

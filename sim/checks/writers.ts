@@ -21,6 +21,8 @@ export interface WriterChecks {
 
 /** After a pause the agent notices within two intervals; the fence, or the closed port, follows (§4.2). */
 const AFTER_PAUSE_MS = 2 * 500 + 600;
+/** An agent that comes back looks at the store (bounded: 500 ms), at PostgreSQL, and fences. */
+const AGENT_BACK_MS = 3000;
 /** Drift of two clocks over one TTL. */
 const CLOCK_TOLERANCE_MS = 5;
 
@@ -46,7 +48,7 @@ export function createWriterChecks(world: World): WriterChecks {
     const scope = node.agentScope();
     const agentWorks = scope?.alive() === true && !scope.paused();
     if (!agentWorks && !node.guard.works()) unguarded.set(node.name, clock.now());
-    else if (clock.now() - (unguarded.get(node.name) ?? Number.POSITIVE_INFINITY) > spec.leaseMarginMs) unguarded.delete(node.name);
+    else if (clock.now() - (unguarded.get(node.name) ?? Number.POSITIVE_INFINITY) > AGENT_BACK_MS) unguarded.delete(node.name);
   }
 
   function checkDeadline(node: SimNode): void {

@@ -21,6 +21,9 @@ export interface HostClock {
 /** The wall clock of a run at its beginning: 2026-01-01. */
 export const WALL_START_MS = 1_767_225_600_000;
 
+/** Timers of Node fire after at least a millisecond, and a little late; by the host's clock never early. */
+const LATE_MS = 0.02;
+
 /** `rate`: seconds of this host in one second of the world, e.g. 1.0002. */
 export function createHostClock(scheduler: Scheduler, options: { readonly rate: number; readonly wallOffsetMs: number }): HostClock {
   let bootedAt = -100_000 * options.rate;
@@ -41,7 +44,7 @@ export function createHostClock(scheduler: Scheduler, options: { readonly rate: 
     now,
     monoMs,
     bootMs: () => Math.floor((world() - bootedAt - lostBoot) / 10) * 10,
-    of: (scope) => ({ now, sleep: (ms, signal) => scope.sleep(ms / options.rate, signal) }),
+    of: (scope) => ({ now, sleep: (ms, signal) => scope.sleep(ms <= 0 ? 0 : Math.max(1, ms) / options.rate + LATE_MS, signal) }),
     jumpWall: (ms) => {
       wallOffset += ms;
     },
