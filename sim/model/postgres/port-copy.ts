@@ -137,12 +137,17 @@ function backupOf(source: Server, theirs: DataDirectory, run: Run, begun: WalRec
     durable: end,
     applied: end,
     timeline,
-    oldestLsn: Math.min(begun.lsn, theirs.checkpoint.lsn),
+    // Whole segments, from the one in which the backup began.
+    oldestLsn: segmentStart(source.core, Math.min(begun.lsn, theirs.checkpoint.lsn)),
     minRecovery: { lsn: end.lsn, tli: end.tli },
     backupLabel: true,
     standbySignal: true,
     managed: null,
   };
+}
+
+function segmentStart({ timings }: Core, lsn: number): number {
+  return Math.floor(lsn / timings.segmentBytes) * timings.segmentBytes;
 }
 
 interface Source {
