@@ -300,10 +300,10 @@ async function recoverAndKeep(context: PortContext, directory: DataDirectory, so
       ),
     );
   if (!stopped.ok) return stopped;
-  if (own.tli !== source.timeline.tli && directory.checkpointTli === source.timeline.tli)
+  if (verdict.kind === 'diverged' && own.tli !== directory.checkpointTli)
     return err(
       failure(
-        'rewind.same-timeline',
+        'rewind.no-checkpoint',
         `${core.name} cannot be rewound`,
         `its WAL is on timeline ${own.tli}, but its last checkpoint is on ${source.timeline.tli}`,
         'nothing was changed',
@@ -401,6 +401,7 @@ function takeOver(directory: DataDirectory, theirs: DataDirectory): void {
   // The tool reads which blocks changed from WAL of the timeline that pg_control names; a later one it does not know (below version 16).
   if (directory.applied.tli > directory.checkpointTli)
     directory.corrupt ??= `pg_rewind has not seen what was changed on timeline ${directory.applied.tli}`;
+  directory.overwritten = null;
   directory.end = theirs.durable;
   directory.durable = theirs.durable;
   directory.applied = theirs.durable;

@@ -231,24 +231,23 @@ async function recoverAndKeep(
       ),
     );
   if (!stopped.ok) return stopped;
-  const blind = await sameByNumber(instance, source, before.value.timeline);
+  const blind = verdict.kind === 'diverged' ? await blindSpot(instance, before.value.timeline) : null;
   return blind === null ? kept : err(blind);
 }
 
 /**
- * pg_rewind below 16 takes the target's timeline from its last checkpoint alone. A server that was promoted and ended before its first checkpoint
- * looks like one of the old timeline: the tool would find the source's number, change nothing and report success, and the node's own history
- * file would lead it astray for ever.
- * *Source:* PostgreSQL, src/bin/pg_rewind/pg_rewind.c: "source and target cluster are on the same timeline"; mended in 16.
+ * pg_rewind below 16 takes the target's timeline from its last checkpoint alone. Of a server that was promoted and ended before its first checkpoint
+ * it sees nothing of the new timeline: it finds the source's number and changes nothing, or leaves the blocks alone that were changed since.
+ * *Source:* PostgreSQL, src/bin/pg_rewind/pg_rewind.c (ControlFile_target.checkPointCopy.ThisTimeLineID); mended in 16.
  */
-async function sameByNumber(instance: Instance, source: Source, timeline: Timeline): Promise<Failure | null> {
+async function blindSpot(instance: Instance, timeline: Timeline): Promise<Failure | null> {
   const control = await readControlData(instance);
   if (!control.ok) return control.error;
-  if (timeline === source.timeline || control.value.timeline !== source.timeline) return null;
+  if (timeline === control.value.timeline) return null;
   return failure(
-    'rewind.same-timeline',
+    'rewind.no-checkpoint',
     `${instance.node} cannot be rewound`,
-    `its WAL is on timeline ${timeline}, but its last checkpoint is on ${source.timeline}, the source's`,
+    `its WAL is on timeline ${timeline}, but its last checkpoint is on ${control.value.timeline}, and pg_rewind would see no further`,
     'nothing was changed',
     'take the node back by a clone, which keeps this directory aside',
     false,

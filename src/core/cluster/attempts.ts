@@ -127,6 +127,7 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
   let state = opened;
   for (const node of view.spec.nodes) {
     if (node.id === winner) continue;
+    if (node.kind !== 'witness' && mayHoldTwin(view, opened, node.id)) state = markUnfinished(state, node.id);
     if (node.kind === 'witness' || isMaintenance(view, node.id)) state = withGoal(state, node.id, term, { kind: 'none' });
     else if (state.overrides[node.id]?.kind === 'stopped') state = withGoal(state, node.id, term, { kind: 'stopped', reason: 'stopped on request' });
     else if (node.id === old && !isCleanHandover(view, node.id))
@@ -158,6 +159,18 @@ function hasLeft(view: ClusterView, node: NodeId, lineage: Pick<ClusterState, 't
   const position = report === null ? null : endOfWal(report);
   if (report === null || position === null || lineage.timeline === null) return false;
   return !isContained(compareLineage(position, report.postgres.history, { timeline: lineage.timeline, history: lineage.history }));
+}
+
+/**
+ * The new primary's timeline has a number that was opened before: it was promoted without ever hearing of that one. Whoever may hold the older one is
+ * marked, because number and fork can both be the same (two candidates that were equally far, one after the other), and then
+ * neither the lineage nor PostgreSQL sees a difference (Z53). One that is known to be on an ancestor cannot hold it.
+ */
+function mayHoldTwin(view: ClusterView, opened: ClusterState, node: NodeId): boolean {
+  const former = view.state.timeline;
+  if (former === null || opened.timeline === null || opened.timeline > former || opened.primary === view.state.primary) return false;
+  const known = lastKnown(view, node)?.postgres.timeline ?? null;
+  return known === null || known >= opened.timeline;
 }
 
 function markUnfinished(state: ClusterState, node: NodeId): ClusterState {

@@ -186,6 +186,19 @@ test('a standby whose WAL is not of the new history does not follow: it is fence
   assert.match(marked.recovery[id('n3')]?.lastError ?? '', /^a promotion was not completed/);
 });
 
+test('a timeline number that was used before marks everybody who may hold the older one, with the same fork or not (Z53)', () => {
+  const view = picture(
+    ORDERED.replace('term 3', 'timeline 2 forks 1@0/5000 lease n2/4 term 3')
+      .replace('n1 dead', 'n1 dead tl2 fork1@0/5000')
+      .replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open')
+      .replace(/n3 .*/, 'n3 detached tl1 fork0@0/1 @0/4FFF'),
+  );
+  const state = expectRule(view, 'attempt.opened', later(500));
+  assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:primary n3:stream');
+  assert.match(state.recovery[id('n1')]?.lastError ?? '', /^a promotion was not completed/);
+  assert.equal(state.recovery[id('n3')], undefined);
+});
+
 test('a failover by hand ends with its attempt (Z79)', () => {
   const task = makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f', status: 'running' });
   const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open'), {
