@@ -104,7 +104,8 @@ export interface Link {
   readonly up: Stream;
   readonly down: Stream;
   readonly slot: Slot | null;
-  state: 'catchup' | 'streaming';
+  /** `startup`: nothing of interest is sent. */
+  state: 'startup' | 'catchup' | 'streaming';
   /** What the upstream has sent. */
   sent: WalRecord | null;
   /** As the upstream knows it; null before the first reply. */
@@ -165,6 +166,8 @@ export interface Run {
   /** The startup process waits for something inside of replay (a lock, a slow disk): it hears nothing. */
   startupBlocked: boolean;
   replayTimer: Timer | null;
+  /** Replay met a record that is none of its history: it goes no farther, and asks nobody any more, until the next start. */
+  stuck: boolean;
   promoting: boolean;
   /** Set by a fast stop: walsenders have to deliver up to here. */
   stopAt: WalRecord | null;

@@ -30,6 +30,8 @@ export interface DataDirectory {
   end: WalRecord;
   /** End of WAL on the platter. */
   durable: WalRecord;
+  /** WAL of another history was written over the own from the beginning of a segment: what the files will show once nothing runs. */
+  overwritten: { readonly end: WalRecord; readonly timeline: TimelineBranch } | null;
   /** Data pages may hold effects of WAL up to here. */
   applied: WalRecord;
   /** The timeline of `end`. */
@@ -86,6 +88,7 @@ export function createDirectory(random: Random, creator: string): DataDirectory 
     end: first,
     durable: first,
     applied: first,
+    overwritten: null,
     timeline: firstTimeline(creator),
     histories: new Map(),
     minRecovery: null,
@@ -101,7 +104,7 @@ export function createDirectory(random: Random, creator: string): DataDirectory 
 
 /** A byte-for-byte copy, without slots (pg_basebackup leaves them out). */
 export function copyDirectory(from: DataDirectory): DataDirectory {
-  return { ...from, histories: new Map(from.histories), slots: new Map(), settings: new Map(from.settings) };
+  return { ...from, overwritten: null, histories: new Map(from.histories), slots: new Map(), settings: new Map(from.settings) };
 }
 
 export function isCleanlyShutDown(directory: DataDirectory): boolean {
@@ -112,6 +115,15 @@ export function isCleanlyShutDown(directory: DataDirectory): boolean {
 export function lastRole(directory: DataDirectory): 'primary' | 'standby' {
   const standby = directory.state === 'in archive recovery' || directory.state === 'shut down in recovery' || directory.backupLabel;
   return standby ? 'standby' : 'primary';
+}
+
+/** Whoever reads the files from the last checkpoint on finds the other history, unless that ends before the checkpoint. */
+export function showOverwritten(directory: DataDirectory): void {
+  if (directory.overwritten === null || directory.overwritten.end.lsn < directory.checkpoint.lsn) return;
+  directory.end = directory.overwritten.end;
+  directory.durable = directory.overwritten.end;
+  directory.timeline = directory.overwritten.timeline;
+  directory.overwritten = null;
 }
 
 /** The power fails: what was not fsynced is gone. */

@@ -5,7 +5,7 @@ import { makeTimeline } from '../../../src/core/ids.ts';
 import { type Lsn, formatLsn, makeLsn } from '../../../src/core/lsn.ts';
 import type { Vote } from '../../../src/core/report.ts';
 import { type Failure, type Result, err, ok } from '../../../src/core/result.ts';
-import { type Run, isResponsive } from './core.ts';
+import { type Link, type Run, isResponsive } from './core.ts';
 import { isCleanlyShutDown } from './directory.ts';
 import { timelineAtEnd } from './port-observe.ts';
 import { type PortContext, type Session, clearUpstream, conninfoTo, isEffective, setUpstream, setWinning, withSession } from './port-session.ts';
@@ -404,18 +404,17 @@ export async function followUpstream(context: PortContext, upstream: Upstream, s
   if (!set.ok) return set;
   const wanted = conninfoTo(context, upstream);
   const nested = await withSession(context, signal, async (session): Promise<Result<string, Failure>> => {
+    let streaming: Link | null = null;
     for (;;) {
       await session.query();
       if (session.run.role === 'primary')
         return err(failure('follow.not-standby', `${core.name} is writable`, 'it cannot follow', 'nothing more is done', '', false));
       const link = streamedBy(session.run);
-      if (
-        isEffective(session.run, 'primary_conninfo', wanted) &&
-        link !== null &&
-        link.upstream.host === upstream.host &&
-        link.upstream.port === upstream.port
-      )
-        return ok(`streams from ${upstream.node}`);
+      const isFrom = link !== null && link.upstream.host === upstream.host && link.upstream.port === upstream.port;
+      if (isFrom && isEffective(session.run, 'primary_conninfo', wanted)) {
+        if (streaming === link) return ok(`streams from ${upstream.node}`);
+        streaming = link;
+      } else streaming = null;
       if (signal.aborted) return err(cancelled(`${core.name} following ${upstream.host}`));
       if (agent.now() - startedAt > FOLLOW_LIMIT_MS)
         return err(

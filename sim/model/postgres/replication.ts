@@ -57,23 +57,21 @@ function begin(core: Core, run: Run, receiver: Receiver, upstream: Core): string
     return `ERROR: requested starting point ${start.toString(16)} on timeline ${ownTli} is not in this server's history`;
   }
   if (start > sendable(upstream).lsn) return 'ERROR: requested starting point is ahead of the WAL flush position of this server';
-  if (start < theirs.oldestLsn) return 'ERROR: requested WAL segment has already been removed';
   core.signals.rescanTimelines(run);
   const link = openLink(core, run, receiver, upstream, source, slot);
-  if (fork < own.end.lsn) streamOldTimeline(core, run, link);
+  if (start < theirs.oldestLsn) turnAway(core, run, link, 'ERROR: requested WAL segment has already been removed');
+  else if (fork < own.end.lsn) turnAway(core, run, link, 'primary server contains no more WAL on requested timeline');
   else beginPushing(link);
   return null;
 }
 
 /**
- * A standby that went past the fork, but not past its segment, is served the old timeline up to the fork. For a moment it streams, and confirms the
- * position that it is at. Then the walsender has no more, and the standby cannot follow to the next timeline: it comes again after the retry interval.
+ * For a moment a walreceiver says that it streams, although it gets nothing that is new: WAL that was removed (found out when it is read), or the old
+ * timeline up to the fork, where the standby went past it in the same segment. It confirms nothing, and comes again after the retry interval.
  */
-function streamOldTimeline(core: Core, run: Run, link: Link): void {
-  reply(link);
-  afterIn(core, run, 2 + 6 * core.random.next(), () =>
-    linkLost(link, 'replication terminated by primary server: end of WAL reached on the old timeline'),
-  );
+function turnAway(core: Core, run: Run, link: Link, why: string): void {
+  link.state = 'startup';
+  afterIn(core, run, 1 + core.random.next(), () => linkLost(link, why));
 }
 
 /** Of a primary: what it writes. Of a standby: what it has replayed. */
@@ -103,8 +101,8 @@ function findSlot(theirs: DataDirectory, name: string): Slot | null | string {
   if (name === '') return null;
   const slot = theirs.slots.get(name);
   if (slot === undefined) return `ERROR: replication slot "${name}" does not exist`;
-  if (slot.active) return `ERROR: replication slot "${name}" is active`;
-  return slot.lost ? `ERROR: cannot read from replication slot "${name}": this slot has been invalidated` : slot;
+  // A lost slot is accepted: what it kept is missing, and that shows when it is read. *Source:* PostgreSQL 15, walsender.c, StartReplication.
+  return slot.active ? `ERROR: replication slot "${name}" is active` : slot;
 }
 
 function openLink(core: Core, run: Run, receiver: Receiver, upstream: Core, source: Run, slot: Slot | null): Link {

@@ -9,7 +9,7 @@ import type { Network } from '../../network.ts';
 import type { Random } from '../../random.ts';
 import type { StreamHub } from '../stream.ts';
 import { type CommitOutcome, type Core, type Run, type Timings, USUAL, afterIn, directoryOf, isResponsive, nextPid, note } from './core.ts';
-import { type DataDirectory, type Disk, createDirectory, createDisk, isCleanlyShutDown, losePower } from './directory.ts';
+import { type DataDirectory, type Disk, createDirectory, createDisk, isCleanlyShutDown, losePower, showOverwritten } from './directory.ts';
 import {
   type ModelCommit,
   cancelSyncWaits,
@@ -266,6 +266,7 @@ function start(core: Core, how: { readonly isPrivate: boolean }, settled: (outco
     replayPaused: false,
     startupBlocked: false,
     replayTimer: null,
+    stuck: false,
     promoting: false,
     stopAt: null,
   };
@@ -294,6 +295,7 @@ function start(core: Core, how: { readonly isPrivate: boolean }, settled: (outco
 /** From here on the files may come and go: this start is what they said. */
 function readSignals(core: Core, run: Run, directory: DataDirectory): string | null {
   run.role = directory.standbySignal ? 'standby' : 'primary';
+  if (!contains(directory.end, directory.checkpoint)) return 'PANIC: could not locate a valid checkpoint record';
   return run.role === 'standby' ? chooseTarget(directory).fatal : core.disk.stuck ? 'FATAL: could not fsync' : null;
 }
 
@@ -424,6 +426,7 @@ function exit(core: Core, how: 'announced' | 'silent' = 'announced'): void {
   core.run = null;
   core.process = null;
   process?.kill();
+  if (core.disk.directory !== null) showOverwritten(core.disk.directory);
   for (const slot of core.disk.directory?.slots.values() ?? []) slot.active = false;
   endSessions(run);
   for (const link of links) {

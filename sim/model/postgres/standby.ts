@@ -62,7 +62,16 @@ function isConsistent(directory: DataDirectory, run: Run): boolean {
 
 /** Recovery has used up local WAL: a walreceiver is wanted when there is an upstream. */
 export function wantReceiver(core: Core, run: Run): void {
-  if (run.role !== 'standby' || run.receiver !== null || run.startupBlocked || run.replayPaused || run.promoting || run.status === 'stopping') return;
+  if (
+    run.role !== 'standby' ||
+    run.receiver !== null ||
+    run.stuck ||
+    run.startupBlocked ||
+    run.replayPaused ||
+    run.promoting ||
+    run.status === 'stopping'
+  )
+    return;
   if (endpointOf(run.startupConninfo) === null || run.retryTimer !== null) return;
   const waitMs = Math.max(0, run.lastAttemptAt + core.timings.walRetrieveRetry - core.clock.now());
   run.retryTimer = afterIn(core, run, waitMs, () => {
@@ -125,8 +134,7 @@ export function receiveWal(core: Core, link: Link, target: WalRecord): void {
     terminateReceiver(core, run);
     return;
   }
-  // What lies before the own end is written over without a look; the position that is confirmed stays the own one.
-  if (target.lsn <= directory.end.lsn) {
+  if (target === directory.end || contains(directory.end, target)) {
     reply(link);
     return;
   }
@@ -140,18 +148,39 @@ export function receiveWal(core: Core, link: Link, target: WalRecord): void {
 function store(core: Core, link: Link, target: WalRecord): void {
   const run = link.standbyRun;
   const directory = directoryOf(core);
-  if (target.lsn <= directory.end.lsn) {
+  if (contains(directory.end, target)) {
     reply(link);
     return;
   }
-  if (target.prev !== directory.end && !contains(target, directory.end))
-    spoil(core, directory, `streams from ${link.upstream.name} what does not follow its own WAL`);
+  if (target.prev !== directory.end && !contains(target, directory.end)) {
+    storeForeign(core, link, target);
+    return;
+  }
   adoptTimeline(core, run, link, target);
   directory.end = target;
   directory.durable = target;
   pushAll(run);
   replay(core, run);
   reply(link);
+}
+
+/**
+ * WAL of another history under the same numbers (a twin timeline): the segment is written over from its beginning. Up to the own end replay does not
+ * notice. Beyond it the first record does not fit, and replay stops for good. After the next start the other history is replayed onto our pages.
+ */
+function storeForeign(core: Core, link: Link, target: WalRecord): void {
+  const run = link.standbyRun;
+  const directory = directoryOf(core);
+  const timeline = branchOf(directoryOf(link.upstream).timeline, target.tli) ?? directory.timeline;
+  directory.overwritten = { end: target, timeline };
+  spoil(core, directory, `streams from ${link.upstream.name} what does not follow its own WAL`);
+  if (target.lsn <= directory.end.lsn) {
+    reply(link);
+    return;
+  }
+  run.stuck = true;
+  terminateReceiver(core, run);
+  run.lastError = 'record with incorrect prev-link';
 }
 
 function adoptTimeline(core: Core, run: Run, link: Link, target: WalRecord): void {

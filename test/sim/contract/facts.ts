@@ -235,12 +235,36 @@ function timelines(createDriver: () => Driver): void {
     const row = await n2.write();
     assert.equal(await n1.stop('fast'), 'ok');
     assert.equal(await n1.start('standby'), 'ok');
-    // It is in the segment of the fork: for moments it streams what it has already, so that the answer of one look says nothing.
-    await n1.follow(n2);
-    await driver.sleep(1500);
+    // It is in the segment of the fork: for moments it streams what it has already.
+    assert.equal(await n1.follow(n2), 'follow.not-streaming');
     const report = await n1.report();
     assert.deepEqual([report.role, report.timeline], ['standby', 1]);
     assert.deepEqual([await n1.sees(onlyOnN1), await n1.sees(row)], [true, false]);
+  });
+
+  test('a standby on a twin timeline is not turned away, and confirms rows that it does not have', async () => {
+    let last = 0;
+    for (let i = 0; i < 30; i++) last = await n3.write();
+    assert.equal(await n3.stop('fast'), 'ok');
+    await n2.makeSlot('pgherd_n3');
+    await n2.set('synchronous_standby_names', 'ANY 1 (n3)');
+    await driver.sleep(200);
+    const commit = await n2.commit();
+    await driver.until('it waits', async () => (await n2.syncWaiters()) === 1);
+    assert.equal(await n3.start('standby'), 'ok');
+    assert.equal(await n3.follow(n2), 'ok');
+    await driver.until('it is acknowledged', () => commit.state() === 'acknowledged');
+    assert.deepEqual([await n3.sees(commit.id), await n3.sees(last)], [false, true]);
+    await n2.set('synchronous_standby_names', '');
+  });
+
+  test('when the other twin overtakes it, its replay breaks, and it streams no more', async () => {
+    await n2.fillWal(16 * 1024 * 1024);
+    const row = await n2.write();
+    await driver.until('the walsender is gone', async () => (await n2.report()).walsenders.length === 0);
+    await driver.sleep(1500);
+    assert.deepEqual([(await n2.report()).walsenders.length, await n3.sees(row)], [0, false]);
+    assert.equal((await n3.report()).streamingFrom, null);
   });
 
   test('having asked, it holds the history file of the new timeline, and starts no more as a standby', async () => {
