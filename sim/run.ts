@@ -84,9 +84,17 @@ function run(options: RunOptions): RunResult {
   const clients = createClients(world, drawn.stream('clients'), { writers: 2, paceMs: drawn.stream('pace').pick([40, 120, 400]) });
   const operator = createOperator(world);
   const writers = createWriterChecks(world);
-  const records = createRecordChecks(world, clients);
+  const records = createRecordChecks(world, clients, writers.isExcepted);
   const context: FaultContext = { world, operator, clients, writers };
-  const stage: Stage = { ...context, records, plan, directories: createDirectoryChecks(world), nextLookAt: 0, stepsAtLook: 0, helped: new Set() };
+  const stage: Stage = {
+    ...context,
+    records,
+    plan,
+    directories: createDirectoryChecks(world, clients),
+    nextLookAt: 0,
+    stepsAtLook: 0,
+    helped: new Set(),
+  };
   const failure = attempt(stage);
   return {
     seed: options.seed,

@@ -9,6 +9,7 @@
  */
 import type { DataDirectory } from '../model/postgres/directory.ts';
 import { type WalRecord, contains } from '../model/postgres/wal.ts';
+import type { Clients } from '../clients.ts';
 import type { SimNode } from '../world/node.ts';
 import type { World } from '../world/world.ts';
 import { Violation } from './violation.ts';
@@ -25,7 +26,9 @@ interface Known {
   end: WalRecord | null;
 }
 
-export function createDirectoryChecks(world: World): DirectoryChecks {
+export function createDirectoryChecks(world: World, clients: Clients): DirectoryChecks {
+  const told = new Set<number>();
+  clients.onAcknowledged((commit) => told.add(commit.id));
   const known = new Map<string, Known>();
   const nodes = world.dataNodes.filter((node) => node.database !== null);
   for (const node of nodes) known.set(node.name, { directory: null, end: null });
@@ -72,14 +75,15 @@ export function createDirectoryChecks(world: World): DirectoryChecks {
 
   /** WAL up to `end` is no more on that node: some other directory, or a saved one, must have all of its commits. */
   function gone(node: SimNode, end: WalRecord, what: string): void {
+    const last = lastTold(end, told);
     const all = nodes.flatMap((other) => {
       const disk = other.database?.server.disk;
       return disk === undefined ? [] : [disk.directory, ...disk.saved];
     });
-    const kept = node.database?.server.disk.kept.some((one) => contains(one, lastCommit(end))) === true;
-    const covered = kept || all.some((directory) => directory !== null && contains(directory.end, lastCommit(end)));
+    const kept = node.database?.server.disk.kept.some((one) => contains(one, last)) === true;
+    const covered = kept || all.some((directory) => directory !== null && contains(directory.end, last));
 
-    if (!covered) throw new Violation('I9', `${what}, and nobody has its last commit any more, and no copy was set aside`);
+    if (!covered) throw new Violation('I9', `${what}, and nobody has its last acknowledged row any more, and no copy was set aside`);
   }
 
   function look(): void {
@@ -107,9 +111,9 @@ export function createDirectoryChecks(world: World): DirectoryChecks {
 /** A report, a decision, and the way to the store. */
 const READER_LIMIT_MS = 5000;
 
-/** Heartbeats and checkpoints are nobody's rows. */
-function lastCommit(end: WalRecord): WalRecord {
+/** The newest record that a client was told of; heartbeats, checkpoints and rows that nobody was told of are nobody's. */
+function lastTold(end: WalRecord, told: ReadonlySet<number>): WalRecord {
   let record = end;
-  while (record.kind !== 'commit' && record.prev !== null) record = record.prev;
+  while ((record.commit === null || !told.has(record.commit)) && record.prev !== null) record = record.prev;
   return record;
 }

@@ -13,13 +13,18 @@ export interface WriterChecks {
   step(): void;
   /** Somebody promoted it by hand. */
   tampered(node: string): void;
+  /** What it answers now counts for nothing: see above. */
+  isExcepted(node: string): boolean;
   /** Nodes that take writes of clients now. */
   writers(): readonly SimNode[];
   /** Longest time that two took writes within an excepted window, for the report. */
   longestOverlapMs(): number;
 }
 
-/** After a pause the agent notices within two intervals; the fence, or the closed port, follows (§4.2). */
+/**
+ * After a pause the agent notices within two intervals; the fence, or the closed port, follows (§4.2). One that was started meanwhile, and the guard, know
+ * nothing of the pause: what was left of the lease before it, at most a TTL, runs on.
+ */
 const AFTER_PAUSE_MS = 2 * 500 + 600;
 /** An agent that comes back looks at the store (bounded: 500 ms), at PostgreSQL, and fences. */
 const AGENT_BACK_MS = 3000;
@@ -40,8 +45,13 @@ export function createWriterChecks(world: World): WriterChecks {
     const machine = world.machines.of(node.name).scope();
     return machine.alive() && !machine.paused() && node.port.lets('client');
   };
-  const isExcepted = (node: SimNode): boolean =>
-    tampered.has(node.name) || unguarded.has(node.name) || (node.lastPause !== null && clock.now() - node.lastPause.until < AFTER_PAUSE_MS);
+  const isExcepted = (node: SimNode): boolean => tampered.has(node.name) || unguarded.has(node.name) || isJustBack(node);
+
+  function isJustBack({ lastPause, agentSince }: SimNode): boolean {
+    if (lastPause === null) return false;
+    const windowMs = agentSince() > lastPause.from - 1000 ? spec.leaseTtlMs : AFTER_PAUSE_MS;
+    return clock.now() - lastPause.until < windowMs;
+  }
 
   function noteWeakness(node: SimNode): void {
     if (world.shape.firewall !== 'off') return;
@@ -78,22 +88,25 @@ export function createWriterChecks(world: World): WriterChecks {
   /** A guard that fenced has forgotten the deadline; what was armed last is what counts. */
   const lastDeadline = new Map<string, number>();
 
+  function noteDeadline(node: SimNode): void {
+    const armed = node.guard.armed();
+    if (armed === null || lastDeadline.get(node.name) === armed.deadline) return;
+    lastDeadline.set(node.name, armed.deadline);
+    checkAgainstStore(node, armed);
+    if (late !== null) throw late;
+  }
+
   function step(): void {
     let first: SimNode | null = null;
     let second: SimNode | null = null;
     for (const node of dataNodes) {
+      noteDeadline(node);
       if (node.database === null || !node.database.isWritable()) {
         if (tampered.get(node.name) === true && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
         continue;
       }
       if (tampered.has(node.name)) tampered.set(node.name, true);
       noteWeakness(node);
-      const armed = node.guard.armed();
-      if (armed !== null && lastDeadline.get(node.name) !== armed.deadline) {
-        lastDeadline.set(node.name, armed.deadline);
-        checkAgainstStore(node, armed);
-        if (late !== null) throw late;
-      }
       if (!takesWrites(node)) continue;
       if (!isExcepted(node)) checkDeadline(node);
       if (first === null) first = node;
@@ -110,6 +123,7 @@ export function createWriterChecks(world: World): WriterChecks {
 
   return {
     step,
+    isExcepted: (name) => dataNodes.some((node) => node.name === name && isExcepted(node)),
     tampered: (node) => void tampered.set(node, false),
     writers: () => dataNodes.filter(takesWrites),
     longestOverlapMs: () => longest,

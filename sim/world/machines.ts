@@ -14,6 +14,7 @@ export interface Machine {
   suspend(kind: 'suspended' | 'frozen'): void;
   resume(): void;
   onPower(callback: (on: boolean) => void): void;
+  onSuspend(callback: () => void): void;
   onResume(callback: () => void): void;
 }
 
@@ -41,6 +42,7 @@ function createMachine(scheduler: VirtualClock, random: Random, trace: Trace, na
   // Crystals differ by some tens of parts in a million; NTP holds wall clocks together, more or less.
   const clock = createHostClock(scheduler, { rate: 1 + random.between(-100, 100) / 1_000_000, wallOffsetMs: Math.round(random.between(-200, 200)) });
   const power: ((on: boolean) => void)[] = [];
+  const suspends: (() => void)[] = [];
   const resumes: (() => void)[] = [];
   let boots = 1;
   let scope = scheduler.scope(name);
@@ -72,6 +74,7 @@ function createMachine(scheduler: VirtualClock, random: Random, trace: Trace, na
       suspended = true;
       clock.suspend(kind);
       scope.pause();
+      for (const callback of suspends) callback();
     },
     resume: () => {
       if (!suspended || !scope.alive()) return;
@@ -82,6 +85,7 @@ function createMachine(scheduler: VirtualClock, random: Random, trace: Trace, na
       scope.resume();
     },
     onPower: (callback) => void power.push(callback),
+    onSuspend: (callback) => void suspends.push(callback),
     onResume: (callback) => void resumes.push(callback),
   };
 }

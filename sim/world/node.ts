@@ -36,7 +36,9 @@ export interface SimNode {
   /** The service manager leaves a dead agent alone until `startAgent`. */
   holdAgent(): void;
   /** When the machine went on after it was suspended; null: never, or long ago. */
-  lastPause: { readonly until: number } | null;
+  lastPause: { readonly from: number; readonly until: number } | null;
+  /** When the present agent was started; infinite while none runs. */
+  agentSince(): number;
   /** When its agent asked others for promises last, because the store did not answer. */
   lastAskedAt: number;
 }
@@ -83,6 +85,8 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
   let agent: SimAgent | null = null;
   let held = false;
   let runs = 0;
+  let startedAt = 0;
+  let pausedAt = 0;
 
   function start(): void {
     if (held || scope?.alive() === true || !machine.scope().alive()) return;
@@ -90,6 +94,7 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
     scope = own;
     agent = null;
     runs++;
+    startedAt = scheduler.now();
     trace.add(`${name}/agent`, 'started');
     const store = parts.store.open({ host: name, scope: own, now: clock.now });
     void startSimAgent({
@@ -209,6 +214,7 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
     database,
     agent: () => (scope?.alive() === true ? agent : null),
     agentScope: () => scope,
+    agentSince: () => (scope?.alive() === true ? startedAt : Number.POSITIVE_INFINITY),
     killAgent: () => {
       const died = scope;
       kill();
@@ -237,8 +243,11 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
       database?.powerOff();
     }
   });
+  machine.onSuspend(() => {
+    pausedAt = scheduler.now();
+  });
   machine.onResume(() => {
-    node.lastPause = { until: scheduler.now() };
+    node.lastPause = { from: pausedAt, until: scheduler.now() };
   });
   return node;
 }
