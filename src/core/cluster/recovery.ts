@@ -123,9 +123,8 @@ function unsettled(one: Case): RecoveryStep {
  * lineage nor pg_rewind sees a difference, while its tables may hold rows that nobody else has. The clone sets the directory aside first.
  * *Broken if:* the mark is forgotten because the node streams.
  */
-function isTwinSuspect(one: Case): boolean {
-  const { progress, report, view } = one;
-  if (progress?.lastError?.startsWith(UNFINISHED_PROMOTION) !== true) return false;
+export function isTwinSuspect({ view, node, report }: Pick<Case, 'view' | 'node' | 'report'>): boolean {
+  if (view.state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) !== true) return false;
   const own = report.postgres.timeline;
   // Timeline 1 was opened by initdb alone; a number above the primary's cannot be taken for one of the cluster's.
   return own !== null && view.state.timeline !== null && own > 1 && own <= view.state.timeline;

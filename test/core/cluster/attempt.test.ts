@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { makeWallMs } from '../../../src/core/ids.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
 import { goalsOf, id, later, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
@@ -197,6 +198,26 @@ test('a timeline number that was used before marks everybody who may hold the ol
   assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:primary n3:stream');
   assert.match(state.recovery[id('n1')]?.lastError ?? '', /^a promotion was not completed/);
   assert.equal(state.recovery[id('n3')], undefined);
+});
+
+test('one that may hold a timeline of its own is no candidate, however far it is (Z53)', () => {
+  const marked = {
+    state: (state: ClusterState): ClusterState => ({
+      ...state,
+      recovery: {
+        [id('n2')]: {
+          checks: 0,
+          firstSeenWallMs: makeWallMs(0),
+          attempts: 0,
+          notBeforeWallMs: makeWallMs(0),
+          lastError: 'a promotion was not completed',
+        },
+      },
+    }),
+  };
+  const text = VOTES.replace('term 3', 'timeline 2 forks 1@0/4000 term 3').replaceAll('detached', 'detached tl2 fork1@0/4000');
+  assert.equal(expectRule(picture(text), 'attempt.promote').attempt?.candidate, 'n2');
+  assert.equal(expectRule(picture(text, marked), 'attempt.promote').attempt?.candidate, 'n3');
 });
 
 test('a failover by hand ends with its attempt (Z79)', () => {
