@@ -100,7 +100,7 @@ function unsettled(one: Case): RecoveryStep {
   if (report.postgres.role === 'primary' && report.postgres.state === 'running' && !report.fenced) {
     const reason = `${one.primary} is the primary of term ${one.view.state.primaryTerm}`;
     if (goal?.kind === 'fenced') return NOTHING;
-    return step('standby.fenced', `${one.node} runs as a primary although ${reason}`, { kind: 'fenced', reason }, one.progress);
+    return step('standby.fenced', `${one.node} runs as a primary although ${reason}`, { kind: 'fenced', reason }, markTwin(one));
   }
   if (one.view.state.frozen !== null) return NOTHING;
   const strange = quarantineReason(one);
@@ -128,6 +128,15 @@ export function isTwinSuspect({ view, node, report }: Pick<Case, 'view' | 'node'
   const own = report.postgres.timeline;
   // Timeline 1 was opened by initdb alone; a number above the primary's cannot be taken for one of the cluster's.
   return own !== null && view.state.timeline !== null && own > 1 && own <= view.state.timeline;
+}
+
+/** Nobody ordered this promotion. When its timeline has a number of the cluster's, nothing but this mark will tell the two apart. */
+function markTwin(one: Case): RecoveryProgress | null {
+  const own = one.report.postgres.timeline;
+  const { timeline } = one.view.state;
+  if (own === null || timeline === null || own <= 1 || own > timeline) return one.progress;
+  const blank = { checks: 0, firstSeenWallMs: one.now.wall, attempts: 0, notBeforeWallMs: one.now.wall };
+  return { ...blank, ...one.progress, lastError: UNFINISHED_PROMOTION };
 }
 
 /** Which rung fits what is known now. */
@@ -308,7 +317,7 @@ function step(rule: RecoveryRule, why: string, wanted: Wanted | null, progress: 
 /** The rung that fits a node now, for a person's `rejoin` without `--via`. */
 export function fittingVia(view: ClusterView, report: NodeReport): Via {
   const { state } = report.postgres;
-  if (state === 'absent' || state === 'incomplete') return 'clone';
+  if (state === 'absent' || state === 'incomplete' || isTwinSuspect({ view, node: report.node, report })) return 'clone';
   const verdict = lineageOf(view, report);
   return verdict === null ? 'clone' : isContained(verdict) ? 'stream' : 'rewind';
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeWallMs } from '../../../src/core/ids.ts';
 import type { ClusterState, RecoveryProgress } from '../../../src/core/state.ts';
-import { type Picture, WALL, goalsOf, id, later, picture } from './picture.ts';
+import { type Picture, WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
 const progress = (change: Partial<RecoveryProgress>): Picture => ({
@@ -128,6 +128,16 @@ test('one that may have opened a timeline of the same number and fork is cloned,
   expectRule(picture(after('n2 stopped tl2 fork1@0/5000 @0/5600 goal:fenced'), mark), 'standby.clone');
   expectRule(picture(after('n2 standby'), mark), 'standby.clone');
   expectRule(picture(after('n2 stopped tl1 fork0@0/1 @0/5000 goal:fenced'), mark), 'standby.stream');
+});
+
+test('a promotion that nobody ordered is marked when its timeline has a number of the cluster, and a rejoin of it clones (Z53)', () => {
+  const rogue = picture(after('n2 rogue tl2 fork1@0/5000 @0/5500'));
+  assert.match(expectRule(rogue, 'standby.fenced').recovery[id('n2')]?.lastError ?? '', /^a promotion was not completed/);
+  assert.equal(expectRule(picture(after('n2 rogue tl1 fork0@0/1 @0/4500')), 'standby.fenced').recovery[id('n2')], undefined);
+  const task = makeTask({ kind: 'nodeRejoin', node: id('n2'), via: 'stream' });
+  const marked = progress({ lastError: 'a promotion was not completed' });
+  const asked = picture(after('n2 stopped tl2 fork1@0/5000 @0/5600 goal:fenced'), { ...marked, tasks: [task] });
+  assert.equal(goalsOf(expectRule(asked, 'node.rejoin'), asked.spec), 'n1:primary n2:clone');
 });
 
 test('a second writable node is fenced, frozen or not (H20, I1)', () => {

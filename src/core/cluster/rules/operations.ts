@@ -3,9 +3,9 @@ import type { NodeId, Now } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import type { ClusterState, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
-import { type Via, withGoal, without, withoutRestart } from '../goals.ts';
+import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
-import { fittingVia } from '../recovery.ts';
+import { fittingVia, isTwinSuspect } from '../recovery.ts';
 import { type RequestKind, addStep, fail, findTask, finish, hasStep, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
@@ -58,6 +58,12 @@ function pendingFor<K extends 'nodeStop' | 'nodeStart' | 'nodeRestart' | 'nodeRe
 function withRole(state: ClusterState, now: Now, node: NodeId): ClusterState {
   if (node === state.primary) return restartInPlace(state, now, node);
   if (state.primary === null) return state;
+  // A node that is marked is compared with the primary first; the ladder gives it its rung.
+  if (state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
+    return withGoal(state, node, state.primaryTerm, {
+      kind: 'fenced',
+      reason: 'its promotion was not completed; it is compared with the primary first',
+    });
   return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via: 'stream' });
 }
 
@@ -124,8 +130,11 @@ function rejoinNode(view: ClusterView, now: Now): Outcome | null {
   const report = task === null ? null : live(view, task.request.node);
   if (task === null || report === null) return null;
   const { node } = task.request;
-  const via = task.request.via ?? fittingVia(view, report);
-  const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: without(view.state.recovery, node) };
+  // A stream or a rewind of a twin would not see where the two part.
+  const twin = isTwinSuspect({ view, node, report });
+  const via = twin ? 'clone' : (task.request.via ?? fittingVia(view, report));
+  const recovery = twin ? view.state.recovery : without(view.state.recovery, node);
+  const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery };
   const state = withGoal(
     base,
     node,
