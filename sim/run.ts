@@ -6,7 +6,7 @@ import { runVirtually } from './clock.ts';
 import { createClients } from './clients.ts';
 import { missingForWhole } from './checks/convergence.ts';
 import { createRecordChecks } from './checks/records.ts';
-import { Violation } from './checks/violation.ts';
+import { Excused, Violation } from './checks/violation.ts';
 import { createWriterChecks } from './checks/writers.ts';
 import { createDirectoryChecks } from './checks/directories.ts';
 import { type FaultContext, healEverything, scheduleEpisode, undoCommands } from './faults.ts';
@@ -40,6 +40,8 @@ export interface RunResult {
   readonly profile: string;
   readonly plan: Plan;
   readonly failure: RunFailure | null;
+  /** Why the run ended early without a finding; null: it did not. */
+  readonly excused: string | null;
   readonly virtualMs: number;
   readonly steps: number;
   readonly hash: string;
@@ -90,7 +92,7 @@ function run(options: RunOptions): RunResult {
     ...context,
     records,
     plan,
-    directories: createDirectoryChecks(world, clients),
+    directories: createDirectoryChecks(world, clients, writers.wasPromotedByHand),
     nextLookAt: 0,
     stepsAtLook: 0,
     helped: new Set(),
@@ -101,6 +103,7 @@ function run(options: RunOptions): RunResult {
     profile: profile.name,
     plan,
     failure,
+    excused: stage.excused,
     virtualMs: world.clock.now(),
     steps: world.clock.steps(),
     hash: world.trace.hash(),
@@ -118,6 +121,7 @@ interface Stage extends FaultContext {
   readonly directories: ReturnType<typeof createDirectoryChecks>;
   nextLookAt: number;
   stepsAtLook: number;
+  excused: string | null;
   /** Nodes that a person tried to take back already. */
   readonly helped: Set<string>;
 }
@@ -128,6 +132,11 @@ function attempt(stage: Stage): RunFailure | null {
     play(stage);
     return null;
   } catch (cause) {
+    if (cause instanceof Excused) {
+      world.trace.add('check', cause.message);
+      stage.excused = cause.message;
+      return null;
+    }
     const invariant = cause instanceof Violation ? cause.invariant : 'crash';
     const message = cause instanceof Violation ? cause.message : cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
     world.trace.add('check', `!! ${message}`);

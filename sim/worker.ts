@@ -11,6 +11,7 @@ export interface JobResult {
   readonly seed: string;
   readonly profile: string;
   readonly failure: { readonly invariant: string; readonly message: string; readonly step: number; readonly atMs: number } | null;
+  readonly excused: string | null;
   readonly virtualMs: number;
   readonly steps: number;
   readonly promotions: number;
@@ -29,6 +30,7 @@ export async function runJob(job: Job): Promise<JobResult> {
     seed: job.seed,
     profile: result.profile,
     failure: result.failure,
+    excused: result.excused,
     virtualMs: result.virtualMs,
     steps: result.steps,
     promotions: result.promotions,

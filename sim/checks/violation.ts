@@ -7,3 +7,6 @@ export class Violation extends Error {
     this.invariant = invariant;
   }
 }
+
+/** The run met what the product says that it cannot hold; it ends here and is counted. */
+export class Excused extends Error {}

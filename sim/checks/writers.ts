@@ -13,6 +13,8 @@ export interface WriterChecks {
   step(): void;
   /** Somebody promoted it by hand. */
   tampered(node: string): void;
+  /** At any time in this run. */
+  wasPromotedByHand(node: string): boolean;
   /** What it answers now counts for nothing: see above. */
   isExcepted(node: string): boolean;
   /** Nodes that take writes of clients now. */
@@ -34,6 +36,7 @@ const CLOCK_TOLERANCE_MS = 5;
 export function createWriterChecks(world: World): WriterChecks {
   const { spec, clock, dataNodes } = world;
   /** Value: it was seen out of recovery since. */
+  const everTampered = new Set<string>();
   const tampered = new Map<string, boolean>();
   /** Without the firewall: agent and guard were both dead while it ran. */
   const unguarded = new Map<string, number>();
@@ -124,7 +127,11 @@ export function createWriterChecks(world: World): WriterChecks {
   return {
     step,
     isExcepted: (name) => dataNodes.some((node) => node.name === name && isExcepted(node)),
-    tampered: (node) => void tampered.set(node, false),
+    wasPromotedByHand: (node) => everTampered.has(node),
+    tampered: (node) => {
+      tampered.set(node, false);
+      everTampered.add(node);
+    },
     writers: () => dataNodes.filter(takesWrites),
     longestOverlapMs: () => longest,
   };

@@ -99,7 +99,12 @@ function unsettled(one: Case): RecoveryStep {
   const { report, goal, verdict } = one;
   if (report.postgres.role === 'primary' && report.postgres.state === 'running' && !report.fenced) {
     const reason = `${one.primary} is the primary of term ${one.view.state.primaryTerm}`;
-    if (goal?.kind === 'fenced') return NOTHING;
+    if (goal?.kind === 'fenced') {
+      // An old primary that is still to be fenced is on an older timeline; one that was promoted by hand can be on the present number.
+      const marked = report.postgres.timeline === one.view.state.timeline ? markTwin(one) : one.progress;
+      const news = marked?.lastError !== one.progress?.lastError;
+      return news ? step('standby.fenced', `${one.node} was promoted although ${reason}`, null, marked) : NOTHING;
+    }
     return step('standby.fenced', `${one.node} runs as a primary although ${reason}`, { kind: 'fenced', reason }, markTwin(one));
   }
   if (one.view.state.frozen !== null) return NOTHING;
