@@ -285,7 +285,8 @@ async function recoverAndKeep(context: PortContext, directory: DataDirectory, so
   if (verdict.kind === 'contained' && isCleanlyShutDown(directory)) return ok(null);
   const cleared = await clearUpstream(context, signal);
   if (!cleared.ok) return cleared;
-  const started = await startServer(context, { mode: 'standby', reach: 'private', mayStart: () => true }, signal);
+  const along = own.tli === directory.checkpointTli ? 'checkpoint' : 'newest';
+  const started = await startServer(context, { mode: 'standby', reach: 'private', along, mayStart: () => true }, signal);
   if (started.ok && verdict.kind === 'diverged') core.disk.kept.push(directory.end);
   const stopped = await stopServer(context, { from: 'fast', fastMs: 10_000 }, null);
   if (!started.ok)

@@ -15,6 +15,7 @@ const POLL_MS = 5;
 const STALL_MS = 60_000;
 const DRAIN_MS = 2000;
 const FOLLOW_LIMIT_MS = 4000;
+const STEADY_MS = 60;
 const REPLAY_LIMIT_MS = 10_000;
 const PROMOTE_LIMIT_MS = 30_000;
 const PROMOTE_REPEAT_MS = 100;
@@ -30,6 +31,8 @@ const KILL_MS = 6;
 export interface StartHow {
   readonly mode: 'primary' | 'standby';
   readonly reach: 'normal' | 'private';
+  /** The timeline that recovery follows: see StartOptions of src/agent/postgres/start.ts. */
+  readonly along?: 'newest' | 'checkpoint';
   readonly mayStart: () => boolean;
 }
 
@@ -60,7 +63,7 @@ export async function startServer(
     directory.standbySignal = false;
   }
   let outcome: 'up' | { readonly failed: string } | null = null;
-  server.start({ isPrivate: how.reach === 'private' }, (settled) => {
+  server.start({ isPrivate: how.reach === 'private', along: how.along ?? 'newest' }, (settled) => {
     outcome = settled;
   });
   const { run } = core;
@@ -404,7 +407,7 @@ export async function followUpstream(context: PortContext, upstream: Upstream, s
   if (!set.ok) return set;
   const wanted = conninfoTo(context, upstream);
   const nested = await withSession(context, signal, async (session): Promise<Result<string, Failure>> => {
-    let streaming: Link | null = null;
+    let steady = { link: null as Link | null, since: 0 };
     for (;;) {
       await session.query();
       if (session.run.role === 'primary')
@@ -412,9 +415,9 @@ export async function followUpstream(context: PortContext, upstream: Upstream, s
       const link = streamedBy(session.run);
       const isFrom = link !== null && link.upstream.host === upstream.host && link.upstream.port === upstream.port;
       if (isFrom && isEffective(session.run, 'primary_conninfo', wanted)) {
-        if (streaming === link) return ok(`streams from ${upstream.node}`);
-        streaming = link;
-      } else streaming = null;
+        if (steady.link !== link) steady = { link, since: agent.now() };
+        if (agent.now() - steady.since >= STEADY_MS) return ok(`streams from ${upstream.node}`);
+      } else steady = { link: null, since: 0 };
       if (signal.aborted) return err(cancelled(`${core.name} following ${upstream.host}`));
       if (agent.now() - startedAt > FOLLOW_LIMIT_MS)
         return err(

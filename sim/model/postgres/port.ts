@@ -2,7 +2,7 @@
 import type { BoundPostgres } from '../../../src/agent/postgres-port.ts';
 import { failure } from '../../../src/agent/postgres/failure.ts';
 import type { Logger } from '../../../src/base/log.ts';
-import type { NodeId } from '../../../src/core/ids.ts';
+import type { NodeId, Term } from '../../../src/core/ids.ts';
 import { formatLsn } from '../../../src/core/lsn.ts';
 import type { PostgresReport } from '../../../src/core/report.ts';
 import { type Failure, type Result, err, ok } from '../../../src/core/result.ts';
@@ -32,6 +32,7 @@ const FIREWALL_LIMIT_MS = 75;
 const IMMEDIATE_STOP_MS = 250;
 /** From the death of the postmaster until the agent knows it and has killed what was left. */
 const NOTICE_MS = 8;
+const MARK_BYTES = 96;
 
 export function createModelPort(options: ModelPortOptions): BoundPostgres {
   const { server, agent, random, log } = options;
@@ -119,7 +120,7 @@ export function createModelPort(options: ModelPortOptions): BoundPostgres {
     }
   }
 
-  return {
+  const port = {
     observe,
     postmaster: () => (core.run === null ? null : { pid: core.run.pid, startTicks: Math.round(core.run.startedAt) }),
     close: () => {
@@ -168,6 +169,19 @@ export function createModelPort(options: ModelPortOptions): BoundPostgres {
       withoutServer('rewinding', () => rewindServer(context, { upstream, keepSaved: spec.keepSavedDirectories, onProgress }, signal)),
     clone: (spec, upstream, signal, onProgress) =>
       withoutServer('cloning', () => cloneServer(context, { upstream, systemIdentifier, keepSaved: spec.keepSavedDirectories, onProgress }, signal)),
+    // One insertion into WAL buffers; nobody waits for its flush.
+    markOpening: async (term: Term, signal: AbortSignal) => {
+      const marked = await withSession(context, signal, async (session) => {
+        await session.query();
+        if (session.run.role === 'primary') server.write(MARK_BYTES);
+        return session.run.role === 'primary';
+      });
+      if (!marked.ok) return marked;
+      if (marked.value) return ok(`marked in term ${term}`);
+      return err(
+        failure('postgres.query', `a statement on ${core.name} failed`, 'recovery is in progress (SQLSTATE 25006)', 'it is tried again', '', true),
+      );
+    },
     checkpoint: async (signal) => {
       const done = await takeCheckpoint(context, signal);
       return done.ok ? ok('checkpoint done') : done;
@@ -214,7 +228,8 @@ export function createModelPort(options: ModelPortOptions): BoundPostgres {
       goneCallback = callback;
     },
     problems: () => [],
-  };
+  } satisfies BoundPostgres & { markOpening: unknown };
+  return port;
 }
 
 /** What the managed files depend on; one text for each spec that was seen. */

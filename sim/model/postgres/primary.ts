@@ -170,12 +170,20 @@ export function restartPoint(core: Core, run: Run, directory: DataDirectory): vo
   removeOldWal(core, directory);
 }
 
+/** `0`, `32MB`; null when it is not set. */
+function bytesOf(text: string | undefined): number | null {
+  const match = /^(\d+)(MB)?$/.exec(text ?? '');
+  return match === null ? null : Number(match[1]) * 1024 * 1024;
+}
+
 /**
  * WAL before the checkpoint goes, except what wal_keep_size and slots keep; a slot that would keep more than max_slot_wal_keep_size is lost.
  * *Source:* PostgreSQL, xlog.c, KeepLogSeg and InvalidateObsoleteReplicationSlots.
  */
 export function removeOldWal(core: Core, directory: DataDirectory): void {
-  const { segmentBytes, walKeepBytes, slotKeepBytes } = core.timings;
+  const { segmentBytes } = core.timings;
+  const walKeepBytes = bytesOf(directory.settings.get('wal_keep_size')) ?? core.timings.walKeepBytes;
+  const slotKeepBytes = bytesOf(directory.settings.get('max_slot_wal_keep_size')) ?? core.timings.slotKeepBytes;
   const segment = (lsn: number): number => Math.floor(lsn / segmentBytes) * segmentBytes;
   const end = directory.end.lsn;
   let keep = segment(Math.min(directory.checkpoint.lsn, end - walKeepBytes));

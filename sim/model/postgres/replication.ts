@@ -59,8 +59,8 @@ function begin(core: Core, run: Run, receiver: Receiver, upstream: Core): string
   if (start > sendable(upstream).lsn) return 'ERROR: requested starting point is ahead of the WAL flush position of this server';
   core.signals.rescanTimelines(run);
   const link = openLink(core, run, receiver, upstream, source, slot);
-  if (start < theirs.oldestLsn) turnAway(core, run, link, 'ERROR: requested WAL segment has already been removed');
-  else if (fork < own.end.lsn) turnAway(core, run, link, 'primary server contains no more WAL on requested timeline');
+  if (start < theirs.oldestLsn) turnAway(core, run, link, `ERROR: requested WAL segment ${segmentName(ownTli, start)} has already been removed`);
+  else if (fork < own.end.lsn) turnAway(core, run, link, forkedOff(timeline.tli, ownTli));
   else beginPushing(link);
   return null;
 }
@@ -72,6 +72,17 @@ function begin(core: Core, run: Run, receiver: Receiver, upstream: Core): string
 function turnAway(core: Core, run: Run, link: Link, why: string): void {
   link.state = 'startup';
   afterIn(core, run, 1 + core.random.next(), () => linkLost(link, why));
+}
+
+/** As the standby's log has it, after each walreceiver that brought nothing. *Source:* PostgreSQL, xlogrecovery.c, rescanLatestTimeLine. */
+function forkedOff(newTli: number, ownTli: number): string {
+  return `LOG: new timeline ${newTli} forked off current database system timeline ${ownTli} before current recovery point`;
+}
+
+function segmentName(tli: number, lsn: number): string {
+  const hex = (value: number): string => Math.floor(value).toString(16).toUpperCase().padStart(8, '0');
+  const segment = lsn / (16 * 1024 * 1024);
+  return `${hex(tli)}${hex(segment / 256)}${hex(segment % 256)}`;
 }
 
 /** Of a primary: what it writes. Of a standby: what it has replayed. */
@@ -170,7 +181,7 @@ export function pushAll(run: Run): void {
 
 /** The standby tells how far it is. */
 export function reply(link: Link): void {
-  if (link.receiverGone || link.standby.run !== link.standbyRun) return;
+  if (link.receiverGone || link.standby.run !== link.standbyRun || link.state === 'startup') return;
   const flush = directoryOf(link.standby).durable.lsn;
   const apply = link.standbyRun.replayed.lsn;
   link.up.send(() =>

@@ -55,11 +55,18 @@ export interface ServerOptions {
   readonly journal: Map<number, WalRecord>;
 }
 
+export interface StartHow {
+  /** Only the private socket. */
+  readonly isPrivate: boolean;
+  /** recovery_target_timeline: `latest` or `current`. */
+  readonly along: 'newest' | 'checkpoint';
+}
+
 export interface Server {
   readonly core: Core;
   readonly disk: Disk;
   /** Like `postgres -D`: the role comes from standby.signal. Null: started, `settled` says how it went on. */
-  start(options: { readonly isPrivate: boolean }, settled: (outcome: 'up' | { readonly failed: string }) => void): void;
+  start(options: StartHow, settled: (outcome: 'up' | { readonly failed: string }) => void): void;
   /** SIGINT, SIGQUIT to the postmaster. Nothing happens while it is stopped (they wait). */
   signal(mode: 'fast' | 'immediate'): void;
   /** SIGKILL for every process. */
@@ -234,7 +241,7 @@ function sees(core: Core, record: WalRecord): boolean {
   return run.status === 'standby' && contains(run.replayed, record);
 }
 
-function start(core: Core, how: { readonly isPrivate: boolean }, settled: (outcome: 'up' | { readonly failed: string }) => void): void {
+function start(core: Core, how: StartHow, settled: (outcome: 'up' | { readonly failed: string }) => void): void {
   const directory = directoryOf(core);
   if (core.run !== null) throw new Error(`${core.name} runs already`);
   core.process = core.machine.child(`${core.name}/postgres`);
@@ -279,7 +286,7 @@ function start(core: Core, how: { readonly isPrivate: boolean }, settled: (outco
   };
   afterIn(core, run, core.timings.spawn * (0.7 + 0.6 * core.random.next()), () => {
     if (core.disk.full || core.disk.readOnly) return fail('FATAL: could not write lock file: no space left on device');
-    const fatal = readSignals(core, run, directory);
+    const fatal = readSignals(core, run, directory, how.along);
     if (fatal !== null) return fail(fatal);
     const clean = isCleanlyShutDown(directory);
     const redo = clean ? 0 : (directory.end.lsn - directory.checkpoint.lsn) / core.timings.redoBytesPerMs;
@@ -293,10 +300,15 @@ function start(core: Core, how: { readonly isPrivate: boolean }, settled: (outco
 }
 
 /** From here on the files may come and go: this start is what they said. */
-function readSignals(core: Core, run: Run, directory: DataDirectory): string | null {
+function readSignals(core: Core, run: Run, directory: DataDirectory, along: StartHow['along']): string | null {
   run.role = directory.standbySignal ? 'standby' : 'primary';
   if (!contains(directory.end, directory.checkpoint)) return 'PANIC: could not locate a valid checkpoint record';
-  return run.role === 'standby' ? chooseTarget(directory).fatal : core.disk.stuck ? 'FATAL: could not fsync' : null;
+  if (run.role === 'standby') {
+    const { target, fatal } = chooseTarget(directory, along);
+    run.target = target;
+    return fatal;
+  }
+  return core.disk.stuck ? 'FATAL: could not fsync' : null;
 }
 
 function whenUp(core: Core, run: Run, then: () => void): void {
@@ -407,7 +419,9 @@ function finishStopIfDrained(core: Core, run: Run): void {
 }
 
 function immediateStop(core: Core, run: Run): void {
-  afterIn(core, run, core.timings.immediateStop * (0.6 + 0.8 * core.random.next()), () => exit(core));
+  afterIn(core, run, core.timings.immediateStop * (0.6 + 0.8 * core.random.next()), () => {
+    if (!core.disk.holdsProcesses) exit(core);
+  });
 }
 
 function killPostmaster(core: Core, run: Run): void {

@@ -9,9 +9,12 @@ import { type TimelineBranch, type WalRecord, branchOf, contains, forkLsnOf, for
  * What a start as standby would follow, and why it is fatal: the newest timeline with a history file here must contain our checkpoint.
  * *Source:* PostgreSQL, xlogrecovery.c, InitWalRecovery ("requested timeline … is not a child of this server's history").
  */
-export function chooseTarget(directory: DataDirectory): { readonly target: TimelineBranch; readonly fatal: string | null } {
+export function chooseTarget(
+  directory: DataDirectory,
+  along: 'newest' | 'checkpoint',
+): { readonly target: TimelineBranch; readonly fatal: string | null } {
   const known = branchOf(directory.timeline, directory.checkpointTli) ?? directory.timeline;
-  const target = newestTimeline(directory, known);
+  const target = along === 'newest' ? newestTimeline(directory, known) : known;
   if (branchOf(directory.timeline, target.tli) === target) return { target: directory.timeline, fatal: null };
   const fork = forkLsnOf(target, known.tli);
   if (fork === null || fork < directory.checkpoint.lsn)
@@ -27,8 +30,7 @@ export function chooseTarget(directory: DataDirectory): { readonly target: Timel
 /** Local WAL was read to its end along the target: what lies past a fork of it is not replayed. */
 export function replayLocal(core: Core, run: Run): void {
   const directory = directoryOf(core);
-  const { target } = chooseTarget(directory);
-  run.target = target;
+  const { target } = run;
   if (target !== directory.timeline) {
     const fork = forkLsnOf(target, directory.timeline.tli);
     if (fork !== null && fork < directory.end.lsn) {
@@ -141,7 +143,8 @@ export function receiveWal(core: Core, link: Link, target: WalRecord): void {
   if (core.disk.fsyncMs <= 2) store(core, link, target);
   else
     afterIn(core, run, core.disk.fsyncMs * (0.6 + 0.8 * core.random.next()), () => {
-      if (!core.disk.stuck) store(core, link, target);
+      // A walreceiver that ended meanwhile (a promotion, a detach) writes nothing more.
+      if (!core.disk.stuck && !link.receiverGone && run.role === 'standby') store(core, link, target);
     });
 }
 

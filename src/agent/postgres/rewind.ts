@@ -212,6 +212,8 @@ async function recoverAndKeep(
   const started = await startPostgres(instance, {
     mode: 'standby',
     reach: 'private',
+    // Only where the checkpoint is on our newest timeline: else its end would not be recovered.
+    along: control.value.timeline === before.value.timeline ? 'checkpoint' : 'newest',
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   const kept =

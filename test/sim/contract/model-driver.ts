@@ -6,12 +6,12 @@ import type { Upstream } from '../../../src/agent/ports.ts';
 import { makeNodeId } from '../../../src/core/ids.ts';
 import type { Failure, Result } from '../../../src/core/result.ts';
 import { type ClusterSpec, clusterSpec } from '../../../src/core/spec.ts';
-import { createClock } from '../../../sim/clock.ts';
+import { type VirtualClock, createClock } from '../../../sim/clock.ts';
 import { createModelPort } from '../../../sim/model/postgres/port.ts';
 import { type Server, createServer } from '../../../sim/model/postgres/server.ts';
 import type { WalRecord } from '../../../sim/model/postgres/wal.ts';
 import { createStreamHub } from '../../../sim/model/stream.ts';
-import { createNetwork } from '../../../sim/network.ts';
+import { type Network, createNetwork } from '../../../sim/network.ts';
 import { createRandom } from '../../../sim/random.ts';
 import type { Driver, Node, RunningCommit } from './driver.ts';
 import { startVirtualTime } from './virtual-time.ts';
@@ -22,13 +22,22 @@ const never = new AbortController().signal;
 const outcomeOf = (result: Result<unknown, Failure>): string => (result.ok ? 'ok' : result.error.code);
 const silent = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined } as unknown as Logger;
 
-export function createModelDriver(seed: bigint): Driver {
+/** With what only a model can offer. */
+export interface ModelDriver extends Driver {
+  readonly clock: VirtualClock;
+  readonly network: Network;
+  server(name: string): Server;
+  port(name: string): BoundPostgres;
+}
+
+export function createModelDriver(seed: bigint): ModelDriver {
   const clock = createClock();
   const time = startVirtualTime(clock);
   const random = createRandom(seed);
   const network = createNetwork(clock, random.stream('network'));
   const streams = createStreamHub(clock, network);
   const servers = new Map<string, Server>();
+  const ports = new Map<string, BoundPostgres>();
   const journal = new Map<number, WalRecord>();
   let ids = 0;
 
@@ -53,8 +62,8 @@ export function createModelDriver(seed: bigint): Driver {
       random: random.stream(name),
       journal,
       find: (host) => servers.get(host)?.core ?? null,
-      // As the real servers of real-driver.ts; and no process is late with its settings here, which is no fact but chance.
-      timings: { walKeepBytes: 0, slotKeepBytes: 32 * 1024 * 1024, reloadLate: 8 },
+      // No process is late with its settings here: that is no fact but chance.
+      timings: { reloadLate: 8 },
     });
     servers.set(name, server);
     const spec = (): ClusterSpec => specOf([...servers.keys()]);
@@ -67,6 +76,7 @@ export function createModelDriver(seed: bigint): Driver {
       spec,
       closeFirewall: () => Promise.resolve(),
     });
+    ports.set(name, port);
     const { core } = server;
     const at = (node: Node): Upstream => ({ node: makeNodeId(node.name), host: node.name, port: PORT });
     const nothing = (): void => undefined;
@@ -154,7 +164,21 @@ export function createModelDriver(seed: bigint): Driver {
     };
   }
 
-  return { node: (name) => Promise.resolve(makeNode(name)), until, sleep: (ms) => clock.sleep(ms), close: () => time.stop() };
+  const found = <T>(all: ReadonlyMap<string, T>, name: string): T => {
+    const one = all.get(name);
+    assert.ok(one !== undefined, name);
+    return one;
+  };
+  return {
+    node: (name) => Promise.resolve(makeNode(name)),
+    until,
+    sleep: (ms) => clock.sleep(ms),
+    close: () => time.stop(),
+    clock,
+    network,
+    server: (name) => found(servers, name),
+    port: (name) => found(ports, name),
+  };
 }
 
 function specOf(names: readonly string[]): ClusterSpec {

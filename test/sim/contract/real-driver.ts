@@ -18,9 +18,6 @@ import { stopPostgres } from '../../../src/agent/postgres/stop.ts';
 import { createLab, createPrimary, must, settings, signalServer, sql, until } from '../../postgres/harness.ts';
 import type { Driver, Node, RunningCommit } from './driver.ts';
 
-/** As the modelled servers of model-driver.ts have it: slots hold at most two segments, and nothing else holds WAL. */
-const SETTINGS = { ...settings, parameters: { ...settings.parameters, wal_keep_size: '0', max_slot_wal_keep_size: '32MB', min_wal_size: '32MB' } };
-
 const outcomeOf = (result: Result<unknown, Failure>): string => (result.ok ? 'ok' : result.error.code);
 
 export function createRealDriver(): Driver {
@@ -62,7 +59,7 @@ function createNode(instance: Instance, all: () => readonly Instance[]): RealNod
     outcomeOf(
       await cloneFrom(instance, {
         upstream: upstream(from),
-        settings: SETTINGS,
+        settings,
         systemIdentifier: null,
         keepSaved: 1,
         ...(signal === undefined ? {} : { signal, maxRateKb: 8192 }),
@@ -80,17 +77,7 @@ function createNode(instance: Instance, all: () => readonly Instance[]): RealNod
     },
     create: async () => {
       await createPrimary(instance);
-      // Written before the first start of the tests' own: the parameters of the driver.
-      await sql(instance, async (db) => {
-        for (const [name, value] of [
-          ['wal_keep_size', '0'],
-          ['max_slot_wal_keep_size', '32MB'],
-          ['min_wal_size', '32MB'],
-        ])
-          await db.query(`ALTER SYSTEM SET ${name} = '${value}'`);
-        await db.query('SELECT pg_reload_conf()');
-        await db.query('CREATE TABLE public.t (id bigint PRIMARY KEY)');
-      });
+      await sql(instance, (db) => db.query('CREATE TABLE public.t (id bigint PRIMARY KEY)'));
     },
     clone: (from) => clone(from),
     cloneInterrupted: (from) => {
@@ -107,7 +94,7 @@ function createNode(instance: Instance, all: () => readonly Instance[]): RealNod
       await until('out of recovery', async () => (await one('SELECT pg_is_in_recovery() AS recovery'))['recovery'] === false);
     },
     follow: async (node) => outcomeOf(await followUpstream(instance, { upstream: upstream(node), limitMs: 4000 })),
-    rewind: async (node) => outcomeOf(await rewindTo(instance, { upstream: upstream(node), settings: SETTINGS, keepSaved: 1 })),
+    rewind: async (node) => outcomeOf(await rewindTo(instance, { upstream: upstream(node), settings, keepSaved: 1 })),
     detach: async () => {
       const detached = await detachStandby(instance);
       return detached.ok ? { ...detached.value.position, final: detached.value.final } : detached.error.code;
