@@ -96,6 +96,7 @@ function run(options: RunOptions): RunResult {
     nextLookAt: 0,
     stepsAtLook: 0,
     helped: new Set(),
+    excused: null,
   };
   const failure = attempt(stage);
   return {

@@ -108,10 +108,15 @@ test('stop, start, restart and rejoin of a node', () => {
   assert.ok(back?.kind === 'standby' && back.via === 'clone');
 });
 
-test('a rejoin ends with the reason when the node is not taken in', () => {
-  const task = makeTask({ kind: 'nodeRejoin', node: id('n3'), via: null }, { status: 'running' });
-  const decision = expectDecision(picture(STEADY.replace('n3 standby', 'n3 stopped tl9 goal:fenced'), { tasks: [task] }), 'standby.quarantined');
-  assert.deepEqual([decision.tasks[0]?.status, /is not taken in/.test(decision.tasks[0]?.problems[0]?.text ?? '')], ['failed', true]);
+test('a start or rejoin of a node that is not taken in ends with the reason, and a start of the cluster with it', () => {
+  const text = STEADY.replace('n3 standby', 'n3 stopped tl9 goal:fenced');
+  for (const kind of ['nodeRejoin', 'nodeStart'] as const) {
+    const request = kind === 'nodeRejoin' ? { kind, node: id('n3'), via: null } : { kind, node: id('n3') };
+    const asked = { tasks: [makeTask(request, { status: 'running' })] };
+    assert.deepEqual(expectDecision(picture(text, asked), 'standby.quarantined', later(20_000)).tasks, []);
+    const ended = expectDecision(picture(text, asked), 'standby.quarantined', later(40_000)).tasks[0];
+    assert.deepEqual([ended?.status, /is not taken in/.test(ended?.problems[0]?.text ?? '')], ['failed', true]);
+  }
 });
 
 test('a command for a node ends when its effect is seen', () => {

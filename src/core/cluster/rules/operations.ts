@@ -172,7 +172,7 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
   if (!('node' in request)) return null;
   const { node } = request;
   const sinceMs = elapsedMs(now, stepSince(task));
-  const broken = failureOf(view, node);
+  const broken = failureOf(view, node) ?? notTakenIn(view, node, sinceMs);
   const problem = (text: string): Task => fail(task, now, { code: `${request.kind}.failed`, text, remedy: `See "pgherd log ${node}".` });
   switch (request.kind) {
     case 'nodeStop':
@@ -187,8 +187,6 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
     case 'nodeRejoin': {
       if (isBack(view, node)) return finish(task, now, `${node} streams from ${view.state.primary}`);
       if (broken !== null) return problem(broken);
-      const goal = view.state.goals[node];
-      if (goal?.kind === 'fenced') return problem(`${node} is not taken in: it ${goal.reason}`);
       const report = live(view, node);
       const works = report !== null && activityFor(report, view.state.goals[node] ?? null)?.kind === 'busy';
       return !works && sinceMs > REJOIN_IDLE_LIMIT_MS
@@ -198,6 +196,14 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
     default:
       return null;
   }
+}
+
+/** It waits for a person, or for its looks: long enough for those, and not for as long as a start may take. */
+const FENCED_LIMIT_MS = 30_000;
+
+function notTakenIn(view: ClusterView, node: NodeId, sinceMs: number): string | null {
+  const goal = view.state.goals[node];
+  return goal?.kind === 'fenced' && sinceMs > FENCED_LIMIT_MS ? `${node} is not taken in: it ${goal.reason}` : null;
 }
 
 /** The goal says `stream` (a done rewind or clone becomes that), and it does. */
@@ -301,14 +307,15 @@ function clusterServes(view: ClusterView, now: Now): Outcome | null {
   const waiting = dataNodes(view.spec)
     .filter((node) => !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && serves(view, node.id) === 'no')
     .map((node) => node.id);
-  const late = elapsedMs(now, stepSince(task)) > START_LIMIT_MS;
-  if (waiting.length > 0 && !late) return null;
+  const sinceMs = elapsedMs(now, stepSince(task));
+  const stuck = waiting.map((node) => notTakenIn(view, node, sinceMs)).filter((text) => text !== null);
+  if (waiting.length > stuck.length && sinceMs <= START_LIMIT_MS) return null;
   const ended =
     waiting.length === 0
       ? finish(task, now, 'the primary is open and every standby streams')
       : fail(task, now, {
           code: 'cluster-start.incomplete',
-          text: `${waiting.join(', ')} does not serve after ${START_LIMIT_MS} ms`,
+          text: stuck.length === waiting.length ? stuck.join('; ') : `${waiting.join(', ')} does not serve after ${START_LIMIT_MS} ms`,
           remedy: 'See "pgherd show".',
         });
   return { why: ended.result ?? 'the start is incomplete', tasks: [ended], then: 'continue' };
