@@ -164,6 +164,8 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     postgres,
     overrides: { look: () => undefined, merge: (problems) => problems },
     put: session.put,
+    certificateProblems: () => [],
+    incarnation: () => watch.current().incarnation,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
   });
   agentLoop = createAgentLoop({
@@ -180,7 +182,9 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     wake: () => wake('action'),
   });
   postgres.onGone(() => wake('postmaster gone'));
-  if (host.kind === 'data' && (await lease.adopt())) agentLoop.leaseAdopted();
+  const adopted = host.kind === 'data' && (await lease.adopt()) ? lease.keeper.heldTerm() : null;
+  const known = watch.current().state;
+  if (adopted !== null && known?.primary === node && known.primaryTerm === adopted) agentLoop.leaseAdopted();
   void register(host, clock, keys.member(node));
   const running = agentLoop;
   loop = startLoop({
@@ -190,8 +194,8 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     clock,
     crash: host.crash,
     step: async () => {
-      const { spec: current, state, stateRevision } = watch.current();
-      await running.step({ spec: current, state, stateRevision });
+      const { spec: current, state, stateRevision, incarnation } = watch.current();
+      await running.step({ spec: current, state, stateRevision, incarnation });
     },
   });
   startLoop({
@@ -246,8 +250,8 @@ function createRemembering(host: AgentHost, clock: Clock): (knowledge: ReturnTyp
     writing = true;
     await clock.sleep(REMEMBER_AFTER_MS);
     if (next !== null && !host.disk.full) {
-      const { spec, state, stateRevision, members } = next;
-      host.remembered.current = { spec, state, stateRevision, members: [...members.values()] };
+      const { spec, state, members } = next;
+      host.remembered.current = { spec, state, members: [...members.values()] };
     }
     writing = false;
   };
@@ -269,6 +273,7 @@ function promiserFacts(host: AgentHost, watch: ClusterWatch, memory: MemoryPort)
     electorateRevision: state?.electorate.revision ?? 0,
     electorate: state?.electorate.members ?? [],
     promoting: state?.goals[host.node]?.kind === 'promote',
+    opened: state === null || state.primary === null ? null : { term: state.primaryTerm, primary: state.primary },
     votedTerm: memory.vote()?.term ?? (0 as Term),
   };
 }

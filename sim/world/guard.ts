@@ -3,8 +3,22 @@
  * guard-fence.ts: close the port, kill everything, then touch the disk.
  */
 import type { GuardClient, adoptable } from '../../src/agent/guard/guard-client.ts';
-import { type GuardReply, type GuardState, IDLE, acknowledge, arm, beginFence, disarm, isDue, noteFence } from '../../src/agent/guard/guard-state.ts';
+import {
+  type GuardReply,
+  type GuardState,
+  IDLE,
+  acknowledge,
+  arm,
+  beginFence,
+  disarm,
+  isDue,
+  noteFence,
+  noteLostTime,
+  shorten,
+} from '../../src/agent/guard/guard-state.ts';
 import { type Armed, type FenceRecord, GUARD_PROTOCOL, type GuardStatus } from '../../src/agent/guard/protocol.ts';
+import { type TickClocks, pausedMs } from '../../src/agent/lease/pause.ts';
+import { addMono } from '../../src/core/ids.ts';
 import { type Result, err, ok } from '../../src/core/result.ts';
 import type { Scope } from '../clock.ts';
 import type { Trace } from '../trace.ts';
@@ -45,13 +59,18 @@ const START_MS = 60;
 const ANSWER_MS = 0.3;
 const ACK_LIMIT_MS = 200;
 const AGAIN_MS = 250;
+const TICK_MS = 250;
+const WALL_INTERVAL_MS = 500;
 const FENCE_FILE = 'fenced.json';
 
 interface Running {
   readonly scope: Scope;
   state: GuardState;
   cancelTimer: () => void;
+  clocks: TickClocks;
 }
+
+type Request = 'status' | 'disarm' | 'acknowledge' | { readonly arm: Armed; readonly shorten: boolean };
 
 export function createSimGuard(host: GuardHost): SimGuard {
   let running: Running | null = null;
@@ -64,7 +83,7 @@ export function createSimGuard(host: GuardHost): SimGuard {
     const record = host.disk.file(FENCE_FILE).read();
     const fenced = record === null ? null : (JSON.parse(record) as FenceRecord);
     const state: GuardState = fenced?.complete === true ? { phase: 'fenced', armed: null, fenced } : IDLE;
-    running = { scope: host.machine().child(`${host.name}/guard`), state, cancelTimer: () => undefined };
+    running = { scope: host.machine().child(`${host.name}/guard`), state, cancelTimer: () => undefined, clocks: readClocks() };
     host.trace.add(`${host.name}/guard`, 'started');
     return running;
   }
@@ -73,11 +92,28 @@ export function createSimGuard(host: GuardHost): SimGuard {
     guard.cancelTimer();
     const { armed, phase } = guard.state;
     if (phase !== 'armed' || armed === null) return;
-    const timer = guard.scope.after(Math.max(0, armed.deadline - host.clock.monoMs()), () => {
+    const timer = guard.scope.after(Math.min(TICK_MS, Math.max(0, armed.deadline - host.clock.monoMs())), () => {
+      noteClocks(guard);
       if (isDue(guard.state, host.clock.monoMs())) fence(guard);
       else schedule(guard);
     });
     guard.cancelTimer = timer.cancel;
+  }
+
+  function readClocks(): TickClocks {
+    const { mono, wall } = host.clock.now();
+    return { mono, wall, boot: host.clock.bootMs() };
+  }
+
+  /** As noteClocks and sinceSent of guard-main.ts. */
+  function noteClocks(guard: Running): void {
+    const before = guard.clocks;
+    guard.clocks = readClocks();
+    guard.state = noteLostTime(guard.state, pausedMs(before, guard.clocks, WALL_INTERVAL_MS));
+  }
+
+  function sinceSent(guard: Running, request: Armed): Armed {
+    return request.at === null ? request : { ...request, deadline: addMono(request.deadline, -pausedMs(request.at, guard.clocks, WALL_INTERVAL_MS)) };
   }
 
   function fence(guard: Running): void {
@@ -125,7 +161,8 @@ export function createSimGuard(host: GuardHost): SimGuard {
     };
   }
 
-  function handle(guard: Running, request: 'status' | 'disarm' | 'acknowledge' | Armed): GuardReply {
+  function handle(guard: Running, request: Request): GuardReply {
+    noteClocks(guard);
     if (request === 'status') return { state: guard.state, ok: true, why: '' };
     if (request === 'disarm') return disarm(guard.state);
     if (request === 'acknowledge') {
@@ -137,14 +174,12 @@ export function createSimGuard(host: GuardHost): SimGuard {
       fence(guard);
       return { state: guard.state, ok: false, why: 'the deadline has passed' };
     }
-    return arm(guard.state, request, host.clock.monoMs());
+    const asked = sinceSent(guard, request.arm);
+    return request.shorten ? shorten(guard.state, asked) : arm(guard.state, asked, host.clock.monoMs());
   }
 
   /** One question over the socket; null when no answer came in time. */
-  function ask(
-    agent: Scope,
-    request: 'status' | 'disarm' | 'acknowledge' | Armed,
-  ): Promise<{ readonly ok: boolean; readonly status: GuardStatus } | null> {
+  function ask(agent: Scope, request: Request): Promise<{ readonly ok: boolean; readonly status: GuardStatus } | null> {
     return new Promise((resolve) => {
       const guard = living();
       if (guard === null) {
@@ -178,7 +213,7 @@ export function createSimGuard(host: GuardHost): SimGuard {
         const answered = await ask(agent, 'status');
         if (answered !== null && guard !== null) {
           if (met !== null && met !== guard && answered.status.phase === 'idle' && lastArmed !== null && lastArmed.deadline > host.clock.monoMs())
-            await ask(agent, lastArmed);
+            await ask(agent, { arm: lastArmed, shorten: false });
           met = guard;
           return ok(answered.status);
         }
@@ -200,7 +235,7 @@ export function createSimGuard(host: GuardHost): SimGuard {
           }),
         ),
       ]);
-    const command = async (request: 'disarm' | 'acknowledge' | Armed): Promise<boolean> => {
+    const command = async (request: Exclude<Request, 'status'>): Promise<boolean> => {
       if (living() === null || met !== living()) {
         const back = await ensureInTime();
         if (!back.ok) return false;
@@ -212,9 +247,13 @@ export function createSimGuard(host: GuardHost): SimGuard {
     return {
       ensure: ensureInTime,
       arm: async (armed) => {
-        const acknowledged = await command(armed);
+        const acknowledged = await command({ arm: armed, shorten: false });
         if (acknowledged) lastArmed = armed;
         return acknowledged;
+      },
+      shorten: async (armed) => {
+        if (lastArmed !== null && lastArmed.leaseId === armed.leaseId) lastArmed = armed;
+        return living() !== null && (await ask(agent, { arm: armed, shorten: true }))?.ok === true;
       },
       disarm: () => {
         lastArmed = null;

@@ -5,35 +5,38 @@ import { now as readNow, realClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
 import { type Logger, createLogger } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
+import { type RecentLines, keepRecentLines } from '../base/recent-lines.ts';
 import { handleShutdown } from '../base/shutdown.ts';
 import { notifySystemd } from '../base/systemd.ts';
 import { VERSION } from '../base/version.ts';
 import { encodeJson } from '../core/decode.ts';
 import type { NodeId } from '../core/ids.ts';
 import type { Member } from '../core/report.ts';
-import { describeFailure } from '../core/result.ts';
+import { type Failure, type Result, describeFailure } from '../core/result.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
 import { openStore } from '../store/etcd-client.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
 import type { Store } from '../store/store.ts';
+import { type CertificateKeeper, keepCertificate } from './certificate/keeper.ts';
 import { type ClusterWatch, watchCluster } from './cluster-watch.ts';
-import { type AgentConfig, agentConfig } from './config.ts';
+import { type AgentConfig, agentConfig } from '../core/agent-config.ts';
 import { refuseDuplicateNode } from './duplicate-node.ts';
 import { createAgentClient } from './http/agent-client.ts';
-import { startAgentHttp } from './http/server.ts';
+import { type AgentHttp, startAgentHttp } from './http/server.ts';
 import { type AgentLoop, createAgentLoop } from './loop.ts';
 import { openMemory } from './memory.ts';
 import type { MemoryPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
-import { tailLog } from './postgres/log-tail.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
 import { type Publisher, createPublisher } from './publisher.ts';
 import { type AgentSetup, setUpAgent } from './setup.ts';
+import { createLogReader } from './read-log.ts';
+import { reloadAgent, reloadTls } from './reload.ts';
 import { readRemembered, rememberCluster } from './remembered-cluster.ts';
 import { agentStatus, renderMetrics } from './status.ts';
 import { type Viewpoints, createViewpoints } from './viewpoints.ts';
@@ -45,19 +48,22 @@ const MEMBER_RETRY_MS = 500;
 
 /** Runs until SIGTERM or SIGINT. Resolves with the exit code: 0 stopped, 1 failed, 2 wrong configuration. PostgreSQL goes on in every case. */
 export async function runAgent(configFile: string): Promise<number> {
-  const loaded = loadConfig({ file: configFile, decoder: agentConfig, env: process.env, envPrefix: 'PGHERD_AGENT_' });
+  const load = (): Result<AgentConfig, Failure> =>
+    loadConfig({ file: configFile, decoder: agentConfig, env: process.env, envPrefix: 'PGHERD_AGENT_' });
+  const loaded = load();
   if (!loaded.ok) {
     process.stderr.write(`pgherd agent: ${describeFailure(loaded.error)}\n`);
     return 2;
   }
   const config = loaded.value;
-  const log = createLogger({ role: 'agent', level: config.log.level, fields: { cluster: config.cluster, node: config.node } });
+  const recent = keepRecentLines();
+  const log = createLogger({ role: 'agent', level: config.log.level, fields: { cluster: config.cluster, node: config.node }, recent });
   log.info({ version: VERSION, config: configFile }, 'agent starts');
   const setup = await setUpAgent(config);
   if (!setup.ok) return failStart(log, describeFailure(setup.error));
   const memory = await openMemory(join(setup.value.instance.stateDirectory, 'memory.json'));
   if (!memory.ok) return failStart(log, describeFailure(memory.error));
-  const agent = await startAgent({ config, log, setup: setup.value, memory: memory.value });
+  const agent = await startAgent({ config, log, recent, setup: setup.value, memory: memory.value });
   if (agent === null) return failStart(log, 'the agent could not be started; see above');
   const shutdown = handleShutdown({
     log,
@@ -65,6 +71,11 @@ export async function runAgent(configFile: string): Promise<number> {
       log.info({ reason }, 'agent stops; PostgreSQL goes on, and its guard with it');
       await notifySystemd('stopping');
       await agent.stop();
+    },
+    reload: async () => {
+      const changed = load();
+      if (!changed.ok) throw new Error(describeFailure(changed.error));
+      await reloadAgent({ present: config, changed: changed.value, log, reloadTls: agent.reloadTls });
     },
   });
   await notifySystemd('ready');
@@ -80,11 +91,14 @@ function failStart(log: Logger, text: string): number {
 interface StartOptions {
   readonly config: AgentConfig;
   readonly log: Logger;
+  readonly recent: RecentLines;
   readonly setup: AgentSetup;
   readonly memory: MemoryPort;
 }
 
 interface RunningAgent {
+  /** Reads the certificates again. Rejects, with the old ones in use, when the files are not usable. */
+  readonly reloadTls: () => Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -181,6 +195,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     trusted: async (addresses, limitMs) => (await askTrusted(addresses, { limitMs })).reachable,
     onChange: () => wake('viewpoint'),
   });
+  const certificate: { keeper: CertificateKeeper | null } = { keeper: null };
   const publisher = createPublisher({
     node: config.node,
     bootId: setup.bootId,
@@ -193,6 +208,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     postgres,
     overrides: createOverrideWatch(instance, log),
     put: session.put,
+    certificateProblems: () => certificate.keeper?.problems() ?? [],
+    incarnation: () => watch.current().incarnation,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
   });
   agentLoop = createAgentLoop({
@@ -220,22 +237,37 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     store.close();
     return null;
   }
+  const takeCertificates = (): Promise<void> => reloadTls({ files: tls, http, client, instance: config.kind === 'witness' ? null : instance });
+  certificate.keeper = keepCertificate({
+    stateDirectory: instance.stateDirectory,
+    cert: tls?.cert ?? null,
+    clock: realClock,
+    log,
+    onRenewed: takeCertificates,
+  });
   postgres.onGone(() => wake('postmaster gone'));
-  if (await lease.adopt()) agentLoop.leaseAdopted();
+  // Invariant: an opening is confirmed by the store (§4.5). Because: only a term that the state calls opened may go on without it; a candidate whose
+  // agent died between its claim and its opening asks the store first. Broken if: every adopted lease counts as confirmed.
+  const adopted = (await lease.adopt()) ? lease.keeper.heldTerm() : null;
+  const known = watch.current().state;
+  if (adopted !== null && known?.primary === config.node && known.primaryTerm === adopted) agentLoop.leaseAdopted();
   const registration = register(options, store, keys.member(config.node));
   const running = agentLoop;
   loop = startLoop({
     name: 'agent',
     intervalMs: DEFAULTS.reportIntervalMs,
+    aligned: true,
     log,
     step: async () => {
-      const { spec: current, state, stateRevision } = watch.current();
-      await running.step({ spec: current, state, stateRevision });
+      const { spec: current, state, stateRevision, incarnation } = watch.current();
+      await running.step({ spec: current, state, stateRevision, incarnation });
     },
   });
   const probing = startProbing({ log, watch, viewpoints, node: config.node });
   return {
+    reloadTls: takeCertificates,
     stop: async () => {
+      await certificate.keeper?.stop();
       await probing.stop();
       await loop?.stop();
       await running.stop();
@@ -283,6 +315,7 @@ function startProbing(options: { readonly log: Logger; readonly watch: ClusterWa
   return startLoop({
     name: 'viewpoints',
     intervalMs: DEFAULTS.probeIntervalMs,
+    aligned: true,
     log: options.log,
     step: async () => {
       const { spec, state } = options.watch.current();
@@ -299,7 +332,7 @@ async function openHttp(
     readonly lease: WriteLeaseParts;
     readonly publisher: Publisher;
   },
-): Promise<{ close(): Promise<void> } | null> {
+): Promise<AgentHttp | null> {
   const { config, log } = options;
   const { ca, cert, key } = config.store;
   const status = (): ReturnType<typeof agentStatus> =>
@@ -316,7 +349,7 @@ async function openHttp(
       tls: ca === null || cert === null || key === null ? null : { ca, cert, key },
       getStatus: status,
       onPromise: (request) => options.promiser.onPromise(request),
-      readLog: (_source, lines) => tailLog(options.setup.instance, lines),
+      readLog: createLogReader({ stateDirectory: options.setup.instance.stateDirectory, own: options.recent }).read,
       metrics: () => renderMetrics(status(), options.publisher.latest()),
       onError: (cause) => log.error({ cause: String(cause) }, 'a request to the agent broke'),
     });
@@ -341,6 +374,7 @@ function promiserFacts(
     node: config.node,
     incarnation: state?.incarnation ?? null,
     knownTerm: state !== null && state.term > highest ? state.term : highest,
+    opened: state === null || state.primary === null ? null : { term: state.primaryTerm, primary: state.primary },
     electorateRevision: state?.electorate.revision ?? 0,
     electorate: state?.electorate.members ?? [],
     promoting: state?.goals[config.node]?.kind === 'promote',

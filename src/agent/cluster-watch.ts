@@ -15,8 +15,10 @@ import type { KeyValue, Store, Watcher } from '../store/store.ts';
 export interface ClusterKnowledge {
   readonly spec: ClusterSpec | null;
   readonly state: ClusterState | null;
-  /** mod_revision of `state`; 0 when it does not exist. */
+  /** mod_revision of `state`; 0 when it does not exist, and until the store itself gave one: what was remembered may be another store's. */
   readonly stateRevision: Revision;
+  /** The store that counts `stateRevision`; null before it answered for the first time. */
+  readonly incarnation: string | null;
   readonly members: ReadonlyMap<NodeId, Member>;
   /** The store confirmed at this time that nothing newer exists; null: never. */
   readonly freshAt: MonoMs | null;
@@ -31,7 +33,6 @@ export interface ClusterWatch {
 export interface RememberedCluster {
   readonly spec: ClusterSpec | null;
   readonly state: ClusterState | null;
-  readonly stateRevision: Revision;
   readonly members: readonly Member[];
 }
 
@@ -56,7 +57,8 @@ export function watchCluster(options: {
   const stopping = new AbortController();
   let spec = options.remembered?.spec ?? null;
   let state = options.remembered?.state ?? null;
-  let stateRevision = options.remembered?.stateRevision ?? makeRevision(0);
+  let stateRevision = makeRevision(0);
+  let incarnation: string | null = null;
   let freshAt: MonoMs | null = null;
   const members = new Map<NodeId, Member>((options.remembered?.members ?? []).map((one) => [one.node, one]));
   let watcher: Watcher | null = null;
@@ -130,6 +132,16 @@ export function watchCluster(options: {
   async function run(): Promise<void> {
     while (!stopping.signal.aborted) {
       const sentAt = clock.now().mono;
+      if (incarnation === null) {
+        // One answer is enough: this client refuses every other store from then on.
+        const status = await store.status();
+        if (!status.ok) {
+          log.debug({ error: status.error.kind }, `the store does not say which one it is: ${status.error.message}`);
+          await clock.sleep(RETRY_MS, stopping.signal);
+          continue;
+        }
+        incarnation = status.value.incarnation;
+      }
       const listed = await store.list(keys.orders);
       if (!listed.ok) {
         log.debug({ error: listed.error.kind }, `listing the cluster failed: ${listed.error.message}`);
@@ -183,7 +195,7 @@ export function watchCluster(options: {
     throw cause;
   });
   return {
-    current: () => ({ spec, state, stateRevision, members, freshAt }),
+    current: () => ({ spec, state, stateRevision, incarnation, members, freshAt }),
     close: () => stopping.abort(),
   };
 }

@@ -2,6 +2,7 @@
 import type { NodeAction, NodeActionKind } from '../core/node/action.ts';
 import { isAlive, mayAcceptWrites, restartStep } from '../core/node/decide.ts';
 import type { NodeId, Term } from '../core/ids.ts';
+import type { PostgresReport } from '../core/report.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import { type ClusterSpec, findNode, internalHost } from '../core/spec.ts';
 import type { Goal } from '../core/state.ts';
@@ -14,6 +15,8 @@ export interface ExecuteContext extends LoopPorts {
   readonly signal: AbortSignal;
   readonly setOpen: (open: boolean) => void;
   readonly onProgress: (progress: Progress) => void;
+  /** PostgreSQL as it is now: the look that led to this action when that was a moment ago, else another one. */
+  readonly look: () => Promise<PostgresReport>;
   /** Looks at PostgreSQL and tells the cluster at once, while the action still runs. */
   readonly tell: () => Promise<void>;
 }
@@ -115,10 +118,15 @@ async function startPrimary(action: Extract<NodeAction, { kind: 'start-primary' 
  * Because: a writable server that got its lease late may have acknowledged rows that another term does not have.
  */
 async function acquireLease(action: Extract<NodeAction, { kind: 'acquire-lease' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
-  const observed = await context.postgres.observe();
+  const observed = await context.look();
   if (mayAcceptWrites(observed) && context.goal?.kind !== 'adopt') {
     return err(refused('lease.still-writable', `the write lease of term ${action.term} was not asked for`, 'PostgreSQL here can accept writes'));
   }
+  // Invariant: nobody becomes a primary by the word of a restored store before the controller has confirmed it (§4.10). Because: the state may be older
+  // than the term that is open somewhere, and its write lease is free: an old primary that missed the newer terms would take it. Who is open goes on
+  // by its own deadline and takes its key again. Broken if: a restore leaves the incarnation of the state equal to that of the store.
+  const { state, incarnation } = context.input;
+  if (state === null || incarnation === null || state.incarnation !== incarnation) return err(unconfirmed(action.term, state?.incarnation ?? null));
   const acquired = await context.lease.acquire(action.term, context.input.stateRevision);
   return acquired.ok ? ok(`write lease of term ${action.term}`) : acquired;
 }
@@ -160,6 +168,9 @@ async function openForWrites(action: Extract<NodeAction, { kind: 'open' }>, cont
     const roles = await context.postgres.ensureRolesAndSlots(context.input.spec, context.signal);
     if (!roles.ok) return roles;
   }
+  // Before the first client: whatever is acknowledged in this term lies behind the mark.
+  const marked = await context.postgres.markOpening(action.term, context.signal);
+  if (!marked.ok) return marked;
   if (!holds(context, action.term)) return err(refused('lease.lost', `term ${action.term} was not opened`, 'the write lease is not held any more'));
   await context.firewall.openTimed();
   context.setOpen(true);
@@ -221,4 +232,18 @@ function noSuchMember(node: NodeId): Failure {
 
 function refused(code: string, what: string, cause: string): Failure {
   return { code, what, cause, now: 'nothing was changed; it is looked at again at once', remedy: '', retryable: true };
+}
+
+function unconfirmed(term: Term, decidedIn: string | null): Failure {
+  return {
+    code: 'lease.store-unconfirmed',
+    what: `the write lease of term ${term} was not asked for`,
+    cause:
+      decidedIn === null
+        ? 'the store has not answered yet'
+        : `the state was decided in another store (${decidedIn}): the store was restored or made anew`,
+    now: 'nothing here accepts writes; it goes on when the controller has confirmed that no newer term was opened',
+    remedy: 'start the agents of all members; when one of them is gone for good, "pgherd failover" decides',
+    retryable: true,
+  };
 }

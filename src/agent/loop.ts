@@ -20,6 +20,8 @@ export interface LoopInput {
   readonly spec: ClusterSpec | null;
   readonly state: ClusterState | null;
   readonly stateRevision: Revision;
+  /** The store that counts `stateRevision`; null: it did not answer yet. */
+  readonly incarnation: string | null;
 }
 
 export interface LoopStatus {
@@ -78,7 +80,7 @@ const SLOTS_EVERY_MS = 5000;
 export interface AgentLoop {
   /** One step. Never two at once (the caller's loop coalesces). */
   step(input: LoopInput): Promise<void>;
-  /** The lease of a former run was taken over: it was open, and what was open may stay so without a new confirmation by the store. */
+  /** The lease of a former run was taken over, of a term that was opened here: it was open, and what was open may stay so without a new confirmation by the store. */
   leaseAdopted(): void;
   /** The lease is gone and PostgreSQL was fenced by the keeper. */
   leaseLost(): void;
@@ -108,6 +110,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let done: { goalId: string; detail: string } | null = null;
   /** Counts actions that ended. */
   let ended = 0;
+  let lastLook: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
   let justLooked: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
 
   async function step(input: LoopInput): Promise<void> {
@@ -120,6 +123,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     if (postgres === null) return;
     lastPostgres = postgres;
     const now = ports.clock.now();
+    lastLook = seen === null ? null : { postgres, at: now.mono };
     if (goal !== null && goal.term > ports.memory.highestTerm()) await ports.memory.sawTerm(goal.term);
     const leaseTerm = ports.lease.heldTerm();
     if (leaseTerm === null) {
@@ -246,6 +250,10 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       onProgress: (value) => {
         progress = value;
       },
+      look: () => {
+        justLooked ??= lastLook;
+        return look();
+      },
       tell: async () => {
         lastPostgres = await ports.postgres.observe();
         publish(lastPostgres, input.stateRevision, goal);
@@ -262,6 +270,9 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
           lastPostgres = await looked;
           justLooked = { postgres: lastPostgres, at: ports.clock.now().mono };
         }
+        // Taking the lease changes nothing of PostgreSQL, and a promotion looks for itself.
+        if (action.kind === 'acquire-lease' && goal?.kind === 'promote' && result.ok && lastPostgres !== null)
+          justLooked = { postgres: lastPostgres, at: ports.clock.now().mono };
         await confirmIfNeeded();
       })
       .catch((cause: unknown) => ports.log.error({ cause: String(cause) }, 'after an action'))

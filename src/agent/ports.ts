@@ -41,6 +41,8 @@ export interface PostgresPort {
   follow(upstream: Upstream, signal: AbortSignal): Promise<Result<string, Failure>>;
   rewind(spec: ClusterSpec, upstream: Upstream, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
   clone(spec: ClusterSpec, upstream: Upstream, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
+  /** The opening of `term` by this node, marked in the WAL of a running primary (§4.1). */
+  markOpening(term: Term, signal: AbortSignal): Promise<Result<string, Failure>>;
   checkpoint(signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Roles, heartbeat table, slots of members; on a primary, idempotent. */
   ensureRolesAndSlots(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;

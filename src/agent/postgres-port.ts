@@ -20,6 +20,7 @@ import { clearUpstream, followUpstream, setUpstream } from './postgres/follow.ts
 import { runInitdb } from './postgres/initdb.ts';
 import type { Instance } from './postgres/instance.ts';
 import { type ManagedSettings, managedSettingsOf } from './postgres/managed-files.ts';
+import { markOpening } from './postgres/opening-mark.ts';
 import { createObserver } from './postgres/observe.ts';
 import { type PostmasterWatch, canonicalDirectory, findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
@@ -246,6 +247,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return ok(
         `${cloned.value.bytes} bytes from ${upstream.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`,
       );
+    },
+    markOpening: async (term, signal) => {
+      const marked = await markOpening(instance, { term, signal, run: ready.run });
+      return marked.ok ? ok(`marked at ${marked.value.lsn}`) : marked;
     },
     checkpoint: async (signal) => {
       const done = await runCheckpoint(instance, { signal });

@@ -12,6 +12,7 @@ export interface PublishInput {
   readonly bootId: string;
   readonly at: WallMs;
   readonly status: LoopStatus;
+  readonly incarnation: string | null;
   readonly memory: MemoryPort;
   readonly viewpoints: ViewpointPort;
   readonly firewall: FirewallPort['kind'];
@@ -30,6 +31,8 @@ export function buildReport(input: PublishInput): NodeReport {
     bootId: input.bootId,
     atWallMs: input.at,
     stateRevision: status.stateRevision,
+    incarnation: input.incarnation,
+    highestTerm: input.memory.highestTerm(),
     postgres: status.postgres,
     leaseTerm: status.leaseTerm,
     fenced: status.leaseTerm === null && !mayAcceptWrites(status.postgres),

@@ -19,11 +19,14 @@ export interface PublisherOptions {
   readonly clock: Pick<Clock, 'now'>;
   readonly log: Logger;
   readonly memory: MemoryPort;
-  readonly lease: Pick<WriteLeaseParts, 'gate' | 'guard'>;
+  readonly lease: Pick<WriteLeaseParts, 'gate' | 'guard' | 'problems'>;
   readonly viewpoints: ViewpointPort;
   readonly postgres: PostgresPort;
   readonly overrides: OverrideWatch;
   readonly put: (value: string) => void;
+  readonly certificateProblems: () => NodeReport['problems'];
+  /** Of the store that the agent acts on; null before it is known. */
+  readonly incarnation: () => string | null;
   readonly reportIntervalMs: () => number;
 }
 
@@ -53,12 +56,13 @@ export function createPublisher(options: PublisherOptions): Publisher {
         bootId: options.bootId,
         at: at.wall,
         status,
+        incarnation: options.incarnation(),
         memory: options.memory,
         viewpoints: options.viewpoints,
         firewall: options.lease.gate.kind,
         guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
         slots,
-        problems: options.overrides.merge(options.postgres.problems()),
+        problems: [...options.overrides.merge(options.postgres.problems()), ...options.lease.problems(), ...options.certificateProblems()],
       });
       const urgent = urgentPart(latest);
       if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;

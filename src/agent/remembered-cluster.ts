@@ -10,12 +10,13 @@ import { writeFileAtomic } from '../base/files.ts';
 import { realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { decodeJson, encodeJson, formatDecodeError, list, nullable, object } from '../core/decode.ts';
-import { member, revision } from '../core/report.ts';
+import { member } from '../core/report.ts';
 import { clusterSpec } from '../core/spec.ts';
 import { clusterState } from '../core/state.ts';
 import type { ClusterKnowledge, RememberedCluster } from './cluster-watch.ts';
 
-const remembered = object({ spec: nullable(clusterSpec), state: nullable(clusterState), stateRevision: revision, members: list(member) });
+/** Without the revision of `state`: the store that answers next may be another one, which counts its own (§4.10). */
+const remembered = object({ spec: nullable(clusterSpec), state: nullable(clusterState), members: list(member) });
 
 /** Null when there is no file; a damaged one is logged and counts as none: the store has the truth. */
 export function readRemembered(file: string, log: Logger): RememberedCluster | null {
@@ -48,9 +49,9 @@ export function rememberCluster(file: string, log: Logger): Remembering {
     writing = true;
     await realClock.sleep(WRITE_AFTER_MS);
     while (next !== null) {
-      const { spec, state, stateRevision, members } = next;
+      const { spec, state, members } = next;
       next = null;
-      const content = `${encodeJson({ spec, state, stateRevision, members: [...members.values()] })}\n`;
+      const content = `${encodeJson({ spec, state, members: [...members.values()] })}\n`;
       if (content === written) continue;
       try {
         await writeFileAtomic(file, content, { mode: 0o600 });

@@ -2,10 +2,11 @@
 import { readFileSync, realpathSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { finishRenewal } from './certificate/renew.ts';
 import { takeLock } from './guard/lock.ts';
 import { readBootId } from './guard/guard-client.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
-import type { AgentConfig } from './config.ts';
+import type { AgentConfig } from '../core/agent-config.ts';
 import { type Instance, checkInstallation, findBinDirectory, findPublicSocketDirectory, socketDirectoryOf } from './postgres/instance.ts';
 import { findUser } from './postgres/os-user.ts';
 import { deriveSecret, readClusterSecret } from './secrets.ts';
@@ -23,6 +24,7 @@ export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup
   await mkdir(stateDirectory, { recursive: true, mode: 0o711 });
   const bootId = readBootId();
   if (!takeLock(join(stateDirectory, 'agent.lock'), bootId)) return err(locked(stateDirectory, 'stateDirectory'));
+  await finishRenewal(stateDirectory);
   const certificates = checkCertificates(config);
   if (!certificates.ok) return certificates;
   const secret = readClusterSecret(join(stateDirectory, 'cluster.secret'));
@@ -34,7 +36,7 @@ export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup
     node: config.node,
     dataDirectory: canonical(config.dataDirectory),
     stateDirectory,
-    binDirectory: config.binDirectory ?? findBinDirectory() ?? '/usr/lib/postgresql',
+    binDirectory: config.binDirectory ?? findBinDirectory(dataMajor(config.dataDirectory)) ?? '/usr/lib/postgresql',
     port: config.port,
     host: config.host,
     internalHost: config.internalHost,
@@ -49,6 +51,18 @@ export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup
   if (!free.ok) return free;
   const installed = await checkInstallation(instance);
   return installed.ok ? ok({ instance, postgresVersion: installed.value.version, bootId }) : installed;
+}
+
+/** Major version of an existing data directory, from PG_VERSION; null when there is none, or it cannot be read. */
+function dataMajor(dataDirectory: string): number | null {
+  try {
+    const major = Number.parseInt(readFileSync(join(dataDirectory, 'PG_VERSION'), 'latin1'), 10);
+    return Number.isInteger(major) ? major : null;
+  } catch (cause) {
+    // No data yet, or no right to look: the start of PostgreSQL says what is wrong.
+    if (cause instanceof Error && 'code' in cause) return null;
+    throw cause;
+  }
 }
 
 /** Said by name at the start; a call that fails later would only say that the store does not answer. */

@@ -5,7 +5,7 @@ import type { NodeReport } from '../core/report.ts';
 import { findNode } from '../core/spec.ts';
 import { VERSION } from '../base/version.ts';
 import type { ClusterKnowledge } from './cluster-watch.ts';
-import type { AgentConfig } from './config.ts';
+import type { AgentConfig } from '../core/agent-config.ts';
 import type { AgentStatus } from './http/status.ts';
 
 export function agentStatus(input: {

@@ -30,6 +30,7 @@ export function createWitnessPort(): BoundPostgres {
     follow: refuse,
     rewind: refuse,
     clone: refuse,
+    markOpening: refuse,
     checkpoint: refuse,
     ensureRolesAndSlots: refuse,
     ensureSlots: () => Promise.resolve(ok('')),

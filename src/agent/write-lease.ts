@@ -2,6 +2,7 @@
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { NodeId, Term } from '../core/ids.ts';
+import type { NodeProblem } from '../core/report.ts';
 import { type Failure, type Result, describeFailure, err } from '../core/result.ts';
 import { type ClusterSpec, DEFAULTS } from '../core/spec.ts';
 import type { ClusterState } from '../core/state.ts';
@@ -9,9 +10,10 @@ import type { ClusterKeys } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 import { type Firewall, openFirewall } from './firewall/firewall.ts';
 import { type Gate, createGate } from './firewall/gate.ts';
+import { resolveMembers } from './firewall/member-addresses.ts';
 import { type GuardClient, adoptable, createGuardClient } from './guard/guard-client.ts';
 import { NO_GUARD, createLeaseGuard } from './guard/lease-guard.ts';
-import type { AgentConfig } from './config.ts';
+import type { AgentConfig } from '../core/agent-config.ts';
 import { bootMs } from './lease/boot-clock.ts';
 import { type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
 import type { Promiser } from './promises/promiser.ts';
@@ -54,6 +56,8 @@ export interface WriteLeaseParts {
   readonly gate: Gate;
   readonly firewall: Firewall;
   readonly guard: GuardClient | null;
+  /** Members whose names cannot be resolved for the firewall. */
+  problems(): readonly NodeProblem[];
   /** Takes over what the guard guards for a former run of this agent; true when there was a lease. */
   adopt(): Promise<boolean>;
   stop(): void;
@@ -64,12 +68,14 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
   const doors = options.doors ?? (await openDoors(options));
   const { firewall, guard } = doors;
   let fencing: Promise<void> | null = null;
+  // Names are looked up only where a firewall needs their addresses.
+  const members = firewall.kind === 'off' ? null : resolveMembers({ hosts: () => memberHosts(options.spec()), clock: realClock, log });
   // The keeper is made below and the gate is only used after it.
   let keeper: LeaseKeeper | null = null;
   const gate = createGate({
     firewall,
     deadline: () => keeper?.deadline() ?? null,
-    members: () => memberAddresses(options.spec()),
+    members: () => members?.current() ?? [],
     onFailure: (failure) => log.error({ code: failure.code }, describeFailure(failure)),
   });
   const guarded = (): { dataDirectory: string; postmaster: { pid: number; startTime: number } | null; table: string | null } => {
@@ -120,6 +126,7 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     gate,
     firewall,
     guard,
+    problems: () => members?.problems() ?? [],
     adopt: async () => {
       const status = guard === null ? null : await guard.ensure();
       if (status === null || !status.ok) return false;
@@ -132,6 +139,7 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     },
     stop: () => {
       made.stop();
+      members?.stop();
       guard?.close();
       firewall.close();
     },
@@ -196,6 +204,6 @@ export function leaseSettings(spec: ClusterSpec | null): { readonly ttlMs: numbe
   };
 }
 
-function memberAddresses(spec: ClusterSpec | null): readonly string[] {
+function memberHosts(spec: ClusterSpec | null): readonly string[] {
   return (spec?.nodes ?? []).map((node) => node.internalHost ?? node.host);
 }

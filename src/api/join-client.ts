@@ -1,8 +1,7 @@
 /** A new host joins: its key is made here and stays here; the server answers with a certificate for it. */
 import { join } from 'node:path';
-import { makeDirectory, readTextIfThere, writeFileAtomic } from '../base/files.ts';
-import { createRequest, isIssuedBy, needsRenewal } from '../base/pki.ts';
-import { decodeJson, object, text } from '../core/decode.ts';
+import { makeDirectory, writeFileAtomic } from '../base/files.ts';
+import { createRequest, isIssuedBy } from '../base/pki.ts';
 import { type Result, err, ok } from '../core/result.ts';
 import { createApiClient } from './client.ts';
 import { type ApiFailure, makeApiFailure } from './errors.ts';
@@ -91,55 +90,4 @@ export async function joinServer(options: JoinOptions): Promise<Result<JoinedHos
     );
   }
   return ok({ cluster, node, server, storeEndpoints: store.endpoints, files, expiresAt });
-}
-
-const joinedTo = object({ server: text, cluster: text, node: text });
-
-/**
- * Renews the certificate of a joined host, by showing the present one to the server that it joined; key and certificate are
- * replaced, and the agent takes them with its next SIGHUP. Answers false when there is time left (and `force` is not set).
- * `join.not-joined`: no files of a join there. An expired certificate cannot renew itself: join again.
- */
-export async function renewAgentCertificate(options: {
-  readonly stateDirectory: string;
-  readonly force?: boolean;
-  readonly timeoutMs?: number;
-}): Promise<Result<boolean, ApiFailure>> {
-  const at = (name: string): string => join(options.stateDirectory, name);
-  const [ca, cert, key, where] = ['ca.crt', 'agent.crt', 'agent.key', 'server.json'].map((name) => readTextIfThere(at(name)));
-  const joined = decodeJson(joinedTo, where ?? '');
-  if (!ca || !cert || !key || !joined.ok) {
-    return err(
-      makeApiFailure('join.not-joined', {
-        what: `${options.stateDirectory} holds no complete join`,
-        remedy: 'Join this host with `pgherd agent join`.',
-      }),
-    );
-  }
-  if (options.force !== true && !needsRenewal(cert)) return ok(false);
-  const { csr, key: newKey } = await createRequest(joined.value.node);
-  const client = createApiClient({
-    server: joined.value.server,
-    token: null,
-    ca,
-    clientCertificate: { cert, key },
-    ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
-  });
-  const renewed = await client.call('renewCert', { body: { kind: 'agent', csr } });
-  if (!renewed.ok) return renewed;
-  try {
-    await writeFileAtomic(at('agent.key'), newKey);
-    await writeFileAtomic(at('agent.crt'), renewed.value.certificate);
-    return ok(true);
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    return err(
-      makeApiFailure('join.files', {
-        what: `the renewed certificate cannot be written to ${options.stateDirectory}`,
-        cause: why,
-        now: 'Key and certificate may not fit each other any more.',
-        remedy: 'Make room, then join this host again before its agent restarts.',
-      }),
-    );
-  }
 }

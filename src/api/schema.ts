@@ -202,7 +202,12 @@ const onNode = <K extends string>(kind: K): z.ZodObject<{ kind: z.ZodLiteral<K>;
 export const taskRequestBody = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('create') }),
   z.strictObject({ kind: z.literal('switchover'), to: name.nullable().default(null) }),
-  z.strictObject({ kind: z.literal('failover'), to: name.nullable().default(null), acceptLoss: z.boolean().default(false) }),
+  z.strictObject({
+    kind: z.literal('failover'),
+    to: name.nullable().default(null),
+    acceptLoss: z.boolean().default(false),
+    acceptTwoPrimaries: z.boolean().default(false),
+  }),
   onNode('nodeStop'),
   onNode('nodeStart'),
   onNode('nodeRestart'),
@@ -258,7 +263,18 @@ export const createAnswer = z.looseObject({
 export type CreateAnswer = z.infer<typeof createAnswer>;
 
 export const removeAnswer = z.looseObject({ cluster: name, removed: z.boolean(), kept: z.string() });
-export const logAnswer = z.looseObject({ node: name, lines: z.array(z.string()) });
+/** `at` is null for a line without a time; `text` may hold line breaks (PostgreSQL's DETAIL, HINT, STATEMENT belong to their line). */
+export const logEntry = z.looseObject({
+  at: time.nullable(),
+  source: z.enum(['agent', 'postgres', 'guard', 'server']),
+  level: z.enum(['debug', 'info', 'warn', 'error']).nullable(),
+  text: z.string(),
+  detail: z.record(z.string(), z.unknown()),
+});
+export type LogEntry = z.infer<typeof logEntry>;
+/** Oldest first. `node` is null for the server's own log. `problems`: sources that could not be read. */
+export const logAnswer = z.looseObject({ node: name.nullable(), entries: z.array(logEntry), problems: z.array(problem) });
+export type LogAnswer = z.infer<typeof logAnswer>;
 
 // ── The server itself ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -43,6 +43,20 @@ export const realClock: Clock = {
     }),
 };
 
+/** Minutes that this host's time zone is ahead of UTC at that moment (summer time counts); 0 for UTC, 480 for Shanghai. */
+export function localZoneMinutes(wall: WallMs): number {
+  return -new Date(wall).getTimezoneOffset();
+}
+
+/**
+ * Time until the next multiple of the interval, between 0.1 and 1.1 intervals: the periodic work of one process falls on the same instants, so that it is
+ * woken once instead of five times, and its requests share packets. A wake-up costs an idle host more than the work (0.15 ms of processor, measured).
+ */
+export function untilTick(at: MonoMs, intervalMs: number): number {
+  const left = intervalMs - (at % intervalMs);
+  return left < intervalMs / 10 ? left + intervalMs : left;
+}
+
 /** ISO 8601 with milliseconds, UTC. */
 export function formatWall(wall: WallMs): string {
   return new Date(wall).toISOString();

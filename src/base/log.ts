@@ -6,6 +6,7 @@ import { stripVTControlCharacters, styleText } from 'node:util';
 import { type DestinationStream, pino } from 'pino';
 import { type Lsn, formatLsn } from '../core/lsn.ts';
 import { formatWall, wallMs } from './clock.ts';
+import type { RecentLines } from './recent-lines.ts';
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const satisfies readonly LogLevel[];
@@ -55,6 +56,8 @@ export interface LoggerOptions {
   readonly stream?: LogStream;
   readonly pretty?: boolean;
   readonly fields?: LogFields;
+  /** Keeps the newest lines, as JSON and with secrets masked. */
+  readonly recent?: RecentLines;
 }
 
 /** Never throws because of a field: circular values, bigints and errors all become text. Secrets are masked (see maskSecrets). */
@@ -65,6 +68,7 @@ export function createLogger(options: LoggerOptions): Logger {
   const destination: DestinationStream = {
     write: (line) => {
       const safe = maskSecrets(line);
+      options.recent?.add(safe.trimEnd());
       stream.write(pretty ? formatPretty(safe, colour) : safe);
     },
   };

@@ -1,5 +1,5 @@
 /** The one loop of every role: observe, decide, act; woken by a change or by the interval, never two steps at once. */
-import { type Clock, monoMs, realClock } from './clock.ts';
+import { type Clock, monoMs, realClock, untilTick } from './clock.ts';
 import type { Logger } from './log.ts';
 
 export interface LoopOptions {
@@ -13,6 +13,8 @@ export interface LoopOptions {
   readonly step: (reason: string) => Promise<number | void> | number | void;
   readonly log: Logger;
   readonly clock?: Clock;
+  /** Periodic steps fall on multiples of the interval (`untilTick`). */
+  readonly aligned?: boolean;
   /** Ends the role after a broken invariant. Default: the error is thrown outside every catch, so that the process dies. */
   readonly crash?: (error: Error) => void;
 }
@@ -60,7 +62,9 @@ export function startLoop(options: LoopOptions): Loop {
         continue;
       }
       sleeping = new AbortController();
-      await clock.sleep(Math.max(1, wait - (clock.now().mono - startedAt)), AbortSignal.any([sleeping.signal, stopping.signal]));
+      const now = clock.now().mono;
+      const rest = options.aligned === true && wait === options.intervalMs ? untilTick(now, wait) : wait - (now - startedAt);
+      await clock.sleep(Math.max(1, rest), AbortSignal.any([sleeping.signal, stopping.signal]));
     }
   };
   const finished = run();

@@ -5,6 +5,7 @@ import { addMono } from '../core/ids.ts';
 import type { Body, BodyIn } from '../api/routes.ts';
 import type { TaskAnswer, TaskView } from '../api/schema.ts';
 import { object, text } from '../core/decode.ts';
+import { requestWords } from '../core/cluster/tasks.ts';
 import type { Api } from './api.ts';
 import { type Question, confirm, shellQuote } from './confirm.ts';
 import { readDuration } from './context.ts';
@@ -85,8 +86,9 @@ export async function finishOperation(session: Session, api: Api, accepted: Acce
     return { ok: true, value: answer.problems.length > 0 ? EXIT.refused : EXIT.done };
   }
   if (!accepted.wait) {
-    const { id, kind } = answer.task;
-    session.show(answer.task, () => `task ${id} (${kind}) accepted; watch it with: pgherd task log ${id}`);
+    const { id } = answer.task;
+    const words = taskWords(answer.task);
+    session.show(answer.task, () => `task ${id} (${words}) accepted; watch it with: pgherd task log ${id}`);
     return { ok: true, value: EXIT.done };
   }
   return followTask(session, api, { task: answer.task, timeoutMs: accepted.timeoutMs });
@@ -134,6 +136,11 @@ export async function followTask(session: Session, api: Api, options: { task: Ta
   }
 }
 
+/** The verb that asked for it: `node rebuild`, `switchover`. */
+export function taskWords(task: TaskView): string {
+  return requestWords({ kind: task.kind, via: task.request['via'] });
+}
+
 export function isFinished(task: TaskView): boolean {
   return task.status !== 'pending' && task.status !== 'running';
 }
@@ -178,7 +185,7 @@ function endOf(session: Session, task: TaskView): Outcome {
     session.show(
       task,
       () =>
-        `${session.view.style.paint('good', 'done')} ${task.kind}${task.result === null || task.result === '' ? '' : `: ${task.result}`} (${formatDuration(took)}, task ${task.id})`,
+        `${session.view.style.paint('good', 'done')} ${taskWords(task)}${task.result === null || task.result === '' ? '' : `: ${task.result}`} (${formatDuration(took)}, task ${task.id})`,
     );
     return { ok: true, value: EXIT.done };
   }
@@ -196,7 +203,7 @@ function taskFailure(task: TaskView): Outcome {
         {
           ...base,
           code: 'task.refused',
-          what: `${task.kind} was refused`,
+          what: `${taskWords(task)} was refused`,
           now: 'nothing was changed',
           remedy: 'remove what stands in the way, then run the command again',
         },
@@ -208,7 +215,7 @@ function taskFailure(task: TaskView): Outcome {
         {
           ...base,
           code: 'task.cancelled',
-          what: `${task.kind} was cancelled`,
+          what: `${taskWords(task)} was cancelled`,
           now: 'the steps that were done were undone as far as the log says',
           remedy: `see: pgherd task show ${task.id}`,
         },
@@ -220,7 +227,7 @@ function taskFailure(task: TaskView): Outcome {
         {
           ...base,
           code: 'task.failed',
-          what: `${task.kind} failed`,
+          what: `${taskWords(task)} failed`,
           now: 'the cluster is watched and healed by its rules',
           remedy: `see: pgherd task show ${task.id} and pgherd explain -c ${task.cluster}`,
         },
@@ -234,7 +241,7 @@ function leave(session: Session, task: TaskView, why: 'interrupted' | 'timeout',
   if (session.view.format !== 'table') session.show(task, () => '');
   return cliError(EXIT.timeLimit, {
     code: why === 'timeout' ? 'task.time-limit' : 'task.left',
-    what: why === 'timeout' ? `${task.kind} has not finished within ${formatDuration(timeoutMs)}` : `no longer watching ${task.kind}`,
+    what: why === 'timeout' ? `${taskWords(task)} has not finished within ${formatDuration(timeoutMs)}` : `no longer watching ${taskWords(task)}`,
     cause: lastStep(task),
     now: `the task goes on (${task.id})`,
     remedy: `pgherd task log ${task.id} (or stop it: pgherd task cancel ${task.id})`,

@@ -89,6 +89,8 @@ export const postgresReport = object({
   startedAt: nullable(wallMs),
   /** Values of settings that a standby may not have lower than the primary. */
   minimums: record(integer),
+  /** Starting: milliseconds without any sign of progress, by the agent's own clock. Null in every other state. */
+  stalledMs: withDefault(nullable(integer), null),
 });
 export type PostgresReport = Decoded<typeof postgresReport>;
 
@@ -154,8 +156,12 @@ export const nodeReport = object({
   agentRun: text,
   bootId: text,
   atWallMs: wallMs,
-  /** Revision of `state` this agent acts on; 0 before the first. */
+  /** Revision of `state` this agent acts on; 0 before the first one that the store itself gave. */
   stateRevision: revision,
+  /** The store that counts `stateRevision`: revisions of two stores are not comparable (§4.10). Null: not known yet. */
+  incarnation: withDefault(nullable(text), null),
+  /** The newest term that this agent ever saw, persisted: what a restored store may have forgotten. */
+  highestTerm: withDefault(term, makeTerm(0)),
   postgres: postgresReport,
   /** The write lease that this agent holds by its own deadline; null when none. */
   leaseTerm: nullable(term),

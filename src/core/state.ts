@@ -63,6 +63,15 @@ export const attempt = object({
   /** Bytes of WAL that the old primary had and the candidate has not; null when unknown. */
   lostBytes: nullable(integer),
   acceptLoss: bool,
+  /**
+   * Candidates of earlier attempts since the last opening that were ordered to promote and did not durably refuse: each may have been open for
+   * a moment, with rows that nobody here knows of. Then no loss is known exactly.
+   */
+  mayHaveOpened: withDefault(list(object({ node: nodeId, term })), []),
+  /** The store was restored when a person began this: terms that it forgot may have been open, so that no loss is known. */
+  afterRestore: withDefault(bool, false),
+  /** A person said that the votes that are missing are not waited for: the old primary is surely off. */
+  acceptTwoPrimaries: withDefault(bool, false),
   /** A person's target; null: the best. */
   target: nullable(nodeId),
   taskId: nullable(text),
@@ -129,7 +138,12 @@ export const clusterState = object({
   history: list(fork),
   goals: record(goal),
   /** Who votes, with a rising revision: a promotion needs P of them, a primary without the store F (F + P > M). */
-  electorate: object({ revision: integer, members: list(nodeId) }),
+  electorate: object({
+    revision: integer,
+    members: list(nodeId),
+    /** Who voted before, until the primary counts its promises with `members`: a promotion needs votes of both then. Empty: settled. */
+    former: withDefault(list(nodeId), []),
+  }),
   /** Published quorum facts; k = 0 in asynchronous mode. */
   quorum: object({ revision: integer, term, k: integer, voters: list(nodeId) }),
   attempt: nullable(attempt),
@@ -154,7 +168,7 @@ export type ClusterState = Decoded<typeof clusterState>;
 export const taskRequest = union({
   create: object({ kind: literal('create') }),
   switchover: object({ kind: literal('switchover'), to: nullable(nodeId) }),
-  failover: object({ kind: literal('failover'), to: nullable(nodeId), acceptLoss: bool }),
+  failover: object({ kind: literal('failover'), to: nullable(nodeId), acceptLoss: bool, acceptTwoPrimaries: withDefault(bool, false) }),
   nodeStop: object({ kind: literal('nodeStop'), node: nodeId }),
   nodeStart: object({ kind: literal('nodeStart'), node: nodeId }),
   nodeRestart: object({ kind: literal('nodeRestart'), node: nodeId }),

@@ -56,7 +56,9 @@ export function createWriteMeter(): WriteMeter {
 /** One line that says the whole state; the same text means that nothing changed. */
 export function summariseShow(show: Show | null): string {
   if (show === null) return 'the server does not answer';
-  const nodes = show.nodes.map((node) => `${node.id} ${node.role === 'primary' ? 'primary' : node.streaming ? 'streaming' : node.state}`);
+  const nodes = show.nodes.map(
+    (node) => `${node.id} ${node.id === show.primary && node.state === 'running' ? 'primary' : node.streaming ? 'streaming' : node.state}`,
+  );
   return `${show.state} · term ${show.term} · ${nodes.join(', ')}`;
 }
 

@@ -41,7 +41,11 @@ export const renewCert: Handler<'renewCert'> = async (context, { body, caller })
     if (caller.role === null || !allows(caller.role, 'admin')) return err(forbidden('an admin’s token is needed to renew the server’s certificate'));
     const certificate = await context.authority.renewServer();
     // After the answer: the connection it goes over has the old one.
-    void later(50).then(context.reloadTls);
+    later(50)
+      .then(context.reloadTls)
+      .catch((cause: unknown) =>
+        context.log.error({ error: cause }, 'the renewed certificate cannot be loaded; the old one stays in use (SIGHUP tries again)'),
+      );
     return ok({ certificate, ca: context.authority.ca, expiresAt: expiryOf(certificate) });
   }
   const peer = caller.socket === null ? null : peerIdentity(caller.socket);

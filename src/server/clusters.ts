@@ -2,16 +2,19 @@
 import { join } from 'node:path';
 import { formatWall, now as clockNow } from '../base/clock.ts';
 import { makeDirectory, writeFileAtomic } from '../base/files.ts';
-import { encodeJson } from '../core/decode.ts';
+import { describeRequest } from '../core/cluster/tasks.ts';
+import { decodeJson, encodeJson } from '../core/decode.ts';
 import { makeClusterId, makeRevision } from '../core/ids.ts';
 import { err, ok } from '../core/result.ts';
-import type { ClusterSpec } from '../core/spec.ts';
+import { type ClusterSpec, clusterSpec } from '../core/spec.ts';
+import { type Task, task as taskDecoder } from '../core/state.ts';
 import { clusterKeys } from '../store/keys.ts';
+import type { KeyValue } from '../store/store.ts';
 import { type Problem, makeApiFailure } from '../api/errors.ts';
 import { type Handler, storeFailure, unknownCluster } from './context.ts';
 import { readReports } from './reports.ts';
 import { decodeSpec } from './spec.ts';
-import { viewTask, writeTask } from './tasks.ts';
+import { taskGate, viewTask, writeTask } from './tasks.ts';
 
 export const createCluster: Handler<'createCluster'> = async (context, { query, body, caller }) => {
   const decoded = decodeSpec(body);
@@ -88,10 +91,25 @@ function createPlan(data: ClusterSpec['nodes']): string[] {
   return [`${first.id}: initdb, then primary of term 1`, ...rest.map((node) => `${node.id}: base backup from ${first.id}, then standby`)];
 }
 
-/** Unregisters. What was known is kept in a file; PostgreSQL and its data are not touched. */
+/** The oldest task under `prefix` that is not finished; null when there is none. One that cannot be read is nobody's work any more. */
+function unfinishedTask(kvs: readonly KeyValue[], prefix: string): Task | null {
+  for (const kv of kvs) {
+    const decoded = kv.key.startsWith(prefix) ? decodeJson(taskDecoder, kv.value) : null;
+    if (decoded?.ok === true && (decoded.value.status === 'pending' || decoded.value.status === 'running')) return decoded.value;
+  }
+  return null;
+}
+
+/**
+ * Unregisters. What was known is kept in a file; PostgreSQL and its data are not touched.
+ * `task.conflict` while a task is not finished; `cluster.live-nodes`; `cluster.unconfirmed`; `spec.conflict` when something changed meanwhile.
+ */
 export const removeCluster: Handler<'removeCluster'> = async (context, { params, query }) => {
   const cluster = makeClusterId(params.cluster);
   const keys = clusterKeys(cluster);
+  // Read before the tasks are listed: a task that is written meanwhile changes it, and the removal is not done.
+  const gate = await context.store.get(taskGate(cluster));
+  if (!gate.ok) return err(storeFailure(gate.error, 'removing the cluster'));
   const listing = await context.store.list(keys.prefix);
   if (!listing.ok) return err(storeFailure(listing.error, 'removing the cluster'));
   const spec = listing.value.kvs.find((kv) => kv.key === keys.spec);
@@ -104,6 +122,19 @@ export const removeCluster: Handler<'removeCluster'> = async (context, { params,
       }),
     );
   }
+  const busy = unfinishedTask(listing.value.kvs, keys.tasks);
+  // No controller works on a cluster whose spec cannot be read: its tasks would stand in the way for ever.
+  if (busy !== null && decodeJson(clusterSpec, spec.value).ok) {
+    const text = `task ${busy.id} (${describeRequest(busy.request)}, by ${busy.by}, ${busy.status}) is not finished`;
+    return err(
+      makeApiFailure('task.conflict', {
+        what: `"${cluster}" is not removed while one of its tasks runs`,
+        cause: text,
+        remedy: `Wait for it (\`pgherd task log ${busy.id}\`), or cancel it (\`pgherd task cancel ${busy.id}\`); then remove the cluster.`,
+        problems: [{ code: 'task.conflict', text, remedy: `pgherd task log ${busy.id}` }],
+      }),
+    );
+  }
   const live = listing.value.kvs
     .filter((kv) => kv.key.startsWith(keys.nodes) && kv.key.endsWith('/report'))
     .map((kv) => kv.key.slice(keys.nodes.length).split('/')[0] ?? '');
@@ -112,7 +143,7 @@ export const removeCluster: Handler<'removeCluster'> = async (context, { params,
       makeApiFailure('cluster.live-nodes', {
         what: `nodes of "${cluster}" are alive: ${live.join(', ')}`,
         cause: 'their agents would stand without a cluster, and nothing would fail over any more',
-        remedy: 'Stop the agents first (PostgreSQL goes on), or ask again with evenIfLive=true.',
+        remedy: 'Stop the agents first (PostgreSQL goes on), or ask again with evenIfLive=true (`pgherd cluster remove --even-if-live`).',
         problems: live.map((node) => ({ code: 'node.live', text: `the agent of ${node} is alive`, remedy: 'Stop it first.' })),
       }),
     );
@@ -129,7 +160,10 @@ export const removeCluster: Handler<'removeCluster'> = async (context, { params,
     )}\n`,
   );
   const removed = await context.store.txn(
-    [{ target: 'mod', key: keys.spec, op: '=', revision: spec.modRevision }],
+    [
+      { target: 'mod', key: keys.spec, op: '=', revision: spec.modRevision },
+      { target: 'mod', key: taskGate(cluster), op: '=', revision: gate.value?.modRevision ?? makeRevision(0) },
+    ],
     [{ kind: 'delete-prefix', prefix: keys.prefix }],
   );
   if (!removed.ok) return err(storeFailure(removed.error, 'removing the cluster'));

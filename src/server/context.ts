@@ -1,4 +1,5 @@
 /** What the handlers of the API work with. */
+import type { RecentLines } from '../base/recent-lines.ts';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
@@ -12,7 +13,7 @@ import type { RoleName } from '../api/schema.ts';
 import type { Audit } from './audit.ts';
 import type { Authority } from './authority.ts';
 import type { StoreCache } from './cache.ts';
-import type { ServerConfig } from './config.ts';
+import type { ServerConfig } from '../core/server-config.ts';
 import type { JoinTokens } from './join.ts';
 import type { Secrets } from './secrets.ts';
 import type { Users } from './users.ts';
@@ -28,6 +29,7 @@ export interface ServerContext {
   readonly secrets: Secrets;
   readonly audit: Audit;
   readonly log: Logger;
+  readonly recentLog: RecentLines;
   readonly clock: Clock;
   readonly version: string;
   /** Addresses of the store, as agents are told. */

@@ -17,6 +17,18 @@ const MAX_CLOCK_SKEW_MS = 2000;
 /** A third of the default limit for slots: time to act is left. */
 const MUCH_RETAINED_BYTES = 16 * 1024 ** 3;
 
+/** Problems that weaken a cluster, or that people chose; the rest of what `show` names would break a failover. */
+const WARNINGS: ReadonlySet<string> = new Set([
+  'fence.no-firewall',
+  'cluster.creating',
+  'cluster.frozen',
+  'cluster.failover-manual',
+  'node.empty',
+  'node.maintenance',
+  'node.stopped',
+  'node.pending-restart',
+]);
+
 export const doctor: Handler<'doctor'> = async (context) => {
   const checks: Check[] = [...checkServer(context)];
   for (const cluster of listClusters(context.cache)) {
@@ -32,7 +44,8 @@ export const doctor: Handler<'doctor'> = async (context) => {
       });
       continue;
     }
-    for (const problem of describe(context, found.value).problems) checks.push({ ...problem, cluster, node: null, level: 'error' });
+    for (const problem of describe(context, found.value).problems)
+      checks.push({ ...problem, cluster, node: null, level: WARNINGS.has(problem.code) ? 'warn' : 'error' });
     checks.push(...checkCluster(found.value.view, wallMs()));
   }
   return ok({ ok: checks.every((check) => check.level === 'ok'), checks });
@@ -53,7 +66,7 @@ function checkServer(context: ServerContext): readonly Check[] {
       row.kind === 'server'
         ? 'pgherd cert renew'
         : row.kind === 'agent'
-          ? 'Restart that agent, which renews it, or join again.'
+          ? 'Its agent renews it by itself while it reaches this server: see its log (`pgherd log`); or join again.'
           : 'Plan a new authority: every host must join again.';
     checks.push({
       ...base,
@@ -75,7 +88,7 @@ function checkServer(context: ServerContext): readonly Check[] {
   return checks;
 }
 
-/** Pure. Only findings; nothing for a cluster in order. */
+/** Pure. Only findings that `show` does not name already; nothing for a cluster in order. */
 export function checkCluster(view: ClusterView, atWallMs: number): readonly Check[] {
   const cluster = view.spec.name;
   const checks: Check[] = [];
@@ -97,7 +110,9 @@ export function checkCluster(view: ClusterView, atWallMs: number): readonly Chec
   const versions = new Map<number, string[]>();
   for (const node of view.spec.nodes) {
     const seen = view.reports[node.id];
-    if (seen === undefined || isStale(view, seen)) {
+    // An agent whose report is gone is among the problems of the cluster.
+    if (seen === undefined) continue;
+    if (isStale(view, seen)) {
       checks.push(
         finding(
           cluster,
@@ -145,34 +160,8 @@ function checkNode(cluster: string, report: NodeReport, atWallMs: number): reado
         'Run chrony or systemd-timesyncd on every host.',
       ),
     );
-  if (report.guard === 'missing')
-    checks.push(
-      finding(cluster, node, 'guard.missing', 'error', `no guard runs on ${node}: a dead agent could not be fenced`, 'Restart the agent there.'),
-    );
-  if (report.firewall === 'off')
-    checks.push(
-      finding(
-        cluster,
-        node,
-        'fence.weaker',
-        'warn',
-        `no firewall rule fences ${node}`,
-        'Run the agent as root with `firewall: auto` where nftables is available.',
-      ),
-    );
   for (const slot of report.slots) {
-    if (slot.walStatus === 'lost')
-      checks.push(
-        finding(
-          cluster,
-          node,
-          'slot.lost',
-          'error',
-          `slot ${slot.name} on ${node} has lost its WAL`,
-          'The standby of this slot must be rebuilt: `pgherd node rebuild`.',
-        ),
-      );
-    else if (!slot.active && (slot.retainedBytes ?? 0) > MUCH_RETAINED_BYTES) {
+    if (slot.walStatus !== 'lost' && !slot.active && (slot.retainedBytes ?? 0) > MUCH_RETAINED_BYTES) {
       checks.push(
         finding(
           cluster,
@@ -185,7 +174,6 @@ function checkNode(cluster: string, report: NodeReport, atWallMs: number): reado
       );
     }
   }
-  for (const problem of report.problems) checks.push({ ...problem, cluster, node, level: 'error' });
   return checks;
 }
 

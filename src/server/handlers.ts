@@ -5,7 +5,7 @@ import { createCluster, removeCluster } from './clusters.ts';
 import type { Handler } from './context.ts';
 import { doctor } from './doctor.ts';
 import { addJoinToken, join } from './join.ts';
-import { nodeLog } from './node-log.ts';
+import { nodeLog, serverLog } from './node-log.ts';
 import * as reads from './reads.ts';
 import * as spec from './spec.ts';
 import * as tasks from './tasks.ts';
@@ -33,6 +33,7 @@ export const HANDLERS: { readonly [R in RouteName]: Handler<R> } = {
   cancelTask: tasks.cancelTask,
   removeCluster,
   nodeLog,
+  serverLog,
   storeStatus: admin.storeStatus,
   storeBackup: admin.storeBackup,
   storeRestore: admin.storeRestore,

@@ -1,8 +1,11 @@
 /** The dry run of a command: the same pure decision that the controller will make, on the cluster as it is now. */
 import { decideCluster } from '../core/cluster/decide.ts';
+import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../core/cluster/election.ts';
+import { primaryEnd } from '../core/cluster/observe.ts';
 import { describeRequest } from '../core/cluster/tasks.ts';
 import type { Now } from '../core/ids.ts';
 import type { Task, TaskRequest } from '../core/state.ts';
+import type { ClusterView } from '../core/view.ts';
 import type { Problem } from '../api/errors.ts';
 import { WATCH_STALE_MS } from './freshness.ts';
 import type { ServerView } from './view.ts';
@@ -15,14 +18,17 @@ export interface TaskPlan {
   readonly problems: readonly Problem[];
 }
 
-/** `plan` begins with the command itself. Other rules may come first (a failover that is under way): then the plan says so. */
-export function planTask({ view }: ServerView, request: TaskRequest, now: Now): TaskPlan {
+/**
+ * `plan` begins with the command itself. When it would be refused, nothing more is in it: what the rules would do meanwhile is not its work. Other rules
+ * may come first (a failover that is under way): then the plan says so. `by`: who asks.
+ */
+export function planTask({ view }: ServerView, { request, by }: { readonly request: TaskRequest; readonly by: string }, now: Now): TaskPlan {
   const trial: Task = {
     version: 1,
     id: DRY_RUN_ID,
     request,
     reason: '',
-    by: '',
+    by,
     createdWallMs: now.wall,
     status: 'pending',
     cancelRequested: false,
@@ -36,7 +42,29 @@ export function planTask({ view }: ServerView, request: TaskRequest, now: Now): 
   const outcome = decision.tasks.find((one) => one.id === DRY_RUN_ID);
   if (outcome === undefined)
     return { plan: [describeRequest(request), `first: ${decision.rule}${decision.why === '' ? '' : ` (${decision.why})`}`], problems: [] };
+  if (outcome.problems.length > 0) return { plan: [describeRequest(request)], problems: outcome.problems };
+  if (request.kind === 'failover') return { plan: [describeRequest(request), ...planFailover(watched, request, now)], problems: [] };
   const steps = outcome.steps.map((step) => (step.detail === '' ? step.name : `${step.name}: ${step.detail}`));
   const events = decision.events.map((event) => event.text);
-  return { plan: [describeRequest(request), ...new Set([...steps, ...events])], problems: outcome.problems };
+  return { plan: [describeRequest(request), ...new Set([...steps, ...events])], problems: [] };
+}
+
+/** What is fenced, who would be promoted by what the nodes report now, and why each other one would not. The votes decide in the end. */
+function planFailover(view: ClusterView, request: Extract<TaskRequest, { kind: 'failover' }>, now: Now): readonly string[] {
+  const { eligible, rejected } = rankCandidates(view, now, {
+    positions: { kind: 'report' },
+    acceptLoss: request.acceptLoss,
+    target: request.to,
+  });
+  const { primary } = view.state;
+  const [best, ...others] = eligible;
+  const missing = best === undefined ? null : missingBytes(best.position, { timeline: view.state.timeline, lsn: primaryEnd(view) });
+  const loss = missing === null ? 'how much is lost is not known' : missing === 0 ? 'nothing known is lost' : `${missing} bytes of WAL may be lost`;
+  return [
+    ...(primary === null ? [] : [`fence: ${primary} accepts no more writes; its sessions end`]),
+    'vote: the others detach and say what they have',
+    ...(best === undefined ? [] : [`promote: ${describeCandidate(best)}, unless another one has more by then; ${loss}`]),
+    ...(others.length === 0 ? [] : [`next in line: ${others.map(describeCandidate).join('; ')}`]),
+    ...(rejected.length === 0 ? [] : [`not promoted: ${describeRejected(rejected)}`]),
+  ];
 }

@@ -6,6 +6,7 @@ import { type Clock, realClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
 import { makeDirectory } from '../base/files.ts';
 import { type Logger, createLogger } from '../base/log.ts';
+import { type RecentLines, keepRecentLines } from '../base/recent-lines.ts';
 import { handleShutdown } from '../base/shutdown.ts';
 import { notifySystemd } from '../base/systemd.ts';
 import { MIN_TLS_VERSION } from '../base/tls.ts';
@@ -18,7 +19,8 @@ import { type App, buildApp } from './app.ts';
 import { openAudit } from './audit.ts';
 import { type Authority, openAuthority } from './authority.ts';
 import { openCache } from './cache.ts';
-import { type ServerConfig, formatUrl, reachableHost, serverConfig } from './config.ts';
+import { type ServerConfig, serverConfig } from '../core/server-config.ts';
+import { formatUrl, reachableHost } from './addresses.ts';
 import type { ServerContext } from './context.ts';
 import { ensureAdmin } from './first-start.ts';
 import { openJoinTokens } from './join.ts';
@@ -35,6 +37,8 @@ const CERTIFICATE_CHECK_MS = 12 * 3_600_000;
 export interface ServerOptions {
   readonly config: ServerConfig;
   readonly log: Logger;
+  /** The lines that `log` wrote last, for `pgherd log`. */
+  readonly recent?: RecentLines;
   readonly clock?: Clock;
   /** Where the first token is shown; standard output unless told. */
   readonly print?: (text: string) => void;
@@ -57,9 +61,10 @@ export async function runServer(file: string): Promise<number> {
     process.stderr.write(`${describeFailure(config.error)}\n`);
     return 2;
   }
-  const log = createLogger({ role: 'server', level: config.value.log.level });
+  const recent = keepRecentLines();
+  const log = createLogger({ role: 'server', level: config.value.log.level, recent });
   log.info({ version: VERSION, config: file }, `pgherd server ${VERSION} with ${file}`);
-  const started = await startServer({ config: config.value, log });
+  const started = await startServer({ config: config.value, log, recent });
   if (!started.ok) {
     log.error({ code: started.error.code }, describeFailure(started.error));
     log.flush();
@@ -142,11 +147,12 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
     secrets: await openSecrets(config.dataDirectory),
     audit: openAudit(join(config.dataDirectory, 'audit.log'), log),
     log,
+    recentLog: options.recent ?? keepRecentLines(),
     clock,
     version: VERSION,
     storeEndpoints: endpoints,
     url: () => listening.url,
-    reloadTls: () => applyTls(listening.app, authority.value),
+    reloadTls: () => applyTls(listening.app, authority.value, embedded),
   };
   const app = await buildApp(context);
   listening.app = app;
@@ -207,10 +213,12 @@ async function reload(context: ServerContext, changed: ServerConfig): Promise<vo
   if (ignored.length > 0) context.log.warn({ settings: ignored }, `these settings take effect at the next start: ${ignored.join(', ')}`);
 }
 
-function applyTls(app: App | null, authority: Authority): void {
+/** The API and the embedded store show the new certificate to whoever connects from now on; nobody is disconnected. */
+function applyTls(app: App | null, authority: Authority, embedded: EmbeddedStore | null): void {
   const { ca, cert, key } = authority.server();
   const server = app?.fastify.server as { setSecureContext?: (options: object) => void } | undefined;
   server?.setSecureContext?.({ ca, cert: `${cert}${ca}`, key, minVersion: MIN_TLS_VERSION });
+  embedded?.reloadTls();
 }
 
 /** Names and addresses under which this server may be reached; loopback always, for the tools on its own host. */

@@ -1,6 +1,7 @@
 /** The desired state: read, replaced under the revision it was read at, and never written unchecked (H43). */
 import { decodeJson, encodeJson, formatDecodeError } from '../core/decode.ts';
 import { type ClusterId, type Revision, makeClusterId } from '../core/ids.ts';
+import { refuseParameter } from '../core/managed-parameters.ts';
 import { type Result, err, ok } from '../core/result.ts';
 import { type ClusterSpec, checkSpec, clusterSpec } from '../core/spec.ts';
 import { clusterKeys } from '../store/keys.ts';
@@ -10,37 +11,14 @@ import { type ApiResult, type Handler, type ServerContext, storeFailure, unknown
 import { diffJson } from './diff.ts';
 import { isStale } from './freshness.ts';
 
-/**
- * Parameters whose values the safety of the cluster rests on: pgherd writes them itself, and checks them by their effect.
- * One that people set would be overwritten, or would win and break a promise; both are worse than a refusal.
- */
-const MANAGED = new Set([
-  'primary_conninfo',
-  'primary_slot_name',
-  'synchronous_standby_names',
-  'restore_command',
-  'recovery_target_timeline',
-  'restart_after_crash',
-  'hot_standby',
-  'wal_level',
-  'wal_log_hints',
-  'port',
-  'data_directory',
-  'hba_file',
-  'ident_file',
-  'config_file',
-  'external_pid_file',
-  'unix_socket_directories',
-  'cluster_name',
-]);
-
 /** Decodes and checks. `spec.invalid` with one problem a field; `code` of each is its path. */
 export function decodeSpec(input: unknown): Result<ClusterSpec, ApiFailure> {
   const decoded = clusterSpec(input, '');
   if (!decoded.ok) return err(invalidSpec([{ path: decoded.error.path, message: decoded.error.message }]));
   const problems = [...checkSpec(decoded.value)];
-  for (const name of Object.keys(decoded.value.postgres.parameters)) {
-    if (MANAGED.has(name)) problems.push({ path: `postgres.parameters.${name}`, message: `${name} is set by pgherd itself` });
+  for (const [name, value] of Object.entries(decoded.value.postgres.parameters)) {
+    const refused = refuseParameter(name, value);
+    if (refused !== null) problems.push({ path: `postgres.parameters.${name}`, message: refused });
   }
   return problems.length === 0 ? decoded : err(invalidSpec(problems));
 }
@@ -154,14 +132,18 @@ export const getSettings: Handler<'getSettings'> = async (context, { params }) =
 
 export const postSettings: Handler<'postSettings'> = async (context, { params, query, body }) => {
   const cluster = makeClusterId(params.cluster);
-  const managed = [...Object.keys(body.set), ...body.unset].filter((name) => MANAGED.has(name));
-  if (managed.length > 0) {
+  // Taking one back is always allowed: it can only mend a spec that holds what it should not.
+  const refused = Object.entries(body.set).flatMap(([name, value]) => {
+    const text = refuseParameter(name, value);
+    return text === null ? [] : [{ code: 'settings.managed', text, remedy: 'Leave it out.' }];
+  });
+  if (refused.length > 0) {
     return err(
       makeApiFailure('settings.managed', {
-        what: `not to be set by people: ${managed.join(', ')}`,
-        cause: 'pgherd sets them, and relies on their values',
+        what: 'these parameters are not to be set by people',
+        cause: `${refused.map((problem) => problem.text).join('; ')}; pgherd relies on their values`,
         remedy: 'Leave them out.',
-        problems: managed.map((name) => ({ code: 'settings.managed', text: `${name} is set by pgherd itself`, remedy: 'Leave it out.' })),
+        problems: refused,
       }),
     );
   }

@@ -35,6 +35,11 @@ export interface NewTask {
   };
 }
 
+/** Written with every new task of the cluster: who compares it knows that no task was added since. */
+export function taskGate(cluster: ClusterId): string {
+  return `${SERVER_ROOT}task-gate/${cluster}`;
+}
+
 /**
  * Writes a pending task, or answers the task with the same id if there is one (a repeated request).
  * `task.conflict`: another unfinished task needs the cluster, or the same node.
@@ -44,7 +49,7 @@ export interface NewTask {
  */
 export async function writeTask(context: ServerContext, wanted: NewTask): Promise<ApiResult<Task>> {
   const keys = clusterKeys(wanted.cluster);
-  const gate = `${SERVER_ROOT}task-gate/${wanted.cluster}`;
+  const gate = taskGate(wanted.cluster);
   const id = wanted.id ?? newTaskId(context.clock.now());
   const created: Task = {
     version: 1,
@@ -162,7 +167,7 @@ export const createTask: Handler<'createTask'> = async (context, { params, body,
       }),
     );
   }
-  const { plan, problems } = planTask(found.value, request.value, context.clock.now());
+  const { plan, problems } = planTask(found.value, { request: request.value, by: caller.name }, context.clock.now());
   if (body.dryRun) {
     const running = found.value.view.tasks.find((one) => conflicts(request.value, one.request));
     const all: readonly Problem[] = running === undefined ? problems : [...conflict(request.value, running).problems, ...problems];

@@ -132,13 +132,30 @@ async function step(store: Store, key: string, { state, clock, ttlMs }: Context)
     state.written = null;
     return null;
   }
+  // A write that goes out now takes a renewal that is nearly due with it.
+  const soon = state.written !== state.wanted && untilRenewal(state, clock) < ttlMs / 6;
+  if (soon) return writeAndRenew(store, key, { state, clock, ttlMs });
   if (untilRenewal(state, clock) === 0) {
     const renewed = await store.keepAlive(state.lease.id, { deadline: addMono(sentAt, ttlMs / 2) });
     if (!renewed.ok) return forget(state, renewed.error);
     state.renewedAt = sentAt;
-    return confirm(store, key, state, sentAt);
+    // A write that was answered since the last renewal proved that the key stands.
+    return sentAt - state.confirmedAt < ttlMs / 3 ? null : confirm(store, key, state, sentAt);
   }
   return state.written === state.wanted ? null : write(store, key, state, sentAt);
+}
+
+async function writeAndRenew(store: Store, key: string, { state, clock, ttlMs }: Context): Promise<StoreError | null> {
+  const sentAt = clock.now().mono;
+  const lease = state.lease;
+  if (lease === null) return null;
+  const [renewed, written] = await Promise.all([
+    store.keepAlive(lease.id, { deadline: addMono(sentAt, ttlMs / 2) }),
+    write(store, key, state, sentAt),
+  ]);
+  if (!renewed.ok) return forget(state, renewed.error);
+  state.renewedAt = sentAt;
+  return written;
 }
 
 /** A keep-alive proves the lease only; that the key still stands below it is read. */

@@ -5,7 +5,8 @@
  *   last line  {"sha256":…,"keys":n} over all bytes before it
  *
  * Keys under a lease (reports, the write lease, the controller's election) are in the backup for people to read and are never restored: what they
- * say was true of that moment only. So after a restore nobody holds anything, and the store has another incarnation (§10 of the architecture).
+ * say was true of that moment only. So after a restore nobody holds anything. The state of each cluster is
+ * marked as decided in another store, also when it comes back into the very store that it was taken from: it may be older than the term that is open (§4.10).
  */
 import { createHash } from 'node:crypto';
 import { type Clock, formatWall, realClock } from '../base/clock.ts';
@@ -84,7 +85,7 @@ export async function restoreStore(store: Store, content: string, { existing }: 
   if (!wiped.ok) return failed(wiped.error);
   const begun = await store.txn([], [mark('begun')]);
   if (!begun.ok) return failed(begun.error);
-  for (const ops of inPortions(backup.entries.filter((item) => !item.leased && item.key !== RESTORE_KEY))) {
+  for (const ops of inPortions(backup)) {
     // Only keys that are still absent are written: somebody else who writes meanwhile is not overwritten, but found.
     const absent = ops.map((op) => ({ target: 'create', key: op.key, op: '=', revision: makeRevision(0) }) as const);
     const written = await store.txn(absent, ops);
@@ -101,19 +102,37 @@ export async function restoreStore(store: Store, content: string, { existing }: 
 const PORTION_OPS = 100;
 const PORTION_BYTES = 1024 * 1024;
 
-function inPortions(entries: Backup['entries']): (Op & { readonly kind: 'put' })[][] {
+function inPortions({ incarnation: from, entries: all }: Backup): (Op & { readonly kind: 'put' })[][] {
   const portions: (Op & { readonly kind: 'put' })[][] = [];
   let bytes = Number.POSITIVE_INFINITY;
-  for (const { key, value } of entries) {
+  for (const { key, value } of all.filter((item) => !item.leased && item.key !== RESTORE_KEY)) {
     const size = Buffer.byteLength(key) + Buffer.byteLength(value);
     if (bytes + size > PORTION_BYTES || (portions.at(-1)?.length ?? 0) >= PORTION_OPS) {
       portions.push([]);
       bytes = 0;
     }
     bytes += size;
-    portions.at(-1)?.push({ kind: 'put', key, value });
+    portions.at(-1)?.push({ kind: 'put', key, value: isState(key) ? asRestored(value, from) : value });
   }
   return portions;
+}
+
+/** `/pgherd/v1/CLUSTER/state` */
+function isState(key: string): boolean {
+  const [cluster = '', what, ...more] = key.slice(ROOT.length).split('/');
+  return what === 'state' && more.length === 0 && !cluster.startsWith('.');
+}
+
+/** No store's incarnation looks like this. Bytes that are no JSON object stay: their readers tell of them. */
+function asRestored(value: string, from: string): string {
+  try {
+    const parsed: unknown = JSON.parse(value);
+    if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) return value;
+    return JSON.stringify({ ...parsed, incarnation: `restored from ${from}` });
+  } catch (cause) {
+    if (cause instanceof SyntaxError) return value;
+    throw cause;
+  }
 }
 
 function parseBackup(content: string): Result<Backup, Failure> {

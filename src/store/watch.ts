@@ -12,6 +12,7 @@
  */
 import { create } from '@bufbuild/protobuf';
 import type { ClientDuplexStream } from '@grpc/grpc-js';
+import { untilTick } from '../base/clock.ts';
 import { type MonoMs, addMono, makeRevision, type Revision } from '../core/ids.ts';
 import type { Result } from '../core/result.ts';
 import { type Connection, type Endpoint, TRY_MS } from './connection.ts';
@@ -187,7 +188,7 @@ async function confirmLoop(session: Session, { stream, signal, seen, leave }: Fo
       leave(read.ok ? `the stream stayed behind revision ${read.value}` : read.error.message);
       return;
     }
-    await clock.sleep(CONFIRM_EVERY_MS, signal);
+    await clock.sleep(untilTick(clock.now().mono, CONFIRM_EVERY_MS), signal);
   }
 }
 

@@ -38,6 +38,8 @@ export interface World {
   status: LoopStatus | null;
   /** PostgreSQL does not answer a look. */
   slowLook: boolean;
+  /** Of the store; the state says `i`. */
+  incarnation: string | null;
   mayVote: ReturnType<BallotPort['mayVote']>;
   /** Results or gates of operations by name; absent: they succeed at once. */
   readonly answers: Map<string, (signal: AbortSignal) => Promise<Result<string, Failure>>>;
@@ -90,6 +92,7 @@ export function createWorld(): World {
       }),
     rewind: (_spec, _upstream, signal) => run('rewind', signal, () => set({ state: 'stopped', role: 'standby' })),
     clone: (_spec, _upstream, signal) => run('clone', signal, () => set({ state: 'stopped', role: 'standby' })),
+    markOpening: (term, signal) => run(`mark ${term}`, signal, () => undefined),
     checkpoint: (signal) => run('checkpoint', signal, () => undefined),
     ensureRolesAndSlots: (_spec, signal) => run('roles', signal, () => undefined),
     ensureSlots: () => Promise.resolve(ok('')),
@@ -151,10 +154,11 @@ export function createWorld(): World {
     at: 1000,
     status: null,
     slowLook: false,
+    incarnation: 'i',
     mayVote: { kind: 'granted' },
     answers,
     settle: async (goal) => {
-      const input: LoopInput = { spec, state: stateWith(goal), stateRevision: makeRevision(7) };
+      const input: LoopInput = { spec, state: stateWith(goal), stateRevision: makeRevision(7), incarnation: world.incarnation };
       for (let i = 0; i < 50; i++) {
         woken = false;
         await world.loop.step(input);

@@ -24,7 +24,7 @@ test('a new cluster: initdb, lease, start, roles, and only then open', async () 
   const world = createWorld();
   world.pg = down('absent', null);
   await world.settle({ kind: 'create', id: 'c', term: T(1) });
-  assert.deepEqual(world.did, ['initdb', 'acquire 1', 'close', 'start-primary', 'roles', 'open']);
+  assert.deepEqual(world.did, ['initdb', 'acquire 1', 'close', 'start-primary', 'roles', 'mark 1', 'open']);
   assert.equal(world.status?.open, true);
   assert.equal(world.status?.leaseTerm, 1);
 });
@@ -32,7 +32,7 @@ test('a new cluster: initdb, lease, start, roles, and only then open', async () 
 test('a promotion takes the lease first and opens after it', async () => {
   const world = createWorld();
   await world.settle({ kind: 'promote', id: 'x', term: T(2), requiredLsn: null });
-  assert.deepEqual(world.did, ['acquire 2', 'close', 'promote', 'open']);
+  assert.deepEqual(world.did, ['acquire 2', 'close', 'promote', 'mark 2', 'open']);
 });
 
 test('a promotion that fails kills the server, refuses the term durably and releases, in this order (Z38, H28)', async () => {
@@ -158,6 +158,27 @@ test('rejoin by rewind: stop, rewind, start, once', async () => {
   await world.settle(standbyOf(n2, 'rewind'));
   await world.settle(standbyOf(n2, 'rewind'));
   assert.deepEqual(world.did, ['stop', 'rewind', 'open-standby', 'start-standby']);
+});
+
+test('no lease is taken by the word of a store that was restored, or has not answered yet (Z14)', async () => {
+  for (const incarnation of ['another', null]) {
+    const world = createWorld();
+    world.incarnation = incarnation;
+    world.pg = down('stopped', 'primary');
+    await world.settle({ kind: 'primary', id: 'p', term: T(2), generation: 0, restart: null });
+    assert.deepEqual(world.did, []);
+    assert.equal(world.status?.activity.kind === 'failed' ? world.status.activity.code : '', 'lease.store-unconfirmed');
+  }
+});
+
+test('a term that cannot be marked in the WAL is not opened for clients', async () => {
+  const world = createWorld();
+  world.lease = makeTerm(2);
+  world.pg = primaryRunning;
+  world.answers.set('mark 2', async () => err(failure('sql.failed', true)));
+  await world.settle({ kind: 'primary', id: 'p', term: makeTerm(2), generation: 0, restart: null });
+  assert.deepEqual(world.did, ['mark 2']);
+  assert.equal(world.status?.open, false);
 });
 
 test('every action has an executor (Q1)', () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ownDeadline, pausedMs } from '../../src/agent/lease/lease-rules.ts';
+import { ownDeadline } from '../../src/agent/lease/lease-rules.ts';
+import { pausedMs } from '../../src/agent/lease/pause.ts';
 import { elapsedMs } from '../../src/core/cluster/observe.ts';
 import { decideCluster } from '../../src/core/cluster/decide.ts';
 import { type Now, addMono, makeMonoMs, makeWallMs } from '../../src/core/ids.ts';

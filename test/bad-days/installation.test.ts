@@ -43,6 +43,12 @@ test('a PostgreSQL that is too old, and a program that is none, are refused; old
   const old = await check(t, 'postgres (PostgreSQL) 12.22 (Debian 12.22-1)');
   assert.ok('code' in old && old.code === 'postgres.version');
   assert.match(`${old.what} ${old.remedy}`, /12 is not supported.*13 to 18/);
+  const tooNew = await check(t, 'postgres (PostgreSQL) 19beta1');
+  assert.ok('code' in tooNew && tooNew.code === 'postgres.version');
+  assert.match(
+    `${tooNew.what}; ${tooNew.cause}; ${tooNew.remedy}`,
+    /19 is not supported; this version of pgherd was tested with 13 to 18.*binDirectory/,
+  );
   const strange = await check(t, 'hello');
   assert.ok('code' in strange && strange.code === 'postgres.not-installed');
   assert.match(strange.cause, /unexpected answer "hello"/);

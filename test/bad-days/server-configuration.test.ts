@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkConfigText } from '../../src/base/config.ts';
 import { describeFailure } from '../../src/core/result.ts';
-import { serverConfig } from '../../src/server/config.ts';
+import { serverConfig } from '../../src/core/server-config.ts';
 
 const wrong: readonly { readonly what: string; readonly text: string; readonly says: RegExp }[] = [
   { what: 'no data directory', text: 'controller: true\n', says: /dataDirectory: is missing/ },

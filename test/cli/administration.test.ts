@@ -1,26 +1,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
-import { type FakeIoOptions, type RunResult, run } from './fake-io.ts';
-import { type FakeServer, type Routes, apiError, startFakeServer } from './fake-server.ts';
-import { show, summary, task } from './fixtures.ts';
-
-let server: FakeServer;
-before(async () => {
-  server = await startFakeServer();
-});
-after(() => server.close());
-
-/** Runs a verb against the fake server with a good token. */
-async function pgherd(argv: readonly string[], routes: Routes, options: FakeIoOptions = {}): Promise<RunResult> {
-  server.routes = routes;
-  server.seen.length = 0;
-  return run(['--server', server.url, '--ca-file', server.caFile, '--token-file', server.tokenFile, ...argv], options);
-}
-
-const _one: Routes = { 'GET /clusters': { body: [summary] } };
-const _four = /^pgherd: .+\n( {2}why .+\n)?( {2}now .+\n)( {2}do {2}.+\n)/m;
+import { describe, test } from 'node:test';
+import { type Routes, apiError } from './fake-server.ts';
+import { fakeServer, pgherd } from './harness.ts';
+import { show, task } from './fixtures.ts';
 
 describe('confirmation', () => {
   const failover: Routes = {
@@ -32,14 +16,14 @@ describe('confirmation', () => {
     const result = await pgherd(['failover', '-c', 'demo', '--to', 'n2'], failover);
     assert.equal(result.exit, 2);
     assert.match(result.err, /run: pgherd failover --to n2 -c demo --yes/);
-    assert.deepEqual(server.seen, []);
+    assert.deepEqual(fakeServer().seen, []);
   });
 
   test('on a terminal the name must be typed', async () => {
     assert.equal((await pgherd(['failover', '-c', 'demo'], failover, { terminal: 100, answers: ['demo'] })).exit, 0);
     assert.equal((await pgherd(['failover', '-c', 'demo'], failover, { terminal: 100, answers: ['y'] })).exit, 3);
     assert.equal((await pgherd(['failover', '-c', 'demo'], failover, { terminal: 100, answers: [] })).exit, 3);
-    assert.deepEqual(server.seen, []);
+    assert.deepEqual(fakeServer().seen, []);
   });
 
   test('all destructive verbs ask', async () => {
@@ -54,7 +38,7 @@ describe('confirmation', () => {
       ['store', 'restore', '/tmp/x'],
     ]) {
       const result = await pgherd([...argv, '-c', 'demo'], failover);
-      assert.deepEqual([result.exit, server.seen.length], [2, 0], argv.join(' '));
+      assert.deepEqual([result.exit, fakeServer().seen.length], [2, 0], argv.join(' '));
       assert.match(result.err, /--yes/);
     }
   });
@@ -64,21 +48,21 @@ describe('confirmation', () => {
       'DELETE /clusters/demo': { body: { cluster: 'demo', removed: true, kept: 'the data stays' } },
     });
     assert.equal(result.exit, 0);
-    assert.deepEqual(server.seen[0]?.query, { confirm: 'demo', evenIfLive: 'false' });
+    assert.deepEqual(fakeServer().seen[0]?.query, { confirm: 'demo', evenIfLive: 'false' });
   });
 });
 
 describe('administration', () => {
   test('token join prints the token alone on standard output', async () => {
-    const body = { token: 'pgh_join_abc', cluster: 'demo', server: server.url, fingerprint: 'f', expiresAt: '2026-11-21T05:00:00.000Z' };
+    const body = { token: 'pgh_join_abc', cluster: 'demo', server: fakeServer().url, fingerprint: 'f', expiresAt: '2026-11-21T05:00:00.000Z' };
     const result = await pgherd(['token', 'join', '-c', 'demo', '--join-url', 'https://10.0.0.1:8433'], { 'POST /join-tokens': { body } });
     assert.equal(result.out, 'pgh_join_abc\n');
     assert.match(result.err, /pgherd agent join/);
-    assert.deepEqual(server.seen[0]?.body, { cluster: 'demo', ttlMs: 3_600_000, server: 'https://10.0.0.1:8433' });
+    assert.deepEqual(fakeServer().seen[0]?.body, { cluster: 'demo', ttlMs: 3_600_000, server: 'https://10.0.0.1:8433' });
   });
 
   test('user add can write the token into a file that only its owner reads', async () => {
-    const file = join(server.directory, 'bob.token');
+    const file = join(fakeServer().directory, 'bob.token');
     const result = await pgherd(['user', 'add', 'bob', '--role', 'operator', '--token-out', file], {
       'POST /users': { body: { name: 'bob', role: 'operator', token: 'pgh_secret' } },
     });
@@ -89,7 +73,7 @@ describe('administration', () => {
   });
 
   test('a backup comes back as it was, in a 0600 file, and goes up again', async () => {
-    const file = join(server.directory, 'backup');
+    const file = join(fakeServer().directory, 'backup');
     const bytes = Buffer.from([0, 1, 2, 255, 10]);
     const saved = await pgherd(['store', 'backup', file], { 'GET /store/backup': bytes });
     assert.equal(saved.exit, 0);
@@ -99,7 +83,7 @@ describe('administration', () => {
       'POST /store/restore': { body: { keys: 3, text: 'Failover stays off.' } },
     });
     assert.equal(restored.exit, 0);
-    assert.equal(server.seen[0]?.query['replace'], 'true');
+    assert.equal(fakeServer().seen[0]?.query['replace'], 'true');
   });
 
   test('settings set sends what is set and unset; nothing to set is wrong usage', async () => {
@@ -112,7 +96,7 @@ describe('administration', () => {
     const result = await pgherd(['settings', 'set', 'work_mem=64MB', '--unset', 'jit', '-c', 'demo'], { 'POST /clusters/demo/settings': { body } });
     assert.equal(result.exit, 0);
     assert.match(result.out, /\+ postgres\.parameters\.work_mem: "64MB"/);
-    assert.deepEqual(server.seen[0]?.body, { set: { work_mem: '64MB' }, unset: ['jit'], reason: '' });
+    assert.deepEqual(fakeServer().seen[0]?.body, { set: { work_mem: '64MB' }, unset: ['jit'], reason: '' });
     assert.equal((await pgherd(['settings', 'set', '-c', 'demo'], {})).exit, 2);
     assert.equal((await pgherd(['settings', 'set', 'work_mem', '-c', 'demo'], {})).exit, 2);
   });
@@ -175,12 +159,69 @@ describe('meta edit', () => {
     const result = await pgherd(['meta', 'edit', '-c', 'demo'], routes(7), { terminal: 100, run: edit(/name: demo/, 'nmae: demo') });
     assert.equal(result.exit, 2);
     assert.match(result.err, /did you mean "name"/);
-    assert.ok(server.seen.every((seen) => seen.method === 'GET'));
+    assert.ok(fakeServer().seen.every((seen) => seen.method === 'GET'));
   });
 
   test('closing the editor without a change changes nothing', async () => {
     const result = await pgherd(['meta', 'edit', '-c', 'demo'], routes(7), { terminal: 100 });
     assert.equal(result.exit, 0);
     assert.match(result.err, /no change/);
+  });
+});
+
+describe('settings edit', () => {
+  const spec = {
+    name: 'demo',
+    nodes: [{ id: 'n1', host: '10.0.0.11' }],
+    postgres: { parameters: { work_mem: '4MB', jit: 'off' }, hba: ['host all all all md5'] },
+  };
+  const diff = [{ path: 'postgres.parameters.work_mem', from: '4MB', to: '64MB' }];
+  const routes: Routes = {
+    'GET /clusters/demo/spec': { body: { spec, revision: 7 } },
+    'PUT /clusters/demo/spec': (seen) =>
+      seen.headers['if-match'] === '"7"' ? { body: { revision: 8, dryRun: seen.query['dryRun'] === 'true', diff } } : apiError(412, 'spec.conflict'),
+  };
+  const edit =
+    (change: (text: string) => string) =>
+    (argv: readonly string[]): number => {
+      const file = argv.at(-1) ?? '';
+      writeFileSync(file, change(readFileSync(file, 'utf8')));
+      return 0;
+    };
+
+  test('opens the parameters as YAML, shows the difference, and writes onto the revision that was read', async () => {
+    const result = await pgherd(['settings', 'edit', '-c', 'demo'], routes, {
+      terminal: 100,
+      answers: ['demo'],
+      run: edit((text) => {
+        assert.match(text, /^#.*\n#.*\nwork_mem: 4MB\njit: "?off"?\n$/);
+        return text.replace(/^work_mem.*/m, 'work_mem: 64MB').replace(/jit.*/, 'max_connections: 300');
+      }),
+    });
+    assert.equal(result.exit, 0, result.err);
+    assert.match(result.err, /\+ postgres\.parameters\.work_mem: "64MB"/);
+    const sent = fakeServer()
+      .seen.filter((seen) => seen.method === 'PUT')
+      .at(-1);
+    assert.deepEqual(sent?.body, { ...spec, postgres: { ...spec.postgres, parameters: { work_mem: '64MB', max_connections: '300' } } });
+  });
+
+  test('a parameter that pgherd sets itself is refused with its line, before anything is sent', async () => {
+    const result = await pgherd(['settings', 'edit', '-c', 'demo'], routes, { terminal: 100, run: edit((text) => `${text}primary_conninfo: x\n`) });
+    assert.equal(result.exit, 2);
+    assert.match(result.err, /demo\.yaml:5:1: primary_conninfo[\s\S]*set by pgherd itself/);
+    assert.deepEqual(
+      fakeServer().seen.map((seen) => seen.method),
+      ['GET'],
+    );
+  });
+
+  test('without a terminal: refused, with the way to do it by a file, and that way works', async () => {
+    const refused = await pgherd(['settings', 'edit', '-c', 'demo'], routes);
+    assert.equal(refused.exit, 2);
+    assert.match(refused.err, /run: pgherd settings edit -c demo -f FILE --yes/);
+    const file = join(fakeServer().directory, 'parameters.yaml');
+    writeFileSync(file, 'work_mem: 64MB\n');
+    assert.equal((await pgherd(['settings', 'edit', '-c', 'demo', '-f', file, '--yes'], routes)).exit, 0);
   });
 });

@@ -2,27 +2,12 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { runCli } from '../../src/cli/program.ts';
-import { type FakeIoOptions, type RunResult, fakeIo, run } from './fake-io.ts';
-import { type FakeServer, type Routes, TOKEN, apiError, startFakeServer } from './fake-server.ts';
+import { type RunResult, fakeIo, run } from './fake-io.ts';
+import { type Routes, TOKEN, apiError } from './fake-server.ts';
+import { fakeServer, four, one, pgherd } from './harness.ts';
 import { show, summary, task, troubled } from './fixtures.ts';
-
-let server: FakeServer;
-before(async () => {
-  server = await startFakeServer();
-});
-after(() => server.close());
-
-/** Runs a verb against the fake server with a good token. */
-async function pgherd(argv: readonly string[], routes: Routes, options: FakeIoOptions = {}): Promise<RunResult> {
-  server.routes = routes;
-  server.seen.length = 0;
-  return run(['--server', server.url, '--ca-file', server.caFile, '--token-file', server.tokenFile, ...argv], options);
-}
-
-const one: Routes = { 'GET /clusters': { body: [summary] } };
-const four = /^pgherd: .+\n( {2}why .+\n)?( {2}now .+\n)( {2}do {2}.+\n)/m;
 
 describe('reading', () => {
   test('show --json is what the server said, with every field of the contract', async () => {
@@ -117,7 +102,7 @@ describe('reading', () => {
   });
 
   test('--watch goes on until Ctrl+C and ends with 0', async () => {
-    server.seen.length = 0;
+    fakeServer().seen.length = 0;
     const result = await interrupted(['show', '-c', 'demo', '--watch', '1s'], { 'GET /clusters/demo': { body: show() } }, 3);
     assert.equal(result.exit, 0);
     assert.ok(result.out.split('demo  healthy').length >= 3);
@@ -141,7 +126,7 @@ describe('reading', () => {
     );
     assert.equal(result.exit, 0);
     assert.deepEqual(JSON.parse(result.out), row);
-    assert.equal(server.seen.at(-1)?.query['after'], row.id);
+    assert.equal(fakeServer().seen.at(-1)?.query['after'], row.id);
   });
 });
 
@@ -149,8 +134,8 @@ describe('reading', () => {
 async function interrupted(argv: readonly string[], routes: Routes, calls: number): Promise<RunResult> {
   const made = fakeIo();
   let count = 0;
-  server.seen.length = 0;
-  server.routes = Object.fromEntries(
+  fakeServer().seen.length = 0;
+  fakeServer().routes = Object.fromEntries(
     Object.entries(routes).map(([route, answer]) => [
       route,
       (seen: Parameters<Extract<typeof answer, (...args: never[]) => unknown>>[0]) => {
@@ -160,7 +145,7 @@ async function interrupted(argv: readonly string[], routes: Routes, calls: numbe
       },
     ]),
   );
-  const exit = await runCli([...argv, '--server', server.url, '--ca-file', server.caFile, '--token-file', server.tokenFile], made);
+  const exit = await runCli([...argv, '--server', fakeServer().url, '--ca-file', fakeServer().caFile, '--token-file', fakeServer().tokenFile], made);
   return { exit, out: made.out(), err: made.err(), io: made };
 }
 
@@ -174,7 +159,9 @@ describe('connection', () => {
   });
 
   test('a wrong token: exit 4, and the token is not shown', async () => {
-    const result = await run(['clusters', '--server', server.url, '--ca-file', server.caFile], { env: { PGHERD_TOKEN: 'pgh_wrong-one' } });
+    const result = await run(['clusters', '--server', fakeServer().url, '--ca-file', fakeServer().caFile], {
+      env: { PGHERD_TOKEN: 'pgh_wrong-one' },
+    });
     assert.equal(result.exit, 4);
     assert.match(result.err, /auth\.invalid/);
     assert.match(result.err, /token: PGHERD_TOKEN/);
@@ -182,15 +169,15 @@ describe('connection', () => {
   });
 
   test('no token: exit 4', async () => {
-    assert.equal((await run(['clusters', '--server', server.url, '--ca-file', server.caFile])).exit, 4);
+    assert.equal((await run(['clusters', '--server', fakeServer().url, '--ca-file', fakeServer().caFile])).exit, 4);
   });
 
   test('a certificate of an unknown authority: exit 4, and no token was sent to it', async () => {
-    server.seen.length = 0;
-    const result = await run(['clusters', '--server', server.url, '--token-file', server.tokenFile]);
+    fakeServer().seen.length = 0;
+    const result = await run(['clusters', '--server', fakeServer().url, '--token-file', fakeServer().tokenFile]);
     assert.equal(result.exit, 4);
     assert.match(result.err, /server\.certificate/);
-    assert.deepEqual(server.seen, []);
+    assert.deepEqual(fakeServer().seen, []);
   });
 
   test('errors are one JSON object on standard error in JSON mode', async () => {
@@ -203,10 +190,10 @@ describe('connection', () => {
   });
 
   test('flags go before the environment, the environment before the file', async () => {
-    const home = server.directory;
+    const home = fakeServer().directory;
     mkdirSync(join(home, 'pgherd'), { recursive: true });
-    writeFileSync(join(home, 'pgherd', 'config.yaml'), `server: ${server.url}\ntokenFile: ../token\ncaFile: ../ca.crt\ncluster: fromfile\n`);
-    server.routes = {
+    writeFileSync(join(home, 'pgherd', 'config.yaml'), `server: ${fakeServer().url}\ntokenFile: ../token\ncaFile: ../ca.crt\ncluster: fromfile\n`);
+    fakeServer().routes = {
       'GET /clusters/fromfile': { body: show({ cluster: 'fromfile' }) },
       'GET /clusters/fromenv': { body: show({ cluster: 'fromenv' }) },
       'GET /clusters/fromflag': { body: show({ cluster: 'fromflag' }) },
@@ -218,7 +205,7 @@ describe('connection', () => {
   });
 
   test('a mistake in the settings file is wrong usage, with the nearest known key', async () => {
-    const home = join(server.directory, 'bad');
+    const home = join(fakeServer().directory, 'bad');
     mkdirSync(join(home, 'pgherd'), { recursive: true });
     writeFileSync(join(home, 'pgherd', 'config.yaml'), 'sever: x\n');
     const result = await run(['clusters'], { env: { XDG_CONFIG_HOME: home } });
@@ -250,7 +237,7 @@ describe('tasks', () => {
     assert.equal(result.exit, 0);
     assert.match(result.err, /✓ promote: n2 opened term 4/);
     assert.match(result.out, /^done switchover: n2 is the primary \(1\.5 s, task t-1\)/);
-    const body = server.seen[0]?.body as { request: unknown; reason: string; requestId: string };
+    const body = fakeServer().seen[0]?.body as { request: unknown; reason: string; requestId: string };
     assert.deepEqual(body.request, { kind: 'switchover', to: 'n2' });
     assert.equal(body.reason, 'patch');
     assert.match(body.requestId, /^[A-Za-z0-9_-]{8,64}$/);
@@ -283,16 +270,16 @@ describe('tasks', () => {
     const result = await interrupted(['switchover', '-c', 'demo'], created({ 'GET /tasks/t-1': { body: task({ status: 'running' }) } }), 3);
     assert.equal(result.exit, 5);
     assert.match(result.err, /pgherd task log t-1/);
-    assert.ok(!server.seen.some((seen) => seen.path.endsWith('/cancel')));
+    assert.ok(!fakeServer().seen.some((seen) => seen.path.endsWith('/cancel')));
   });
 
   test('a real Ctrl+C to a real process ends with 5, and the task was not cancelled', async () => {
-    server.seen.length = 0;
-    server.routes = created({ 'GET /tasks/t-1': { body: task({ status: 'running' }) } });
+    fakeServer().seen.length = 0;
+    fakeServer().routes = created({ 'GET /tasks/t-1': { body: task({ status: 'running' }) } });
     const main = new URL('../../src/main.ts', import.meta.url).pathname;
     const child = spawn(
       process.execPath,
-      [main, 'switchover', '-c', 'demo', '--server', server.url, '--ca-file', server.caFile, '--token-file', server.tokenFile],
+      [main, 'switchover', '-c', 'demo', '--server', fakeServer().url, '--ca-file', fakeServer().caFile, '--token-file', fakeServer().tokenFile],
       { stdio: ['ignore', 'ignore', 'pipe'] },
     );
     const said: Buffer[] = [];
@@ -301,9 +288,9 @@ describe('tasks', () => {
     const limit = setTimeout(() => child.kill('SIGKILL'), 15_000);
     try {
       // The second look at the task proves that it is being followed.
-      server.routes = created({
+      fakeServer().routes = created({
         'GET /tasks/t-1': () => {
-          if (server.seen.filter((seen) => seen.method === 'GET').length === 2) child.kill('SIGINT');
+          if (fakeServer().seen.filter((seen) => seen.method === 'GET').length === 2) child.kill('SIGINT');
           return { body: task({ status: 'running' }) };
         },
       });
@@ -312,7 +299,7 @@ describe('tasks', () => {
       clearTimeout(limit);
     }
     assert.match(Buffer.concat(said).toString(), /pgherd task log t-1/);
-    assert.ok(!server.seen.some((seen) => seen.path.endsWith('/cancel')));
+    assert.ok(!fakeServer().seen.some((seen) => seen.path.endsWith('/cancel')));
   });
 
   test('a server that restarts meanwhile does not end the watching', async () => {
@@ -342,7 +329,7 @@ describe('tasks', () => {
     assert.equal(fine.exit, 0);
     assert.match(fine.out, / {2}2\. stop n1/);
     assert.deepEqual(
-      server.seen.map((seen) => (seen.body as { dryRun: boolean }).dryRun),
+      fakeServer().seen.map((seen) => (seen.body as { dryRun: boolean }).dryRun),
       [true],
     );
     const refused = await pgherd(['switchover', '-c', 'demo', '--dry-run'], dry([{ code: 'x', text: 'n2 lags', remedy: 'wait' }]));
@@ -375,11 +362,12 @@ describe('tasks', () => {
       [['cluster', 'restart', '--yes'], { kind: 'clusterRestart', rolling: false }],
       [['freeze', '--for', '2h'], { kind: 'freeze', forMs: 7_200_000 }],
       [['unfreeze'], { kind: 'unfreeze' }],
-      [['failover', '--to', 'n2', '--accept-loss', '--yes'], { kind: 'failover', to: 'n2', acceptLoss: true }],
+      [['failover', '--accept-two-primaries', '--yes'], { kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: true }],
+      [['failover', '--to', 'n2', '--accept-loss', '--yes'], { kind: 'failover', to: 'n2', acceptLoss: true, acceptTwoPrimaries: false }],
     ];
     for (const [argv, request] of cases) {
       const result = await pgherd([...argv, '-c', 'demo', '--no-wait'], created());
-      assert.deepEqual([result.exit, (server.seen[0]?.body as { request: unknown } | undefined)?.request], [0, request], argv.join(' '));
+      assert.deepEqual([result.exit, (fakeServer().seen[0]?.body as { request: unknown } | undefined)?.request], [0, request], argv.join(' '));
     }
   });
 

@@ -43,15 +43,42 @@ describe('show', () => {
   });
 
   test('actual beside wanted role: each mismatch is marked (S5)', () => {
-    assert.equal(roleCell(node('a', { role: 'primary' })).text, '* primary');
-    assert.equal(roleCell(node('a', { role: 'standby', wantedRole: 'primary' })).text, '! standby, not primary');
-    assert.equal(roleCell(node('a', { role: 'primary', wantedRole: 'standby' })).text, '! primary, not standby');
-    assert.equal(roleCell(node('a', { role: null, wantedRole: 'standby' })).text, '- (wanted standby)');
+    assert.equal(roleCell(node('a', { role: 'primary' }), 'a').text, '* primary');
+    assert.equal(roleCell(node('a', { role: 'standby', wantedRole: 'primary' }), 'b').text, '! standby, not primary');
+    assert.equal(roleCell(node('a', { role: 'primary', wantedRole: 'standby' }), 'b').text, '! primary, not standby');
+    assert.equal(roleCell(node('a', { role: null, wantedRole: 'standby' }), 'b').text, '- (wanted standby)');
+  });
+
+  test('only the primary of the newest open term is marked as primary; others are shown as what they are', () => {
+    const cases = [
+      [node('a', { role: 'primary', state: 'crashed' }), 'a', 'primary, down'],
+      [node('a', { role: 'primary', state: 'crashed', wantedRole: null }), 'b', 'former primary'],
+      [node('a', { role: 'primary', state: 'rewinding', wantedRole: 'standby' }), 'b', 'former primary'],
+      [node('a', { role: 'primary', wantedRole: 'primary' }), 'b', 'primary, opening'],
+      [node('a', { role: 'primary', wantedRole: null }), 'b', '! second primary'],
+      [node('a', { role: 'primary', state: 'unreachable' }), 'a', '* primary'],
+    ] as const;
+    for (const [row, primary, text] of cases) assert.equal(roleCell(row, primary).text, text, `${row.state} ${row.wantedRole}`);
+    const crashed = show({
+      primary: 'n2',
+      nodes: [node('n1', { role: 'primary', state: 'crashed', wantedRole: null }), node('n2', { role: 'primary' })],
+    });
+    assert.equal(renderShow(crashed, { style: plain, width: 100 }).match(/\* primary/g)?.length, 1);
   });
 
   test('a problem that cluster and node both name is shown once', () => {
     const problem = { code: 'x', text: 'n2 does not stream', remedy: '' };
     assert.equal(allProblems(show({ problems: [problem], nodes: [node('n2', { problems: [problem] })] })).length, 1);
+  });
+
+  test('a problem of several nodes is one line with their names', () => {
+    const weak = (id: string): { code: string; text: string; remedy: string } => ({ code: 'fence.x', text: `${id}: fencing is weak`, remedy: 'r' });
+    const nodes = ['n1', 'n2', 'n3'].map((id) => node(id, { problems: [weak(id)] }));
+    const listed = { ...weak('n1'), text: 'n1, n2: fencing is weak' };
+    assert.deepEqual(
+      allProblems(show({ problems: [listed], nodes })).map((problem) => problem.text),
+      ['n1, n2: fencing is weak', 'n3: fencing is weak'],
+    );
   });
 
   test('text of other people cannot move the cursor of the terminal', () => {

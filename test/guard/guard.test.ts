@@ -4,9 +4,11 @@ import { join } from 'node:path';
 import { spawn } from 'node:child_process';
 import { afterEach, beforeEach, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { monoMs } from '../../src/base/clock.ts';
+import { monoMs, now } from '../../src/base/clock.ts';
 import { type MonoMs, addMono } from '../../src/core/ids.ts';
 import { type GuardClient, adoptable, createGuardClient, readBootId } from '../../src/agent/guard/guard-client.ts';
+import { bootMs } from '../../src/agent/lease/boot-clock.ts';
+import { readTogether } from '../../src/agent/lease/pause.ts';
 import { findProcesses, isAlive, killTree, parseStat, readProcess } from '../../src/agent/guard/kill-tree.ts';
 import type { Armed } from '../../src/agent/guard/protocol.ts';
 import { takeLock } from '../../src/agent/guard/lock.ts';
@@ -24,18 +26,19 @@ afterEach(async () => {
   await rig.cleanup();
 });
 
-function openClient(onGone?: () => void): GuardClient {
+function openClient(onGone?: () => void, entry?: string): GuardClient {
   const client = createGuardClient({
     stateDirectory: rig.stateDirectory,
     onStarted: (pid) => rig.adopt(pid),
     ...(onGone === undefined ? {} : { onGone }),
+    ...(entry === undefined ? {} : { entry }),
   });
   clients.push(client);
   return client;
 }
 
 function armedUntil(deadline: MonoMs, more: Partial<Armed> = {}): Armed {
-  return { term: 3, leaseId: '77', deadline, dataDirectory: rig.dataDirectory, postmaster: null, table: null, ...more };
+  return { term: 3, leaseId: '77', deadline, dataDirectory: rig.dataDirectory, postmaster: null, table: null, at: null, ...more };
 }
 
 const left = (): number => findProcesses({ dataDirectory: rig.dataDirectory, postmaster: null }).length;
@@ -131,6 +134,45 @@ test('a renewal moves the deadline, a late or older arm does not', async () => {
   assert.equal(await client.arm(armedUntil(addMono(monoMs(), -1), { postmaster })), false);
   assert.equal(await client.disarm(), true);
   assert.equal(isAlive(postmaster), true);
+});
+
+test('an agent that found a pause shortens the deadline; nothing else does', async () => {
+  const postmaster = await rig.startServer(1);
+  const client = openClient();
+  const begin = monoMs();
+  assert.equal(await client.shorten(armedUntil(addMono(begin, 5000))), false, 'nothing is armed, and nothing is armed by it');
+  assert.equal(await client.arm(armedUntil(addMono(begin, 60_000), { postmaster })), true);
+  assert.equal(await client.shorten(armedUntil(addMono(begin, 1000), { leaseId: '78' })), false, 'another lease');
+  assert.equal(await client.shorten(armedUntil(addMono(begin, 90_000))), true);
+  assert.equal((await client.status())?.armed?.deadline, begin + 60_000, 'it never lengthens');
+  assert.equal(await client.shorten(armedUntil(addMono(begin, 30_000))), true);
+  assert.equal((await client.status())?.armed?.deadline, begin + 30_000);
+  assert.equal(await client.arm(armedUntil(addMono(begin, 50_000), { postmaster })), true, 'a renewal after the pause counts in full');
+  assert.equal((await client.status())?.armed?.deadline, begin + 50_000);
+  assert.equal(await client.shorten(armedUntil(addMono(begin, -1))), true, 'the store let the lease expire during the pause');
+  await until(() => left() === 0, 6000, 'the guard killed the server');
+});
+
+test('a renewal that was sent before a pause is taken without the time of the pause', async () => {
+  const client = openClient();
+  assert.equal((await client.ensure()).ok, true);
+  const { mono, boot, wall } = readTogether(now, bootMs);
+  const at = (uncountedMs: number) => ({ mono, boot: boot - uncountedMs, wall: wall - uncountedMs });
+  assert.equal(await client.arm(armedUntil(addMono(mono, 15_000), { at: at(20_000) })), false, 'the deadline passed during the pause');
+  assert.equal(await client.arm(armedUntil(addMono(mono, 30_000), { at: at(20_000) })), true);
+  const deadline = (await client.status())?.armed?.deadline ?? 0;
+  assert.ok(deadline < mono + 10_200 && deadline > mono + 9800, `${deadline - mono} ms`);
+  assert.equal(await client.disarm(), true);
+});
+
+test('the guard of a paused machine finds the pause by its own clocks and fences, though the agent says nothing', async () => {
+  const postmaster = await rig.startServer(2);
+  const client = openClient(undefined, fileURLToPath(new URL('./paused-guard.ts', import.meta.url)));
+  assert.equal(await client.arm(armedUntil(addMono(monoMs(), 15_000), { postmaster })), true);
+  assert.ok(left() >= 3);
+  writeFileSync(join(rig.stateDirectory, 'paused'), '');
+  await until(() => left() === 0, 6000, 'the guard killed the server');
+  await until(async () => (await client.status())?.phase === 'fenced', 3000, 'the fence is recorded');
 });
 
 test('a killed guard is back at once and still fences at the deadline that it knew', async () => {

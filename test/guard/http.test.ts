@@ -143,7 +143,7 @@ test('members ask for promises, life, route and log', async () => {
   assert.deepEqual(await client.promise(here(), asked), { kind: 'promised', node: 'n1', term: 3 });
   assert.equal((await client.alive(here()))?.node, 'n1');
   assert.equal((await client.route(here()))?.primary, true);
-  assert.deepEqual(await client.log(here(), { source: 'agent', lines: 3 }), ['agent 3']);
+  for (const source of ['agent', 'postgres', 'guard'] as const) assert.deepEqual(await client.log(here(), { source, lines: 3 }), [`${source} 3`]);
 });
 
 test('an agent that does not answer costs 400 ms, and the next call gets a fresh connection', async () => {

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type MonoMs, makeClusterId, makeMonoMs, makeNodeId, makeTerm } from '../../src/core/ids.ts';
+import { type MonoMs, makeClusterId, makeMonoMs, makeNodeId, makeTerm, makeWallMs } from '../../src/core/ids.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import { createLeaseKeeper } from '../../src/agent/lease/lease-keeper.ts';
-import { ownDeadline, pausedMs } from '../../src/agent/lease/lease-rules.ts';
+import { ownDeadline } from '../../src/agent/lease/lease-rules.ts';
+import { pausedMs, readTogether } from '../../src/agent/lease/pause.ts';
 import { createFakeClock, createFakeStore } from './fakes.ts';
 
 const keys = clusterKeys(makeClusterId('demo'));
@@ -14,8 +15,17 @@ const settings = { ttlMs: 3000, renewMs: 500, marginMs: 500 };
 function rig() {
   const clock = createFakeClock();
   const store = createFakeStore(clock);
-  const seen = { lost: [] as string[], lostAt: [] as number[], renewed: [] as MonoMs[], paused: 0, armed: [] as MonoMs[], disarmed: 0, asked: 0 };
-  const world = { guard: true, promises: false };
+  const seen = {
+    lost: [] as string[],
+    lostAt: [] as number[],
+    renewed: [] as MonoMs[],
+    paused: 0,
+    armed: [] as MonoMs[],
+    shortened: [] as MonoMs[],
+    disarmed: 0,
+    asked: 0,
+  };
+  const world = { guard: true, promises: false, onArm: (): void => undefined };
   const setState = (term: number, kind: string): void => store.put(keys.state, JSON.stringify({ term, goals: { n1: { kind, term } } }));
   setState(3, 'primary');
   const keeper = createLeaseKeeper({
@@ -29,6 +39,11 @@ function rig() {
       prepare: async () => world.guard,
       arm: async ({ deadline }) => {
         if (world.guard) seen.armed.push(deadline);
+        world.onArm();
+        return world.guard;
+      },
+      shorten: async ({ deadline }) => {
+        seen.shortened.push(deadline);
         return world.guard;
       },
       disarm: async () => {
@@ -77,6 +92,21 @@ test('only time that the monotonic clock did not count is a pause (Q5, Z23)', ()
     ['a wall clock that was put back', 500, 500, -90_000, 0],
   ];
   for (const [name, mono, boot, wall, expected] of table) assert.equal(pausedMs(at(0, 0, 0), at(mono, boot, wall), 500), expected, name);
+});
+
+test('a process that is held up between two clocks does not take that for a pause', () => {
+  let mono = 1000;
+  let heldUp = 2;
+  const now = () => ({ mono: makeMonoMs(mono), wall: makeWallMs(mono) });
+  const boot = (): number => {
+    // The first two readings are held up for 300 ms after the clock was read.
+    const at = mono;
+    mono += heldUp-- > 0 ? 300 : 1;
+    return at;
+  };
+  const before = readTogether(now, boot);
+  assert.ok(before.mono - before.boot <= 10);
+  assert.equal(pausedMs(before, readTogether(now, boot), 500), 0);
 });
 
 test('a lease is taken under the state revision, renewed each interval, and given back', async () => {
@@ -176,6 +206,45 @@ test('a frozen agent that wakes after another term was opened takes no free key 
   assert.equal(lease(), undefined);
 });
 
+test('a restored store that forgot our term does not take the lease away before our own deadline; once it learned the term, we go on (Z14)', async () => {
+  const { clock, store, keeper, seen, setState, acquire } = rig();
+  await acquire();
+  await clock.pass(1000);
+  setState(2, 'primary');
+  store.expire(keeper.leaseId() ?? '');
+  await clock.pass(1500);
+  assert.equal(keeper.heldTerm(), 3);
+  setState(3, 'primary');
+  await clock.pass(600);
+  assert.equal(store.data.get(keys.writeLease)?.lease, keeper.leaseId());
+  assert.deepEqual(seen.lost, []);
+  setState(2, 'primary');
+  store.expire(keeper.leaseId() ?? '');
+  const deadline = keeper.deadline();
+  await clock.pass(10_000);
+  assert.deepEqual(seen.lostAt, [deadline], 'nobody told it: fenced in time');
+});
+
+test('a lease that is given up while its key is being taken again leaves no key behind', async () => {
+  const { clock, store, keeper, acquire, lease } = rig();
+  await acquire();
+  await clock.pass(100);
+  store.expire(keeper.leaseId() ?? '');
+  const { txn } = store;
+  let released: Promise<unknown> = Promise.resolve();
+  store.txn = async (compares, then, otherwise, options) => {
+    // The release comes after the renewal found the key gone, and before it stands again.
+    if (then.some((op) => op.kind === 'put')) {
+      store.txn = txn;
+      released = keeper.release();
+    }
+    return txn(compares, then, otherwise, options);
+  };
+  assert.equal(await keeper.renewNow(), null);
+  await released;
+  assert.deepEqual([keeper.heldTerm(), lease(), store.leases.size], [null, undefined, 0]);
+});
+
 test("another's key means the lease is lost at once: a bare keep-alive proves nothing", async () => {
   const { clock, store, keeper, seen, acquire } = rig();
   await acquire();
@@ -211,6 +280,50 @@ test('time that a paused VM lost is taken off the deadline, and clients are bloc
   await long.clock.pass(200);
   assert.equal(long.keeper.heldTerm(), null);
   assert.equal(long.seen.lost.length, 1);
+});
+
+test('the guard hears of the earlier deadline, and a renewal after the pause opens again', async () => {
+  const { clock, keeper, seen, acquire } = rig();
+  await acquire();
+  await clock.pass(400);
+  const before = keeper.deadline() ?? 0;
+  clock.pause(1500);
+  await clock.pass(150);
+  assert.deepEqual(seen.shortened, [before - 1500]);
+  assert.equal(seen.paused, 1);
+  assert.ok((keeper.deadline() ?? 0) > before, 'renewed at once, not at the next interval');
+  assert.ok((seen.armed.at(-1) ?? 0) > before);
+});
+
+test('a pause while a renewal is under way is not in the deadline that its answer brings', async () => {
+  const { clock, store, keeper, seen, acquire } = rig();
+  await acquire();
+  await clock.pass(100);
+  const { keepAlive } = store;
+  // The request reached the store, then the machine was paused, then the answer was read.
+  store.keepAlive = async (lease, options) => {
+    const answer = await keepAlive(lease, options);
+    clock.pause(1200);
+    store.keepAlive = keepAlive;
+    return answer;
+  };
+  const sentAt = clock.now().mono;
+  assert.equal(await keeper.renewNow(), 'store');
+  assert.equal(keeper.deadline(), sentAt + 2500 - 1200);
+  assert.equal(seen.armed.at(-1), sentAt + 2500 - 1200);
+});
+
+test('a pause while the guard is told is not in the deadline either', async () => {
+  const { clock, keeper, world, acquire } = rig();
+  await acquire();
+  await clock.pass(100);
+  world.onArm = () => {
+    world.onArm = () => undefined;
+    clock.pause(1200);
+  };
+  const sentAt = clock.now().mono;
+  assert.equal(await keeper.renewNow(), 'store');
+  assert.equal(keeper.deadline(), sentAt + 2500 - 1200);
 });
 
 test('a restarted agent takes the lease over from the guard and goes on renewing the same one', async () => {

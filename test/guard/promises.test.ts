@@ -28,6 +28,7 @@ const facts: MemberFacts = {
   node: n2,
   incarnation: 'A',
   knownTerm: t(3),
+  opened: { term: t(3), primary: n1 },
   electorateRevision: 5,
   electorate: [n1, n2, n3],
   promoting: false,
@@ -48,6 +49,11 @@ test('who gets a promise, and why not', () => {
     ['other-cluster', EMPTY_BALLOT, {}, { cluster: 'x' }],
     ['other-store', EMPTY_BALLOT, {}, { incarnation: 'B' }],
     ['newer-term', EMPTY_BALLOT, { knownTerm: t(4) }, {}],
+    // A candidate of the attempt for term 4; a term that nobody opened; another node under the opened term; a member that knows nothing yet.
+    ['not-open', EMPTY_BALLOT, { knownTerm: t(4) }, { term: t(4), from: n3 }],
+    ['not-open', EMPTY_BALLOT, {}, { term: t(1000) }],
+    ['not-open', EMPTY_BALLOT, {}, { from: n3 }],
+    ['not-open', EMPTY_BALLOT, { opened: null }, {}],
     ['voted', { ...EMPTY_BALLOT, votedTerm: t(4) }, {}, {}],
     ['promoting', EMPTY_BALLOT, { promoting: true }, {}],
     ['newer-electorate', EMPTY_BALLOT, { electorateRevision: 6 }, {}],
@@ -102,7 +108,7 @@ test('while F promises stand no P votes can be collected, whatever the order and
       for (const { who, what, wait } of steps) {
         now += wait;
         const i = who % size;
-        const own = { ...facts, node: members[i] as NodeId, electorate: members };
+        const own = { ...facts, node: members[i] as NodeId, electorate: members, opened: { term: t(3), primary: members[0] as NodeId } };
         if (what === 'promise') {
           const sentAt = now;
           const { answer, ballot } = mayPromise(ballots[i] as Ballot, own, { ...ask, from: members[0] as NodeId }, at(now));
@@ -148,6 +154,43 @@ test('a promise is on disk before it is answered, and a restarted promiser waits
     writeFileSync(join(stateDirectory, 'promises.json'), '{');
     const damaged = openPromiser(options);
     assert.equal(damaged.ok ? '' : damaged.error.code, 'promises.damaged');
+  } finally {
+    rmSync(stateDirectory, { recursive: true });
+  }
+});
+
+test('a disk that is slower than the horizon is wide gives no promise that a restart would forget', async () => {
+  const stateDirectory = mkdtempSync(join(tmpdir(), 'pgherd-promises-'));
+  try {
+    const clock = createFakeClock();
+    let slowMs = 30_000;
+    const options = {
+      stateDirectory,
+      bootId: 'b',
+      clock,
+      facts: () => ({ ...facts, votedTerm: t(0) }),
+      writeRecord: async (file: string, content: string) => {
+        await clock.sleep(slowMs);
+        writeFileSync(file, content);
+      },
+    };
+    const opened = openPromiser(options);
+    assert.ok(opened.ok);
+    const late = opened.value.onPromise(ask);
+    await clock.pass(30_000);
+    assert.deepEqual(await late, { kind: 'refused', node: n2, term: 3, why: 'not-stored' });
+    assert.equal(opened.value.mayVote(t(4)).kind, 'granted', 'nothing was promised');
+    slowMs = 0;
+    const again = openPromiser(options);
+    assert.ok(again.ok);
+    await clock.pass(3001);
+    assert.equal((await again.value.onPromise(ask)).kind, 'promised');
+    // A longer TTL (the spec was changed) is written before it is promised: a restart waits one TTL of the record.
+    assert.equal((await again.value.onPromise({ ...ask, ttlMs: 9000 })).kind, 'promised');
+    const restarted = openPromiser(options);
+    assert.ok(restarted.ok);
+    await clock.pass(8000);
+    assert.equal(restarted.value.mayVote(t(4)).kind, 'wait');
   } finally {
     rmSync(stateDirectory, { recursive: true });
   }

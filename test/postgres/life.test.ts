@@ -78,7 +78,7 @@ test('a primary start is refused without the lease, and standby.signal stays', a
   must(await startPostgres(primary, { mode: 'primary', mayStart: () => true }));
 });
 
-test('a crash is noticed within 50 ms, and the end of WAL is read from the files', async () => {
+test('a crash is noticed, and the end of WAL is read from the files', async () => {
   const flushed = await sql(primary, async (db) => {
     await db.query('INSERT INTO public.t SELECT generate_series(1, 2000)');
     const [row] = await db.query('SELECT pg_current_wal_flush_lsn() AS at');

@@ -6,6 +6,8 @@ import { cloneFrom } from '../../src/agent/postgres/clone.ts';
 import { detachStandby } from '../../src/agent/postgres/detach.ts';
 import { followUpstream } from '../../src/agent/postgres/follow.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
+import { makeTerm } from '../../src/core/ids.ts';
+import { markOpening } from '../../src/agent/postgres/opening-mark.ts';
 import { createObserver } from '../../src/agent/postgres/observe.ts';
 import { promotePostgres } from '../../src/agent/postgres/promote.ts';
 import { rewindTo } from '../../src/agent/postgres/rewind.ts';
@@ -44,6 +46,8 @@ test('a crashed and diverged primary is rewound; what only it had is kept and na
   must(await startPostgres(n2, { mode: 'standby' }));
   must(await followUpstream(n2, { upstream: n1 }));
   await fork(n1, n2);
+  must(await markOpening(n1, { term: makeTerm(7) }));
+  await sql(n1, (db) => db.query("INSERT INTO public.t VALUES ('a client of term 7')"));
   assert.deepEqual((await killAll(n1.dataDirectory)).survivors, []);
   const rewound = must(await rewindTo(n1, { upstream: n2, settings, keepSaved: 2 }));
   assert.ok(rewound.divergedPath !== null && rewound.summary !== null);
@@ -53,7 +57,15 @@ test('a crashed and diverged primary is rewound; what only it had is kept and na
     rewound.summary.relations.includes('postgres.public.t') && rewound.summary.relations.includes('postgres.public.lost'),
     rewound.summary.relations.join(),
   );
-  assert.match(readFileSync(join(rewound.divergedPath, 'summary.txt'), 'utf8'), /postgres\.public\.lost/);
+  assert.deepEqual(
+    rewound.summary.openings.map(({ term, node }) => [term, node]),
+    [[7, 'n1']],
+    'who threw it away knows that it had clients (Z53)',
+  );
+  assert.match(
+    readFileSync(join(rewound.divergedPath, 'summary.txt'), 'utf8'),
+    /n1 opened term 7 for clients at [0-9A-F]+\/[0-9A-F]+\.[\s\S]*postgres\.public\.lost/,
+  );
   assert.ok(readdirSync(rewound.divergedPath).some((name) => /^[0-9A-F]{24}$/.test(name)));
   must(await startPostgres(n1, { mode: 'standby' }));
   must(await followUpstream(n1, { upstream: n2 }));

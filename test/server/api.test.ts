@@ -173,11 +173,15 @@ test('a repeated request with the same id is one task (Q32)', async (t) => {
 test('what excludes what', () => {
   const rows: readonly (readonly [Parameters<typeof conflicts>[0], Parameters<typeof conflicts>[1], boolean])[] = [
     [{ kind: 'switchover', to: null }, { kind: 'switchover', to: null }, true],
-    [{ kind: 'failover', to: null, acceptLoss: false } as never, { kind: 'switchover', to: null }, true],
+    [{ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false } as never, { kind: 'switchover', to: null }, true],
     [{ kind: 'nodeStop', node: 'n1' } as never, { kind: 'nodeRestart', node: 'n1' } as never, true],
     [{ kind: 'nodeStop', node: 'n1' } as never, { kind: 'nodeRestart', node: 'n2' } as never, false],
     [{ kind: 'switchover', to: null }, { kind: 'nodeRejoin', node: 'n2', via: null } as never, true],
-    [{ kind: 'failover', to: null, acceptLoss: false } as never, { kind: 'nodeRejoin', node: 'n2', via: null } as never, false],
+    [
+      { kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false } as never,
+      { kind: 'nodeRejoin', node: 'n2', via: null } as never,
+      false,
+    ],
     [{ kind: 'freeze', forMs: null }, { kind: 'switchover', to: null }, false],
     [{ kind: 'switchover', to: null }, { kind: 'freeze', forMs: null }, false],
   ];
@@ -231,11 +235,17 @@ test('settings change single parameters; those that pgherd relies on are refused
   assert.deepEqual([refused.code, refused.exit], ['settings.managed', 3]);
 });
 
-test('a cluster is removed only by its name, not while nodes live, and what was known is kept', async (t) => {
+test('a cluster is removed only by its name, not while a task runs or nodes live, and what was known is kept', async (t) => {
   const server = await startTestServer(t);
   expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
   const at = { params: { cluster: 'demo' } };
   assert.equal(expectFailure(await server.admin.call('removeCluster', at)).code, 'cluster.unconfirmed');
+  const [task] = expectOk(await server.admin.call('clusterTasks', at));
+  assert.ok(task !== undefined);
+  const busy = expectFailure(await server.admin.call('removeCluster', { ...at, query: { confirm: 'demo', evenIfLive: true } }));
+  assert.deepEqual([busy.code, busy.exit], ['task.conflict', 3]);
+  assert.match(`${busy.cause} ${busy.remedy}`, new RegExp(`task ${task.id} \\(init, by .*pgherd task cancel ${task.id}`));
+  await finishTasks(server.server.context.store, 'demo');
   await server.server.context.store.txn([], [{ kind: 'put', key: '/pgherd/v1/demo/nodes/n1/report', value: '{}' }]);
   const live = expectFailure(await server.admin.call('removeCluster', { ...at, query: { confirm: 'demo' } }));
   assert.deepEqual([live.code, live.problems.length], ['cluster.live-nodes', 1]);

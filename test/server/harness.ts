@@ -10,7 +10,7 @@ import { type HttpAnswer, sendHttp } from '../../src/base/http.ts';
 import { monoMs } from '../../src/base/clock.ts';
 import { type Logger, createLogger } from '../../src/base/log.ts';
 import type { Result } from '../../src/core/result.ts';
-import { type ServerConfig, serverConfig } from '../../src/server/config.ts';
+import { type ServerConfig, serverConfig } from '../../src/core/server-config.ts';
 import { type RunningServer, startServer } from '../../src/server/server.ts';
 
 export interface TestServer {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { joinServer, renewAgentCertificate } from '../../src/api/join-client.ts';
+import { connect } from 'node:tls';
+import { finishRenewal, renewAgentCertificate } from '../../src/agent/certificate/renew.ts';
+import { joinServer } from '../../src/api/join-client.ts';
 import { formatJoinToken, parseJoinToken } from '../../src/api/join-token.ts';
 import { createApiClient } from '../../src/api/client.ts';
 import { sendHttp } from '../../src/base/http.ts';
@@ -11,7 +13,7 @@ import { createAuthority, createRequest, issueCertificate } from '../../src/base
 import { loadTls } from '../../src/base/tls.ts';
 import { wallMs } from '../../src/base/clock.ts';
 import { openStore } from '../../src/store/etcd-client.ts';
-import { expectFailure, startTestServer, temporaryDirectory, expectOk } from './harness.ts';
+import { eventually, expectFailure, startTestServer, temporaryDirectory, expectOk } from './harness.ts';
 
 test('a host joins with a token: its key never leaves it, its files are 0600, and the store accepts its certificate (H7)', async (t) => {
   const server = await startTestServer(t);
@@ -120,8 +122,10 @@ test('an agent renews its own certificate by showing it; without one it gets non
   const { certificate } = JSON.parse(renewed.value.body.toString()) as { certificate: string };
   assert.match(new X509Certificate(certificate).subject, /CN=demo\/n1/, 'the name is the old one, whatever the request says');
   const before = read(joined.files.cert);
-  assert.equal(expectOk(await renewAgentCertificate({ stateDirectory: join(server.directory, 'n1') })), false, 'there is time left');
-  assert.equal(expectOk(await renewAgentCertificate({ stateDirectory: join(server.directory, 'n1'), force: true })), true);
+  const stateDirectory = join(server.directory, 'n1');
+  const atMs = wallMs();
+  assert.deepEqual(await renewAgentCertificate({ stateDirectory, atMs }), { ok: true, value: false }, 'there is time left');
+  assert.deepEqual(await renewAgentCertificate({ stateDirectory, atMs, force: true }), { ok: true, value: true });
   assert.notEqual(read(joined.files.cert), before);
   const loaded = loadTls(joined.files);
   assert.ok(loaded.ok, 'key and certificate belong to each other');
@@ -166,4 +170,49 @@ test('files that cannot be written are said after the token is used up', async (
   writeFileSync(join(base, 'file'), '');
   const failure = expectFailure(await joinServer({ token, node: 'n1', hosts: ['127.0.0.1'], stateDirectory: join(base, 'file', 'below') }));
   assert.equal(failure.code, 'join.files');
+});
+
+test('a renewal that a crash cut off is finished at the next start, unless the host was joined again meanwhile', async (t) => {
+  const server = await startTestServer(t);
+  const stateDirectory = join(server.directory, 'n1');
+  const at = (name: string): string => join(stateDirectory, name);
+  const { token } = expectOk(await server.admin.call('addJoinToken', { body: { cluster: 'demo' } }));
+  const joined = expectOk(await joinServer({ token, node: 'n1', hosts: ['127.0.0.1'], stateDirectory }));
+  const old = { cert: readFileSync(at('agent.crt'), 'utf8'), key: readFileSync(at('agent.key'), 'utf8') };
+  assert.deepEqual(await renewAgentCertificate({ stateDirectory, atMs: wallMs(), force: true }), { ok: true, value: true });
+  const renewed = { cert: readFileSync(at('agent.crt'), 'utf8'), key: readFileSync(at('agent.key'), 'utf8') };
+  // Cut off between the key and the certificate.
+  writeFileSync(at('agent.crt'), old.cert);
+  writeFileSync(at('agent.next.crt'), renewed.cert);
+  writeFileSync(at('agent.next.key'), renewed.key);
+  assert.equal(loadTls(joined.files).ok, false);
+  await finishRenewal(stateDirectory);
+  assert.deepEqual(
+    [loadTls(joined.files).ok, readFileSync(at('agent.crt'), 'utf8') === renewed.cert, existsSync(at('agent.next.crt'))],
+    [true, true, false],
+  );
+  // Half of a pair, from a crash before anything was replaced.
+  writeFileSync(at('agent.next.key'), old.key);
+  await finishRenewal(stateDirectory);
+  assert.deepEqual([loadTls(joined.files).ok, existsSync(at('agent.next.key'))], [true, false]);
+});
+
+test('the embedded store shows a renewed certificate to new connections, and cuts no open one', async (t) => {
+  const server = await startTestServer(t);
+  const { authority, store, storeEndpoints } = server.server.context;
+  const url = new URL(storeEndpoints[0] ?? '');
+  const shown = (): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const { ca, cert, key } = authority.server();
+      const socket = connect({ host: url.hostname, port: Number(url.port), ca, cert, key, ALPNProtocols: ['h2'] }, () => {
+        resolve(socket.getPeerCertificate().fingerprint256);
+        socket.destroy();
+      });
+      socket.on('error', reject);
+    });
+  const before = await shown();
+  expectOk(await server.admin.call('renewCert', { body: { kind: 'server' } }));
+  await eventually('the new certificate', async () => ((await shown()) === before ? null : true));
+  assert.equal(await shown(), new X509Certificate(authority.server().cert).fingerprint256);
+  assert.ok((await store.txn([], [{ kind: 'put', key: '/x/a', value: '1' }])).ok, 'the connection from before still works');
 });

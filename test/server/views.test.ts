@@ -53,6 +53,21 @@ test('a running cluster is shown, with LSNs, lag and reasons in the agreed shape
   );
 });
 
+test('doctor says each thing once, and what only weakens fencing is a warning', async (t) => {
+  const server = await startTestServer(t);
+  const view = picture(HEALTHY);
+  const weak = { code: 'fence.no-firewall', text: 'no fail-closed firewall rule', remedy: 'run the agent as root' };
+  const reports = Object.fromEntries(
+    Object.entries(view.reports).map(([node, seen]) => [node, { ...seen, report: { ...seen.report, firewall: 'off', problems: [weak] } }]),
+  ) as typeof view.reports;
+  await place(server, { ...view, reports });
+  const found = expectOk(await server.admin.call('doctor')).checks.filter((check) => /firewall/.test(check.text));
+  assert.deepEqual(
+    found.map((check) => `${check.level} ${check.text}`),
+    ['warn n1, n2, n3: no fail-closed firewall rule'],
+  );
+});
+
 test('the dry run of a switchover names its steps for a good candidate, and each reason against a bad one', async (t) => {
   const server = await startTestServer(t);
   await place(server, picture(HEALTHY.replace('n3 standby @0/4000', 'n3 standby @0/4000 prio0')));

@@ -322,6 +322,24 @@ function leases(of: () => Store): void {
     assert.equal(present(value(await store.get(`${p}a`))).value, '2');
   });
 
+  test('a key put again under another lease goes with that one only: revoking the old lease takes nothing away', async () => {
+    const store = of();
+    const p = fresh();
+    const old = value(await store.grantLease(60_000)).id;
+    const next = value(await store.grantLease(60_000)).id;
+    await put(store, `${p}a`, 'term 3', old);
+    const moved = value(
+      await store.txn([{ target: 'lease', key: `${p}a`, op: '=', lease: old }], [{ kind: 'put', key: `${p}a`, value: 'term 4', lease: next }]),
+    );
+    assert.equal(moved.succeeded, true);
+    value(await store.revokeLease(old));
+    assert.deepEqual([present(value(await store.get(`${p}a`))).value, present(value(await store.get(`${p}a`))).lease], ['term 4', next]);
+    const late = value(await store.txn([{ target: 'lease', key: `${p}a`, op: '=', lease: old }], [{ kind: 'delete', key: `${p}a` }]));
+    assert.equal(late.succeeded, false, 'the former holder deletes nothing');
+    value(await store.revokeLease(next));
+    assert.equal(value(await store.get(`${p}a`)), null);
+  });
+
   test('renewing, revoking and writing under a lease that does not exist says so', async () => {
     const store = of();
     const kind = (result: Result<unknown, StoreError>): string => (result.ok ? 'ok' : result.error.kind);

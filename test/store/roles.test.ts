@@ -171,6 +171,22 @@ describe('roles over the store', () => {
       await target.close();
     });
 
+    test('a state that comes back, into the very store that it was taken from too, is marked as decided elsewhere (Z14)', async () => {
+      const { incarnation } = value(await store.status());
+      await put(store, '/pgherd/v1/c/state', JSON.stringify({ term: 3, incarnation }));
+      await put(store, '/pgherd/v1/d/state', 'no JSON');
+      await put(store, '/pgherd/v1/c/history/state', JSON.stringify({ incarnation }));
+      const backup = await backupStore(store);
+      assert.ok(backup.ok);
+      assert.equal((await restoreStore(store, backup.value, { existing: 'replace' })).ok, true);
+      assert.deepEqual(JSON.parse(value(await store.get('/pgherd/v1/c/state'))?.value ?? ''), {
+        term: 3,
+        incarnation: `restored from ${incarnation}`,
+      });
+      assert.equal(value(await store.get('/pgherd/v1/d/state'))?.value, 'no JSON');
+      assert.equal(value(await store.get('/pgherd/v1/c/history/state'))?.value, JSON.stringify({ incarnation }));
+    });
+
     test('a changed, cut or foreign file is refused before anything is written', async () => {
       await put(store, '/pgherd/v1/c/a', 'x');
       const backup = await backupStore(store);

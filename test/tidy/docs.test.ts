@@ -65,6 +65,20 @@ describe('the documents', () => {
     );
   });
 
+  test('every behaviour that safety rests on is pinned by a test that exists', () => {
+    const rows = readPage('docs/contracts.md')
+      .split('\n')
+      .filter((line) => line.startsWith('| ') && line.includes('`test/'));
+    assert.ok(rows.length > 20, `${rows.length} rows`);
+    const missing: string[] = [];
+    for (const row of rows) {
+      const cells = row.split('|').map((cell) => cell.trim());
+      const [file = '', title = ''] = [cells[3]?.replaceAll('`', ''), cells[4]];
+      if (!existsSync(join(root, file)) || !readPage(file).replaceAll("\\'", "'").includes(title)) missing.push(`${file}: ${title}`);
+    }
+    assert.deepEqual(missing, []);
+  });
+
   test('decisions are numbered without a gap and have context, choice, price and what would change them', () => {
     const decisions = listFiles('docs/decisions/*.md');
     assert.ok(decisions.length > 0);

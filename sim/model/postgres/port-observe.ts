@@ -81,6 +81,7 @@ function reportRunning(context: PortContext, run: Run): PostgresReport {
   const timeline = currentTimeline(core, run);
   return {
     state: 'running',
+    stalledMs: null,
     role: standby ? 'standby' : 'primary',
     systemIdentifier: directory.systemIdentifier,
     version: VERSION,

@@ -21,6 +21,8 @@ export interface GuardClient {
   ensure(): Promise<Result<GuardStatus, Failure>>;
   /** True only when the guard acknowledged in time. Brings a missing guard back. */
   arm(armed: Armed): Promise<boolean>;
+  /** The deadline counts although it is earlier than the last one. True when the guard has it; one that is gone is told when it is back. */
+  shorten(armed: Armed): Promise<boolean>;
   /** True when the guard forgot its deadline. Only called when nothing here can accept writes. */
   disarm(): Promise<boolean>;
   /** The fence record was read: a new lease may be armed. */
@@ -153,7 +155,7 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
   const restore = async (): Promise<void> => {
     const back = await ensure();
     if (!back.ok || closed || lastArmed === null || connection === null) return;
-    if (back.value.phase === 'idle' && lastArmed.deadline > monoMs()) await ask(connection, { kind: 'arm', arm: lastArmed });
+    if (back.value.phase === 'idle' && lastArmed.deadline > monoMs()) await ask(connection, { kind: 'arm', arm: lastArmed, shorten: false });
   };
 
   const ensure = (): Promise<Result<GuardStatus, Failure>> => {
@@ -206,9 +208,14 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
   return {
     ensure,
     arm: async (armed) => {
-      const answered = await command({ kind: 'arm', arm: armed });
+      const answered = await command({ kind: 'arm', arm: armed, shorten: false });
       if (answered?.ok === true) lastArmed = armed;
       return answered?.ok === true;
+    },
+    shorten: async (armed) => {
+      // What a lost guard is told when it is back must not be the longer deadline.
+      if (lastArmed !== null && lastArmed.leaseId === armed.leaseId) lastArmed = armed;
+      return connection !== null && (await ask(connection, { kind: 'arm', arm: armed, shorten: true }))?.ok === true;
     },
     disarm: async () => {
       lastArmed = null;

@@ -3,15 +3,31 @@
  * Started detached by the agent, one a state directory. It exits by itself only when it is told to, or when nothing is armed and no agent has been
  * connected for a while; never with its parent.
  */
-import { mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { appendFile, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { type Server, type Socket, createServer } from 'node:net';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
-import { monoMs } from '../../base/clock.ts';
+import { formatWall, monoMs, now, wallMs } from '../../base/clock.ts';
 import { decodeJson, formatDecodeError } from '../../core/decode.ts';
+import { addMono } from '../../core/ids.ts';
 import { assertNever } from '../../core/result.ts';
+import { bootMs } from '../lease/boot-clock.ts';
+import { type TickClocks, pausedMs, readTogether } from '../lease/pause.ts';
 import { type FenceOptions, fenceNow, readFenceFile, recordFence } from './guard-fence.ts';
-import { type GuardReply, type GuardState, IDLE, acknowledge, arm, beginFence, disarm, isDue, mayQuit, noteFence } from './guard-state.ts';
+import {
+  type GuardReply,
+  type GuardState,
+  IDLE,
+  acknowledge,
+  arm,
+  beginFence,
+  disarm,
+  isDue,
+  mayQuit,
+  noteFence,
+  noteLostTime,
+  shorten,
+} from './guard-state.ts';
 import { takeLock } from './lock.ts';
 import {
   type Armed,
@@ -31,27 +47,36 @@ const LONELY_MS = 600_000;
 /** Rounds of killing what could not be killed at once. */
 const AGAIN_MS = 250;
 const MAX_CONNECTIONS = 16;
+/** How often an armed guard compares its clocks: a paused machine is noticed this long after it goes on, with a dead agent too. */
+const TICK_MS = 250;
+/** The wall clock is believed above twice this (pause.ts); the renewal interval by default. */
+const WALL_INTERVAL_MS = 500;
 
 interface Guard {
   state: GuardState;
+  /** At the last comparison. */
+  clocks: TickClocks;
+  readonly readClocks: () => TickClocks;
   readonly bootId: string;
   readonly stateDirectory: string;
   readonly fenceOptions: FenceOptions;
   timer: ReturnType<typeof setTimeout> | null;
   lonely: ReturnType<typeof setTimeout> | null;
   connections: number;
+  /** The last line in guard.log: rounds of one fence say the same once. */
+  lastNote: string;
   quit: () => void;
 }
 
-/** Runs until it may end; resolves with the exit code: 0, 2 (wrong arguments), or EXIT_ANOTHER_GUARD. */
-export async function runGuard(argv: readonly string[]): Promise<number> {
+/** Runs until it may end; resolves with the exit code: 0, 2 (wrong arguments), or EXIT_ANOTHER_GUARD. `clocks` is for tests: no test can pause a machine. */
+export async function runGuard(argv: readonly string[], clocks: () => TickClocks = readClocks): Promise<number> {
   const options = parseArguments(argv);
-  if (options !== null) return serveUntilQuit(options);
+  if (options !== null) return serveUntilQuit(options, clocks);
   process.stderr.write('usage: guard --state DIRECTORY\n');
   return 2;
 }
 
-async function serveUntilQuit(options: FenceOptions): Promise<number> {
+async function serveUntilQuit(options: FenceOptions, clocks: () => TickClocks): Promise<number> {
   const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
   const run = join(options.stateDirectory, 'run');
   mkdirSync(run, { recursive: true, mode: 0o700 });
@@ -61,12 +86,15 @@ async function serveUntilQuit(options: FenceOptions): Promise<number> {
   for (const name of ['SIGHUP', 'SIGINT', 'SIGPIPE'] as const) process.on(name, () => undefined);
   const guard: Guard = {
     state: await restoredState(options.stateDirectory),
+    clocks: clocks(),
+    readClocks: clocks,
     bootId,
     stateDirectory: options.stateDirectory,
     fenceOptions: options,
     timer: null,
     lonely: null,
     connections: 0,
+    lastNote: '',
     quit: () => undefined,
   };
   const ended = new Promise<void>((resolve) => {
@@ -127,6 +155,7 @@ function answer(guard: Guard, socket: Socket, line: string): void {
     send(socket, { id: 0, ok: false, why: formatDecodeError(request.error), status: status(guard) });
     return;
   }
+  noteClocks(guard);
   const reply = handle(guard, request.value);
   guard.state = reply.state;
   schedule(guard);
@@ -145,7 +174,7 @@ function handle(guard: Guard, request: GuardRequest): GuardReply {
         fence(guard);
         return { state: guard.state, ok: false, why: 'the deadline has passed' };
       }
-      return arm(state, request.arm, monoMs());
+      return request.shorten ? shorten(state, sinceSent(guard, request.arm)) : arm(state, sinceSent(guard, request.arm), monoMs());
     case 'disarm':
       return disarm(state);
     case 'acknowledge': {
@@ -165,7 +194,28 @@ function schedule(guard: Guard): void {
   guard.timer = null;
   const { armed, phase } = guard.state;
   if (phase !== 'armed' || armed === null) return;
-  guard.timer = setTimeout(() => (isDue(guard.state, monoMs()) ? fence(guard) : schedule(guard)), Math.max(0, armed.deadline - monoMs()));
+  const tick = (): void => {
+    noteClocks(guard);
+    if (isDue(guard.state, monoMs())) fence(guard);
+    else schedule(guard);
+  };
+  guard.timer = setTimeout(tick, Math.min(TICK_MS, Math.max(0, armed.deadline - monoMs())));
+}
+
+function readClocks(): TickClocks {
+  return readTogether(now, bootMs);
+}
+
+/** Time that passed uncounted since the last comparison is taken off the deadline: the store did count it. */
+function noteClocks(guard: Guard): void {
+  const before = guard.clocks;
+  guard.clocks = guard.readClocks();
+  guard.state = noteLostTime(guard.state, pausedMs(before, guard.clocks, WALL_INTERVAL_MS));
+}
+
+/** The deadline was right when the agent sent it; the machine may have been paused on the way. */
+function sinceSent(guard: Guard, request: Armed): Armed {
+  return request.at === null ? request : { ...request, deadline: addMono(request.deadline, -pausedMs(request.at, guard.clocks, WALL_INTERVAL_MS)) };
 }
 
 function fence(guard: Guard): void {
@@ -179,6 +229,12 @@ async function fenceUntilDone(guard: Guard, armed: Armed): Promise<void> {
   const why = `the write lease of term ${armed.term} was not renewed before its deadline`;
   for (;;) {
     const record = await fenceNow(armed, why, guard.fenceOptions);
+    noteInLog(
+      guard,
+      record.complete ? 'warn' : 'error',
+      record.complete ? `fenced: ${why}` : `fencing again, processes are left: ${why}`,
+      armed.term,
+    );
     if (record.complete) {
       // Served from memory before the disk has it: the kill is done, the record is for people.
       const recorded = await recordFence(armed, record, guard.fenceOptions);
@@ -188,6 +244,17 @@ async function fenceUntilDone(guard: Guard, armed: Armed): Promise<void> {
     guard.state = noteFence(guard.state, record);
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }
+}
+
+/** A line for people, after the kill. Not waited for: a stuck disk must not hold the guard. */
+function noteInLog(guard: Guard, level: 'warn' | 'error', message: string, term: number): void {
+  if (guard.lastNote === message) return;
+  guard.lastNote = message;
+  const line = JSON.stringify({ level, time: formatWall(wallMs()), role: 'guard', pid: process.pid, term, message });
+  appendFile(join(guard.stateDirectory, 'guard.log'), `${line}\n`, (cause) => {
+    // The record in fenced.json and the agent's own line say the same; a full disk costs this copy only.
+    guard.lastNote = cause === null ? message : '';
+  });
 }
 
 function status(guard: Guard): GuardStatus {

@@ -3,12 +3,13 @@
  *
  * Phases: idle → armed (arm) → idle (disarm) | fencing (deadline passed) → fenced (processes gone, recorded) → idle (acknowledged).
  *
- * Invariant: an armed guard fences at the newest deadline it was given, whatever else happens or does not happen.
+ * Invariant: an armed guard fences at the newest deadline it was given, less the time that its clock did not count, whatever else happens or does not happen.
  * Because: each deadline it is given was confirmed by the store (or by a complete set of promises) for its own lease, so the latest one counts; nothing
- *   but `disarm` takes the deadline away, and nothing stops a fence that has begun.
+ *   but `disarm` takes the deadline away, and nothing stops a fence that has begun. The store's clock goes on while a machine is paused: that time is
+ *   taken off here (`noteLostTime`), whoever notices it first.
  * Broken if: the agent arms with a deadline that was not confirmed, or disarms while its PostgreSQL can accept writes.
  */
-import type { MonoMs } from '../../core/ids.ts';
+import { type MonoMs, addMono } from '../../core/ids.ts';
 import type { Armed, FenceRecord } from './protocol.ts';
 
 export type GuardPhase = 'idle' | 'armed' | 'fencing' | 'fenced';
@@ -42,6 +43,23 @@ export function arm(state: GuardState, request: Armed, now: MonoMs): GuardReply 
   // Answers can overtake each other: a confirmed later deadline stays true.
   const deadline = sameLease && old.deadline > request.deadline ? old.deadline : request.deadline;
   return accept({ phase: 'armed', armed: { ...request, deadline }, fenced: null });
+}
+
+/**
+ * A deadline that is earlier than the one that stands, because the agent found that time was lost. One that has passed makes the fence due at once.
+ * Refused for another lease than the armed one: then there is nothing to shorten.
+ */
+export function shorten(state: GuardState, request: Armed): GuardReply {
+  const old = state.armed;
+  if (state.phase !== 'armed' || old === null) return refuse(state, `the guard is ${state.phase}`);
+  if (old.term !== request.term || old.leaseId !== request.leaseId) return refuse(state, `armed for term ${old.term}`);
+  return accept({ ...state, armed: { ...old, deadline: request.deadline < old.deadline ? request.deadline : old.deadline } });
+}
+
+/** The guard's own clocks say that `lostMs` passed uncounted; 0 changes nothing. */
+export function noteLostTime(state: GuardState, lostMs: number): GuardState {
+  if (lostMs === 0 || state.phase !== 'armed' || state.armed === null) return state;
+  return { ...state, armed: { ...state.armed, deadline: addMono(state.armed.deadline, -lostMs) } };
 }
 
 export function disarm(state: GuardState): GuardReply {

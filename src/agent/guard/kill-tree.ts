@@ -5,7 +5,8 @@
  * Invariant: after `killTree` answers `complete`, no process that could write to the data directory's cluster lives.
  * Because: everything found is stopped first (SIGSTOP), until a whole look finds nothing new, so that nothing can fork away from the list; then all is
  *   killed, and the look is repeated until it is empty. Backends are recognised without their postmaster too: PostgreSQL's processes have the data
- *   directory as working directory.
+ *   directory as working directory. What was found once is remembered by pid and start time: a child (an archive command) that outlives its dead parent
+ *   is not found by descent any more.
  * Broken if: a server process changes its working directory and its postmaster is gone before the first look.
  * *Source:* PostgreSQL, utils/init/miscinit.c (ChangeToDataDir); proc(5), proc_pid_stat(5).
  */
@@ -90,8 +91,11 @@ export function isAlive(id: ProcessId): boolean {
   return info !== null && info.startTime === id.startTime && !isDead(info);
 }
 
-/** Every living process of the data directory: the postmaster, its descendants, and server processes whose working directory it is. Without ourselves. */
-export function findProcesses(target: KillTarget): readonly ProcessInfo[] {
+/**
+ * Every living process of the data directory: the postmaster, its descendants, and server processes whose working directory it is. Without ourselves.
+ * `known`: more to begin from, found in an earlier look.
+ */
+export function findProcesses(target: KillTarget, known: Iterable<ProcessId> = []): readonly ProcessInfo[] {
   const all = listProcesses();
   const found = new Map<number, ProcessInfo>();
   const children = new Map<number, ProcessInfo[]>();
@@ -103,6 +107,10 @@ export function findProcesses(target: KillTarget): readonly ProcessInfo[] {
   const queue: ProcessInfo[] = [];
   const postmaster = target.postmaster === null ? undefined : all.get(target.postmaster.pid);
   if (postmaster !== undefined && postmaster.startTime === target.postmaster?.startTime) queue.push(postmaster);
+  for (const id of known) {
+    const info = all.get(id.pid);
+    if (info !== undefined && info.startTime === id.startTime) queue.push(info);
+  }
   const executables = target.executables ?? SERVER_EXECUTABLES;
   for (const info of all.values()) if (isServerProcess(info, target.dataDirectory, executables)) queue.push(info);
   for (let info = queue.pop(); info !== undefined; info = queue.pop()) {
@@ -117,24 +125,26 @@ export function findProcesses(target: KillTarget): readonly ProcessInfo[] {
 export async function killTree(target: KillTarget, options: { readonly limitMs: number }): Promise<KillOutcome> {
   const begin = monoMs();
   const killed = new Set<number>();
+  const known = new Map<number, ProcessId>();
   for (;;) {
-    const found = freeze(target);
+    const found = freeze(target, known);
     for (const info of found) if (signal(info, 'SIGKILL')) killed.add(info.pid);
     if (found.length === 0) return { complete: true, killed: [...killed], survivors: [], durationMs: monoMs() - begin };
     if (monoMs() - begin >= options.limitMs) {
-      const survivors = findProcesses(target);
+      const survivors = findProcesses(target, known.values());
       return { complete: survivors.length === 0, killed: [...killed], survivors, durationMs: monoMs() - begin };
     }
     await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
   }
 }
 
-/** Stops everything of the target until a look finds nothing that is not stopped yet. */
-function freeze(target: KillTarget): readonly ProcessInfo[] {
+/** Stops everything of the target until a look finds nothing that is not stopped yet. Adds what it finds to `known`. */
+function freeze(target: KillTarget, known: Map<number, ProcessId>): readonly ProcessInfo[] {
   const stopped = new Set<number>();
   let found: readonly ProcessInfo[] = [];
   for (let look = 0; look < MAX_FREEZE_LOOKS; look++) {
-    found = findProcesses(target);
+    found = findProcesses(target, known.values());
+    for (const info of found) known.set(info.pid, info);
     const fresh = found.filter((info) => !stopped.has(info.pid));
     if (fresh.length === 0) break;
     // The postmaster first: a stopped postmaster starts no new children.

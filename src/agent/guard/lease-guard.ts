@@ -28,10 +28,11 @@ export function createLeaseGuard(options: {
       if (status.value.phase === 'fencing') return false;
       return status.value.phase === 'fenced' ? client.acknowledge() : true;
     },
-    arm: ({ term, leaseId, deadline }) => client.arm({ term, leaseId, deadline, ...options.postgres() }),
+    arm: ({ term, leaseId, deadline, at }) => client.arm({ term, leaseId, deadline, at, ...options.postgres() }),
+    shorten: ({ term, leaseId, deadline, at }) => client.shorten({ term, leaseId, deadline, at, ...options.postgres() }),
     disarm: () => client.disarm(),
   };
 }
 
 /** Where there is no guard (`guard: false`): fencing rests on the agent and the firewall; `show` says that it is weaker. */
-export const NO_GUARD: LeaseGuard = { prepare: async () => true, arm: async () => true, disarm: async () => true };
+export const NO_GUARD: LeaseGuard = { prepare: async () => true, arm: async () => true, shorten: async () => true, disarm: async () => true };

@@ -2,7 +2,21 @@
  * What agent and guard say to each other over `<stateDirectory>/run/guard.sock`: one JSON object a line, each request with a number that its answer repeats.
  * Times are monotonic milliseconds of this boot, the same clock in both processes.
  */
-import { type Decoded, type Decoder, bool, integer, list, literal, nullable, number, object, refine, text, union } from '../../core/decode.ts';
+import {
+  type Decoded,
+  type Decoder,
+  bool,
+  integer,
+  list,
+  literal,
+  nullable,
+  number,
+  object,
+  refine,
+  text,
+  union,
+  withDefault,
+} from '../../core/decode.ts';
 import { type MonoMs, makeMonoMs } from '../../core/ids.ts';
 
 /** Bump when an old guard cannot serve a new agent: the agent then tells it to go once it is not armed. */
@@ -25,6 +39,8 @@ export const armed = object({
   postmaster: nullable(processId),
   /** nft's family and name; null when the firewall is off. */
   table: nullable(text),
+  /** The agent's clocks when `deadline` was right: a pause since then is taken off by the guard. Null: an agent of an older version. */
+  at: withDefault(nullable(object({ mono, boot: number(), wall: number() })), null),
 });
 export type Armed = Decoded<typeof armed>;
 
@@ -58,7 +74,8 @@ export type GuardStatus = Decoded<typeof guardStatus>;
 
 export const guardRequest = union({
   status: object({ kind: literal('status'), id: integer }),
-  arm: object({ kind: literal('arm'), id: integer, arm: armed }),
+  /** `shorten`: the agent found that time was lost; its deadline counts although it is the earlier one. */
+  arm: object({ kind: literal('arm'), id: integer, arm: armed, shorten: withDefault(bool, false) }),
   /** The lease was released or PostgreSQL is no primary any more. */
   disarm: object({ kind: literal('disarm'), id: integer }),
   /** The agent has read the fence record: a new lease may be armed. */

@@ -6,6 +6,7 @@ import type { Decoder, Decoded } from '../../core/decode.ts';
 import type { PromiseAnswer, PromiseRequest } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { nodeId } from '../../core/spec.ts';
+import type { NodeLogSource } from '../read-log.ts';
 import type { TlsFiles } from './server.ts';
 
 export interface AgentEndpoint {
@@ -28,6 +29,7 @@ const refusals = oneOf(
   'newer-electorate',
   'not-a-member',
   'not-stored',
+  'not-open',
   'bad-request',
 );
 const promise: Decoder<PromiseAnswer> = union({
@@ -40,7 +42,9 @@ export interface AgentClient {
   promise(to: AgentEndpoint, body: PromiseRequest): Promise<PromiseAnswer | null>;
   alive(to: AgentEndpoint): Promise<AliveAnswer | null>;
   route(to: AgentEndpoint): Promise<RouteAnswer | null>;
-  log(to: AgentEndpoint, options: { readonly source: 'postgres' | 'agent'; readonly lines: number }): Promise<readonly string[] | null>;
+  log(to: AgentEndpoint, options: { readonly source: NodeLogSource; readonly lines: number }): Promise<readonly string[] | null>;
+  /** Reads the certificate files again for new connections; calls under way end on the old ones. Throws when they cannot be read. */
+  reloadTls(): void;
   close(): void;
 }
 
@@ -50,15 +54,7 @@ const LOG_LIMIT_MS = 5000;
 const MAX_ANSWER = 1_048_576;
 
 export function createAgentClient(options: { readonly tls: TlsFiles; readonly limitMs?: number }): AgentClient {
-  const agent = new Agent({
-    keepAlive: true,
-    maxSockets: 2,
-    maxFreeSockets: 1,
-    timeout: 30_000,
-    ca: readFileSync(options.tls.ca),
-    cert: readFileSync(options.tls.cert),
-    key: readFileSync(options.tls.key),
-  });
+  let agent = openAgent(options.tls);
   const limitMs = options.limitMs ?? CALL_LIMIT_MS;
   const call = async <T>(
     to: AgentEndpoint,
@@ -76,8 +72,19 @@ export function createAgentClient(options: { readonly tls: TlsFiles; readonly li
     route: (to) => call(to, route, { path: '/v1/route' }),
     log: async (to, { source, lines }) =>
       (await call(to, log, { path: `/v1/log?source=${source}&lines=${lines}`, limitMs: LOG_LIMIT_MS }))?.lines ?? null,
+    reloadTls: () => {
+      const before = agent;
+      agent = openAgent(options.tls);
+      // After the longest call that may still use it.
+      setTimeout(() => before.destroy(), LOG_LIMIT_MS).unref();
+    },
     close: () => agent.destroy(),
   };
+}
+
+function openAgent(tls: TlsFiles): Agent {
+  const files = { ca: readFileSync(tls.ca), cert: readFileSync(tls.cert), key: readFileSync(tls.key) };
+  return new Agent({ keepAlive: true, maxSockets: 2, maxFreeSockets: 1, timeout: 30_000, ...files });
 }
 
 function send(

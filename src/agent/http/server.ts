@@ -7,11 +7,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Server, createServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { monoMs } from '../../base/clock.ts';
+import { localZoneMinutes, monoMs, wallMs } from '../../base/clock.ts';
 import { decodeJson, encodeJson, formatDecodeError, integer, object, text } from '../../core/decode.ts';
 import type { PromiseAnswer, PromiseRequest } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { nodeId } from '../../core/spec.ts';
+import type { NodeLogSource } from '../read-log.ts';
 import { answerHealth, answerRoute } from './health.ts';
 import type { AgentStatus } from './status.ts';
 
@@ -28,7 +29,7 @@ export interface AgentHttpOptions {
   readonly getStatus: () => AgentStatus;
   readonly onPromise: (request: PromiseRequest) => Promise<PromiseAnswer>;
   /** The last lines, newest last. */
-  readonly readLog: (source: 'postgres' | 'agent', lines: number) => Promise<readonly string[]>;
+  readonly readLog: (source: NodeLogSource, lines: number) => Promise<readonly string[]>;
   /** Prometheus text. */
   readonly metrics?: () => Promise<string> | string;
   /** A request broke; the client got 500. */
@@ -137,9 +138,13 @@ async function routeMembers(
     case '/v1/log': {
       const lines = Number(query.get('lines') ?? 200);
       const source = query.get('source') ?? 'postgres';
-      if (!Number.isInteger(lines) || lines < 1 || (source !== 'postgres' && source !== 'agent'))
-        return send(response, 400, { error: 'lines=1…2000, source=postgres|agent' });
-      return send(response, 200, { source, lines: await options.readLog(source, Math.min(lines, MAX_LOG_LINES)) });
+      if (!Number.isInteger(lines) || lines < 1 || (source !== 'postgres' && source !== 'agent' && source !== 'guard'))
+        return send(response, 400, { error: 'lines=1…2000, source=postgres|agent|guard' });
+      return send(response, 200, {
+        source,
+        zoneMinutes: localZoneMinutes(wallMs()),
+        lines: await options.readLog(source, Math.min(lines, MAX_LOG_LINES)),
+      });
     }
     case '/v1/promise': {
       const body = await readBody(request);

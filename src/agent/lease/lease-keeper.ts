@@ -9,19 +9,30 @@
  * Because: it compares with the clock at every call, the watcher fires at the deadline without any message, and the guard holds the same deadline.
  * Broken if: a confirmation counts from after it was sent.
  */
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, untilTick } from '../../base/clock.ts';
 import { type MonoMs, type NodeId, type Revision, type Term, addMono } from '../../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import type { ClusterKeys } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
-import { type Confirmation, type LeaseSettings, type TickClocks, ownDeadline, pausedMs } from './lease-rules.ts';
+import { type Confirmation, type LeaseSettings, ownDeadline } from './lease-rules.ts';
 import { type Granted, claim, claimAgain, confirm, giveBack, grant } from './lease-store.ts';
+import { type TickClocks, pausedMs, readTogether } from './pause.ts';
+
+export interface GuardedLease {
+  readonly term: Term;
+  readonly leaseId: string;
+  readonly deadline: MonoMs;
+  /** When `deadline` was right: what the machine was paused since then is to be taken off. */
+  readonly at: TickClocks;
+}
 
 export interface LeaseGuard {
   /** Before a lease is taken: a living guard that is free to be armed (an earlier fence was read and acknowledged). */
   prepare(): Promise<boolean>;
   /** True only when a living guard acknowledged this deadline. */
-  arm(lease: { readonly term: Term; readonly leaseId: string; readonly deadline: MonoMs }): Promise<boolean>;
+  arm(lease: GuardedLease): Promise<boolean>;
+  /** Time was lost: this earlier deadline counts. A guard that does not hear of it has the same clocks and finds the pause by itself. Never rejects. */
+  shorten(lease: GuardedLease): Promise<boolean>;
   disarm(): Promise<boolean>;
 }
 
@@ -86,10 +97,12 @@ interface Held {
 /** An answer of the store takes milliseconds; after this long the promises are asked, which leaves time for several rounds in one TTL. */
 const CONFIRM_LIMIT_MS = 800;
 const ACQUIRE_LIMIT_MS = 2000;
+/** How often the clocks are compared while a lease is held: clients of a machine that was paused are blocked this long after it goes on. */
+const PAUSE_LOOK_MS = 250;
 
-/** A lease without a key, granted ahead. Its time runs since `sentAt`. */
+/** A lease without a key, granted ahead. Its time runs since `sent`. */
 interface Prepared extends Granted {
-  readonly sentAt: MonoMs;
+  readonly sent: TickClocks;
 }
 
 export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
@@ -100,12 +113,11 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   let loop = new AbortController();
   let renewing: Promise<'store' | 'promises' | null> | null = null;
   let storeAnswers = true;
-  let preparing: { readonly sentAt: MonoMs; readonly granted: Promise<Prepared | null> } | null = null;
+  let preparing: { readonly sentAt: MonoMs; readonly granted: Promise<Prepared | null>; readonly ready: Promise<boolean> } | null = null;
   let ticks: TickClocks = readClocks();
 
   function readClocks(): TickClocks {
-    const now = clock.now();
-    return { mono: now.mono, wall: now.wall, boot: options.bootMs() };
+    return readTogether(() => clock.now(), options.bootMs);
   }
 
   const lose = (lease: Held, why: string): void => {
@@ -120,42 +132,57 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     if (held !== null && clock.now().mono >= held.deadline) lose(held, 'the lease was not renewed before its deadline');
   };
 
-  /** Fires at the deadline, however often that moved. */
+  /** Fires at the deadline, however often that moved; a pause is noticed soon, and renewed upon at once. */
   const watchDeadline = async (lease: Held, signal: AbortSignal): Promise<void> => {
     while (held === lease && !signal.aborted) {
+      if (notePause(lease)) void renewNow();
       const left = lease.deadline - clock.now().mono;
       if (left <= 0) return lose(lease, 'the lease was not renewed before its deadline');
-      await clock.sleep(left, signal);
+      await clock.sleep(Math.min(left, untilTick(clock.now().mono, PAUSE_LOOK_MS)), signal);
     }
   };
 
   const renewLoop = async (lease: Held, signal: AbortSignal): Promise<void> => {
-    let next = addMono(clock.now().mono, options.settings().renewMs);
+    const nextTick = (): MonoMs => addMono(clock.now().mono, untilTick(clock.now().mono, options.settings().renewMs));
+    let next = nextTick();
     while (held === lease && !signal.aborted) {
       await clock.sleep(next - clock.now().mono, signal);
       if (held !== lease || signal.aborted) return;
-      notePause(lease);
-      next = addMono(clock.now().mono, options.settings().renewMs);
+      next = nextTick();
       await renewNow();
     }
   };
 
-  const notePause = (lease: Held): void => {
+  const lostSince = (before: TickClocks, now: TickClocks): number => pausedMs(before, now, options.settings().renewMs);
+
+  /** True when time was lost since the last look: clients are blocked first, and the next confirmation lets them in again (§4.2). */
+  const notePause = (lease: Held): boolean => {
     const before = ticks;
     ticks = readClocks();
-    const paused = pausedMs(before, ticks, options.settings().renewMs);
-    if (paused === 0) return;
+    const paused = lostSince(before, ticks);
+    if (paused === 0 || held !== lease) return false;
+    options.onPaused();
     // The store's clock went on while ours stood still.
     lease.deadline = addMono(lease.deadline, -paused);
-    options.onPaused();
     options.onEvent?.({ kind: 'paused', ms: Math.round(paused) });
+    void options.guard.shorten({ term: lease.term, leaseId: lease.leaseId, deadline: lease.deadline, at: ticks });
     expire();
+    return held === lease;
   };
 
-  /** A confirmation counts when the guard has it too, and when it comes in time. */
-  const extend = async (lease: Held, sentAt: MonoMs, grantedMs: number, by: 'store' | 'promises'): Promise<'store' | 'promises' | null> => {
-    const deadline = ownDeadline({ sentAt, grantedMs, settings: options.settings() });
-    const acknowledged = await options.guard.arm({ term: lease.term, leaseId: lease.leaseId, deadline });
+  /**
+   * A confirmation counts when the guard has it too, and when it comes in time.
+   *
+   * Invariant: time that was lost between the sending and this moment is not in the deadline. Because: the clocks are compared with those of
+   * the sending, before and after the guard was told. Broken if: a pause is only taken off a deadline that a late answer then replaces.
+   */
+  const extend = async (lease: Held, sent: TickClocks, grantedMs: number, by: 'store' | 'promises'): Promise<'store' | 'promises' | null> => {
+    notePause(lease);
+    if (held !== lease) return null;
+    const before = readClocks();
+    const deadline = addMono(ownDeadline({ sentAt: sent.mono, grantedMs, settings: options.settings() }), -lostSince(sent, before));
+    const acknowledged = await options.guard.arm({ term: lease.term, leaseId: lease.leaseId, deadline, at: before });
+    notePause(lease);
     expire();
     if (held !== lease) return null;
     if (!acknowledged) {
@@ -167,14 +194,16 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       });
       return null;
     }
-    if (deadline > lease.deadline) lease.deadline = deadline;
+    const confirmed = addMono(deadline, -lostSince(before, readClocks()));
+    if (confirmed > lease.deadline) lease.deadline = confirmed;
     options.onRenewed(lease.deadline);
     options.onEvent?.({ kind: 'renewed', term: lease.term, deadline: lease.deadline, by });
     return by;
   };
 
   const renewOnce = async (lease: Held): Promise<'store' | 'promises' | null> => {
-    const sentAt = clock.now().mono;
+    const sent = readClocks();
+    const sentAt = sent.mono;
     // Once the store failed, both ways are tried at the same time: one after the other could miss the deadline.
     const promised = storeAnswers ? null : options.askPromises(lease.term, options.settings().ttlMs, sentAt);
     const seen = await confirmInTime(lease, sentAt);
@@ -183,7 +212,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     storeAnswers = seen.confirmation.kind !== 'unknown';
     switch (seen.confirmation.kind) {
       case 'confirmed':
-        return extend(lease, sentAt, seen.grantedMs, 'store');
+        return extend(lease, sent, seen.grantedMs, 'store');
       case 'taken':
         lose(lease, `the store gave the write lease to ${seen.confirmation.by ?? 'another'} in term ${seen.confirmation.term ?? '?'}`);
         return null;
@@ -191,10 +220,10 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
         return reclaim(lease);
       case 'unknown': {
         options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: seen.confirmation.why, leftMs: lease.deadline - clock.now().mono });
-        const askedAt = promised === null ? clock.now().mono : sentAt;
-        const enough = await (promised ?? options.askPromises(lease.term, options.settings().ttlMs, askedAt));
+        const asked = promised === null ? readClocks() : sent;
+        const enough = await (promised ?? options.askPromises(lease.term, options.settings().ttlMs, asked.mono));
         expire();
-        return enough && held === lease ? extend(lease, askedAt, options.settings().ttlMs, 'promises') : null;
+        return enough && held === lease ? extend(lease, asked, options.settings().ttlMs, 'promises') : null;
       }
     }
   };
@@ -212,12 +241,20 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     }
   };
 
+  /** Nothing here writes under it: it was granted to a loop that had given up by then. An answer that is lost leaves it to its TTL. */
+  const giveBackUnused = (term: Term, leaseId: string): Promise<Result<null, Failure>> =>
+    giveBack(options, { term, leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
+
   /** The key is gone though we are entitled until our deadline: take it again if the state still wants us in this term, else it is lost. */
   const reclaim = async (lease: Held): Promise<'store' | 'promises' | null> => {
-    const sentAt = clock.now().mono;
-    const again = await claimAgain(options, lease.term, addMono(sentAt, CONFIRM_LIMIT_MS));
+    const sent = readClocks();
+    const again = await claimAgain(options, lease.term, addMono(sent.mono, CONFIRM_LIMIT_MS));
     expire();
-    if (held !== lease) return null;
+    if (held !== lease) {
+      // Given up while the key was being taken again: nobody else knows of this lease, and the next primary would wait for all of its time.
+      if (again.kind === 'granted') await giveBackUnused(lease.term, again.leaseId);
+      return null;
+    }
     if (again.kind === 'refused') {
       lose(lease, `the write lease is gone from the store, and ${again.why}`);
       return null;
@@ -228,7 +265,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     }
     lease.leaseId = again.leaseId;
     options.onEvent?.({ kind: 'claimed-again', term: lease.term });
-    return extend(lease, sentAt, again.grantedMs, 'store');
+    return extend(lease, sent, again.grantedMs, 'store');
   };
 
   /** One at a time; a caller that needs a renewal sent after its call waits for the running one and starts another. */
@@ -248,19 +285,22 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   };
 
   const prepare = (): void => {
-    const sentAt = clock.now().mono;
-    if (held !== null || (preparing !== null && sentAt - preparing.sentAt < options.settings().ttlMs / 3)) return;
-    void options.guard.prepare();
-    const granted = grant(options, addMono(sentAt, CONFIRM_LIMIT_MS)).then((one) => (one === null ? null : { ...one, sentAt }));
-    preparing = { sentAt, granted };
+    const sent = readClocks();
+    if (held !== null || (preparing !== null && sent.mono - preparing.sentAt < options.settings().ttlMs / 3)) return;
+    const ready = options.guard.prepare();
+    const granted = grant(options, addMono(sent.mono, CONFIRM_LIMIT_MS)).then((one) => (one === null ? null : { ...one, sent }));
+    preparing = { sentAt: sent.mono, granted, ready };
   };
 
   /** The prepared lease, once, while most of its time is left. */
-  const takePrepared = async (): Promise<Prepared | null> => {
+  const takePrepared = async (): Promise<{ readonly ready: boolean; readonly prepared: Prepared | null }> => {
     const waiting = preparing;
     preparing = null;
     const prepared = (await waiting?.granted) ?? null;
-    return prepared !== null && clock.now().mono - prepared.sentAt < prepared.grantedMs / 2 ? prepared : null;
+    const fresh = prepared !== null && clock.now().mono - prepared.sent.mono < prepared.grantedMs / 2 ? prepared : null;
+    // A guard that was ready a moment ago is asked again only by `arm`, whose acknowledgement is what counts.
+    const ready = fresh !== null && (await waiting?.ready) === true ? true : await options.guard.prepare();
+    return { ready, prepared: fresh };
   };
 
   const begin = (lease: Held): void => {
@@ -282,22 +322,26 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     acquire: async (term, stateRevision) => {
       if (heldTerm() === term) return ok(null);
       if (held !== null) return err(failure('lease.held', `term ${term} was asked for while term ${held.term} is held`, '', false));
-      const [ready, prepared] = await Promise.all([options.guard.prepare(), takePrepared()]);
+      const { ready, prepared } = await takePrepared();
       if (!ready) return err(failure('lease.no-guard', `the write lease of term ${term} was not asked for`, 'no guard runs', true));
-      const askedAt = clock.now().mono;
-      const claimed = await claim(options, { term, stateRevision, deadline: addMono(askedAt, ACQUIRE_LIMIT_MS), prepared });
+      const asked = readClocks();
+      const claimed = await claim(options, { term, stateRevision, deadline: addMono(asked.mono, ACQUIRE_LIMIT_MS), prepared });
       if (!claimed.ok) return claimed;
       // A lease that was granted ahead counts from its own request.
-      const sentAt = claimed.value.fresh || prepared === null ? askedAt : prepared.sentAt;
-      const deadline = ownDeadline({ sentAt, grantedMs: claimed.value.grantedMs, settings: options.settings() });
+      const sent = claimed.value.fresh || prepared === null ? asked : prepared.sent;
+      const at = readClocks();
+      const granted = ownDeadline({ sentAt: sent.mono, grantedMs: claimed.value.grantedMs, settings: options.settings() });
+      const deadline = addMono(granted, -lostSince(sent, at));
       const lease: Held = { term, leaseId: claimed.value.leaseId, deadline };
-      if (!(await options.guard.arm({ term, leaseId: lease.leaseId, deadline })) || clock.now().mono >= deadline) {
+      const armed = await options.guard.arm({ term, leaseId: lease.leaseId, deadline, at });
+      lease.deadline = addMono(deadline, -lostSince(at, readClocks()));
+      if (!armed || clock.now().mono >= lease.deadline) {
         await options.guard.disarm();
         await giveBack(options, { term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
         return err(failure('lease.no-guard', `the write lease of term ${term} was given back`, 'no guard acknowledged it', true));
       }
       begin(lease);
-      options.onRenewed(deadline);
+      options.onRenewed(lease.deadline);
       return ok(null);
     },
     adopt: async (lease) => {

@@ -23,30 +23,6 @@ export function ownDeadline(options: { readonly sentAt: MonoMs; readonly granted
   return addMono(options.sentAt, Math.min(options.grantedMs, options.settings.ttlMs) - options.settings.marginMs);
 }
 
-/** Clocks at one tick. `boot` goes on while the machine is suspended; `wall` jumps when a paused VM gets its time back. */
-export interface TickClocks {
-  readonly mono: MonoMs;
-  readonly boot: number;
-  readonly wall: number;
-}
-
-/**
- * Time that passed between two ticks and that the monotonic clock did not count: the machine was paused or suspended. 0 when none.
- * The boot clock is believed above a small noise; the wall clock, which people and NTP step too, only above two intervals. A plain stall of the process is no gap:
- * the monotonic clock counted it, and the deadline stands by itself. Taking a step of the wall clock for a pause costs clients a reconnect; the other error risks two writable nodes.
- */
-export function pausedMs(before: TickClocks, after: TickClocks, intervalMs: number): number {
-  const counted = after.mono - before.mono;
-  const boot = after.boot - before.boot - counted;
-  const wall = after.wall - before.wall - counted;
-  const byBoot = boot > BOOT_NOISE_MS ? boot : 0;
-  const byWall = wall > 2 * intervalMs ? wall : 0;
-  return Math.max(byBoot, byWall);
-}
-
-/** /proc/uptime counts in hundredths of a second. */
-const BOOT_NOISE_MS = 50;
-
 /** What one look at the store says about our lease. */
 export type Confirmation =
   | { readonly kind: 'confirmed' }

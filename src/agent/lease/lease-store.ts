@@ -109,6 +109,8 @@ export async function claimAgain(
   if (found.value === null) return { kind: 'unknown', why: 'the store has no state of this cluster' };
   const state = readStateTerms(found.value.value);
   if (state === null) return { kind: 'unknown', why: 'the state cannot be read' };
+  // A restored store that has forgotten our term says nothing of who may hold it: until our own deadline the controller can learn the term from us.
+  if (state.term < term) return { kind: 'unknown', why: `the state is of the older term ${state.term}: the store was restored` };
   if (!mayClaimAgain(state, { term, node: at.node }))
     return { kind: 'refused', why: `the state is of term ${state.term} and wants ${state.goals[at.node]?.kind ?? 'nothing'} here` };
   const stateIs: Compare = { target: 'mod', key: at.keys.state, op: '=', revision: found.value.modRevision };

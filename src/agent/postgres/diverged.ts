@@ -10,7 +10,9 @@ import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { failure, messageOf, processTrouble } from './failure.ts';
 import { ensureDirectory, isThere, writeAtomic } from './files.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
-import { historyFileName } from './timeline-history.ts';
+import { readControlData } from './control-data.ts';
+import { type OpeningMark, readMarks } from './opening-mark.ts';
+import { historyFileName, lineageOf, readHistory } from './timeline-history.ts';
 import { segmentFileName } from './wal-reader.ts';
 
 export interface DivergedRange {
@@ -39,6 +41,8 @@ export interface DivergedSummary {
   /** More transactions than are listed. */
   readonly truncated: boolean;
   readonly committed: number;
+  /** Terms that were opened for clients within the range; empty: nobody but the members could connect, or the WAL was not readable. */
+  readonly openings: readonly OpeningMark[];
   readonly relations: readonly string[];
   readonly note: string;
 }
@@ -111,6 +115,7 @@ async function summarise(
     },
   );
   const trouble = processTrouble(result);
+  const openings = await openingsOf(instance, range, options.signal);
   const names = new Map<string, string>();
   for (const relation of collector.relations()) names.set(relation, await options.nameOf(relation));
   const transactions = collector
@@ -125,9 +130,28 @@ async function summarise(
     transactions: transactions.slice(0, MAX_TRANSACTIONS),
     truncated: transactions.length >= MAX_TRANSACTIONS,
     committed: transactions.filter((one) => one.committedAt !== null).length,
+    openings: openings.marks,
     relations: [...new Set(names.values())].sort(),
-    note: trouble === null ? '' : `pg_waldump: ${trouble}`,
+    note: [trouble === null ? '' : `pg_waldump: ${trouble}`, openings.note].filter((one) => one !== '').join('; '),
   };
+}
+
+/** Marks that cannot be read are a note: the WAL itself is kept. */
+async function openingsOf(
+  instance: Instance,
+  { timeline, from, to }: DivergedRange,
+  signal: AbortSignal | undefined,
+): Promise<{ readonly marks: readonly OpeningMark[]; readonly note: string }> {
+  const control = await readControlData(instance);
+  if (!control.ok) return { marks: [], note: `openings of terms: ${control.error.cause}` };
+  const { segmentBytes, pageBytes } = control.value;
+  try {
+    const lineage = lineageOf(timeline, (await readHistory(instance.dataDirectory, timeline)) ?? []);
+    const range = { dataDirectory: instance.dataDirectory, segmentBytes, pageBytes, lineage, from, until: to };
+    return { marks: await readMarks({ ...range, ...(signal === undefined ? {} : { signal }) }), note: '' };
+  } catch (cause) {
+    return { marks: [], note: `openings of terms: ${messageOf(cause)}` };
+  }
 }
 
 interface Collector {
@@ -168,6 +192,7 @@ function renderSummary(summary: DivergedSummary): string {
   const head = [
     `What only ${summary.node} had, on timeline ${summary.timeline}, from ${formatLsn(summary.from)} to ${formatLsn(summary.to)}: ${summary.bytes} bytes of WAL.`,
     `${summary.committed} committed transaction(s), ${summary.transactions.length - summary.committed} that did not commit.`,
+    ...summary.openings.map((mark) => `${mark.node} opened term ${mark.term} for clients at ${formatLsn(mark.lsn)}.`),
     `Tables and indexes: ${summary.relations.join(', ') || 'none'}`,
     ...(summary.note === '' ? [] : [summary.note]),
     'The WAL segments lie beside this file; pg_waldump reads them.',

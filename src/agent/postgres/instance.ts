@@ -2,6 +2,7 @@
 import { accessSync, constants, existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ClusterId, NodeId } from '../../core/ids.ts';
+import { refusePostgres } from '../../core/postgres-versions.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { type ProcessOptions, PLAIN_ENV, runProcess } from '../../base/process.ts';
 import { failure } from './failure.ts';
@@ -62,10 +63,11 @@ export function asOsUser(instance: Pick<Instance, 'os'>): Pick<ProcessOptions, '
 }
 
 /**
- * The newest `/usr/lib/postgresql/N/bin` that has a `postgres`, else the first of the usual places; null when there is none.
+ * `/usr/lib/postgresql/N/bin` with a `postgres` for the data directory's own major version; else the newest that is supported; else the newest; else the
+ * first of the usual places; null when there is none. `dataMajor`: null when there is no data yet.
  * Source: Debian's and PGDG's packages (/usr/lib/postgresql/N/bin, /usr/pgsql-N/bin).
  */
-export function findBinDirectory(): string | null {
+export function findBinDirectory(dataMajor: number | null = null): string | null {
   const found: { readonly version: number; readonly path: string }[] = [];
   for (const { base, name, sub } of [
     { base: '/usr/lib/postgresql', name: /^(\d+)$/, sub: 'bin' },
@@ -79,7 +81,8 @@ export function findBinDirectory(): string | null {
     }
   }
   found.sort((a, b) => b.version - a.version);
-  return found[0]?.path ?? ['/usr/local/pgsql/bin', '/usr/local/bin', '/usr/bin'].find((path) => existsSync(join(path, 'postgres'))) ?? null;
+  const fitting = found.find((one) => one.version === dataMajor) ?? found.find((one) => refusePostgres(one.version) === null) ?? found[0];
+  return fitting?.path ?? ['/usr/local/pgsql/bin', '/usr/local/bin', '/usr/bin'].find((path) => existsSync(join(path, 'postgres'))) ?? null;
 }
 
 /** The distribution's socket directory when the database's OS user may write there; null otherwise. */
@@ -177,18 +180,10 @@ export async function checkInstallation(instance: Instance): Promise<Result<Inst
       ),
     );
   }
-  if (version < 130_000) {
-    return err(
-      failure(
-        'postgres.version',
-        `PostgreSQL ${Math.floor(version / 10_000)} is not supported`,
-        'following a new primary by reload needs 13',
-        'nothing was started',
-        'install PostgreSQL 13 to 18',
-        false,
-      ),
-    );
-  }
+  const major = Math.floor(version / 10_000);
+  const refused = refusePostgres(major);
+  if (refused !== null)
+    return err(failure('postgres.version', `PostgreSQL ${major} is not supported`, refused.cause, 'nothing was started', refused.remedy, false));
   return ok({ version, missing: OPTIONAL.filter((name) => !existsSync(binary(instance, name))) });
 }
 

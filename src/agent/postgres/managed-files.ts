@@ -5,6 +5,7 @@
 import { isIP } from 'node:net';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { refuseParameter } from '../../core/managed-parameters.ts';
 import type { ClusterSpec } from '../../core/spec.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { quoteGuc } from './auto-conf.ts';
@@ -35,27 +36,6 @@ export interface ManagedOutcome {
 const BEGIN = '# BEGIN pgherd: this block is rewritten, lines outside of it are kept';
 const END = '# END pgherd';
 const INCLUDE = "include_if_exists = 'pgherd.conf'";
-
-/** Parameters that people cannot override through the spec: failover and fencing rest on them. */
-const PROTECTED = new Set([
-  'port',
-  'unix_socket_directories',
-  'unix_socket_permissions',
-  'hot_standby',
-  'wal_log_hints',
-  'restart_after_crash',
-  'recovery_target_timeline',
-  'cluster_name',
-  'primary_conninfo',
-  'primary_slot_name',
-  'synchronous_standby_names',
-  'restore_command',
-  'data_directory',
-  'hba_file',
-  'ident_file',
-  'config_file',
-  'password_encryption',
-]);
 
 export function passfilePath(instance: Pick<Instance, 'socketDirectory'>): string {
   return join(instance.socketDirectory, 'replication.pgpass');
@@ -133,7 +113,8 @@ function findBadInput(settings: ManagedSettings): string | null {
   for (const [name, value] of Object.entries(settings.parameters)) {
     if (!/^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?$/i.test(name)) return `"${name}" is no parameter name`;
     if (/[\n\r\0]/.test(value)) return `the value of ${name} has a line break`;
-    if (PROTECTED.has(name.toLowerCase())) return `${name} is managed by pgherd`;
+    const refused = refuseParameter(name, value);
+    if (refused !== null) return refused;
   }
   for (const line of settings.hba) if (/[\n\r\0]/.test(line)) return 'an hba line has a line break';
   return null;
@@ -272,9 +253,7 @@ export function renderConf(instance: Instance, settings: ManagedSettings, { peop
   for (const [name, value] of Object.entries(forced)) {
     const wish = parameters.get(name);
     const isMinimum = name === 'max_wal_senders' || name === 'max_replication_slots';
-    lines.push(
-      `${name} = ${quoteGuc(wish === undefined ? value : isMinimum ? String(Math.max(Number(wish) || 0, Number(value))) : name === 'wal_level' && wish !== 'logical' ? value : wish)}`,
-    );
+    lines.push(`${name} = ${quoteGuc(wish === undefined ? value : isMinimum ? String(Math.max(Number(wish) || 0, Number(value))) : wish)}`);
   }
   for (const [name, value] of parameters) if (!(name in forced)) lines.push(`${name} = ${quoteGuc(value)}`);
   return `${lines.join('\n')}\n`;

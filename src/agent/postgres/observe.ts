@@ -13,6 +13,7 @@ import type { Instance } from './instance.ts';
 import { type Postmaster, findPostmaster, findProcesses } from './postmaster.ts';
 import { replayTimeline } from './replay-timeline.ts';
 import { SLOTS_QUERY, type SlotInfo, slotInfos } from './slots.ts';
+import { createStartProgress, readStartProgress } from './start-progress.ts';
 import { type Row, type Sql, describeSqlError, localTarget, openSql, sqlStateOf } from './sql.ts';
 import { readHistory } from './timeline-history.ts';
 import { type WalEnd, readWalEnd } from './wal-end.ts';
@@ -89,6 +90,7 @@ export const EMPTY: PostgresReport = {
   postmasterPid: null,
   startedAt: null,
   minimums: {},
+  stalledMs: null,
 };
 
 export function createObserver(instance: Instance, options: ObserverOptions): Observer {
@@ -180,6 +182,8 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
     }
   };
 
+  const startProgress = createStartProgress({ read: (pid) => readStartProgress(instance, pid), now: monoMs });
+
   const observeOnce = async (): Promise<PostgresReport> => {
     const busy = options.busy?.() ?? null;
     if (busy !== null) return { ...EMPTY, state: busy };
@@ -203,7 +207,8 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
         .then(async (seen) => {
           // A first look that fails knows no role; what the directory was last is better than nothing, so that a healthy standby is not fenced.
           const lives = seen.state === 'running' || seen.state === 'hung' || seen.state === 'stopping' || seen.state === 'starting';
-          const report = lives && seen.role === null ? withFileFacts(seen, await files.control()) : seen;
+          const named = lives && seen.role === null ? withFileFacts(seen, await files.control()) : seen;
+          const report = { ...named, stalledMs: named.state === 'starting' ? await startProgress.stalledMs(named.postmasterPid) : null };
           last = report;
           running = null;
           return report;

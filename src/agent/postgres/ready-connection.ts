@@ -27,22 +27,26 @@ export function createReadyConnection(instance: Pick<Instance, 'socketDirectory'
     clearTimeout(current.timer);
     void current.sql.then((sql) => sql?.close());
   };
+  const keep = (sql: Promise<Sql | null>): void => {
+    drop();
+    const timer = setTimeout(drop, KEEP_MS);
+    timer.unref();
+    ready = { sql, since: monoMs(), timer };
+  };
+  /** Lent to one operation, and ready for the next one (a promotion, then the mark of its opening) when it is given back whole. */
   const take = async (): Promise<Sql> => {
     const current = ready;
     ready = null;
     if (current !== null) clearTimeout(current.timer);
-    const sql = (await current?.sql) ?? null;
-    if (sql?.isOpen() === true) return sql;
-    return openSql(localTarget(instance), LOCAL_LIMITS);
+    const kept = (await current?.sql) ?? null;
+    const sql = kept?.isOpen() === true ? kept : await openSql(localTarget(instance), LOCAL_LIMITS);
+    return { ...sql, close: () => (sql.isOpen() ? keep(Promise.resolve(sql)) : sql.close()) };
   };
   return {
     prepare: () => {
       if (ready !== null && monoMs() - ready.since < KEEP_MS / 2) return;
-      drop();
-      const sql = openSql(localTarget(instance), LOCAL_LIMITS).catch(() => null);
-      const timer = setTimeout(drop, KEEP_MS);
-      timer.unref();
-      ready = { sql, since: monoMs(), timer };
+      // Whoever needs it then opens its own, and meets the error there.
+      keep(openSql(localTarget(instance), LOCAL_LIMITS).catch(() => null));
     },
     run: (_instance, options, work) => runOn(take, localTarget(instance), options, work),
     close: drop,

@@ -1,7 +1,6 @@
 /** Starts PostgreSQL so that it outlives the agent, and waits as long as the start makes progress (Q17). */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { monoMs, realClock } from '../../base/clock.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
@@ -14,6 +13,7 @@ import { tailLog } from './log-tail.ts';
 import { prepareStateDirectory } from './managed-files.ts';
 import { type Postmaster, findPostmaster, findProcesses, isAlive, readPidFile, readProcess } from './postmaster.ts';
 import { withLocalSql } from './sql.ts';
+import { controlStamp, readStartProgress } from './start-progress.ts';
 
 export interface StartOptions {
   /** `primary`: only under a valid write lease; `standby.signal` is away for the moment of the start only. */
@@ -204,7 +204,7 @@ async function waitUntilUp(
       signalBack = true;
     }
     if (round % 20 === 19) {
-      const seen = await progressOf(instance, pid);
+      const seen = await readStartProgress(instance, pid);
       if (seen.key !== progress) movedAt = monoMs();
       if (seen.title !== title && seen.title !== '') options.onProgress?.(seen.title);
       ({ key: progress, title } = seen);
@@ -234,11 +234,6 @@ async function hasReadSignalFiles(instance: Instance, before: string): Promise<b
   return control.ok && (control.value.state === 'in crash recovery' || control.value.state === 'in production');
 }
 
-async function controlStamp(instance: Instance): Promise<string> {
-  const found = await stat(join(instance.dataDirectory, 'global', 'pg_control'), { bigint: true });
-  return `${found.mtimeNs}/${found.ino}`;
-}
-
 async function askRole(instance: Instance, signal: AbortSignal | undefined): Promise<'primary' | 'standby' | null> {
   const answer = await withLocalSql(
     instance,
@@ -249,22 +244,6 @@ async function askRole(instance: Instance, signal: AbortSignal | undefined): Pro
     },
   );
   return answer.ok ? answer.value : null;
-}
-
-/** Redo moves the startup process's title, its CPU time and pg_control: any of them is progress. */
-async function progressOf(instance: Instance, pid: number): Promise<{ readonly key: string; readonly title: string }> {
-  const parts: string[] = [await controlStamp(instance), readPidFile(instance.dataDirectory)?.status ?? ''];
-  let title = '';
-  for (const process of findProcesses(instance.dataDirectory, [pid])) {
-    try {
-      const text = readFileSync(`/proc/${process.pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
-      if (/startup/.test(text)) title = text;
-      parts.push(`${process.pid} ${text} ${readFileSync(`/proc/${process.pid}/stat`, 'latin1').split(' ').slice(13, 15).join(' ')}`);
-    } catch (cause) {
-      if (errnoOf(cause) !== 'ENOENT' && errnoOf(cause) !== 'ESRCH') throw cause;
-    }
-  }
-  return { key: parts.join('\n'), title };
 }
 
 async function startFailure(instance: Instance, how: string): Promise<Failure> {

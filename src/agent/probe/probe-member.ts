@@ -77,12 +77,15 @@ async function open(instance: Instance, endpoint: Endpoint, options: { readonly 
   return openSql(target, { connectMs: options.limitMs, statementMs: options.limitMs }, { applicationName: `pgherd_probe ${options.self}` });
 }
 
+/** A statement that writes fails on a standby with 25006, even when it would write nothing. */
 async function look(sql: Sql, self: NodeId): Promise<'primary' | 'standby'> {
-  // A statement that writes fails on a standby even when it would write nothing, so the role is asked first.
-  const [role] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
-  if (role?.['recovery'] === true) return 'standby';
-  await sql.query(WRITE, [self]);
-  return 'primary';
+  try {
+    await sql.query(WRITE, [self]);
+    return 'primary';
+  } catch (cause) {
+    if (sqlStateOf(cause) === '25006') return 'standby';
+    throw cause;
+  }
 }
 
 export interface Prober {
@@ -90,12 +93,12 @@ export interface Prober {
   close(): void;
 }
 
-/** A login costs both sides some milliseconds of processor; every fourth look tests it, the others only the write. */
-const FRESH_EVERY = 4;
+/** A login costs both sides some milliseconds of processor; every eighth look tests it, the others only the write. */
+const FRESH_EVERY = 8;
 
 /**
- * Probes one member again and again. The write goes over a kept connection; every fourth look, and each one after a failure, uses a fresh
- * connection (architecture 4.6): a server that serves old sessions and lets nobody in is noticed within four looks.
+ * Probes one member again and again. The write goes over a kept connection; every eighth look, and each one after a failure, uses a fresh
+ * connection (architecture 4.6): a server that serves old sessions and lets nobody in is noticed within eight looks.
  */
 export function createProber(instance: Instance, self: NodeId): Prober {
   let kept: { readonly key: string; readonly sql: Sql } | null = null;

@@ -12,6 +12,7 @@ import { type MonoMs, type Term, addMono, makeMonoMs } from '../../core/ids.ts';
 import {
   type Ballot,
   type MemberFacts,
+  type OpenPromise,
   type PromiseAnswer,
   type PromiseRequest,
   type VoteDecision,
@@ -42,12 +43,17 @@ export interface Promiser {
   standing(): Ballot['promise'];
 }
 
+/** Writes the record durably (file and directory fsynced) before it resolves. */
+export type WriteRecord = (file: string, content: string) => Promise<void>;
+
 export interface PromiserOptions {
   readonly stateDirectory: string;
   /** Default: `promises.json` in the state directory. */
   readonly storage?: TextStorage;
   readonly bootId: string;
   readonly clock: Clock;
+  /** Default: writeFileAtomic. */
+  readonly writeRecord?: WriteRecord;
   /** `votedTerm` from the agent's durable memory. */
   readonly facts: () => MemberFacts & { readonly votedTerm: Term };
 }
@@ -55,7 +61,10 @@ export interface PromiserOptions {
 /** Errors: `promises.damaged` when the file cannot be read as one; a forgotten promise could lead to a second primary. */
 export function openPromiser(options: PromiserOptions): Result<Promiser, Failure> {
   const file = join(options.stateDirectory, 'promises.json');
-  const storage = options.storage ?? { read: () => readTextIfThere(file), write: (text: string) => writeFileAtomic(file, text) };
+  const storage = options.storage ?? {
+    read: () => readTextIfThere(file),
+    write: (text: string) => (options.writeRecord ?? writeFileAtomic)(file, text),
+  };
   const former = storage.read();
   const decoded = former === null ? null : decodeJson(stored, former);
   if (decoded !== null && !decoded.ok) return err(damaged(file, formatDecodeError(decoded.error)));
@@ -63,7 +72,10 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     bootId: options.bootId,
     startedAt: options.clock.now().mono,
   });
-  let horizon: { readonly term: Term; readonly to: string; readonly until: MonoMs } | null = null;
+  /** What is on disk covers promises of this term to this primary until then, for a restart too (a TTL is waited out there, not more). */
+  let horizon: { readonly term: Term; readonly to: string; readonly until: MonoMs; readonly ttlMs: number } | null = null;
+  const covers = (promise: OpenPromise, ttlMs: number): boolean =>
+    horizon !== null && horizon.term === promise.term && horizon.to === promise.to && horizon.until >= promise.until && horizon.ttlMs >= ttlMs;
   let turn: Promise<unknown> = Promise.resolve();
 
   const current = (): Ballot => {
@@ -78,13 +90,18 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     const first = mayPromise(current(), facts, request, options.clock.now().mono);
     const promise = first.ballot.promise;
     if (first.answer.kind === 'refused' || promise === null) return first.answer;
-    if (horizon === null || horizon.term !== promise.term || horizon.to !== promise.to || horizon.until < promise.until) {
-      const next = { term: promise.term, to: promise.to, until: addMono(promise.until, HORIZON_MS) };
-      if (!(await write({ ...next, bootId: options.bootId, ttlMs: request.ttlMs }))) return refuse('not-stored');
+    if (!covers(promise, request.ttlMs)) {
+      const next = { term: promise.term, to: promise.to, until: addMono(promise.until, HORIZON_MS), ttlMs: request.ttlMs };
+      // Until the write ends nobody knows which of the two is on disk.
+      horizon = null;
+      if (!(await write({ ...next, bootId: options.bootId }))) return refuse('not-stored');
       horizon = next;
     }
     // The write took time, and a vote may have been given meanwhile: decide again, with nothing between the decision and its effect.
     const second = mayPromise(current(), options.facts(), request, options.clock.now().mono);
+    // A disk that took longer than the horizon is wide: what would be answered now is not on it.
+    if (second.answer.kind === 'promised' && second.ballot.promise !== null && !covers(second.ballot.promise, request.ttlMs))
+      return refuse('not-stored');
     ballot = second.ballot;
     return second.answer;
   };

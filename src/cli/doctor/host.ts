@@ -1,4 +1,5 @@
 /** Checks of this host: everything that would break a failover, seen from here. Nothing is changed. */
+import { refusePostgres } from '../../core/postgres-versions.ts';
 import { accessSync, constants, existsSync, readFileSync, readdirSync, readlinkSync, statfsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -49,7 +50,9 @@ export async function checkHost(view: HostView): Promise<readonly HostCheck[]> {
 function checkPostgres({ root, path }: HostView): HostCheck {
   const base = join(root, 'usr/lib/postgresql');
   const versions = existsSync(base) ? readdirSync(base).filter((name) => /^\d+$/.test(name) && existsSync(join(base, name, 'bin/postgres'))) : [];
-  const newest = versions.map(Number).sort((a, b) => b - a)[0];
+  const installed = versions.map(Number).sort((a, b) => b - a);
+  // The agent takes the newest that it supports.
+  const newest = installed.find((major) => refusePostgres(major) === null) ?? installed[0];
   if (newest === undefined) {
     return {
       code: 'host.postgres-missing',
@@ -69,8 +72,9 @@ function checkPostgres({ root, path }: HostView): HostCheck {
       text: `PostgreSQL ${newest} lacks ${missing.join(', ')}`,
       remedy: `install postgresql-${newest} and postgresql-client-${newest}`,
     };
-  if (newest < 13)
-    return { code: 'host.postgres-version', level: 'error', text: `PostgreSQL ${newest} is too old`, remedy: 'install version 13 to 18' };
+  const refused = refusePostgres(newest);
+  if (refused !== null)
+    return { code: 'host.postgres-version', level: 'error', text: `PostgreSQL ${newest} is not supported: ${refused.cause}`, remedy: refused.remedy };
   return { code: 'host.postgres', level: 'ok', text: `PostgreSQL ${versions.sort().join(', ')} with its tools`, remedy: '' };
 }
 

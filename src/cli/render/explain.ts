@@ -22,7 +22,9 @@ function paragraph(text: string, width: number): readonly string[] {
 
 function deathWords(death: ExplainAnswer['ifPrimaryDies']): string {
   const action = sentence(death.action);
-  if (death.promoted === null) return `${action} No node would be promoted.`;
+  // The action mostly says it already.
+  if (death.promoted === null) return death.action.startsWith('nothing') ? action : `${action} No node would be promoted.`;
+  const promoted = death.action.split(/[\s,:;.]+/).includes(death.promoted) ? '' : ` ${death.promoted} would be promoted.`;
   const loss =
     death.mayLoseBytes === null
       ? 'How much could be lost is unknown.'
@@ -33,7 +35,7 @@ function deathWords(death: ExplainAnswer['ifPrimaryDies']): string {
     death.estimatedOutageMs === null
       ? 'How long writes would stop is unknown.'
       : `Writes would stop for about ${formatDuration(death.estimatedOutageMs)}.`;
-  return `${action} ${death.promoted} would be promoted. ${loss} ${outage}`;
+  return `${action}${promoted} ${loss} ${outage}`;
 }
 
 function candidateLines(candidates: ExplainAnswer['candidates'], { style, width }: { style: Style; width: number }): readonly string[] {

@@ -30,7 +30,7 @@ const PROSE_WIDTH = 100;
 /** Ends without a line break. */
 export function renderShow(show: ShowAnswer, options: Options): string {
   const prose = { style: options.style, width: Math.min(options.width ?? PROSE_WIDTH, PROSE_WIDTH) };
-  const sections = [renderHeader(show, prose), renderNodes(show.nodes, options)];
+  const sections = [renderHeader(show, prose), renderNodes(show, options)];
   const traffic = renderTraffic(show, options);
   if (traffic !== '') sections.push(traffic);
   sections.push(renderTrouble(show, prose));
@@ -75,19 +75,19 @@ const NODE_COLUMNS: readonly Column[] = [
   { head: 'AGENT', rank: 4 },
 ];
 
-function renderNodes(nodes: readonly ShowNode[], options: Options): string {
+function renderNodes({ nodes, primary }: ShowAnswer, options: Options): string {
   if (nodes.length === 0) return 'no node belongs to this cluster yet';
   const someLocation = nodes.some((node) => node.location !== null);
   const columns = NODE_COLUMNS.filter((column) => column.head !== 'LOCATION' || someLocation);
-  const rows = nodes.map((node) => nodeCells(node).filter((_, index) => NODE_COLUMNS[index]?.head !== 'LOCATION' || someLocation));
+  const rows = nodes.map((node) => nodeCells(node, primary).filter((_, index) => NODE_COLUMNS[index]?.head !== 'LOCATION' || someLocation));
   return renderTable(columns, rows, options);
 }
 
-function nodeCells(node: ShowNode): readonly Cell[] {
+function nodeCells(node: ShowNode, primary: string | null): readonly Cell[] {
   const seen = node.agent.seenMs;
   return [
-    cell(node.id, node.role === 'primary' ? 'bold' : 'plain'),
-    roleCell(node),
+    cell(node.id, node.id === primary ? 'bold' : 'plain'),
+    roleCell(node, primary),
     cell(node.state, stateTone(node)),
     cell(node.timeline),
     cell(node.lsn),
@@ -100,13 +100,24 @@ function nodeCells(node: ShowNode): readonly Cell[] {
   ];
 }
 
-/** `* primary`, `standby`; `! standby, not primary` (never cut) where the actual role is not the wanted one. */
-export function roleCell(node: ShowNode): Cell {
+/** No server of the node runs: its role is that of its files. */
+const NOT_SERVING: ReadonlySet<ShowNode['state']> = new Set(['stopped', 'crashed', 'cloning', 'rewinding', 'recovering']);
+
+/**
+ * `* primary` for the primary of the newest open term while its server runs, and for no other; `standby`. What else has a primary's files or role
+ * is shown as what it is: `former primary`, `primary, opening`, `! second primary`; `! standby, not primary` (never cut) where the
+ * actual role is not the wanted one.
+ */
+export function roleCell(node: ShowNode, primary: string | null): Cell {
   const { role, wantedRole } = node;
   // A witness, and a node that never had a role.
   if (role === null) return wantedRole === null ? cell(null, 'dim') : cell(`- (wanted ${wantedRole})`, 'warn');
+  const serves = !NOT_SERVING.has(node.state);
+  if (role === 'primary' && !serves && node.id !== primary) return cell('former primary', 'warn');
   if (wantedRole !== null && wantedRole !== role) return cell(`! ${role}, not ${wantedRole}`, 'bad');
-  return role === 'primary' ? cell('* primary', 'good') : cell('standby');
+  if (role === 'standby') return cell('standby');
+  if (node.id === primary) return serves ? cell('* primary', 'good') : cell('primary, down', 'bad');
+  return wantedRole === 'primary' ? cell('primary, opening', 'accent') : cell('! second primary', 'bad');
 }
 
 function stateTone(node: ShowNode): Tone {
@@ -163,18 +174,27 @@ function renderTrouble(show: ShowAnswer, options: { style: Style; width: number 
   return [head, ...renderProblems(problems, options)].join('\n');
 }
 
+/** Each problem once: a node's is left out where the cluster's list has it already, alone or for several nodes (`n1, n2: …`). */
 export function allProblems(show: ShowAnswer): readonly Problem[] {
   const found: Problem[] = [];
-  const add = (problem: Problem, prefix: string): void => {
-    const text = oneLine(
-      problem.text.startsWith(prefix) || problem.text.includes(prefix.replace(': ', '')) ? problem.text : `${prefix}${problem.text}`,
-    );
-    if (!found.some((other) => other.code === problem.code && (other.text === text || other.text === oneLine(problem.text))))
-      found.push({ code: problem.code, text, remedy: oneLine(problem.remedy) });
+  const add = ({ code, text, remedy }: Problem): void => {
+    const line = oneLine(text);
+    if (!found.some((other) => other.code === code && other.text === line)) found.push({ code, text: line, remedy: oneLine(remedy) });
   };
-  for (const problem of show.problems) add(problem, '');
-  for (const node of show.nodes) for (const problem of node.problems) add(problem, `${node.id}: `);
+  for (const problem of show.problems) add(problem);
+  for (const node of show.nodes) {
+    for (const problem of node.problems) {
+      const bare = oneLine(problem.text).replace(`${node.id}: `, '');
+      const listed = found.some((other) => other.code === problem.code && namesNode(other.text, node.id, bare));
+      if (!listed) add(bare.includes(node.id) ? problem : { ...problem, text: `${node.id}: ${bare}` });
+    }
+  }
   return found;
+}
+
+/** `text` is `bare`, or `bare` behind a list of nodes with this one. */
+function namesNode(text: string, node: string, bare: string): boolean {
+  return text === bare || (text.endsWith(`: ${bare}`) && text.slice(0, -`: ${bare}`.length).split(', ').includes(node));
 }
 
 const LAG_COLUMNS: readonly Column[] = [

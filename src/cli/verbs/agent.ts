@@ -9,7 +9,7 @@ import { parseJoinToken } from '../../api/join-token.ts';
 import { isName } from '../../core/ids.ts';
 import { toCli } from '../api.ts';
 import { shellQuote } from '../confirm.ts';
-import { agentFile } from '../config-kinds.ts';
+import { agentConfig } from '../../core/agent-config.ts';
 import { messageOf, readTextFile } from '../context.ts';
 import { type CliResult, EXIT, type Outcome, cliError, usageError } from '../exit.ts';
 import { type Host, type Session, act } from '../session.ts';
@@ -120,7 +120,7 @@ function readJoinToken(session: Session): CliResult<string> {
 function checkExisting(session: Session, flags: JoinFlags): CliResult<boolean> {
   if (!existsSync(flags.config)) return { ok: true, value: false };
   const text = readFileSync(flags.config, 'utf8');
-  const decoded = checkConfigText({ file: flags.config, text, decoder: agentFile });
+  const decoded = checkConfigText({ file: flags.config, text, decoder: agentConfig });
   const remedy = `remove ${flags.config}, or name another file with --config`;
   const refuse = (what: string, cause: string): CliResult<boolean> =>
     cliError(EXIT.refused, {

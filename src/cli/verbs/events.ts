@@ -81,7 +81,8 @@ async function follow(session: Session, api: Api, following: Following): Promise
 function renderEvent(row: EventRow, session: Session): string {
   const { style } = session.view;
   const head = `${formatTime(row.at)}  ${row.level.padEnd(5)}  `;
-  const text = `${row.node === null ? '' : `${row.node}: `}${oneLine(row.text)}  [${row.rule}, term ${row.term}]`;
+  const named = row.node === null || row.text.split(/[^A-Za-z0-9_-]+/).includes(row.node);
+  const text = `${named ? '' : `${row.node}: `}${oneLine(row.text)}  [${row.rule}, term ${row.term}]`;
   const [first = '', ...more] = session.view.width === null ? [head + text] : hanging(head, text, session.view.width);
   const painted = style.paint('dim', formatTime(row.at)) + style.paint(TONES[row.level], first.slice(formatTime(row.at).length));
   return [painted, ...more.map((line) => style.paint(TONES[row.level], line))].join('\n');

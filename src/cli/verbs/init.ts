@@ -3,7 +3,7 @@ import { readDuration } from '../context.ts';
 import { EXIT } from '../exit.ts';
 import { renderPlan } from '../render/plan.ts';
 import { type Host, act } from '../session.ts';
-import { LONG_TIMEOUT, type TaskFlags, followTask } from '../task.ts';
+import { LONG_TIMEOUT, type TaskFlags, followTask, taskWords } from '../task.ts';
 import { parseSpec, readInput } from '../yaml-file.ts';
 
 export function initCommand(host: Host): Command {
@@ -32,7 +32,7 @@ export function initCommand(host: Host): Command {
           return { ok: true, value: answer.value.problems.length > 0 ? EXIT.refused : EXIT.done };
         }
         if (flags.wait === false) {
-          session.show(task, () => `task ${task.id} (${task.kind}) accepted; watch it with: pgherd task log ${task.id}`);
+          session.show(task, () => `task ${task.id} (${taskWords(task)}) accepted; watch it with: pgherd task log ${task.id}`);
           return { ok: true, value: EXIT.done };
         }
         return followTask(session, api.value, { task, timeoutMs: timeout.value });

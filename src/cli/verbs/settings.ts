@@ -1,11 +1,20 @@
 import { Command } from 'commander';
-import { EXIT, type Outcome, usageError } from '../exit.ts';
+import { checkConfigText } from '../../base/config.ts';
+import { type Decoder, record, text } from '../../core/decode.ts';
+import { refuseParameter } from '../../core/managed-parameters.ts';
+import { type EditFlags, type EditedPart, type Raw, editSpec } from '../edit.ts';
+import { EXIT, type Outcome, cliError, usageError } from '../exit.ts';
+import { renderData } from '../output/json.ts';
 import { cell, renderTable } from '../output/table.ts';
 import { renderDiff } from '../render/diff.ts';
 import { type Host, type Session, act } from '../session.ts';
 
 export function settingsCommand(host: Host): Command {
-  return new Command('settings').description('PostgreSQL parameters of the cluster').addCommand(showCommand(host)).addCommand(setCommand(host));
+  return new Command('settings')
+    .description('PostgreSQL parameters of the cluster')
+    .addCommand(showCommand(host))
+    .addCommand(setCommand(host))
+    .addCommand(editCommand(host));
 }
 
 function showCommand(host: Host): Command {
@@ -34,6 +43,62 @@ function showCommand(host: Host): Command {
       return { ok: true, value: EXIT.done };
     }),
   );
+}
+
+function editCommand(host: Host): Command {
+  return new Command('edit')
+    .description('edit the parameters in $EDITOR, as YAML; shows the difference and asks before it writes')
+    .option('-f, --file <file>', 'take the parameters from a file instead, all of them; "-" reads standard input')
+    .option('--yes', 'do not ask')
+    .option('--dry-run', 'show the difference, change nothing')
+    .action(
+      act(host, async (session, self) => {
+        const flags = self.opts<EditFlags>();
+        const outcome = await editSpec(session, PARAMETERS, flags);
+        if (outcome.ok && flags.dryRun !== true) session.note('"pgherd settings show" says which nodes still need a restart');
+        return outcome;
+      }),
+    );
+}
+
+const HEAD =
+  '# PostgreSQL parameters of the cluster, one a line, like: work_mem: 64MB\n# Nodes apply them within seconds. What is left out goes back to PostgreSQL\u2019s own configuration.\n';
+
+/** A number or a boolean is what PostgreSQL takes as text: `max_connections: 300` needs no quotes. */
+const value: Decoder<string> = (input, path) => {
+  if (typeof input === 'number' || typeof input === 'boolean')
+    return { ok: true, value: input === true ? 'on' : input === false ? 'off' : String(input) };
+  return text(input, path);
+};
+
+const parameters: Decoder<Readonly<Record<string, string>>> = (input, path) => {
+  const decoded = record(value)(input, path);
+  if (!decoded.ok) return decoded;
+  for (const [name, setting] of Object.entries(decoded.value)) {
+    const refused = refuseParameter(name, setting);
+    if (refused !== null) return { ok: false, error: { path: name, message: refused } };
+  }
+  return decoded;
+};
+
+const PARAMETERS: EditedPart = {
+  command: ['settings', 'edit'],
+  render: (spec) => {
+    const present = parametersOf(spec);
+    return `${HEAD}${Object.keys(present).length === 0 ? '' : renderData(present, 'yaml')}`;
+  },
+  parse: (file, edited, spec) => {
+    const decoded = checkConfigText({ file, text: edited, decoder: parameters });
+    if (!decoded.ok) return cliError(EXIT.usage, decoded.error);
+    const postgres = typeof spec['postgres'] === 'object' && spec['postgres'] !== null ? spec['postgres'] : {};
+    return { ok: true, value: { ...spec, postgres: { ...postgres, parameters: decoded.value } } };
+  },
+};
+
+function parametersOf(spec: Raw): Record<string, unknown> {
+  const { postgres } = spec;
+  if (typeof postgres !== 'object' || postgres === null || !('parameters' in postgres)) return {};
+  return typeof postgres.parameters === 'object' && postgres.parameters !== null ? { ...postgres.parameters } : {};
 }
 
 interface SetFlags {

@@ -6,7 +6,7 @@ import { cell, oneLine, renderTable } from '../output/table.ts';
 import { formatTime } from '../output/units.ts';
 import { renderProblems } from '../render/plan.ts';
 import { type Host, type Session, act } from '../session.ts';
-import { LONG_TIMEOUT, followTask, readTask } from '../task.ts';
+import { LONG_TIMEOUT, followTask, readTask, taskWords } from '../task.ts';
 
 const STATUS_TONES = { pending: 'accent', running: 'accent', done: 'good', failed: 'bad', refused: 'warn', cancelled: 'dim' } as const;
 
@@ -47,7 +47,7 @@ function renderTasks(tasks: readonly TaskView[], session: Session): string {
   const rows = tasks.map((task) => [
     cell(task.id),
     cell(task.cluster),
-    cell(task.kind),
+    cell(taskWords(task)),
     cell(task.status, STATUS_TONES[task.status]),
     cell(task.by),
     cell(formatTime(task.createdAt)),
@@ -75,7 +75,7 @@ function showCommand(host: Host): Command {
 function renderTask(task: TaskView, session: Session): string {
   const { style } = session.view;
   const lines = [
-    `${style.paint('bold', task.id)}  ${task.kind} of ${task.cluster}  ${style.paint(STATUS_TONES[task.status], task.status)}${task.cancelRequested && task.finishedAt === null ? ' (asked to stop)' : ''}`,
+    `${style.paint('bold', task.id)}  ${taskWords(task)} of ${task.cluster}  ${style.paint(STATUS_TONES[task.status], task.status)}${task.cancelRequested && task.finishedAt === null ? ' (asked to stop)' : ''}`,
     `by ${task.by} at ${formatTime(task.createdAt)}${task.reason === '' ? '' : `: ${oneLine(task.reason)}`}`,
   ];
   for (const step of task.steps)

@@ -18,8 +18,16 @@ export interface AttemptOptions {
   readonly reason: string;
   readonly outageFromWallMs: WallMs;
   readonly acceptLoss: boolean;
+  readonly acceptTwoPrimaries?: boolean;
+  readonly mayHaveOpened?: Attempt['mayHaveOpened'];
+  readonly afterRestore?: boolean;
   readonly target: NodeId | null;
   readonly taskId: string | null;
+}
+
+/** False when some primary may have been open of which this attempt knows nothing. */
+export function isLossKnown(attempt: Attempt): boolean {
+  return attempt.mayHaveOpened.length === 0 && !attempt.afterRestore;
 }
 
 /**
@@ -39,6 +47,9 @@ export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions
     positions: {},
     startedWallMs: now.wall,
     lostBytes: null,
+    acceptTwoPrimaries: false,
+    mayHaveOpened: [],
+    afterRestore: false,
     ...options,
   };
   const opened: ClusterState = { ...state, term, attempt, primaryLsn: primaryEnd(view) };
@@ -99,7 +110,8 @@ export function openTerm(
     reason: attempt.reason,
     startedWallMs: now.wall,
     outageMs: Math.max(0, now.wall - attempt.outageFromWallMs),
-    lostBytes: restarted ? 0 : attempt.lostBytes,
+    // The old primary itself has everything of its own term; what another candidate took in meanwhile is not known.
+    lostBytes: restarted && isLossKnown(attempt) ? 0 : attempt.lostBytes,
   };
   const automatic = attempt.path === 'lease' || attempt.path === 'quorum';
   let next: ClusterState = publishFacts({
@@ -134,7 +146,7 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
       state = withGoal(state, node.id, term, { kind: 'fenced', reason: `${winner} is primary since term ${term}` });
     else if (state.recovery[node.id]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
       state = withGoal(state, node.id, term, { kind: 'fenced', reason: 'its promotion was not completed; it is compared with the primary first' });
-    else if (hasLeft(view, node.id, view.state))
+    else if (view.state.attempt !== null && hasLeft(view, node.id, view.state))
       state = withGoal(markUnfinished(state, node.id), node.id, term, { kind: 'fenced', reason: OTHER_HISTORY });
     else if (hasLeft(view, node.id, opened)) state = withGoal(state, node.id, term, { kind: 'fenced', reason: OTHER_HISTORY });
     else if (lastKnown(view, node.id)?.postgres.state === 'absent')
@@ -152,7 +164,7 @@ const OTHER_HISTORY = 'its WAL is not of the new primary’s history; it is comp
  * *Invariant:* nobody is told to stream from a primary whose history its last known WAL is not of (I12). *Because:* a timeline of the same number, opened by a
  * promotion that nobody ordered, is not told apart by PostgreSQL: it would stream on top of WAL that is another. So one that had left the old lineage
  * before the new term opened counts as a promotion that was not completed, even when number and fork of its timeline are the new ones (Z53).
- * *Broken if:* only numbers are compared.
+ * A restored store's lineage is an old one, and says nothing. *Broken if:* only numbers are compared.
  */
 function hasLeft(view: ClusterView, node: NodeId, lineage: Pick<ClusterState, 'timeline' | 'history'>): boolean {
   const report = lastKnown(view, node);

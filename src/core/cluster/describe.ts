@@ -7,7 +7,7 @@ import type { Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { isContained } from './lineage.ts';
 import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isOpen, isStreaming, lastKnown, lineageOf, live, primaryEnd } from './observe.ts';
-import { clusterProblems, nodeProblems } from './problems.ts';
+import { clusterProblems, groupProblems, nodeProblems } from './problems.ts';
 
 export type ClusterWord = 'healthy' | 'degraded' | 'no-primary' | 'switching' | 'frozen' | 'stopped' | 'unknown';
 export type NodeWord =
@@ -73,11 +73,11 @@ export interface Show {
   readonly decided: { readonly rule: string; readonly why: string; readonly atWallMs: number };
 }
 
-/** The `show --json` shape. Problems of nodes are repeated in `problems`, so that one list names everything. */
+/** The `show --json` shape. Problems of nodes are repeated in `problems`, equal ones as one with all their nodes, so that one list names everything once. */
 export function showCluster(view: ClusterView, _now: Now): Show {
   const { spec, state } = view;
   const nodes = spec.nodes.map((node) => showNode(view, node));
-  const problems = [...clusterProblems(view), ...nodes.flatMap((node) => node.problems)];
+  const problems = [...clusterProblems(view), ...groupProblems(nodes)];
   return {
     cluster: spec.name,
     state: clusterWord(view, nodes),

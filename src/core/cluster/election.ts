@@ -3,6 +3,7 @@ import type { NodeId, Now } from '../ids.ts';
 import { type Lsn, bytesBetween, formatLsn } from '../lsn.ts';
 import type { NodeReport, Position } from '../report.ts';
 import { type NodeSpec, findNode } from '../spec.ts';
+import { forkOf } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
 import { isTwinSuspect } from './recovery.ts';
@@ -34,6 +35,8 @@ export interface ElectionOptions {
   readonly positions: { readonly kind: 'vote'; readonly term: number } | { readonly kind: 'report' };
   /** Lifts the ban on priority 0. */
   readonly acceptLoss: boolean;
+  /** After a restore the state's timeline may be an old one: a node on a timeline that came out of it is the better one, not a stranger. */
+  readonly descendants?: boolean;
   /** Only this node may win; null: any. */
   readonly target: NodeId | null;
 }
@@ -114,8 +117,16 @@ function rejections(
     return reasons;
   }
   const verdict = lineage(view, report, position);
-  if (verdict !== null && !isContained(verdict)) reasons.push(describeLineage(verdict, position));
+  if (verdict !== null && !isContained(verdict) && !(options.descendants === true && isDescendant(view, report)))
+    reasons.push(describeLineage(verdict, position));
   return reasons;
+}
+
+/** Its history names the state's timeline as an ancestor, and agrees with the state on those before. */
+function isDescendant(view: ClusterView, report: NodeReport): boolean {
+  const { timeline, history } = view.state;
+  if (timeline === null || forkOf(report.postgres.history, timeline) === null) return false;
+  return history.every((fork) => forkOf(report.postgres.history, fork.timeline) === fork.forkLsn);
 }
 
 function lineage(view: ClusterView, report: NodeReport, position: Position): LineageVerdict | null {

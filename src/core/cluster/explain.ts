@@ -77,7 +77,7 @@ function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] 
     };
   const detectMs = view.spec.probeAttempts * view.spec.probeIntervalMs + view.spec.probeTimeoutMs;
   return {
-    action: `${best.node} is promoted once the write lease of ${primary} has expired`,
+    action: `once the write lease of ${primary} has expired, ${best.node} is promoted`,
     rule: decision.rule,
     promoted: best.node,
     mayLoseBytes: missingBytes(best.position, { timeline: view.state.timeline, lsn: primaryEnd(view) }),

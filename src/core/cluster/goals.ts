@@ -84,7 +84,7 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     timeline: null,
     history: [],
     goals: {},
-    electorate: { revision: 0, members: [] },
+    electorate: { revision: 0, members: [], former: [] },
     quorum: { revision: 0, term: zero, k: 0, voters: [] },
     attempt: null,
     switchover: null,

@@ -17,6 +17,16 @@ export function watchNeededMs(spec: ClusterSpec): number {
   return 2 * spec.reportIntervalMs + 100;
 }
 
+/**
+ * The agent has read this state, or a newer one, of this very store.
+ *
+ * *Invariant:* revisions are compared only within one store (§4.10). *Because:* a store that was made anew counts from the beginning, so that an
+ * agent of the old one seems to know everything. *Broken if:* `stateRevision` is compared anywhere else.
+ */
+export function hasRead(view: ClusterView, report: NodeReport): boolean {
+  return report.incarnation === view.incarnation && report.stateRevision >= view.stateRevision;
+}
+
 /** The node's report while its lease stands in the store; null when the agent is gone. */
 export function live(view: ClusterView, node: NodeId): NodeReport | null {
   const seen = view.reports[node];

@@ -2,9 +2,11 @@
 import { bytesBetween } from '../lsn.ts';
 import type { NodeReport, NodeProblem } from '../report.ts';
 import type { NodeSpec } from '../spec.ts';
+import type { Task } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { describeLineage, isContained } from './lineage.ts';
 import { activityFor, endOfWal, isForeignSystem, isMaintenance, isOpen, isStreaming, lineageOf, live, primaryEnd } from './observe.ts';
+import { findTask } from './tasks.ts';
 import { formatIso } from './text.ts';
 
 const problem = (code: string, text: string, remedy: string): NodeProblem => ({ code, text, remedy });
@@ -109,7 +111,11 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
         `"pgherd node rejoin ${node.id}" takes it back, if it does not come back by itself.`,
       ),
     );
-  else if (!isStreaming(report, state.primary) && activity?.kind !== 'busy' && state.attempt === null) {
+  else if (pg.state === 'absent' && goal?.kind === 'standby' && activity === null) {
+    found.push(
+      problem('node.empty', `${node.id} has no data yet: it is copied from ${state.primary}.`, 'Nothing is to be done; "pgherd show" follows it.'),
+    );
+  } else if (!isStreaming(report, state.primary) && activity?.kind !== 'busy' && state.attempt === null) {
     found.push(
       problem(
         'node.not-streaming',
@@ -131,11 +137,47 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
   return found;
 }
 
+/** The task of `init` runs: what it waits for, and how to watch it. To run `init` again would only be refused. */
+function creating(view: ClusterView, task: Task): NodeProblem {
+  const silent = view.spec.nodes.filter((node) => node.kind === 'data' && live(view, node.id) === null).map((node) => node.id);
+  const step = task.steps.at(-1);
+  const waits =
+    view.state.phase === 'new' && silent.length > 0
+      ? `waiting for the agent of ${silent.join(', ')}`
+      : step === undefined
+        ? 'it begins'
+        : step.detail === ''
+          ? step.name
+          : step.detail;
+  return problem('cluster.creating', `"pgherd init" is at work: ${waits}.`, `Watch it: "pgherd task log ${task.id}".`);
+}
+
+/**
+ * The problems of all nodes, those that differ only in the node as one: `n1, n2: no fail-closed firewall rule …`. In the order in which they are
+ * first met. Texts that do not begin with `NODE: ` stay as they are.
+ */
+export function groupProblems(nodes: readonly { readonly id: string; readonly problems: readonly NodeProblem[] }[]): readonly NodeProblem[] {
+  const groups = new Map<string, { readonly nodes: string[]; readonly first: NodeProblem; readonly text: string | null }>();
+  for (const node of nodes) {
+    for (const one of node.problems) {
+      const prefix = `${node.id}: `;
+      const text = one.text.startsWith(prefix) ? one.text.slice(prefix.length) : null;
+      const key = JSON.stringify([one.code, text ?? one.text, one.remedy]);
+      const group = groups.get(key);
+      if (group === undefined) groups.set(key, { nodes: [node.id], first: one, text });
+      else if (!group.nodes.includes(node.id)) group.nodes.push(node.id);
+    }
+  }
+  return [...groups.values()].map(({ nodes: names, first, text }) => (text === null ? first : { ...first, text: `${names.join(', ')}: ${text}` }));
+}
+
 /** Problems of the cluster as a whole. */
 export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
   const { state, spec } = view;
   const found: NodeProblem[] = [];
-  if (state.phase === 'new') found.push(problem('cluster.new', 'The cluster was not created yet.', '"pgherd init -f cluster.yaml"'));
+  const create = findTask(view, 'create', 'running') ?? findTask(view, 'create', 'pending');
+  if (create !== null) found.push(creating(view, create));
+  else if (state.phase === 'new') found.push(problem('cluster.new', 'The cluster was not created yet.', '"pgherd init -f cluster.yaml"'));
   if (state.frozen !== null) {
     const until = state.frozen.untilWallMs === null ? '' : `, until ${formatIso(state.frozen.untilWallMs)}`;
     found.push(
@@ -166,7 +208,7 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
       ),
     );
   const standbys = spec.nodes.filter((node) => node.kind === 'data' && node.id !== state.primary);
-  if (standbys.length > 0 && standbys.every((node) => !isStreaming(live(view, node.id), state.primary))) {
+  if (create === null && standbys.length > 0 && standbys.every((node) => !isStreaming(live(view, node.id), state.primary))) {
     found.push(problem('cluster.no-standby', 'No standby streams: the primary has no successor.', 'See the problems of the nodes.'));
   }
   return found;

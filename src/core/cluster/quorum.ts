@@ -2,19 +2,56 @@
 import type { NodeId } from '../ids.ts';
 import { type ClusterState, votesNeeded } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { activityFor, fresh, isMaintenance, live } from './observe.ts';
+import { activityFor, fresh, hasRead, isMaintenance, isOpen, live } from './observe.ts';
 
 /** Members that vote: all of the spec but those in maintenance, in the spec's order. A witness votes. */
 export function electorateOf(view: ClusterView): readonly NodeId[] {
   return view.spec.nodes.filter((node) => !isMaintenance(view, node.id)).map((node) => node.id);
 }
 
-/** The state with the electorate of the spec; the same object when it already is. Revisions rise. */
+/**
+ * The state with the electorate of the spec, or with a change of it settled; the same object when nothing is to change. Revisions rise.
+ *
+ * *Invariant:* whatever electorate the primary counts its promises with, a promotion beside it is impossible: F + P > M holds within one set only, so
+ * while the primary may still count with the former one, votes of both are needed. *Because:* the set changes only while the primary is open here, one
+ * change at a time, and the former set goes when the primary has read the new one and holds its lease in this store. *Broken if:* members are taken out
+ * of the count while nobody knows where the primary is: then a few of them could elect beside a primary that lives on the others.
+ */
 export function publishElectorate(view: ClusterView): ClusterState {
-  const members = electorateOf(view);
   const { state } = view;
-  if (members.length === state.electorate.members.length && members.every((node, index) => node === state.electorate.members[index])) return state;
-  return { ...state, electorate: { revision: state.electorate.revision + 1, members } };
+  const { electorate } = state;
+  const report = state.primary === null ? null : live(view, state.primary);
+  const open = isOpen(report, state.primaryTerm);
+  const running = state.phase === 'running' || state.phase === 'stopping';
+  if (electorate.former.length > 0) {
+    const counted =
+      open && report !== null && hasRead(view, report) && view.writeLease?.holder === state.primary && view.writeLease.term === state.primaryTerm;
+    return counted || !running ? { ...state, electorate: { ...electorate, former: [] } } : state;
+  }
+  const members = electorateOf(view);
+  const same = members.length === electorate.members.length && members.every((node, index) => node === electorate.members[index]);
+  if (same || (running && !open)) return state;
+  const former = running ? electorate.members : [];
+  return { ...state, electorate: { revision: electorate.revision + 1, members, former } };
+}
+
+/** The sets of which each must be won, by itself. */
+function electorates(state: ClusterState): readonly (readonly NodeId[])[] {
+  const { members, former } = state.electorate;
+  return former.length === 0 ? [members] : [members, former];
+}
+
+function everyMember(state: ClusterState): readonly NodeId[] {
+  return [...new Set(electorates(state).flat())];
+}
+
+function isMajority(state: ClusterState, voted: readonly NodeId[]): boolean {
+  return electorates(state).every((members) => members.filter((node) => voted.includes(node)).length >= votesNeeded(members.length).promotion);
+}
+
+/** Of the larger requirement, for texts. */
+function neededOf(state: ClusterState): number {
+  return Math.max(...electorates(state).map((members) => votesNeeded(members.length).promotion));
 }
 
 /** Facts for the primary's term: asynchronous, so no voter is needed. Published with the opening of a term. */
@@ -26,6 +63,8 @@ export function publishFacts(state: ClusterState): ClusterState {
 
 export interface Ballot {
   readonly needed: number;
+  /** Enough votes of each electorate that counts. */
+  readonly enough: boolean;
   readonly voted: readonly NodeId[];
   /** Members that did not vote for this term yet. */
   readonly missing: readonly NodeId[];
@@ -42,7 +81,7 @@ export interface Ballot {
  * store's write lease, which is compared with the revision of `state`. *Broken if:* a dead node's last report counted.
  */
 export function countVotes(view: ClusterView, term: number): Ballot {
-  const { members } = view.state.electorate;
+  const members = everyMember(view.state);
   const voted: NodeId[] = [];
   const pending: NodeId[] = [];
   for (const node of members) {
@@ -62,15 +101,43 @@ export function countVotes(view: ClusterView, term: number): Ballot {
   }
   const witnesses = new Set(view.spec.nodes.filter((node) => node.kind === 'witness').map((node) => node.id));
   return {
-    needed: votesNeeded(members.length).promotion,
+    needed: neededOf(view.state),
+    enough: isMajority(view.state, voted),
     voted,
     missing: members.filter((node) => !voted.includes(node)),
     pending: pending.filter((node) => !(witnesses.has(node) && voted.includes(node))),
   };
 }
 
+/** What is at stake when votes are waived, and the flag that does it; said wherever votes are missing. */
+export function twoPrimariesText(primary: NodeId | null): string {
+  const old = primary ?? 'the old primary';
+  return `if ${old} still runs somewhere out of sight, promoting without them makes two primaries, and what one of them acknowledged is lost; only when ${old} is surely powered off or cut off from every client: "pgherd failover --accept-two-primaries"`;
+}
+
+/**
+ * Votes that an attempt could collect by what can be heard now: living members that are asked, and the old primary, which counts once it is
+ * fenced. Before an attempt there are no votes yet; this tells whether one would wait in vain.
+ */
+export function reachableVotes(view: ClusterView): {
+  readonly needed: number;
+  readonly enough: boolean;
+  readonly reachable: readonly NodeId[];
+  readonly missing: readonly NodeId[];
+} {
+  const members = everyMember(view.state);
+  const isAsked = (node: NodeId): boolean => !isMaintenance(view, node) && view.state.overrides[node]?.kind !== 'stopped';
+  const reachable = members.filter((node) => live(view, node) !== null && (node === view.state.primary || isAsked(node)));
+  return {
+    needed: neededOf(view.state),
+    enough: isMajority(view.state, reachable),
+    reachable,
+    missing: members.filter((node) => !reachable.includes(node)),
+  };
+}
+
 /** The agent acts on the goal that the attempt gave it. */
 function knowsAttempt(view: ClusterView, node: NodeId): boolean {
   const report = live(view, node);
-  return report !== null && (report.stateRevision >= view.stateRevision || activityFor(report, view.state.goals[node] ?? null) !== null);
+  return report !== null && (hasRead(view, report) || activityFor(report, view.state.goals[node] ?? null) !== null);
 }

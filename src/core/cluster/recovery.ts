@@ -18,7 +18,7 @@ import type { Goal, RecoveryProgress } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { UNFINISHED_PROMOTION, type Via, type Wanted } from './goals.ts';
 import { type LineageVerdict, describeLineage, isContained } from './lineage.ts';
-import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isStreaming, lineageOf } from './observe.ts';
+import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isStreaming, lineageOf, hasRead } from './observe.ts';
 
 /** 60 s: a node that fails again and again is tried once a minute; more often only fills logs. */
 export const LONGEST_BACKOFF_MS = 60_000;
@@ -85,11 +85,7 @@ function settled(one: Case): RecoveryStep {
   if (goal?.kind !== 'standby') return NOTHING;
   const sameGoal = goal.via === 'stream';
   // A node that was told to rewind or clone still streams for a moment before it begins.
-  if (
-    !sameGoal &&
-    activityFor(one.report, goal)?.kind !== 'done' &&
-    !(one.report.activity.kind === 'idle' && one.report.stateRevision >= one.view.stateRevision)
-  )
+  if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && hasRead(one.view, one.report)))
     return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
   return step('standby.back', `${one.node} streams from ${primary}`, sameGoal ? null : { kind: 'standby', upstream: primary, via: 'stream' }, null);

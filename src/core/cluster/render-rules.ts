@@ -1,5 +1,5 @@
 /** The rule table as Markdown, for docs/rules.md. */
-import { ruleGroups, rules } from './rules.ts';
+import { marks, ruleGroups, rules } from './rules.ts';
 
 const cell = (text: string): string => text.replaceAll('|', '\\|');
 
@@ -23,6 +23,9 @@ export function renderRules(): string {
     }
     lines.push('');
   }
+  lines.push('## Names that are no rules', '', '| name | when |', '|---|---|');
+  for (const mark of marks) lines.push(`| \`${mark.id}\` | ${cell(mark.when)} |`);
+  lines.push('');
   if (number !== rules.length) throw new Error(`the groups hold ${number} rules, the table ${rules.length}`);
   return `${lines.join('\n')}`;
 }

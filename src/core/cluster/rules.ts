@@ -6,6 +6,7 @@ import { commandRules } from './rules/commands.ts';
 import { housekeepingRules, steadyRules } from './rules/housekeeping.ts';
 import { operationRules } from './rules/operations.ts';
 import { primaryLostRules } from './rules/primary-lost.ts';
+import { restoredRules } from './rules/restored.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
 
@@ -14,6 +15,7 @@ import { switchoverRules } from './rules/switchover.ts';
  * a planned change before an attempt, an attempt before the look for a lost primary; standbys last.
  */
 export const rules: readonly Rule[] = [
+  ...restoredRules,
   ...housekeepingRules,
   ...commandRules,
   ...bootstrapRules,
@@ -25,8 +27,16 @@ export const rules: readonly Rule[] = [
   ...steadyRules,
 ];
 
+/** Names that stand where a rule's id does although no rule spoke. They are listed beside the rules. */
+export const marks: readonly { readonly id: string; readonly when: string }[] = [
+  { id: 'cluster.new', when: 'nothing was decided yet: the cluster was registered, and no `init` ran' },
+  { id: 'controller.unreadable', when: 'a key of the store cannot be read; the event names it, and the cluster goes on with what can be' },
+  { id: 'server.unreadable', when: 'an event in the store cannot be read; its line is kept' },
+];
+
 /** The rules by concern, for the documentation. */
 export const ruleGroups: readonly { readonly title: string; readonly rules: readonly Rule[] }[] = [
+  { title: 'A restored store', rules: restoredRules },
   { title: 'Upkeep', rules: housekeepingRules },
   { title: 'Commands', rules: commandRules },
   { title: 'Creation and adoption', rules: bootstrapRules },

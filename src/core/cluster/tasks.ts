@@ -71,20 +71,35 @@ function closeSteps(task: Task, now: Now, state: 'done' | 'failed' | 'undone'): 
   );
 }
 
+/** The words of the command line for each kind of request; people never see the names of the code. */
+const REQUEST_WORDS: Readonly<Record<RequestKind, string>> = {
+  create: 'init',
+  switchover: 'switchover',
+  failover: 'failover',
+  nodeStop: 'node stop',
+  nodeStart: 'node start',
+  nodeRestart: 'node restart',
+  nodeRejoin: 'node rejoin',
+  nodeMaintenance: 'node maintenance',
+  clusterStop: 'cluster stop',
+  clusterStart: 'cluster start',
+  clusterRestart: 'cluster restart',
+  freeze: 'freeze',
+  unfreeze: 'unfreeze',
+};
+
+/** The verb that asks for it, without its arguments. An unknown kind (of a newer version) is returned as it is. */
+export function requestWords(request: { readonly kind: string; readonly via?: unknown }): string {
+  if (request.kind === 'nodeRejoin' && request.via === 'clone') return 'node rebuild';
+  return Object.hasOwn(REQUEST_WORDS, request.kind) ? REQUEST_WORDS[request.kind as RequestKind] : request.kind;
+}
+
+/** As a person would type it: `node rebuild n2`, `switchover --to n3`, `cluster restart`. */
 export function describeRequest(request: TaskRequest): string {
-  switch (request.kind) {
-    case 'switchover':
-    case 'failover':
-      return request.to === null ? request.kind : `${request.kind} to ${request.to}`;
-    case 'nodeStop':
-    case 'nodeStart':
-    case 'nodeRestart':
-    case 'nodeRejoin':
-    case 'nodeMaintenance':
-      return `${request.kind} of ${request.node}`;
-    default:
-      return request.kind;
-  }
+  const words = requestWords(request);
+  if (request.kind === 'nodeMaintenance') return `${words} ${request.node} ${request.on ? 'on' : 'off'}`;
+  if ('node' in request) return `${words} ${request.node}`;
+  return 'to' in request && request.to !== null ? `${words} to ${request.to}` : words;
 }
 
 /** Needs the cluster for itself. */

@@ -26,6 +26,7 @@ export type PromiseRefusal =
   | 'other-cluster'
   | 'other-store'
   | 'newer-term'
+  | 'not-open'
   | 'voted'
   | 'promoting'
   | 'promised-to-other'
@@ -63,6 +64,8 @@ export interface MemberFacts {
   readonly incarnation: string | null;
   /** Newest term this member saw in the state; 0 when none. */
   readonly knownTerm: Term;
+  /** The newest term that was opened, and by whom, as the state says; null when this member knows no opened term. */
+  readonly opened: { readonly term: Term; readonly primary: NodeId } | null;
   readonly electorateRevision: number;
   readonly electorate: readonly NodeId[];
   /** A promote order is being carried out here. */
@@ -94,6 +97,11 @@ function refusal(ballot: Ballot, facts: MemberFacts, request: PromiseRequest, no
   // never opened it; only a higher vote binds against it.
   if (ballot.votedTerm > request.term) return 'voted';
   if (facts.knownTerm > request.term) return 'newer-term';
+  // Invariant: a promise is given only to the primary of the newest opened term, never to a candidate and never for a term that is only asserted.
+  // Because: a candidate that lost the store after its claim can open nothing; promises to it would only hold the next attempt up, and one for a
+  // term beyond the state would keep this member from promising to the true primary and from voting. A member that was cut off before the last
+  // opening cannot tell the two apart, and refuses: one promise less, never one too many. Broken if: `opened` is taken from an attempt.
+  if (facts.opened === null || facts.opened.term !== request.term || facts.opened.primary !== request.from) return 'not-open';
   if (facts.promoting && request.from !== facts.node) return 'promoting';
   if (facts.electorateRevision > request.electorateRevision) return 'newer-electorate';
   if (!facts.electorate.includes(facts.node)) return 'not-a-member';

@@ -4,7 +4,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
 import {
   Server,
-  ServerCredentials,
+  type ServerCredentials,
   logVerbosity,
   setLogVerbosity,
   status,
@@ -16,7 +16,7 @@ import {
 } from '@grpc/grpc-js';
 import { type Clock, realClock } from '../../base/clock.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
-import { type TlsFiles, readPem } from '../pem.ts';
+import type { TlsFiles } from '../pem.ts';
 import {
   AlarmResponseSchema,
   Auth,
@@ -55,6 +55,7 @@ import {
   type WatchResponse,
 } from '../proto/gen/rpc_pb.ts';
 import { serviceDefinition } from '../proto/services.ts';
+import { storeCredentials } from './credentials.ts';
 import { DEFAULT_KEPT_REVISIONS, DEFAULT_MAX_BYTES, type Engine, openEngine } from './engine.ts';
 import { RpcFault, faults } from './fault.ts';
 import { MAX_REQUEST_BYTES, compact, deleteRange, isReadOnly, put, range, txn } from './kv-service.ts';
@@ -78,6 +79,8 @@ export interface EmbeddedStore {
   readonly port: number;
   /** Decimal text; made once per file. */
   readonly incarnation: string;
+  /** Reads the certificate files again (a renewal); open connections stay. Throws when they cannot be read; the old ones stay in use. */
+  reloadTls(): void;
   /** Ends streams and calls, then closes the file. */
   close(): Promise<void>;
 }
@@ -104,10 +107,12 @@ export async function startEmbeddedStore(options: EmbeddedStoreOptions): Promise
   const services = { ...kvHandlers(engine), ...leaseHandlers(engine), ...maintenanceHandlers(engine, options.file) };
   for (const service of [KV, Lease, Watch, Cluster, Maintenance, Auth]) server.addService(serviceDefinition(service), services);
   try {
-    const bound = await bind(server, `${host.includes(':') ? `[${host}]` : host}:${port}`, serverCredentials(options.tls));
+    const tls = storeCredentials(options.tls);
+    const bound = await bind(server, `${host.includes(':') ? `[${host}]` : host}:${port}`, tls.credentials);
     return ok({
       port: bound,
       incarnation: String(engine.db.clusterId),
+      reloadTls: tls.reload,
       close: async () => {
         await Promise.resolve(server.forceShutdown());
         engine.close();
@@ -118,11 +123,6 @@ export async function startEmbeddedStore(options: EmbeddedStoreOptions): Promise
     engine.close();
     return err(listenFailure(`${host}:${port}`, cause));
   }
-}
-
-function serverCredentials(tls: EmbeddedStoreOptions['tls']): ServerCredentials {
-  if (tls === null) return ServerCredentials.createInsecure();
-  return ServerCredentials.createSsl(readPem(tls.ca), [{ cert_chain: readPem(tls.cert), private_key: readPem(tls.key) }], tls.requireClientCert);
 }
 
 function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { makeWallMs } from '../../../src/core/ids.ts';
+import { makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
-import { goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { goalsOf, id, later, lsnOf, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
 const with_ = (change: (attempt: NonNullable<ClusterState['attempt']>) => NonNullable<ClusterState['attempt']>) => ({
@@ -77,13 +77,30 @@ test('too few votes block, and the missing are named (Q7)', () => {
     n2 detached vote4@0/5000
     n3 dead`);
   const decision = expectDecision(view, 'failover.blocked-votes', later(1000));
-  assert.match(decision.why, /1 of 2 needed votes; missing: n1, n3/);
+  assert.match(decision.why, /1 of 2 needed votes; missing: n1, n3; if n1 still runs .* makes two primaries.*--accept-two-primaries/);
+});
+
+test('to accept loss does not waive a vote; to accept two primaries does, and waives nothing else', () => {
+  const few = (change: Parameters<typeof with_>[0], head = ''): ReturnType<typeof picture> =>
+    picture(`${head}term 3 primary n1 attempt 4 vote\nn1 dead\nn2 detached vote4@0/5000\nn3 dead`, with_(change));
   expectRule(
-    picture(
-      `term 3 primary n1 attempt 4 vote\nn1 dead\nn2 detached vote4@0/5000\nn3 dead`,
-      with_((attempt) => ({ ...attempt, acceptLoss: true })),
-    ),
+    few((attempt) => ({ ...attempt, acceptLoss: true })),
+    'failover.blocked-votes',
+    later(1000),
+  );
+  expectRule(
+    few((attempt) => ({ ...attempt, acceptTwoPrimaries: true })),
     'attempt.promote',
+    later(1000),
+  );
+  expectRule(
+    few((attempt) => ({ ...attempt, acceptTwoPrimaries: true }), 'lsn 0/900000 '),
+    'failover.blocked-lag',
+    later(1000),
+  );
+  expectRule(
+    few((attempt) => ({ ...attempt, acceptTwoPrimaries: true, acceptLoss: true }), 'lease n1/3 '),
+    'failover.blocked-lease',
     later(1000),
   );
 });
@@ -151,6 +168,15 @@ const ORDERED = `term 3 primary n1 attempt 4 promote:n2
 test('the order given: its outcome is waited for, without a write', () => {
   const decision = expectDecision(picture(ORDERED), 'attempt.waiting-open');
   assert.equal(decision.state, null);
+});
+
+test('a candidate that starts without progress is replaced, one that moves is waited for', () => {
+  const text = `term 3 primary n1 lease n1/4 attempt 4 promote:n1
+    n1 starting lease4 busy @0/5000
+    n2 detached vote4@0/5000
+    n3 detached vote4@0/5000`;
+  expectRule(picture(text), 'attempt.waiting-open', later(300_000));
+  expectRule(picture(text.replace('starting', 'starting stalled31000')), 'attempt.candidate-lost');
 });
 
 test('the candidate is open: it is the primary, the others follow, the old one is fenced (H28, H29, I11)', () => {
@@ -221,11 +247,54 @@ test('one that may hold a timeline of its own is no candidate, however far it is
 });
 
 test('a failover by hand ends with its attempt (Z79)', () => {
-  const task = makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f', status: 'running' });
+  const task = makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, { id: 'f', status: 'running' });
   const view = picture(ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open'), {
     ...with_((attempt) => ({ ...attempt, path: 'manual', taskId: 'f' })),
     tasks: [task],
   });
   assert.equal(expectDecision(view, 'attempt.opened').tasks[0]?.status, 'done');
   expectRule(picture('term 3 primary n1 lease n1/3\nn1 primary\nn2 standby', { tasks: [task] }), 'failover.over');
+});
+
+test('a candidate that is given up without its refusal may have opened: the loss is unknown, and what it had counts', () => {
+  const positions = { n2: { timeline: makeTimeline(1), lsn: lsnOf('0/7000') } };
+  const view = picture(
+    ORDERED.replace('n2 detached busy', 'n2 dead').replace('n1 dead', 'n1 crashed @0/5000'),
+    with_((attempt) => ({ ...attempt, positions, lostBytes: 0 })),
+  );
+  const lost = expectRule(view, 'attempt.candidate-lost');
+  assert.deepEqual(lost.attempt?.mayHaveOpened, [{ node: 'n2', term: 4 }]);
+  assert.equal(lost.primaryLsn, lsnOf('0/7000'), 'the elected position was known');
+  const voted = `term 3 primary n1 attempt 5 vote
+    n1 crashed @0/5000
+    n2 dead
+    n3 detached vote5@0/5000`;
+  const again = { state: (state: ClusterState): ClusterState => ({ ...state, primaryLsn: lost.primaryLsn, attempt: lost.attempt }) };
+  const decision = expectDecision(picture(voted, again), 'attempt.promote', later(1000));
+  assert.equal(decision.state?.attempt?.lostBytes, null, 'the end of n1 is known, that of n2 is not');
+  assert.match(decision.why, /at least 8192 bytes are lost; what was acknowledged by n2 in term 4, if it opened before it was lost, is not known/);
+});
+
+test('a candidate that durably refused opened nothing: what is known of the loss stays known', () => {
+  const state = expectRule(picture(ORDERED.replace('busy', 'refuses4')), 'attempt.refused');
+  assert.deepEqual(state.attempt?.mayHaveOpened, []);
+});
+
+test('the old primary that opens after a candidate was given up does not claim that nothing is lost', () => {
+  const text = `term 3 primary n1 attempt 5 vote
+    n1 crashed @0/5000
+    n2 dead
+    n3 detached prio0 vote5@0/5000`;
+  const given = with_((attempt) => ({ ...attempt, mayHaveOpened: [{ node: id('n2'), term: makeTerm(4) }] }));
+  assert.equal(expectRule(picture(text, given), 'attempt.abandoned-for-restart', later(1000)).attempt?.lostBytes, null);
+  const opening = text.replace('vote\n', 'promote:n1\n').replace('n1 crashed', 'n1 primary lease5 open');
+  assert.equal(expectDecision(picture(opening, given), 'attempt.opened', later(1000)).opened?.lostBytes, null);
+});
+
+test('a controller that has just begun to watch calls no candidate lost (Q12)', () => {
+  const text = ORDERED.replace('n2 detached busy', 'n2 dead');
+  expectRule(picture(text.replace('term 3', 'watched 300 term 3')), 'attempt.waiting-open');
+  expectRule(picture(text), 'attempt.candidate-lost');
+  const untaken = ORDERED.replace('term 3', 'watched 300 term 3');
+  expectRule(picture(untaken), 'attempt.waiting-open', later(12_000));
 });

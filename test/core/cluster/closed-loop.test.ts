@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { marks, rules } from '../../../src/core/cluster/rules.ts';
 import { makeTask } from './picture.ts';
+import { checkLoss } from './world-faults.ts';
 import { type World, addTask, boot, createWorld, host, isHealthy, killHost, killPostgres, runFor, runUntil } from './world.ts';
 import { id } from './picture.ts';
 
 function created(extra: object = {}, names?: readonly string[]): World {
   const world = createWorld(names, extra);
+  world.audit = checkLoss;
   addTask(world, makeTask({ kind: 'create' }, { id: 'create' }));
   runUntil(world, 'created', (one) => one.tasks.get('create')?.status === 'done', 20_000);
   assert.ok(isHealthy(world));
@@ -127,7 +130,7 @@ test('everything loses power at once; the last primary comes back (Q15, Q24)', (
 
 test('failover by hand of a living primary: fenced first, then the target', () => {
   const world = created();
-  addTask(world, makeTask({ kind: 'failover', to: id('n3'), acceptLoss: false }, { id: 'f' }));
+  addTask(world, makeTask({ kind: 'failover', to: id('n3'), acceptLoss: false, acceptTwoPrimaries: false }, { id: 'f' }));
   runUntil(world, 'done', (one) => one.tasks.get('f')?.status === 'done', 10_000);
   assert.equal(world.state?.primary, 'n3');
   runUntil(world, 'healthy', isHealthy, 20_000);
@@ -183,7 +186,7 @@ function interrupted(k: number, scenario: (world: World) => void): number {
 
 const SCENARIOS: Readonly<Record<string, (world: World) => void>> = {
   switchover: (world) => addTask(world, makeTask({ kind: 'switchover', to: id('n3') }, { id: 's' })),
-  'failover by hand': (world) => addTask(world, makeTask({ kind: 'failover', to: null, acceptLoss: false }, { id: 'f' })),
+  'failover by hand': (world) => addTask(world, makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, { id: 'f' })),
   crash: (world) => killPostgres(host(world, 'n1')),
   'crash with records of its own': (world) => {
     killPostgres(host(world, 'n1'));
@@ -202,3 +205,17 @@ for (const [name, scenario] of Object.entries(SCENARIOS)) {
     for (let k = 1; k <= steps; k++) interrupted(k, scenario);
   });
 }
+
+test('the record of each term, and the last decision, name rules of the table', () => {
+  const known = new Set([...rules, ...marks].map((one) => one.id));
+  const world = created();
+  killHost(host(world, 'n1'));
+  runUntil(world, 'open again', (one) => one.state?.primaryTerm === 2, 10_000);
+  boot(host(world, 'n1'));
+  runUntil(world, 'healthy', isHealthy, 20_000);
+  addTask(world, makeTask({ kind: 'switchover', to: id('n1') }, { id: 'back' }));
+  runUntil(world, 'switched over', (one) => one.tasks.get('back')?.status === 'done', 20_000);
+  const terms = world.state?.terms.map((record) => record.rule) ?? [];
+  assert.deepEqual(terms, ['bootstrap.opened', 'primary.lost', 'switchover.promote']);
+  for (const rule of [...terms, ...world.decisions, world.state?.decided.rule ?? '']) assert.ok(known.has(rule), rule);
+});

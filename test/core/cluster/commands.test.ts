@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeRevision, makeTerm, makeWallMs } from '../../../src/core/ids.ts';
+import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import type { ClusterState, TaskRequest } from '../../../src/core/state.ts';
-import { WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { NOW, WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
 const STEADY = `term 3 primary n1 lease n1/3
@@ -28,7 +29,7 @@ test('two operators at once: the second is told of the first (Q38, Z39)', () => 
     { id: 'first', by: 'bert', status: 'running', steps: [{ name: 'checkpoint', state: 'running', atWallMs: makeWallMs(WALL), detail: '' }] },
   );
   const view = picture(STEADY, {
-    tasks: [first, makeTask({ kind: 'failover', to: null, acceptLoss: false })],
+    tasks: [first, makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false })],
     state: (state) => ({ ...state, switchover: switchover('checkpoint') }),
   });
   const decision = expectDecision(view, 'command.busy');
@@ -41,8 +42,16 @@ test('a command cancelled before it began does nothing', () => {
   assert.deepEqual([decision.tasks[0]?.status, decision.state?.goals[id('n2')]?.kind], ['cancelled', 'standby']);
 });
 
+test('init that waits for agents can be cancelled; once a node is created it cannot', () => {
+  const waiting = makeTask({ kind: 'create' }, { status: 'running', cancelRequested: true });
+  const decision = expectDecision(picture('term 0\nn1 absent\nn2 silent', { tasks: [waiting] }), 'bootstrap.waiting');
+  assert.equal(decision.tasks[0]?.status, 'cancelled');
+  const begun = picture('term 0\nn1 absent busy\nn2 absent', { tasks: [waiting], state: (state) => ({ ...state, phase: 'creating' }) });
+  assert.equal(expectDecision(begun, 'bootstrap.waiting').tasks.length, 0);
+});
+
 test('a failover by hand is allowed while frozen, manual and flapping (Q41)', () => {
-  const view = ask({ kind: 'failover', to: null, acceptLoss: false }, STEADY.replace('term', 'frozen flapped term'), {
+  const view = ask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, STEADY.replace('term', 'frozen flapped term'), {
     spec: { failover: 'manual' },
   });
   assert.equal(expectRule(view, 'failover.by-hand').goals[id('n1')]?.kind, 'fenced');
@@ -50,13 +59,16 @@ test('a failover by hand is allowed while frozen, manual and flapping (Q41)', ()
 
 test('a failover by hand names every reason against it', () => {
   const cases: readonly (readonly [TaskRequest, RegExp])[] = [
-    [{ kind: 'failover', to: id('n9'), acceptLoss: false }, /n9 is not a node/],
-    [{ kind: 'failover', to: id('n1'), acceptLoss: false }, /n1 is the primary/],
+    [{ kind: 'failover', to: id('n9'), acceptLoss: false, acceptTwoPrimaries: false }, /n9 is not a node/],
+    [{ kind: 'failover', to: id('n1'), acceptLoss: false, acceptTwoPrimaries: false }, /n1 is the primary/],
   ];
   for (const [request, text] of cases) assert.match(expectDecision(ask(request), 'failover.refused').why, text);
   const behind = STEADY.replace('n1 primary @0/5000', 'n1 primary @0/900000');
-  assert.match(expectDecision(ask({ kind: 'failover', to: null, acceptLoss: false }, behind), 'failover.refused').why, /--accept-loss/);
-  expectRule(ask({ kind: 'failover', to: null, acceptLoss: true }, behind), 'failover.by-hand');
+  assert.match(
+    expectDecision(ask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }, behind), 'failover.refused').why,
+    /--accept-loss/,
+  );
+  expectRule(ask({ kind: 'failover', to: null, acceptLoss: true, acceptTwoPrimaries: false }, behind), 'failover.by-hand');
 });
 
 test('an attempt that waits is taken over by a person in its own term', () => {
@@ -65,7 +77,7 @@ test('an attempt that waits is taken over by a person in its own term', () => {
     n2 detached vote4@0/5000
     n3 detached vote4@0/5000`;
   expectRule(picture(text), 'failover.blocked-lag');
-  const state = expectRule(ask({ kind: 'failover', to: id('n3'), acceptLoss: true }, text), 'failover.by-hand');
+  const state = expectRule(ask({ kind: 'failover', to: id('n3'), acceptLoss: true, acceptTwoPrimaries: false }, text), 'failover.by-hand');
   assert.deepEqual([state.term, state.attempt?.path, state.attempt?.target], [4, 'manual', 'n3']);
 });
 
@@ -249,7 +261,14 @@ test('the candidate fails after the stop: the old primary opens a further term (
   });
   const state = expectRule(view, 'switchover.undone-after-stop');
   assert.deepEqual([state.term, state.attempt?.candidate, state.goals[id('n1')]?.kind, state.goals[id('n1')]?.term], [5, 'n1', 'primary', 5]);
+  assert.deepEqual([state.attempt?.mayHaveOpened, state.attempt?.lostBytes], [[{ node: 'n2', term: 4 }], null], 'n2 may have been open for a moment');
   expectRule({ ...view, writeLease: { term: makeTerm(4), holder: id('n2') } }, 'attempt.waiting-open');
+  expectRule({ ...view, watchedMs: 300 }, 'attempt.waiting-open');
+  const alive = moving('promote', text.replace('n2 dead', 'n2 standby @0/5000'), {
+    state: (one) => ({ ...one, attempt: one.attempt === null ? null : { ...one.attempt, path: 'planned' } }),
+  });
+  const untaken = expectRule(alive, 'switchover.undone-after-stop', later(6000));
+  assert.deepEqual([untaken.attempt?.mayHaveOpened, untaken.attempt?.lostBytes], [[], 0], 'it is a standby of the old timeline still');
 });
 
 test('a switchover is finished when the old primary streams', () => {
@@ -262,16 +281,11 @@ test('a switchover is finished when the old primary streams', () => {
 });
 
 test('upkeep: electorate, removed nodes, restored store, position, lineage, a restarted primary', () => {
-  expectRule(picture(STEADY, { state: (state) => ({ ...state, electorate: { revision: 1, members: [] } }) }), 'housekeeping.electorate');
+  expectRule(picture(STEADY, { state: (state) => ({ ...state, electorate: { revision: 1, members: [], former: [] } }) }), 'housekeeping.electorate');
   const removed = picture(STEADY, {
     state: (state) => ({ ...state, goals: { ...state.goals, [id('n9')]: { kind: 'none', id: 'x', term: makeTerm(3) } } }),
   });
   assert.equal(expectRule(removed, 'housekeeping.removed-node').goals[id('n9')], undefined);
-  const restored = picture(STEADY.replace('n2 standby', 'n2 standby vote9'), { state: (state) => ({ ...state, incarnation: 'store-0' }) });
-  assert.deepEqual(
-    [expectRule(restored, 'housekeeping.incarnation').term, expectRule(restored, 'housekeeping.incarnation').incarnation],
-    [9, 'store-1'],
-  );
   assert.equal(
     expectRule(picture(STEADY.replace('n1 primary @0/5000', 'n1 primary @0/900000')), 'housekeeping.primary-position').primaryLsn,
     0x900000n,
@@ -285,4 +299,43 @@ test('upkeep: electorate, removed nodes, restored store, position, lineage, a re
   });
   assert.deepEqual(expectRule(settled, 'housekeeping.primary-settled').recovery, {});
   assert.equal(settled.stateRevision, makeRevision(10));
+});
+
+test('a failover by hand without enough members to vote is refused before anything is touched; accepting loss does not help', () => {
+  const alone = 'term 3 primary n1\n n1 dead @0/5000\n n2 standby @0/5000\n n3 dead';
+  const byHand = { kind: 'failover', to: null, acceptLoss: true, acceptTwoPrimaries: false } as const;
+  const [refused] = decideCluster(ask(byHand, alone), NOW).tasks;
+  assert.equal(refused?.status, 'refused');
+  assert.match(refused?.problems[0]?.text ?? '', /Only 1 of 2 needed members can be heard; missing: n1, n3/);
+  assert.match(refused?.problems[0]?.remedy ?? '', /two primaries.*--accept-two-primaries/);
+  const state = expectRule(ask({ ...byHand, acceptTwoPrimaries: true }, alone), 'failover.by-hand');
+  assert.deepEqual([state.attempt?.acceptLoss, state.attempt?.acceptTwoPrimaries], [true, true]);
+});
+
+test('a standby that cannot be stopped does not keep the cluster in the stop for ever (I15)', () => {
+  const text = `term 3 primary n1 phase stopping
+    n1 stopped clean@0/5000 goal:stopped
+    n2 hung goal:stopped fail:stop.survivors
+    n3 stopped goal:stopped`;
+  const steps = [{ name: 'stop standbys', state: 'running' as const, atWallMs: makeWallMs(WALL), detail: '' }];
+  const asked = (state: ClusterState): ClusterState => ({
+    ...state,
+    goals: Object.fromEntries(Object.entries(state.goals).map(([node, goal]) => [node, { ...goal, reason: 'the cluster is stopped' }])) as never,
+  });
+  const view = picture(text, { tasks: [makeTask({ kind: 'clusterStop' }, { status: 'running', steps })], state: asked });
+  assert.equal(expectRule(view, 'cluster.stopping', later(100_000)).phase, 'stopping');
+  const decision = expectDecision(view, 'cluster.stopping', later(121_000));
+  assert.deepEqual([decision.state?.phase, decision.tasks[0]?.status], ['stopped', 'failed']);
+  assert.match(decision.tasks[0]?.problems[0]?.text ?? '', /n2 did not stop/);
+  const lost = picture(text, { state: asked });
+  assert.equal(expectRule(lost, 'cluster.stopping').phase, 'stopped', 'nobody waits for it any more');
+});
+
+test('a failover by hand waits for no command of a node, which may itself wait for the lost primary (I15)', () => {
+  const steps = [{ name: 'restart n3', state: 'running' as const, atWallMs: makeWallMs(WALL), detail: '' }];
+  const restarting = makeTask({ kind: 'nodeRestart', node: id('n3') }, { id: 'r', status: 'running', steps });
+  const view = picture('term 3 primary n1\n n1 dead @0/5000\n n2 standby @0/5000\n n3 standby @0/4000', {
+    tasks: [restarting, makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false })],
+  });
+  expectRule(view, 'failover.by-hand');
 });

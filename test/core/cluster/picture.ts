@@ -3,7 +3,7 @@
  *
  *   term 3 primary n1 lease n1/3 [attempt 4 vote|promote:n2] [goneMs 9000] [watched 100] [frozen] [phase new] [lsn 0/5000] [flapped]
  *   n1 primary|standby|detached|crashed|stopped|hung|starting|absent|incomplete|fenced|dead|witness [@0/5000] [tl2] [fork1@0/4000] [vote4@0/5000|vote4?]
- *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen]
+ *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000] [knows5] [other-store]
  */
 import { withGoal, initialState, type Wanted } from '../../../src/core/cluster/goals.ts';
 import { type NodeId, type Now, makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
@@ -51,6 +51,7 @@ export function blankPostgres(): PostgresReport {
     postmasterPid: 1,
     startedAt: makeWallMs(1),
     minimums: {},
+    stalledMs: null,
   };
 }
 
@@ -63,6 +64,8 @@ export function blankReport(node: NodeId): NodeReport {
     bootId: 'b',
     atWallMs: makeWallMs(WALL),
     stateRevision: makeRevision(10),
+    incarnation: 'store-1',
+    highestTerm: makeTerm(0),
     postgres: blankPostgres(),
     leaseTerm: null,
     fenced: true,
@@ -167,7 +170,7 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
       .split(',')
       .filter((one) => one !== '')
       .map(parseFork),
-    electorate: { revision: 1, members: spec.nodes.filter((node) => !node.maintenance).map((node) => node.id) },
+    electorate: { revision: 1, members: spec.nodes.filter((node) => !node.maintenance).map((node) => node.id), former: [] },
     quorum: { revision: 1, term, k: 0, voters: [] },
     primaryLsn: head.after('lsn') === null ? (running ? lsnOf('0/5000') : null) : lsnOf(head.after('lsn') ?? ''),
     frozen: head.has('frozen') ? { reason: 'work on the network', by: 'anna', sinceWallMs: makeWallMs(WALL - 1000), untilWallMs: null } : null,
@@ -208,6 +211,9 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
       outageFromWallMs: makeWallMs(WALL - 3000),
       lostBytes: null,
       acceptLoss: false,
+      acceptTwoPrimaries: false,
+      mayHaveOpened: [],
+      afterRestore: false,
       target: null,
       taskId: null,
     },
@@ -301,6 +307,8 @@ function parseNode(line: string, term: ReturnType<typeof makeTerm>, primary: Nod
     default:
       postgres = { ...postgres, state: what as PostgresReport['state'], role: node === primary ? 'primary' : 'standby', walEnd: lsn };
   }
+  const stalled = words.find((word) => /^stalled\d+$/.test(word));
+  if (stalled !== undefined) postgres = { ...postgres, stalledMs: Number(stalled.slice(7)) };
   const clean = words.find((word) => word.startsWith('clean@'));
   if (clean !== undefined) postgres = { ...postgres, cleanShutdown: true, shutdownLsn: lsnOf(clean.slice(6)) };
   report = { ...report, ...overridesOf(words), postgres };
@@ -328,6 +336,8 @@ function overridesOf(words: readonly string[]): Partial<NodeReport> {
       probes[sees[1] ?? ''] = { verdict: sees[2] as ProbeResult['verdict'], failures: 2, lastOkAgoMs: 2500, error: null, agentAlive: false };
     if (word.startsWith('refuses')) out.refusedTerms = [makeTerm(Number(word.slice(7)))];
     if (word === 'trusted' || word === 'untrusted') out.trustedReachable = word === 'trusted';
+    if (/^knows\d+$/.test(word)) out.highestTerm = makeTerm(Number(word.slice(5)));
+    if (word === 'other-store') out.incarnation = 'store-0';
     if (word === 'stale') out.stateRevision = makeRevision(9);
   }
   out.probes = probes;

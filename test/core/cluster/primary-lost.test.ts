@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeWallMs } from '../../../src/core/ids.ts';
 import { type Picture, NOW, WALL, goalsOf, makeTask, picture } from './picture.ts';
-import { expectRule } from './rule-case.ts';
+import { expectDecision, expectRule } from './rule-case.ts';
 import { id, later } from './picture.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 
@@ -156,6 +156,39 @@ test('a primary that hangs, seen by its own agent and another, is fenced and rep
   const state = expectRule(picture(text), 'hung.failover');
   assert.equal(state.goals[id('n1')]?.kind, 'fenced');
   expectRule(picture(text.replace('n1=down', 'n1=unknown')), 'failover.blocked-viewpoints');
+});
+
+const STARTING = `term 3 primary n1 lease n1/3
+  n1 starting lease3 busy @0/5000
+  n2 standby @0/5000 sees:n1=down
+  n3 standby @0/5000 sees:n1=down`;
+
+test('a start that moves is waited for, however long; one in which nothing moves is failed over from (Z34, Q17)', () => {
+  expectRule(picture(STARTING), 'primary.restarting');
+  expectRule(picture(STARTING.replace('starting', 'starting stalled29999')), 'primary.restarting');
+  const decision = expectDecision(picture(STARTING.replace('starting', 'starting stalled31000')), 'start.stalled');
+  assert.match(decision.why, /n1 has been starting without any progress for 31 s/);
+  assert.equal(decision.state?.goals[id('n1')]?.kind, 'fenced');
+});
+
+test('a stalled start is left alone when nobody may be promoted', () => {
+  const text = STARTING.replace('starting', 'starting stalled31000');
+  expectRule(picture(text.replaceAll('standby @0/5000', 'standby prio0 @0/5000')), 'failover.blocked-no-candidate');
+  expectRule(picture(text.replace('term 3', 'frozen term 3')), 'failover.blocked-frozen');
+  expectRule(picture(text.replace('sees:n1=down', 'sees:n1=primary')), 'failover.blocked-viewpoints');
+});
+
+test('a primary that holds the lease and cannot be opened does not keep the cluster without a writer for ever', () => {
+  const text = `term 3 primary n1 lease n1/3
+    n1 primary lease3 fail:open.refused @0/5000
+    n2 standby @0/5000
+    n3 standby @0/5000`;
+  expectRule(picture(text), 'primary.restarting');
+  const view = picture(text);
+  const seen = view.reports[id('n1')];
+  assert.ok(seen?.report.activity.kind === 'failed');
+  const tried = { ...seen, report: { ...seen.report, activity: { ...seen.report.activity, attempts: 5 } } };
+  expectRule({ ...view, reports: { ...view.reports, [id('n1')]: tried } }, 'start.stalled');
 });
 
 test('an agent that fenced itself gets two seconds to take its lease back', () => {

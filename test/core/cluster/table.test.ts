@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { renderRules } from '../../../src/core/cluster/render-rules.ts';
-import { ruleGroups, rules } from '../../../src/core/cluster/rules.ts';
+import { marks, ruleGroups, rules } from '../../../src/core/cluster/rules.ts';
 import { handledGoals } from '../../../src/core/node/decide.ts';
 
 const HERE = import.meta.dirname;
@@ -15,6 +15,28 @@ test('every rule id is unique, and named situation.outcome', () => {
     ruleGroups.flatMap((group) => group.rules.map((rule) => rule.id)),
     ids,
   );
+});
+
+test('every rule id that the sources write into events, history or a decision is in the table', () => {
+  const known = new Set([...rules, ...marks].map((one) => one.id));
+  const src = `${HERE}/../../../src`;
+  const unknown: string[] = [];
+  let seen = 0;
+  for (const part of ['core', 'controller', 'server']) {
+    for (const file of readdirSync(`${src}/${part}`, { recursive: true, encoding: 'utf8' })) {
+      if (!file.endsWith('.ts')) continue;
+      // `rule:`, `rule =`, `rule ===`, a ternary behind it, and an id after which a rule is asked.
+      for (const line of readFileSync(`${src}/${part}/${file}`, 'utf8').split('\n')) {
+        if (!/\brule\b\??\s*(:|=)/.test(line)) continue;
+        for (const [, name = ''] of line.matchAll(/'([a-z]+(?:-[a-z]+)*\.[a-z]+(?:-[a-z]+)*)'/g)) {
+          seen += 1;
+          if (!known.has(name)) unknown.push(`${part}/${file}: ${name}`);
+        }
+      }
+    }
+  }
+  assert.ok(seen > 10, 'the sources are not searched');
+  assert.deepEqual(unknown, []);
 });
 
 test('every rule is expected by a test of this folder', () => {

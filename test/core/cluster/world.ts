@@ -5,66 +5,19 @@ import { type NodeId, type Now, type Term, makeMonoMs, makeRevision, makeTerm, m
 import { makeLsn } from '../../../src/core/lsn.ts';
 import type { NodeAction } from '../../../src/core/node/action.ts';
 import { decideNode } from '../../../src/core/node/decide.ts';
-import type { Activity, Fork, NodeReport, PostgresReport, Vote } from '../../../src/core/report.ts';
-import type { ClusterSpec } from '../../../src/core/spec.ts';
-import type { ClusterState, Task } from '../../../src/core/state.ts';
+import type { NodeReport } from '../../../src/core/report.ts';
+import type { Task } from '../../../src/core/state.ts';
 import type { ClusterView, SeenReport } from '../../../src/core/view.ts';
-import { SYSTEM, WALL, blankPostgres, blankReport, id, makeSpec } from './picture.ts';
+import { mayClaimAgain } from '../../../src/agent/lease/lease-rules.ts';
+import { WALL, blankReport, id, makeSpec } from './picture.ts';
+import { type Host, type World, big, observe, upstreamOf } from './world-model.ts';
+
+export type { Host, World } from './world-model.ts';
 
 export const TICK_MS = 50;
 const TTL_MS = 3000;
-
-interface Server {
-  state: PostgresReport['state'];
-  role: 'primary' | 'standby' | null;
-  timeline: number;
-  history: readonly Fork[];
-  lsn: bigint;
-  clean: boolean;
-  upstream: NodeId | null;
-  startedAt: number;
-}
-
-export interface Host {
-  readonly id: NodeId;
-  up: boolean;
-  /** Agent can reach the store. */
-  linked: boolean;
-  pg: Server;
-  highestTerm: Term;
-  vote: Vote | null;
-  refused: Term[];
-  finished: Set<string>;
-  failure: { goalId: string; permanent: boolean; notBefore: ReturnType<typeof makeMonoMs> } | null;
-  activity: Activity;
-  leaseTerm: Term | null;
-  deadline: number;
-  confirmed: boolean;
-  open: boolean;
-  ranUnder: string | null;
-  downSince: number | null;
-  lastReportAt: number;
-  report: NodeReport | null;
-  /** Actions that this host's executor refuses. */
-  broken: Set<string>;
-}
-
-export interface World {
-  t: number;
-  spec: ClusterSpec;
-  state: ClusterState | null;
-  revision: number;
-  stateRevision: number;
-  lease: { term: Term; holder: NodeId; expires: number } | null;
-  leaseGoneAt: number;
-  hosts: Map<NodeId, Host>;
-  tasks: Map<string, Task>;
-  controllerUp: boolean;
-  controllerSince: number;
-  decisions: string[];
-  story: string[];
-  highestOpened: number;
-}
+/** The incarnation of the world's store. */
+const STORE = 'store-1';
 
 export function createWorld(names: readonly string[] = ['n1', 'n2', 'n3'], extra: object = {}): World {
   const spec = makeSpec(
@@ -92,6 +45,8 @@ export function createWorld(names: readonly string[] = ['n1', 'n2', 'n3'], extra
       downSince: null,
       lastReportAt: 0,
       report: null,
+      known: null,
+      knownRevision: 0,
       broken: new Set(),
     });
   }
@@ -110,6 +65,9 @@ export function createWorld(names: readonly string[] = ['n1', 'n2', 'n3'], extra
     decisions: [],
     story: [],
     highestOpened: 0,
+    backup: null,
+    acknowledged: new Map(),
+    audit: () => null,
   };
 }
 
@@ -150,7 +108,7 @@ export function tick(world: World): void {
   check(world);
 }
 
-function dropLease(world: World, why: string): void {
+export function dropLease(world: World, why: string): void {
   tell(world, `lease of ${world.lease?.holder}/${world.lease?.term} ${why}`);
   world.lease = null;
   world.leaseGoneAt = world.t;
@@ -160,24 +118,11 @@ export function tell(world: World, text: string): void {
   world.story.push(`${String(world.t).padStart(6)} ${text}`);
 }
 
-function upstreamOf(world: World, one: Host): Host | null {
-  const up = one.pg.upstream === null ? null : (world.hosts.get(one.pg.upstream) ?? null);
-  if (one.pg.state !== 'running' || one.pg.role !== 'standby' || up === null || !up.up || up.pg.state !== 'running' || up.pg.role !== 'primary')
-    return null;
-  return isBehind(one.pg, up.pg) ? up : null;
-}
-
-/** A standby streams only from a history that contains what it has. */
-function isBehind(mine: Server, theirs: Server): boolean {
-  if (mine.timeline === theirs.timeline) return mine.lsn <= theirs.lsn && JSON.stringify(mine.history, big) === JSON.stringify(theirs.history, big);
-  const fork = theirs.history.find((one) => one.timeline === mine.timeline);
-  return fork !== undefined && mine.lsn <= fork.forkLsn;
-}
-
-const big = (_key: string, value: unknown): unknown => (typeof value === 'bigint' ? String(value) : value);
-
 function replicate(world: World, one: Host): void {
-  if (one.open && one.pg.state === 'running') one.pg.lsn += 100n;
+  if (one.open && one.pg.state === 'running') {
+    one.pg.lsn += 100n;
+    world.acknowledged.set(`${one.pg.timeline} ${JSON.stringify(one.pg.history, big)}`, { ...one.pg });
+  }
   const up = upstreamOf(world, one);
   if (up === null) return;
   one.pg.timeline = up.pg.timeline;
@@ -185,35 +130,13 @@ function replicate(world: World, one: Host): void {
   one.pg.lsn = up.pg.lsn;
 }
 
-function observe(world: World, one: Host): PostgresReport {
-  const { pg } = one;
-  const blank = blankPostgres();
-  if (pg.state === 'absent') return { ...blank, state: 'absent', role: null, systemIdentifier: null, timeline: null };
-  const lsn = makeLsn(pg.lsn);
-  const up = pg.state === 'running';
-  const primary = pg.role === 'primary';
-  return {
-    ...blank,
-    state: pg.state,
-    role: pg.role,
-    systemIdentifier: SYSTEM,
-    timeline: makeTimeline(pg.timeline),
-    history: pg.history,
-    flushLsn: up && primary ? lsn : null,
-    receivedLsn: up && !primary ? lsn : null,
-    replayedLsn: up && !primary ? lsn : null,
-    walEnd: up ? null : lsn,
-    cleanShutdown: pg.clean && !up,
-    shutdownLsn: pg.clean && primary && !up ? lsn : null,
-    streamingFrom: upstreamOf(world, one)?.id ?? null,
-    startedAt: makeWallMs(WALL + pg.startedAt),
-    postmasterPid: 100 + pg.startedAt,
-  };
-}
-
 function stepAgent(world: World, one: Host): void {
+  if (one.linked) {
+    one.known = world.state;
+    one.knownRevision = world.stateRevision;
+  }
   renew(world, one);
-  const state = world.state;
+  const state = one.known;
   const goal = state?.goals[one.id] ?? null;
   if (goal !== null && goal.term > one.highestTerm) one.highestTerm = goal.term;
   if (one.leaseTerm === null) {
@@ -255,6 +178,12 @@ function stepAgent(world: World, one: Host): void {
 
 function renew(world: World, one: Host): void {
   if (one.leaseTerm === null) return;
+  if (one.linked && world.lease === null && world.state !== null) {
+    // As claimAgain does: a state of an older term says nothing before our own deadline.
+    if (world.state.term < one.leaseTerm && world.t < one.deadline) return;
+    if (mayClaimAgain(world.state, { term: one.leaseTerm, node: one.id }) && world.t < one.deadline)
+      world.lease = { term: one.leaseTerm, holder: one.id, expires: world.t + TTL_MS };
+  }
   const held = world.lease !== null && world.lease.holder === one.id && world.lease.term === one.leaseTerm;
   if (one.linked && held && world.lease !== null) {
     world.lease.expires = world.t + TTL_MS;
@@ -303,11 +232,11 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
     case 'start-primary':
       if (one.leaseTerm === action.term) one.pg = { ...one.pg, state: 'running', role: 'primary', upstream: null, clean: false, startedAt: world.t };
       one.confirmed = false;
-      finishRestart(world, one);
+      finishRestart(one);
       break;
     case 'start-standby':
       one.pg = { ...one.pg, state: 'running', role: 'standby', upstream: action.upstream, clean: false, startedAt: world.t };
-      finishRestart(world, one);
+      finishRestart(one);
       break;
     case 'stop':
       stopServer(world, one);
@@ -353,7 +282,7 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
       one.finished.add(`${goalId}/${action.kind}`);
       break;
     case 'checkpoint':
-      one.finished.add(`${world.state?.switchover?.taskId ?? ''}/checkpoint`);
+      one.finished.add(`${one.known?.switchover?.taskId ?? ''}/checkpoint`);
       break;
     case 'adopt':
       one.finished.add(`${goalId}/adopt`);
@@ -364,8 +293,8 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
   }
 }
 
-function finishRestart(world: World, one: Host): void {
-  const goal = world.state?.goals[one.id];
+function finishRestart(one: Host): void {
+  const goal = one.known?.goals[one.id];
   if (goal !== undefined && (goal.kind === 'primary' || goal.kind === 'standby') && goal.restart !== null)
     one.finished.add(`restart/${goal.restart}`);
 }
@@ -383,7 +312,7 @@ function stopServer(world: World, one: Host): void {
 }
 
 function acquire(world: World, one: Host, term: Term): void {
-  if (!one.linked) return;
+  if (!one.linked || one.knownRevision !== world.stateRevision || one.known?.incarnation !== STORE) return;
   if (world.lease !== null && !(world.lease.holder === one.id && world.lease.term === term)) return;
   world.lease = { term, holder: one.id, expires: world.t + TTL_MS };
   one.leaseTerm = term;
@@ -407,7 +336,8 @@ function publish(world: World, one: Host): void {
   one.report = {
     ...blankReport(one.id),
     postgres,
-    stateRevision: makeRevision(world.stateRevision),
+    stateRevision: makeRevision(one.knownRevision),
+    highestTerm: one.highestTerm,
     leaseTerm: one.leaseTerm,
     fenced,
     open: one.open,
@@ -427,7 +357,7 @@ export function viewOf(world: World): ClusterView {
   }
   return {
     spec: world.spec,
-    state: world.state ?? initialState('store-1', nowOf(world)),
+    state: world.state ?? initialState(STORE, nowOf(world)),
     stateRevision: makeRevision(world.stateRevision),
     reports: reports as ClusterView['reports'],
     writeLease: world.lease === null ? null : { term: world.lease.term, holder: world.lease.holder },
@@ -435,13 +365,15 @@ export function viewOf(world: World): ClusterView {
     tasks: [...world.tasks.values()].filter((task) => task.status === 'pending' || task.status === 'running'),
     proxyAcks: {},
     watchedMs: world.t - world.controllerSince,
-    incarnation: 'store-1',
+    incarnation: STORE,
   };
 }
 
 function stepController(world: World): void {
   const view = viewOf(world);
   const decision = decideCluster(view, nowOf(world));
+  const lost = world.audit(world, decision);
+  if (lost !== null) throw new Error(`${lost}\n${world.story.slice(-60).join('\n')}`);
   if (decision.state === null && decision.tasks.length === 0) return;
   const promoted = decision.state !== null && decision.state.attempt?.phase === 'promote' && view.state.attempt?.phase !== 'promote';
   if (promoted && view.writeLease !== null) throw new Error(`promote order while ${view.writeLease.holder} holds the lease`);

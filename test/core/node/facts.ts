@@ -30,6 +30,7 @@ export function postgres(change: Partial<PostgresReport> = {}): PostgresReport {
     postmasterPid: 42,
     startedAt: makeWallMs(1),
     minimums: {},
+    stalledMs: null,
     ...change,
   };
 }
@@ -73,7 +74,7 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
     timeline: makeTimeline(1),
     history: [],
     goals: goal === null ? {} : { [N1]: goal },
-    electorate: { revision: 1, members: [N1, N2] },
+    electorate: { revision: 1, members: [N1, N2], former: [] },
     quorum: { revision: 0, term: T(1), k: 0, voters: [] },
     attempt: null,
     switchover: null,

@@ -4,17 +4,18 @@
  * with a named reason. `promote` ends when the candidate is open, or in another attempt when it durably refused or is gone with no lease.
  */
 import { type Now, makeWallMs } from '../../ids.ts';
+import { maxLsn } from '../../lsn.ts';
 import type { NodeReport, Position } from '../../report.ts';
 import type { Attempt, ClusterState } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
-import { askVotes, openAttempt, openTerm, orderOpening } from '../attempts.ts';
+import { askVotes, isLossKnown, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
-import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, live, primaryEnd } from '../observe.ts';
-import { countVotes } from '../quorum.ts';
+import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
+import { countVotes, twoPrimariesText } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
-import { lagText } from './primary-lost.ts';
+import { lagText, stalledHow } from './primary-lost.ts';
 
 /** Stragglers that can be heard get this long to report a final position; a promotion that misses the most advanced node loses data, one that waits costs outage. */
 export const VOTE_GRACE_MS = 800;
@@ -33,6 +34,13 @@ interface Assessment {
 function assess(view: ClusterView, now: Now): Assessment | null {
   const { attempt } = view.state;
   if (attempt === null) return null;
+  // An attempt that came back with a restored store: the term may have been opened, and closed, since the backup.
+  if (view.state.incarnation !== view.incarnation)
+    return warn(
+      view,
+      'failover.blocked-store',
+      'the store was restored in the middle of it; "pgherd failover" decides, or the primary when it is open',
+    );
   return attempt.phase === 'vote' ? assessVote(view, now, attempt) : assessPromote(view, now, attempt);
 }
 
@@ -75,14 +83,16 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
   const graceOver = now.wall - attempt.startedWallMs >= graceMs || now.wall < attempt.startedWallMs;
   if (!graceOver && ballot.pending.length > 0)
     return wait('attempt.waiting-votes', `waiting for ${ballot.pending.join(', ')} to vote for term ${attempt.term}`, 50);
-  if (ballot.voted.length < ballot.needed && !attempt.acceptLoss) {
+  // Invariant: to accept loss never waives a vote. Because: votes are what keeps a primary that is cut off from living on promises beside the
+  // new one; without them not some rows are at stake but two histories. Broken if: `acceptLoss` is looked at here.
+  if (!ballot.enough && !attempt.acceptTwoPrimaries) {
     if (!graceOver) return wait('attempt.waiting-votes', `waiting for votes for term ${attempt.term}`, 50);
     return (
       restartOld(view, now, attempt, oldReport, 'too few votes') ??
       warn(
         view,
         'failover.blocked-votes',
-        `${ballot.voted.length} of ${ballot.needed} needed votes; missing: ${ballot.missing.join(', ')}; "pgherd failover --accept-loss" promotes without them`,
+        `${ballot.voted.length} of ${ballot.needed} needed votes; missing: ${ballot.missing.join(', ')}; ${twoPrimariesText(old)}`,
       )
     );
   }
@@ -103,6 +113,7 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
     positions: { kind: 'vote', term: attempt.term },
     acceptLoss: attempt.acceptLoss,
     target: attempt.target,
+    descendants: attempt.afterRestore,
   });
   const best = eligible[0];
   if (best === undefined) {
@@ -138,7 +149,7 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
 function promote(view: ClusterView, now: Now, attempt: Attempt, best: Candidate, eligible: readonly Candidate[], missing: number | null): Assessment {
   const positions: Record<string, Position> = {};
   for (const one of eligible) positions[one.node] = one.position;
-  const loss = judgeLoss(view, missing);
+  const loss = judgeLoss(view, attempt, missing);
   const state = orderOpening(view.state, best.node, { ...attempt, positions, lostBytes: loss.bytes });
   const why = `${describeCandidate(best)} is promoted in term ${attempt.term}${loss.text}`;
   const task = taskById(view, attempt.taskId);
@@ -157,10 +168,18 @@ function promote(view: ClusterView, now: Now, attempt: Attempt, best: Candidate,
 
 /**
  * What is known of the loss. Only the end of WAL that the old primary's own agent read after PostgreSQL was gone is exact; a last report is up to
- * one interval older than the last row that was acknowledged, so that 0 bytes behind it are no proof that nothing is lost (I5).
+ * one interval older than the last row that was acknowledged, so that 0 bytes behind it are no proof that nothing is lost (I5). A candidate
+ * that was given up without its refusal may have opened and acknowledged rows: then nothing is exact, whatever the old primary's end says.
  */
-function judgeLoss(view: ClusterView, missing: number | null): { readonly bytes: number | null; readonly text: string } {
+function judgeLoss(view: ClusterView, attempt: Attempt, missing: number | null): { readonly bytes: number | null; readonly text: string } {
   const report = view.state.primary === null ? null : live(view, view.state.primary);
+  const maybe = attempt.mayHaveOpened.map((one) => `${one.node} in term ${one.term}`).join(', ');
+  if (maybe !== '') {
+    const least = missing === null || missing === 0 ? '' : `; at least ${missing} bytes are lost`;
+    return { bytes: null, text: `${least}; what was acknowledged by ${maybe}, if it opened before it was lost, is not known` };
+  }
+  if (attempt.afterRestore)
+    return { bytes: null, text: '; the store was restored before, and what was acknowledged in terms that it forgot, if any, is not known' };
   const exact = report !== null && isGone(report) && (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
   if (exact && missing !== null)
     return { bytes: missing, text: missing === 0 ? '; nothing is lost' : `; ${missing} bytes of the old primary are lost` };
@@ -180,7 +199,7 @@ function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeR
   if (failedBefore !== undefined && !isDue(now, failedBefore.notBeforeWallMs, LONGEST_BACKOFF_MS)) return null;
   if (report.refusedTerms.includes(attempt.term)) return null;
   const why = `${old} opens term ${attempt.term} itself: ${because}`;
-  const ordered = orderOpening(view.state, old, { ...attempt, lostBytes: 0 });
+  const ordered = orderOpening(view.state, old, { ...attempt, lostBytes: isLossKnown(attempt) ? 0 : null });
   const task = taskById(view, attempt.taskId);
   const problem = {
     code: 'failover.no-candidate',
@@ -205,7 +224,10 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
   const report = live(view, candidate);
   if (report !== null && isOpen(report, attempt.term)) return opened(view, now, attempt, report);
   const goal = view.state.goals[candidate] ?? null;
+  // A controller that has just begun to watch knows too little to call anybody lost: a report that is missing may only be late.
+  const justBegun = view.watchedMs < watchNeededMs(view.spec);
   if (report === null) {
+    if (justBegun) return wait('attempt.waiting-open', `${candidate} is silent, and this controller has only begun to watch`);
     if (view.writeLease !== null)
       return wait(
         'attempt.waiting-open',
@@ -224,9 +246,12 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
       `${candidate} refused term ${attempt.term}${activity?.kind === 'failed' ? `: ${activity.message}` : ''}`,
     );
   }
+  const stalled = stalledHow(report, goal);
+  if (stalled !== null)
+    return replace(view, now, attempt, 'attempt.candidate-lost', `PostgreSQL of ${candidate} ${stalled} in the opening of term ${attempt.term}`);
   const busy = activityFor(report, goal)?.kind === 'busy' || report.postgres.state === 'starting';
   const sinceMs = elapsedMs(now, attempt.startedWallMs);
-  const untaken = view.writeLease === null && sinceMs > TAKE_LIMIT_MS + VOTE_GRACE_MS;
+  const untaken = !justBegun && view.writeLease === null && sinceMs > TAKE_LIMIT_MS + VOTE_GRACE_MS;
   if (untaken || (!busy && sinceMs > PROMOTE_LIMIT_MS)) {
     return replace(
       view,
@@ -251,6 +276,7 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
       ? view.state
       : {
           ...view.state,
+          primaryLsn: reachedBy(view, attempt),
           recovery: {
             ...view.state.recovery,
             [candidate]: { ...stepBack(view.state, now, candidate, attempt), ...(restarted ? { lastError: null } : {}) },
@@ -262,6 +288,9 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
     reason: attempt.reason,
     outageFromWallMs: attempt.outageFromWallMs,
     acceptLoss: attempt.acceptLoss,
+    acceptTwoPrimaries: attempt.acceptTwoPrimaries,
+    mayHaveOpened: givenUp(view, attempt),
+    afterRestore: attempt.afterRestore,
     target: attempt.target === candidate ? null : attempt.target,
     taskId: attempt.taskId,
   });
@@ -276,6 +305,24 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
       events: [{ level: 'error', node: candidate, text: `${why}; term ${state.term} is attempted`, detail: {} }],
     },
   };
+}
+
+/**
+ * Bounded by the members. Two kinds of candidate opened nothing: one that durably refused (only after its PostgreSQL was killed, before
+ * clients), and one that lives as a standby on the timeline of before.
+ */
+export function givenUp(view: ClusterView, attempt: Attempt): Attempt['mayHaveOpened'] {
+  const { candidate, term } = attempt;
+  if (candidate === null || lastKnown(view, candidate)?.refusedTerms.includes(term) === true) return attempt.mayHaveOpened;
+  const now = live(view, candidate)?.postgres;
+  if (now?.role === 'standby' && now.timeline === view.state.timeline) return attempt.mayHaveOpened;
+  return [...attempt.mayHaveOpened.filter((one) => one.node !== candidate), { node: candidate, term }];
+}
+
+/** The newest position that this attempt knew of: what the candidate had when it was elected is known to exist, also when it is gone now. */
+function reachedBy(view: ClusterView, attempt: Attempt): ClusterState['primaryLsn'] {
+  const had = attempt.candidate === null ? undefined : attempt.positions[attempt.candidate];
+  return had === undefined || had.timeline !== view.state.timeline ? view.state.primaryLsn : maxLsn(view.state.primaryLsn, had.lsn);
 }
 
 export function stepBack(state: ClusterState, now: Now, candidate: string, attempt: Attempt): ClusterState['recovery'][string] {
@@ -332,7 +379,7 @@ const rule = (id: string, when: string, why: string): Rule => ({
 });
 
 /** Ids that both an attempt and the gates before it speak under are listed once, there. */
-const SHARED = ['failover.blocked-lease', 'failover.blocked-lag', 'failover.blocked-no-candidate'] as const;
+const SHARED = ['failover.blocked-store', 'failover.blocked-lease', 'failover.blocked-lag', 'failover.blocked-no-candidate'] as const;
 
 /** Wraps a gate's rule so that it also speaks for an attempt that waits for the same thing. */
 export function alsoDuringAttempt(before: Rule): Rule {

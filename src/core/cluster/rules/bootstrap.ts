@@ -112,12 +112,11 @@ function founded(view: ClusterView, now: Now): Outcome | null {
   const node = founder(view.state);
   const report = node === null ? null : live(view, node);
   if (node === null || report === null || !isOpen(report, FIRST)) return null;
-  const rule = view.state.phase === 'creating' ? 'bootstrap.created' : 'bootstrap.adopted';
   const attempt: Attempt = {
     term: FIRST,
     path: 'planned',
     phase: 'promote',
-    rule,
+    rule: 'bootstrap.opened',
     reason: view.state.phase === 'creating' ? 'cluster created' : 'cluster adopted',
     candidate: node,
     positions: {},
@@ -125,6 +124,9 @@ function founded(view: ClusterView, now: Now): Outcome | null {
     outageFromWallMs: now.wall,
     lostBytes: null,
     acceptLoss: false,
+    acceptTwoPrimaries: false,
+    mayHaveOpened: [],
+    afterRestore: false,
     target: null,
     taskId: null,
   };

@@ -8,6 +8,7 @@ import { openAttempt, outageStart } from '../attempts.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { without } from '../goals.ts';
 import { isLeaseTaken, isOpen, live, primaryEnd } from '../observe.ts';
+import { reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { type Problem, type TaskOf, cancel, describeRequest, findTask, finish, isExclusive, nodeOf, refuse, start } from '../tasks.ts';
 import { lagText } from './primary-lost.ts';
 
@@ -17,6 +18,8 @@ function obstacle(view: ClusterView, task: Task): Task | null {
   for (const other of view.tasks) {
     if (other.id === task.id || other.status !== 'running') continue;
     if (other.request.kind === 'create' && view.state.phase === 'running' && task.request.kind !== 'create') continue;
+    // An emergency waits for no node's command, which may itself wait for the primary that is gone (the server judges the same way).
+    if (task.request.kind === 'failover' && nodeOf(other.request) !== null) continue;
     if (isExclusive(other.request) || isExclusive(task.request)) return other;
     if (nodeOf(other.request) !== null && nodeOf(other.request) === nodeOf(task.request)) return other;
   }
@@ -36,7 +39,7 @@ function busy(view: ClusterView, now: Now): Outcome | null {
 
 function cancelled(view: ClusterView, now: Now): Outcome | null {
   const tasks = view.tasks
-    .filter((task) => task.cancelRequested && task.status === 'pending')
+    .filter((task) => task.cancelRequested && (task.status === 'pending' || (task.request.kind === 'create' && view.state.phase === 'new')))
     .map((task) => cancel(task, now, 'cancelled before it began'));
   return tasks.length === 0 ? null : { why: `${tasks.length} commands were cancelled before they began`, tasks, then: 'continue' };
 }
@@ -74,13 +77,18 @@ function unfreeze(view: ClusterView, now: Now): Outcome | null {
   };
 }
 
+/** An order that came back with a restored store was given in another one: nothing is waited for. */
+function isOfThisStore(view: ClusterView): boolean {
+  return view.state.incarnation === view.incarnation;
+}
+
 /** Every precondition of a failover by hand that does not hold. */
 export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'failover'>['request']): readonly Problem[] {
   const { state, spec } = view;
   const problems: Problem[] = [];
   const add = (code: string, text: string, remedy: string): void => void problems.push({ code: `failover.${code}`, text, remedy });
   if (state.phase !== 'running' || state.primary === null) add('not-running', `The cluster is ${state.phase}.`, 'Create or start the cluster first.');
-  if (state.attempt?.phase === 'promote')
+  if (state.attempt?.phase === 'promote' && isOfThisStore(view))
     add('attempt', `${state.attempt.candidate} is being promoted in term ${state.attempt.term}.`, 'Wait for its outcome; see "pgherd show".');
   if (state.switchover !== null)
     add('switchover', `The switchover to ${state.switchover.to} is running.`, `Cancel it with "pgherd task cancel ${state.switchover.taskId}".`);
@@ -90,7 +98,12 @@ export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'fail
   if (request.to !== null && request.to === state.primary)
     add('already-primary', `${request.to} is the primary.`, 'Name a standby; "pgherd node restart" restarts the primary.');
   if (problems.length > 0) return problems;
-  const { eligible, rejected } = rankCandidates(view, now, { positions: { kind: 'report' }, acceptLoss: request.acceptLoss, target: request.to });
+  const { eligible, rejected } = rankCandidates(view, now, {
+    positions: { kind: 'report' },
+    acceptLoss: request.acceptLoss,
+    target: request.to,
+    descendants: !isOfThisStore(view),
+  });
   const best = eligible[0];
   if (best === undefined) {
     add(
@@ -99,6 +112,14 @@ export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'fail
       'See "pgherd explain".',
     );
     return problems;
+  }
+  const votes = reachableVotes(view);
+  if (!request.acceptTwoPrimaries && !votes.enough) {
+    add(
+      'votes',
+      `Only ${votes.reachable.length} of ${votes.needed} needed members can be heard; missing: ${votes.missing.join(', ')}.`,
+      `Bring one of them back. To accept loss is not enough: ${twoPrimariesText(state.primary)}.`,
+    );
   }
   const missing = missingBytes(best.position, { timeline: state.timeline, lsn: primaryEnd(view) });
   if (!request.acceptLoss && missing !== null && missing > spec.maxLagOnFailoverBytes) {
@@ -116,28 +137,42 @@ function failoverRefused(view: ClusterView, now: Now): Outcome | null {
 
 function failoverByHand(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'failover', 'pending');
-  const { primary, attempt } = view.state;
+  const { primary } = view.state;
+  const attempt = isOfThisStore(view) ? view.state.attempt : null;
   if (task === null || primary === null || checkFailover(view, now, task.request).length > 0) return null;
-  const { acceptLoss, to } = task.request;
+  const { acceptLoss, acceptTwoPrimaries, to } = task.request;
   const reason = task.reason === '' ? `failover by ${task.by}` : task.reason;
-  const text = `failover by ${task.by}${to === null ? '' : ` to ${to}`}${acceptLoss ? ', loss accepted' : ''}`;
+  const text = `failover by ${task.by}${to === null ? '' : ` to ${to}`}${acceptLoss ? ', loss accepted' : ''}${acceptTwoPrimaries ? ', missing votes waived' : ''}`;
   const tasks = [start(task, now, isOpen(live(view, primary), view.state.primaryTerm) ? 'fence' : 'votes', text)];
   const events: Outcome['events'] = [{ level: 'warn', node: primary, text, detail: { reason } }];
+  // A person says with it that the store which is here counts from now on (§4.10): members refuse terms below those they have seen.
+  const here = { ...view, state: { ...view.state, incarnation: view.incarnation } };
   // An attempt that waits (votes, lag) is taken over in its own term: the votes for it stand.
   const state =
     attempt === null
-      ? openAttempt(view, now, {
+      ? openAttempt(here, now, {
           path: 'manual',
           rule: 'failover.by-hand',
           reason,
           outageFromWallMs: isLeaseTaken(view) ? now.wall : outageStart(view, now, primary),
           acceptLoss,
+          acceptTwoPrimaries,
+          afterRestore: !isOfThisStore(view),
           target: to,
           taskId: task.id,
         })
       : {
-          ...view.state,
-          attempt: { ...attempt, path: 'manual' as const, rule: 'failover.by-hand', reason, acceptLoss, target: to, taskId: task.id },
+          ...here.state,
+          attempt: {
+            ...attempt,
+            path: 'manual' as const,
+            rule: 'failover.by-hand',
+            reason,
+            acceptLoss,
+            acceptTwoPrimaries,
+            target: to,
+            taskId: task.id,
+          },
         };
   return { why: text, state, tasks, events, again: 50 };
 }
@@ -164,7 +199,9 @@ function checkNode(view: ClusterView, node: NodeId, request: Task['request']): r
   if (state.phase !== 'running') add('not-running', `The cluster is ${state.phase}.`, 'Start the cluster first ("pgherd cluster start").');
   if (found.kind === 'witness' && request.kind !== 'nodeMaintenance')
     add('witness', `${node} is a witness: it runs no PostgreSQL.`, 'Name a data node.');
-  if (state.attempt !== null) add('attempt', `Term ${state.attempt.term} is being opened.`, 'Wait until it is; see "pgherd show".');
+  // A member that is set aside goes on counting while the primary is out of sight: to bring it back is the way to its vote.
+  const bringsVote = request.kind === 'nodeMaintenance' && !request.on && state.attempt?.phase === 'vote';
+  if (state.attempt !== null && !bringsVote) add('attempt', `Term ${state.attempt.term} is being opened.`, 'Wait until it is; see "pgherd show".');
   if (isPrimary && request.kind === 'nodeStop')
     add('is-primary', `${node} is the primary.`, 'Move the role first ("pgherd switchover"), or stop the whole cluster ("pgherd cluster stop").');
   if (isPrimary && request.kind === 'nodeRejoin') add('is-primary', `${node} is the primary; there is nothing to take back.`, 'Name a standby.');
@@ -233,7 +270,11 @@ function clusterRefused(view: ClusterView, now: Now): Outcome | null {
     if (kind === 'clusterRestart' && primary !== null && !isOpen(live(view, primary), view.state.primaryTerm))
       problems.push({ code: 'cluster.no-primary', text: `${primary} is not open for writes.`, remedy: 'See "pgherd explain".' });
     if (problems.length > 0)
-      return { why: `${kind} refused: ${problems.map((problem) => problem.text).join(' ')}`, tasks: [refuse(task, now, problems)], then: 'continue' };
+      return {
+        why: `${describeRequest(task.request)} refused: ${problems.map((problem) => problem.text).join(' ')}`,
+        tasks: [refuse(task, now, problems)],
+        then: 'continue',
+      };
   }
   return null;
 }
@@ -241,7 +282,12 @@ function clusterRefused(view: ClusterView, now: Now): Outcome | null {
 export { checkNode };
 
 export const commandRules: readonly Rule[] = [
-  { id: 'command.cancelled', when: 'a command was cancelled before it began', why: 'Nothing was done, nothing is to be undone.', decide: cancelled },
+  {
+    id: 'command.cancelled',
+    when: 'a command was cancelled before it began, or `init` while it still waits for agents',
+    why: 'Nothing was done, nothing is to be undone.',
+    decide: cancelled,
+  },
   {
     id: 'command.busy',
     when: 'a command comes while another one needs the cluster, or the same node',

@@ -31,46 +31,19 @@ export const housekeepingRules: readonly Rule[] = [
     },
   },
   {
-    id: 'housekeeping.incarnation',
-    when: 'the store is another one than before, and the primary of the newest known term is open in it',
-    why: 'It holds the write lease of this store, so the term is confirmed; terms that members have seen are not used again (architecture 4.10).',
-    decide: (view) => {
-      const { state } = view;
-      if (
-        state.incarnation === view.incarnation ||
-        (state.phase === 'running' && (state.primary === null || !isOpen(live(view, state.primary), state.primaryTerm)))
-      )
-        return null;
-      let { term } = state;
-      for (const node of view.spec.nodes) {
-        const vote = live(view, node.id)?.vote ?? null;
-        if (vote !== null && vote.term > term) term = vote.term;
-      }
-      return {
-        why: `the store's incarnation is ${view.incarnation}`,
-        state: { ...state, term, incarnation: view.incarnation },
-        events: [
-          {
-            level: 'warn',
-            node: state.primary,
-            text: `the store was restored or made anew (incarnation ${view.incarnation}); term ${state.primaryTerm} is confirmed`,
-            detail: {},
-          },
-        ],
-        then: 'continue',
-      };
-    },
-  },
-  {
     id: 'housekeeping.electorate',
-    when: 'the members that vote are not those of the spec, and no attempt is open',
-    why: 'Votes and promises are counted of the same members; the revision rises. It is never changed under an open attempt.',
+    when: 'the members that vote are not those of the spec, the primary is open, and no attempt is; or the primary counts with them by now',
+    why: 'Votes and promises are counted of the same members. A member that is taken out while the primary is out of sight goes on counting, and until the primary has read a change the former members count too: otherwise a few could elect beside a primary that lives on the others (architecture 4.7).',
     decide: (view) => {
       if (view.state.attempt !== null) return null;
       const state = publishElectorate(view);
       return state === view.state
         ? null
-        : { why: `${state.electorate.members.join(', ')} vote (revision ${state.electorate.revision})`, state, then: 'continue' };
+        : {
+            why: `${state.electorate.members.join(', ')} vote (revision ${state.electorate.revision})${state.electorate.former.length === 0 ? '' : `, until the primary has read it together with ${state.electorate.former.join(', ')}`}`,
+            state,
+            then: 'continue',
+          };
     },
   },
   {

@@ -6,7 +6,7 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
-import { type RequestKind, addStep, fail, findTask, finish, hasStep, start, stepSince } from '../tasks.ts';
+import { type RequestKind, addStep, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
 import { chooseSuccessor } from '../switchover-checks.ts';
@@ -173,7 +173,8 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
   const { node } = request;
   const sinceMs = elapsedMs(now, stepSince(task));
   const broken = failureOf(view, node) ?? notTakenIn(view, node, sinceMs);
-  const problem = (text: string): Task => fail(task, now, { code: `${request.kind}.failed`, text, remedy: `See "pgherd log ${node}".` });
+  const problem = (text: string): Task =>
+    fail(task, now, { code: `${requestWords(request).replaceAll(' ', '-')}.failed`, text, remedy: `See "pgherd log ${node}".` });
   switch (request.kind) {
     case 'nodeStop':
       if (live(view, node) !== null && isDown(live(view, node))) return finish(task, now, `${node} is stopped`);
@@ -222,7 +223,7 @@ function stopCluster(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'clusterStop', 'pending') ?? restartTask(view, 'pending', 'all');
   const { primary } = view.state;
   if (task === null || view.state.phase !== 'running' || view.state.attempt !== null || primary === null) return null;
-  const reason = `${task.request.kind} by ${task.by}`;
+  const reason = `${describeRequest(task.request)} by ${task.by}`;
   const state = withGoal({ ...view.state, phase: 'stopping' }, primary, view.state.primaryTerm, { kind: 'stopped', reason });
   return {
     why: `the cluster stops, the primary ${primary} first, so that every standby has its last record`,
@@ -265,7 +266,21 @@ function stopping(view: ClusterView, now: Now): Outcome | null {
       again: 100,
     };
   const left = stoppable(view).filter((node) => !isDown(live(view, node)));
-  if (left.length > 0) return { why: `${left.join(', ')} is stopping`, again: 100 };
+  if (left.length > 0) {
+    // The primary is stopped already: a standby that does not stop writes nothing, and must not keep the cluster from being started again (I15).
+    const late = task === null || elapsedMs(now, stepSince(task)) > STOP_LIMIT_MS;
+    if (!late) return { why: `${left.join(', ')} is stopping`, again: 100 };
+    const text = `${left.join(', ')} did not stop within ${STOP_LIMIT_MS} ms; everything else is stopped`;
+    return {
+      why: text,
+      state: { ...next, phase: 'stopped' },
+      tasks:
+        task === null
+          ? []
+          : [fail(task, now, { code: 'cluster-stop.incomplete', text, remedy: 'See "pgherd log"; "pgherd cluster start" starts the cluster.' })],
+      events: [{ level: 'error', node: left[0] ?? null, text, detail: {} }],
+    };
+  }
   if (task !== null && task.request.kind === 'clusterRestart')
     return {
       why: 'everything is stopped; it is started again',

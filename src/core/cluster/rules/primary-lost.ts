@@ -2,7 +2,7 @@
 import { type NodeId, type Now, makeWallMs } from '../../ids.ts';
 import { formatLsn } from '../../lsn.ts';
 import type { NodeReport } from '../../report.ts';
-import type { ClusterState } from '../../state.ts';
+import type { ClusterState, Goal } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { openAttempt, outageStart } from '../attempts.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
@@ -13,6 +13,13 @@ import { formatIso } from '../text.ts';
 
 /** An agent that reports gets this long to take its lease back before it counts as lost; failing over early is worse than two seconds. */
 const OWN_AGENT_GRACE_MS = 2000;
+/**
+ * A starting server in which nothing moved for this long does not get up: redo and the end-of-recovery checkpoint show CPU time many times a
+ * second. Too early abandons rows that only this host has; too late is that much more outage after one that has already lasted.
+ */
+export const START_STALL_LIMIT_MS = 30_000;
+/** Tries of the last step before clients (the gate, the opening) until another node is better: with the growing pause about 15 s. */
+const OPEN_TRIES = 5;
 /** A restart in place that is neither open nor refused by now has failed, unless the server still starts (crash recovery takes as long as it takes). */
 export const RESTART_LIMIT_MS = 30_000;
 
@@ -21,6 +28,8 @@ type Situation =
   | { readonly kind: 'restarting' }
   | { readonly kind: 'restart-failed'; readonly report: NodeReport }
   | { readonly kind: 'hung'; readonly report: NodeReport }
+  /** It lives and is on its way, but gets no further. */
+  | { readonly kind: 'stalled'; readonly report: NodeReport; readonly how: string }
   /** Agent alive, but fenced without a lease: `own` counts as a viewpoint. */
   | { readonly kind: 'lost'; readonly own: boolean };
 
@@ -44,9 +53,22 @@ function situationOf(view: ClusterView, now: Now, primary: NodeId): Situation | 
     return waiting ? { kind: 'restarting' } : { kind: 'restart-failed', report };
   }
   if (pg === 'hung') return { kind: 'hung', report };
+  const stalled = stalledHow(report, goal);
+  if (stalled !== null) return { kind: 'stalled', report, how: stalled };
   if (pg === 'starting' || pg === 'stopping' || activityFor(report, goal)?.kind === 'busy') return { kind: 'restarting' };
   if (view.writeLease !== null || view.writeLeaseGoneMs < OWN_AGENT_GRACE_MS || !report.fenced) return { kind: 'restarting' };
   return { kind: 'lost', own: true };
+}
+
+/** In words, why a server that lives will not be open by waiting; null when it may still get there. */
+export function stalledHow(report: NodeReport, goal: Goal | null): string | null {
+  const { state, stalledMs } = report.postgres;
+  if (state === 'starting' && stalledMs !== null && stalledMs >= START_STALL_LIMIT_MS)
+    return `has been starting without any progress for ${Math.round(stalledMs / 1000)} s`;
+  const activity = activityFor(report, goal);
+  if (activity?.kind === 'failed' && state === 'running' && report.leaseTerm !== null && activity.attempts >= OPEN_TRIES)
+    return `cannot be opened after ${activity.attempts} tries (${activity.code})`;
+  return null;
 }
 
 /** Null when no failover rule has anything to say. */
@@ -68,6 +90,8 @@ function assess(view: ClusterView, now: Now): Assessment | null {
       return assessCrash(view, now, state.primary, situation.report, 'crash.restart-failed');
     case 'hung':
       return assessHang(view, now, state.primary);
+    case 'stalled':
+      return assessStall(view, now, state.primary, situation.how);
     case 'lost':
       return assessLoss(view, now, state.primary, situation.own);
   }
@@ -188,6 +212,18 @@ function assessHang(view: ClusterView, now: Now, primary: NodeId): Assessment {
     'hung.failover',
     `PostgreSQL of ${primary} hangs, seen by its own agent${seen.down.length === 0 ? '' : ` and ${seen.down.join(', ')}`}`,
   );
+}
+
+/** It is left alone while nobody else can be promoted: what it waits for may still come. */
+function assessStall(view: ClusterView, now: Now, primary: NodeId, how: string): Assessment {
+  const gate = policyGate(view, now);
+  if (gate !== null) return gate;
+  const seen = viewpoints(view, primary);
+  if (seen.writable.length > 0)
+    return blocked(view, 'viewpoints', `PostgreSQL of ${primary} ${how}, but ${seen.writable.join(', ')} sees it accept writes`);
+  const candidate = candidateGate(view, now);
+  if (candidate !== null) return candidate;
+  return attemptFrom(view, now, primary, 'start.stalled', `PostgreSQL of ${primary} ${how}`);
 }
 
 /** PostgreSQL is gone on a living host: fail over to a lossless candidate, or restart in place. */
@@ -319,6 +355,11 @@ export const primaryLostRules: readonly Rule[] = [
     'crash.restart-failed',
     'a restart in place failed, and a candidate within the bound exists',
     'A primary that cannot start must not keep the cluster without one (Z34, Z35).',
+  ),
+  rule(
+    'start.stalled',
+    'the primary is starting and nothing moved in it for 30 s, or it cannot be opened after five tries, and a candidate within the bound exists',
+    'A start is limited by progress, not by a flat time; one that hangs must not keep the cluster without a writer (Z34, Q17).',
   ),
   rule(
     'crash.restart',

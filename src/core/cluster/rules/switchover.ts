@@ -13,9 +13,9 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { orderOpening } from '../attempts.ts';
 import { withGoal } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
-import { elapsedMs, endOfWal, gaveUp, activityFor, isOpen, isStreaming, lastKnown, live } from '../observe.ts';
+import { elapsedMs, endOfWal, gaveUp, activityFor, hasRead, isOpen, isStreaming, lastKnown, live, watchNeededMs } from '../observe.ts';
 import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById } from '../tasks.ts';
-import { stepBack } from './attempt.ts';
+import { givenUp, stepBack } from './attempt.ts';
 import { restartInPlace } from './primary-lost.ts';
 
 /** A checkpoint of a busy server takes its time; nothing is held meanwhile. */
@@ -124,9 +124,7 @@ function hold(view: ClusterView, now: Now): Outcome | null {
 function hasCheckpoint(view: ClusterView, { planned, from }: Running): boolean {
   if (from === null || from.activity.kind !== 'done') return false;
   if (from.activity.goalId === `${planned.taskId}/checkpoint`) return true;
-  return (
-    from.stateRevision >= view.stateRevision && from.activity.goalId === view.state.goals[planned.from]?.id && isOpen(from, view.state.primaryTerm)
-  );
+  return hasRead(view, from) && from.activity.goalId === view.state.goals[planned.from]?.id && isOpen(from, view.state.primaryTerm);
 }
 
 function stop(view: ClusterView, now: Now): Outcome | null {
@@ -168,6 +166,9 @@ function promote(view: ClusterView, now: Now): Outcome | null {
     outageFromWallMs: planned.phaseWallMs,
     lostBytes: 0,
     acceptLoss: false,
+    acceptTwoPrimaries: false,
+    mayHaveOpened: [],
+    afterRestore: false,
     target: planned.to,
     taskId: planned.taskId,
   };
@@ -258,7 +259,7 @@ function undo(view: ClusterView, now: Now): Outcome | null {
 function candidateFailure(view: ClusterView, now: Now, planned: Switchover): string | null {
   const term = view.state.attempt?.term ?? view.state.term;
   const report = live(view, planned.to);
-  if (report === null) return `${planned.to} was lost before it opened term ${term}`;
+  if (report === null) return view.watchedMs < watchNeededMs(view.spec) ? null : `${planned.to} was lost before it opened term ${term}`;
   if (report.refusedTerms.includes(term)) return `${planned.to} refused term ${term}`;
   const goal = view.state.goals[planned.to] ?? null;
   if (goal?.kind === 'fenced') return goal.reason;
@@ -302,9 +303,12 @@ function undoAfterStop(view: ClusterView, now: Now): Outcome | null {
     switchover: null,
     recovery: { ...view.state.recovery, [planned.to]: stepBack(view.state, now, planned.to, attempt) },
   };
+  const mayHaveOpened = givenUp(view, attempt);
   const again: Attempt = {
     ...attempt,
     term,
+    mayHaveOpened,
+    lostBytes: mayHaveOpened.length === 0 && !attempt.afterRestore ? 0 : null,
     rule: 'switchover.undone-after-stop',
     reason,
     candidate: planned.from,

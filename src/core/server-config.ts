@@ -1,19 +1,6 @@
 /** server.yaml: what a server reads at its start. */
-import {
-  type Decoded,
-  type Decoder,
-  bool,
-  list,
-  literal,
-  nullable,
-  number,
-  object,
-  oneOf,
-  storeEndpoints,
-  text,
-  withDefault,
-} from '../core/decode.ts';
-import { DEFAULTS } from '../core/spec.ts';
+import { type Decoded, type Decoder, bool, list, literal, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import { DEFAULTS } from './spec.ts';
 
 const port = number({ integer: true, min: 0, max: 65535 });
 
@@ -52,14 +39,3 @@ export const serverConfig = object(
   'strict',
 );
 export type ServerConfig = Decoded<typeof serverConfig>;
-
-/** `https://host:port`, with brackets around IPv6. */
-export function formatUrl(host: string, atPort: number): string {
-  return `https://${host.includes(':') ? `[${host}]` : host}:${atPort}`;
-}
-
-/** The host by which others reach what listens on `host`: a name from the configuration when it listens on every address. */
-export function reachableHost(host: string, names: readonly string[]): string {
-  const wildcard = host === '0.0.0.0' || host === '::' || host === '';
-  return names[0] ?? (wildcard ? '127.0.0.1' : host);
-}

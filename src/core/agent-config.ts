@@ -1,6 +1,6 @@
 /** agent.yaml: what this host's agent is, where its files are, how it reaches the store. */
-import { type Decoded, bool, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from '../core/decode.ts';
-import { clusterId, nodeId } from '../core/spec.ts';
+import { type Decoded, bool, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import { clusterId, nodeId } from './spec.ts';
 
 const port = number({ integer: true, min: 1, max: 65535 });
 

@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { decideCluster } from '../../../src/core/cluster/decide.ts';
+import { makeRevision } from '../../../src/core/ids.ts';
+import type { ClusterState } from '../../../src/core/state.ts';
+import { NOW, goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { expectDecision, expectRule } from './rule-case.ts';
+
+/** A backup in which n1 was the primary of term 3, in a store that counts as another one. */
+const restored = (text: string, extra: Parameters<typeof picture>[1] = {}): ReturnType<typeof picture> =>
+  picture(text, { ...extra, state: (state: ClusterState) => ({ ...(extra.state?.(state) ?? state), incarnation: 'restored from store-0' }) });
+
+const STEADY = `term 3 primary n1 lease n1/3
+  n1 primary knows3 @0/5000
+  n2 standby knows3 @0/5000
+  n3 standby knows3 @0/4000`;
+
+test('the primary of the newest known term is open: the store is confirmed (Z14)', () => {
+  const state = expectRule(restored(STEADY), 'housekeeping.incarnation');
+  assert.deepEqual([state.incarnation, state.term, state.primary], ['store-1', 3, 'n1']);
+});
+
+test('a member that voted in a term which the store forgot: terms go on behind it', () => {
+  assert.equal(expectRule(picture(STEADY.replace('n2 standby', 'n2 standby vote9')), 'housekeeping.terms').term, 9);
+  const both = decideCluster(restored(STEADY.replace('n3 standby knows3', 'n3 standby knows9')), NOW);
+  assert.deepEqual([both.state?.term, both.state?.incarnation], [9, 'store-1']);
+});
+
+test('everybody is down but can be heard, and nobody knows more: the store is confirmed, and the primary may start', () => {
+  const text = `term 3 primary n1
+    n1 stopped knows3 @0/5000
+    n2 standby knows3 @0/5000
+    w witness knows3`;
+  assert.equal(decideCluster(restored(text), NOW).state?.incarnation, 'store-1');
+});
+
+test('one member silent, or one that knows a newer term, and no primary open: nothing is confirmed, nothing promoted (4.10)', () => {
+  const text = `term 3 primary n1
+    n1 dead knows3 @0/5000
+    n2 standby knows3 sees:n1=down @0/5000
+    n3 standby knows3 sees:n1=down @0/4000`;
+  const silent = expectDecision(restored(text), 'failover.blocked-store');
+  assert.equal(silent.state?.incarnation ?? '', 'restored from store-0');
+  assert.equal(silent.state?.attempt ?? null, null);
+  const newer = decideCluster(restored(text.replace('n1 dead', 'n1 stopped').replace('n3 standby knows3', 'n3 standby knows5')), NOW);
+  assert.deepEqual([newer.state?.incarnation, newer.state?.term, newer.state?.attempt], ['restored from store-0', 5, null]);
+});
+
+test('a primary of a term that the store forgot brings it back, keeps its clients, and the old one is fenced', () => {
+  // n2 is open in term 5; the backup knows only n1 in term 3, which comes back at this moment.
+  const view = restored(`term 3 primary n1
+    n1 stopped knows3 @0/5000
+    n2 primary lease5 open tl2 fork1@0/4800 knows5 @0/6000
+    n3 standby tl2 fork1@0/4800 knows5 @0/6000`);
+  const decision = decideCluster(view, NOW);
+  const { state } = decision;
+  assert.ok(state !== null);
+  assert.deepEqual([state.primary, state.primaryTerm, state.term, state.timeline, state.incarnation], ['n2', 5, 5, 2, 'store-1']);
+  assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:primary n3:stream');
+  assert.equal(decision.opened?.rule, 'housekeeping.republished');
+});
+
+test('a candidate that opens the term of the present attempt is no forgotten primary', () => {
+  const view = picture(`term 3 primary n1 lease n2/4 attempt 4 promote:n2
+    n1 dead
+    n2 primary lease4 open tl2 fork1@0/5000 knows4
+    n3 detached vote4@0/5000 knows4`);
+  assert.equal(expectDecision(view, 'attempt.opened').opened?.term, 4);
+  // Replaced a moment ago, its report still says open: the newer attempt stands.
+  const replaced = picture(`term 3 primary n1 attempt 5 vote
+    n1 dead
+    n2 primary lease4 open tl2 fork1@0/5000 knows4
+    n3 detached vote5@0/5000 knows5`);
+  assert.equal(decideCluster(replaced, later(1000)).state?.primary ?? 'n1', 'n1');
+});
+
+test('an attempt that came back with a restored store waits for the primary or a person', () => {
+  const text = `term 3 primary n1 attempt 4 promote:n2
+    n1 dead knows3
+    n2 detached knows4
+    n3 detached vote4@0/5000 knows4`;
+  const waiting = expectDecision(restored(text), 'failover.blocked-store', later(100_000));
+  assert.equal(waiting.state?.attempt?.term, 4);
+  const byHand = { kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false } as const;
+  const state = expectRule(restored(text, { tasks: [makeTask(byHand)] }), 'failover.by-hand');
+  assert.deepEqual([state.incarnation, state.attempt?.term], ['store-1', 5], 'a person says that this store counts');
+});
+
+test('a report of another store proves nothing about what its agent has read (4.10)', () => {
+  const fenced = (words: string): ReturnType<typeof picture> => ({
+    ...picture(`term 3 primary n1 attempt 4 vote
+      n1 fenced ${words} @0/5000
+      n2 detached vote4@0/5000
+      n3 dead`),
+    stateRevision: makeRevision(10),
+  });
+  expectRule(fenced(''), 'attempt.promote', later(1000));
+  // Its revision 10 was counted by the old store: it need not know of this attempt, and may hold on to its role.
+  const decision = decideCluster(fenced('other-store'), later(1000));
+  assert.notEqual(decision.rule, 'attempt.promote');
+  assert.equal(decision.state?.goals[id('n2')]?.kind ?? 'vote', 'vote');
+});
+
+test('a person who decides after a restore gets the newest data there is, and is told that the loss is not known', () => {
+  // The backup knows n1 in term 1; n2 was open in term 2 on timeline 2 since, and everything was down before the agents came back.
+  const text = `term 1 primary n1
+    n1 crashed knows1 @0/5000
+    n2 stopped tl2 fork1@0/4800 knows2 @0/6000
+    n3 dead knows2`;
+  const byHand = { kind: 'failover', to: null, acceptLoss: true, acceptTwoPrimaries: false } as const;
+  const state = expectRule(restored(text, { tasks: [makeTask(byHand)] }), 'failover.by-hand');
+  assert.deepEqual([state.attempt?.afterRestore, state.attempt?.term], [true, 3]);
+  const voted = picture(
+    `term 1 primary n1 attempt 3 vote
+      n1 crashed knows3 @0/5000
+      n2 stopped tl2 fork1@0/4800 vote3@0/6000 knows3 @0/6000
+      n3 dead`,
+    { state: (one) => ({ ...one, attempt: state.attempt }) },
+  );
+  const decision = expectDecision(voted, 'attempt.promote', later(1000));
+  assert.deepEqual([decision.state?.attempt?.candidate, decision.state?.attempt?.lostBytes], ['n2', null]);
+  assert.match(decision.why, /terms that it forgot/);
+});

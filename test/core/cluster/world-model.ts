@@ -1,0 +1,112 @@
+/** What the small closed loop is made of: hosts, their servers, the store; and what an agent sees of a server. */
+import { type NodeId, type Term, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
+import { makeLsn } from '../../../src/core/lsn.ts';
+import type { makeMonoMs } from '../../../src/core/ids.ts';
+import type { Activity, Fork, NodeReport, PostgresReport, Vote } from '../../../src/core/report.ts';
+import type { ClusterSpec } from '../../../src/core/spec.ts';
+import type { ClusterState, Task } from '../../../src/core/state.ts';
+import type { Decision } from '../../../src/core/view.ts';
+import { SYSTEM, WALL, blankPostgres } from './picture.ts';
+
+export interface Server {
+  state: PostgresReport['state'];
+  role: 'primary' | 'standby' | null;
+  timeline: number;
+  history: readonly Fork[];
+  lsn: bigint;
+  clean: boolean;
+  upstream: NodeId | null;
+  startedAt: number;
+}
+
+export interface Host {
+  readonly id: NodeId;
+  up: boolean;
+  /** Agent can reach the store. */
+  linked: boolean;
+  pg: Server;
+  highestTerm: Term;
+  vote: Vote | null;
+  refused: Term[];
+  finished: Set<string>;
+  failure: { goalId: string; permanent: boolean; notBefore: ReturnType<typeof makeMonoMs> } | null;
+  activity: Activity;
+  leaseTerm: Term | null;
+  deadline: number;
+  confirmed: boolean;
+  open: boolean;
+  ranUnder: string | null;
+  downSince: number | null;
+  lastReportAt: number;
+  report: NodeReport | null;
+  /** The state as this agent read it last: one that is cut off from the store knows no newer one. */
+  known: ClusterState | null;
+  knownRevision: number;
+  /** Actions that this host's executor refuses. */
+  broken: Set<string>;
+}
+
+export interface World {
+  t: number;
+  spec: ClusterSpec;
+  state: ClusterState | null;
+  revision: number;
+  stateRevision: number;
+  lease: { term: Term; holder: NodeId; expires: number } | null;
+  leaseGoneAt: number;
+  hosts: Map<NodeId, Host>;
+  tasks: Map<string, Task>;
+  controllerUp: boolean;
+  controllerSince: number;
+  decisions: string[];
+  story: string[];
+  highestOpened: number;
+  /** What an operator saved of the store; null: nothing yet. */
+  backup: ClusterState | null;
+  /** What clients were told, by history: the newest position on each timeline that was open. */
+  acknowledged: Map<string, Server>;
+  /** Looks at each decision; the text is what is wrong with it. */
+  audit: (world: World, decision: Decision) => string | null;
+}
+
+export function upstreamOf(world: World, one: Host): Host | null {
+  const up = one.pg.upstream === null ? null : (world.hosts.get(one.pg.upstream) ?? null);
+  if (one.pg.state !== 'running' || one.pg.role !== 'standby' || up === null || !up.up || up.pg.state !== 'running' || up.pg.role !== 'primary')
+    return null;
+  return isBehind(one.pg, up.pg) ? up : null;
+}
+
+/** A standby streams only from a history that contains what it has. */
+function isBehind(mine: Server, theirs: Server): boolean {
+  if (mine.timeline === theirs.timeline) return mine.lsn <= theirs.lsn && JSON.stringify(mine.history, big) === JSON.stringify(theirs.history, big);
+  const fork = theirs.history.find((one) => one.timeline === mine.timeline);
+  return fork !== undefined && mine.lsn <= fork.forkLsn;
+}
+
+export const big = (_key: string, value: unknown): unknown => (typeof value === 'bigint' ? String(value) : value);
+
+export function observe(world: World, one: Host): PostgresReport {
+  const { pg } = one;
+  const blank = blankPostgres();
+  if (pg.state === 'absent') return { ...blank, state: 'absent', role: null, systemIdentifier: null, timeline: null };
+  const lsn = makeLsn(pg.lsn);
+  const up = pg.state === 'running';
+  const primary = pg.role === 'primary';
+  return {
+    ...blank,
+    state: pg.state,
+    role: pg.role,
+    systemIdentifier: SYSTEM,
+    timeline: makeTimeline(pg.timeline),
+    history: pg.history,
+    flushLsn: up && primary ? lsn : null,
+    receivedLsn: up && !primary ? lsn : null,
+    replayedLsn: up && !primary ? lsn : null,
+    walEnd: up ? null : lsn,
+    cleanShutdown: pg.clean && !up,
+    shutdownLsn: pg.clean && primary && !up ? lsn : null,
+    streamingFrom: upstreamOf(world, one)?.id ?? null,
+    startedAt: makeWallMs(WALL + pg.startedAt),
+    postmasterPid: 100 + pg.startedAt,
+  };
+}

@@ -1,0 +1,21 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { MANAGED_PARAMETERS, refuseParameter } from '../../src/core/managed-parameters.ts';
+
+describe('parameters that pgherd sets itself', () => {
+  test('are refused in any case of letters', () => {
+    for (const name of MANAGED_PARAMETERS) {
+      assert.match(refuseParameter(name, 'x') ?? '', /set by pgherd/);
+      assert.notEqual(refuseParameter(name.toUpperCase(), 'x'), null, name);
+    }
+  });
+
+  test('wal_level may be raised to logical, not lowered', () => {
+    assert.equal(refuseParameter('wal_level', 'logical'), null);
+    assert.match(refuseParameter('wal_level', 'minimal') ?? '', /replica or logical/);
+  });
+
+  test('others are not refused', () => {
+    assert.equal(refuseParameter('work_mem', '64MB'), null);
+  });
+});

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { TaskRequest } from '../../src/core/state.ts';
+import { planTask } from '../../src/server/plan.ts';
+import { NOW, id, picture } from '../core/cluster/picture.ts';
+
+const plan = (text: string, request: TaskRequest) => planTask({ view: picture(text), members: {}, unreadable: [] }, { request, by: 'anna' }, NOW);
+const failover = { kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false } as const;
+
+test('a failover that nobody can win names each node with its reason, and plans nothing', () => {
+  const { plan: steps, problems } = plan('term 3 primary n1 lsn 0/5000\nn1 dead\nn2 dead\nn3 standby prio0', failover);
+  assert.deepEqual(steps, ['failover']);
+  assert.equal(problems.length, 1);
+  assert.match(problems[0]?.text ?? '', /No node can be promoted: n2: its agent does not report; n3: its priority is 0/);
+});
+
+test('a failover that would be done names who is fenced, who is promoted and who is not', () => {
+  const { plan: steps, problems } = plan(
+    'term 3 primary n1 lease n1/3\nn1 primary @0/5000\nn2 standby @0/5000\nn3 standby @0/4000\nn4 dead',
+    failover,
+  );
+  assert.deepEqual(problems, []);
+  assert.deepEqual(steps, [
+    'failover',
+    'fence: n1 accepts no more writes; its sessions end',
+    'vote: the others detach and say what they have',
+    'promote: n2 at 0/5000 on timeline 1, unless another one has more by then; nothing known is lost',
+    'next in line: n3 at 0/4000 on timeline 1',
+    'not promoted: n4: its agent does not report',
+  ]);
+});
+
+test('no step of any dry run has an empty name in it', () => {
+  const requests: readonly TaskRequest[] = [
+    failover,
+    { ...failover, acceptLoss: true, acceptTwoPrimaries: false },
+    { kind: 'switchover', to: null },
+    { kind: 'nodeStop', node: id('n3') },
+    { kind: 'nodeRestart', node: id('n1') },
+    { kind: 'nodeRejoin', node: id('n3'), via: 'clone' },
+    { kind: 'clusterStop' },
+    { kind: 'clusterRestart', rolling: true },
+    { kind: 'freeze', forMs: null },
+  ];
+  for (const nodes of ['n2 standby\nn3 standby', 'n2 dead\nn3 standby prio0', 'n2 absent\nn3 dead']) {
+    for (const request of requests) {
+      for (const step of plan(`term 3 primary n1 lease n1/3\nn1 primary\n${nodes}`, request).plan)
+        assert.doesNotMatch(step, /\b(by|to|of|from|is|than)\s*([,;.:)]|$)|\s{2}|undefined|null/, `${request.kind}: ${step}`);
+    }
+  }
+});
