@@ -138,6 +138,8 @@ export interface Run {
   role: 'standby' | 'primary' | null;
   /** Only the private socket. */
   readonly isPrivate: boolean;
+  /** Local WAL was replayed to its end. */
+  recovered: boolean;
   /** Settings that the postmaster loaded last. */
   loaded: ReadonlyMap<string, string>;
   readonly links: Set<Link>;

@@ -58,11 +58,23 @@ export function createModelObserver(context: PortContext, busy: () => 'cloning' 
     return reportRunning(context, run);
   }
 
+  /** As start-progress.ts counts it: since anything moved in a server that starts, from the first look at it. */
+  let still: { readonly pid: number; readonly key: string; readonly at: number } | null = null;
+  function stalledMs(): number {
+    const { run } = core;
+    if (run === null) return 0;
+    const works = !run.recovered && !core.disk.stuck && isResponsive(core);
+    const key = works ? `at ${agent.now()}` : `${run.role}/${run.recovered}/${run.replayed.lsn}/${run.receiver?.pid ?? ''}`;
+    if (still?.pid !== run.pid || still.key !== key) still = { pid: run.pid, key, at: agent.now() };
+    return Math.round(agent.now() - still.at);
+  }
+
   return {
     observe: () => {
       running ??= look().then((seen) => {
         const lives = seen.state === 'running' || seen.state === 'hung' || seen.state === 'stopping' || seen.state === 'starting';
-        const report = lives && seen.role === null ? withFileFacts(context, seen) : seen;
+        const named = lives && seen.role === null ? withFileFacts(context, seen) : seen;
+        const report = { ...named, stalledMs: named.state === 'starting' ? stalledMs() : null };
         last = report;
         running = null;
         return report;
@@ -80,6 +92,7 @@ function reportRunning(context: PortContext, run: Run): PostgresReport {
   const standby = run.status === 'standby';
   const timeline = currentTimeline(core, run);
   return {
+    ...EMPTY,
     state: 'running',
     stalledMs: null,
     role: standby ? 'standby' : 'primary',

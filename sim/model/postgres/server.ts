@@ -252,6 +252,7 @@ function start(core: Core, how: StartHow, settled: (outcome: 'up' | { readonly f
     status: 'starting',
     role: null,
     isPrivate: how.isPrivate,
+    recovered: false,
     loaded: settings,
     links: new Set(),
     inserted: directory.end,
@@ -286,21 +287,24 @@ function start(core: Core, how: StartHow, settled: (outcome: 'up' | { readonly f
   };
   afterIn(core, run, core.timings.spawn * (0.7 + 0.6 * core.random.next()), () => {
     if (core.disk.full || core.disk.readOnly) return fail('FATAL: could not write lock file: no space left on device');
-    const fatal = readSignals(core, run, directory, how.along);
+    const fatal = readSignals(run, directory, how.along);
     if (fatal !== null) return fail(fatal);
     const clean = isCleanlyShutDown(directory);
     const redo = clean ? 0 : (directory.end.lsn - directory.checkpoint.lsn) / core.timings.redoBytesPerMs;
     directory.state = run.role === 'standby' ? 'in archive recovery' : 'in crash recovery';
-    afterIn(core, run, core.timings.recovery * (0.7 + 0.6 * core.random.next()) + redo + core.disk.fsyncMs * 3, () => {
-      if (run.role === 'standby') beginStandby(core, run);
-      else beginPrimary(core, run, directory);
-      whenUp(core, run, () => settled('up'));
-    });
+    afterIn(core, run, core.timings.recovery * (0.7 + 0.6 * core.random.next()) + redo + core.disk.fsyncMs * 3, () =>
+      whenDiskWorks(core, run, () => {
+        run.recovered = true;
+        if (run.role === 'standby') beginStandby(core, run);
+        else beginPrimary(core, run, directory);
+        whenUp(core, run, () => settled('up'));
+      }),
+    );
   });
 }
 
 /** From here on the files may come and go: this start is what they said. */
-function readSignals(core: Core, run: Run, directory: DataDirectory, along: StartHow['along']): string | null {
+function readSignals(run: Run, directory: DataDirectory, along: StartHow['along']): string | null {
   run.role = directory.standbySignal ? 'standby' : 'primary';
   if (!contains(directory.end, directory.checkpoint)) return 'PANIC: could not locate a valid checkpoint record';
   if (run.role === 'standby') {
@@ -308,7 +312,13 @@ function readSignals(core: Core, run: Run, directory: DataDirectory, along: Star
     run.target = target;
     return fatal;
   }
-  return core.disk.stuck ? 'FATAL: could not fsync' : null;
+  return null;
+}
+
+/** A recovery whose fsync does not return waits, for ever if it must. */
+function whenDiskWorks(core: Core, run: Run, then: () => void): void {
+  if (!core.disk.stuck) then();
+  else afterIn(core, run, 200, () => whenDiskWorks(core, run, then));
 }
 
 function whenUp(core: Core, run: Run, then: () => void): void {

@@ -1,7 +1,7 @@
 /** What a server does as a standby: recovers, connects to its upstream and again after each failure, receives, replays, leaves recovery when promoted. */
 import { type Core, type Link, type Receiver, type Run, afterIn, directoryOf, nextPid, note, setting } from './core.ts';
 import { type DataDirectory, newestTimeline } from './directory.ts';
-import { flush, insert, takeCheckpoint } from './primary.ts';
+import { insert, takeCheckpoint } from './primary.ts';
 import { conninfoOf, connectReceiver, endReceiver, endpointOf, pushAll, reloadSender, reply } from './replication.ts';
 import { type TimelineBranch, type WalRecord, branchOf, contains, forkLsnOf, forkTimeline, recordAt } from './wal.ts';
 
@@ -255,8 +255,12 @@ export function promote(core: Core, run: Run): void {
     run.role = 'primary';
     run.status = 'primary';
     run.inserted = directory.end;
-    insert(core, run, 'end-of-recovery');
-    flush(core, run);
+    // Flushed before anybody may write. *Source:* PostgreSQL, xlog.c, CreateEndOfRecoveryRecord.
+    const record = insert(core, run, 'end-of-recovery');
+    directory.end = record;
+    directory.durable = record;
+    directory.applied = record;
+    pushAll(run);
     // Standbys of this standby ask for the new timeline, and their walsenders look at their priority anew. *Source:* walsender.c, StartReplication.
     for (const link of run.links) afterIn(core, run, 5, () => reloadSender(link, run.loaded));
     note(core, `promoted: timeline ${tli} from ${timeline.forkLsn.toString(16)}`);

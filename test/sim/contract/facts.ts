@@ -1,6 +1,6 @@
 /**
  * What the product, and its simulator, believe about PostgreSQL. Every fact is run against the model and against a real server; one that holds for
- * only one of them makes the simulator a liar. Three stories, each on servers of its own; the tests of a story follow one another.
+ * only one of them makes the simulator a liar. Four stories, each on servers of its own; the tests of a story follow one another.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -10,6 +10,7 @@ export function postgresFacts(kind: string, createDriver: () => Driver): void {
   describe(`synchronous replication, ${kind}`, () => synchronous(createDriver));
   describe(`timelines, ${kind}`, () => timelines(createDriver));
   describe(`files and processes, ${kind}`, () => files(createDriver));
+  describe(`a standby of a standby, and what people do by hand, ${kind}`, () => others(createDriver));
 }
 
 async function three(driver: Driver): Promise<readonly [Node, Node, Node]> {
@@ -393,5 +394,81 @@ function files(createDriver: () => Driver): void {
     await driver.until('the new row', () => n1.sees(kept));
     assert.deepEqual([await n1.sees(before), await n1.sees(lost)], [true, false]);
     assert.equal((await n1.report()).timeline, 2);
+  });
+}
+
+function others(createDriver: () => Driver): void {
+  let driver: Driver;
+  let n1: Node;
+  let n2: Node;
+  let n3: Node;
+  before(async () => {
+    driver = createDriver();
+    [n1, n2, n3] = await three(driver);
+  });
+  after(() => driver.close());
+
+  test('a killed standby is found crashed, and streams again by itself once it is started', async () => {
+    assert.equal(await n3.stop('kill'), 'ok');
+    const report = await n3.report();
+    assert.deepEqual([report.state, report.role, report.cleanShutdown, report.timeline], ['crashed', 'standby', false, 1]);
+    assert.equal(await n3.start('standby'), 'ok');
+    const row = await n1.write();
+    await driver.until('the row', () => n3.sees(row));
+  });
+
+  test('a standby of a standby gets the rows, and is synchronous for nobody', async () => {
+    await n2.makeSlot('pgherd_n3');
+    assert.equal(await n3.follow(n2), 'ok');
+    await n2.set('synchronous_standby_names', 'ANY 1 (n3)');
+    await driver.sleep(200);
+    const row = await n1.write();
+    await driver.until('the row', () => n3.sees(row));
+    assert.deepEqual(await n2.priorities(), { n3: 0 });
+    assert.equal((await n3.report()).streamingFrom, 'n2');
+  });
+
+  test('when the one in the middle is promoted, the other one goes on with it, and counts from then on', async () => {
+    assert.equal(await n1.stop('fast'), 'ok');
+    await n2.promote();
+    const commit = await n2.commit();
+    await driver.until('n3 confirms', () => commit.state() === 'acknowledged');
+    await driver.until('n3 has it', () => n3.sees(commit.id));
+    assert.deepEqual([(await n3.report()).timeline, (await n2.priorities())['n3']], [2, 1]);
+  });
+
+  test('a former primary that stopped before the fork follows without a rewind', async () => {
+    await n2.makeSlot('pgherd_n1');
+    assert.equal(await n1.start('standby'), 'ok');
+    assert.equal(await n1.follow(n2), 'ok');
+    const row = await n2.write();
+    await driver.until('the row', () => n1.sees(row));
+    assert.equal((await n1.report()).timeline, 2);
+  });
+
+  test('promoted by hand and killed before its first checkpoint, a node looks like one of the old timeline to pg_rewind: it is not rewound', async () => {
+    await n2.checkpoint();
+    const row = await n2.write();
+    await driver.until('it is replayed', () => n1.sees(row));
+    await n1.checkpoint();
+    assert.equal(typeof (await n1.detach()), 'object');
+    await n1.promote();
+    assert.equal(await n1.stop('kill'), 'ok');
+    const report = await n1.report();
+    assert.deepEqual([report.state, report.role, report.timeline], ['crashed', 'primary', 3]);
+    assert.equal(await n1.controlTimeline(), 2);
+    assert.equal(await n1.rewind(n2), 'rewind.no-checkpoint');
+  });
+
+  test('a standby that is started without standby.signal takes writes on the same timeline: no promotion, no trace in the history', async () => {
+    await n2.set('synchronous_standby_names', '');
+    await driver.sleep(200);
+    const before = await n3.report();
+    assert.equal(await n3.stop('fast'), 'ok');
+    assert.equal(await n3.start('primary'), 'ok');
+    const row = await n3.write();
+    const report = await n3.report();
+    assert.deepEqual([report.role, report.timeline, report.history], ['primary', 2, before.history]);
+    assert.equal(await n2.sees(row), false);
   });
 }

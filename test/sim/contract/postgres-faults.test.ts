@@ -63,6 +63,21 @@ describe('the modelled PostgreSQL in trouble', () => {
     assert.notEqual((await n1.report()).state, 'running');
   });
 
+  test('a start on a stuck disk does not end, says so, and goes on when the disk does', async () => {
+    assert.equal(await n1.stop('kill'), 'ok');
+    driver.server('n1').setDisk({ stuck: true });
+    const starting = n1.start('primary');
+    await driver.sleep(100);
+    const first = await n1.report();
+    await driver.sleep(5000);
+    const second = await n1.report();
+    assert.deepEqual([first.state, second.state], ['starting', 'starting']);
+    assert.ok((second.stalledMs ?? 0) - (first.stalledMs ?? 0) >= 4900);
+    driver.server('n1').setDisk({ stuck: false });
+    assert.equal(await starting, 'ok');
+    assert.equal((await n1.report()).state, 'running');
+  });
+
   test('a full disk is a panic for a primary, and a pause for a standby', async () => {
     driver.server('n2').setDisk({ full: true });
     const row = await n1.write();
