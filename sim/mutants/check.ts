@@ -1,5 +1,6 @@
 /** `npm run sim -- --mutants`: runs every defect until the simulator catches it, at most LIMIT seeds. */
 import { availableParallelism } from 'node:os';
+import { runSeed } from '../run.ts';
 import { runPool } from '../pool.ts';
 import type { JobResult } from '../worker.ts';
 import { type Mutant, findMutant, mutants } from './mutants.ts';
@@ -42,19 +43,25 @@ export async function checkMutants(values: {
   return survivors.length === 0 ? 0 : 1;
 }
 
+/** A seed that fails without the defect too proves nothing. */
 async function runMutant(mutant: Mutant, jobs: number): Promise<MutantResult> {
   let given = 0;
   let seeds = 0;
-  let caught: JobResult | null = null;
-  await runPool({
-    jobs,
-    mutant: mutant.name,
-    next: () => (caught !== null || given >= LIMIT ? null : { seed: String(FIRST_SEED + given++), profile: null }),
-    onResult: (result) => {
-      seeds++;
-      if (result.failure !== null) caught ??= result;
-    },
-  });
-  const found = caught as JobResult | null;
-  return { name: mutant.name, caughtAtSeed: found?.seed ?? null, seeds, invariant: found?.failure?.invariant ?? null };
+  while (given < LIMIT) {
+    const failed: JobResult[] = [];
+    await runPool({
+      jobs,
+      mutant: mutant.name,
+      next: () => (failed.length > 0 || given >= LIMIT ? null : { seed: String(FIRST_SEED + given++), profile: null }),
+      onResult: (result) => {
+        seeds++;
+        if (result.failure !== null) failed.push(result);
+      },
+    });
+    for (const result of failed) {
+      const sound = await runSeed({ seed: BigInt(result.seed), profile: null });
+      if (sound.failure === null) return { name: mutant.name, caughtAtSeed: result.seed, seeds, invariant: result.failure?.invariant ?? null };
+    }
+  }
+  return { name: mutant.name, caughtAtSeed: null, seeds, invariant: null };
 }

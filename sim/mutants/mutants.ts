@@ -44,8 +44,8 @@ export const mutants: readonly Mutant[] = [
     patches: [
       {
         file: LEASE_STORE,
-        from: "if (!compared.ok) return { confirmation: { kind: 'unknown', why: `${compared.error.kind}: ${compared.error.message}` }, grantedMs: 0 };",
-        to: "if (kept.ok || !compared.ok) return { confirmation: { kind: 'confirmed' }, grantedMs: kept.value.ttlMs };",
+        from: 'if (!compared.ok) return { confirmation: {',
+        to: "if (kept.ok) return { confirmation: { kind: 'confirmed' }, grantedMs: kept.value.ttlMs };\n  if (!compared.ok) return { confirmation: {",
       },
     ],
   },
@@ -55,8 +55,8 @@ export const mutants: readonly Mutant[] = [
     patches: [
       {
         file: KEEPER,
-        from: 'const deadline = ownDeadline({ sentAt, grantedMs, settings: options.settings() });\n    const acknowledged',
-        to: 'const deadline = ownDeadline({ sentAt: clock.now().mono, grantedMs, settings: options.settings() });\n    const acknowledged',
+        from: 'const deadline = addMono(ownDeadline({ sentAt: sent.mono, grantedMs, settings: options.settings() }), -lostSince(sent, before));',
+        to: 'const deadline = ownDeadline({ sentAt: before.mono, grantedMs, settings: options.settings() });',
       },
     ],
   },
@@ -68,7 +68,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'ignore-a-pause',
     breaks: 'time that a suspended machine did not count is taken off the deadline (architecture 4.2)',
-    patches: [{ file: LEASE_RULES, from: 'return Math.max(byBoot, byWall);', to: 'return Math.min(0, byBoot, byWall);' }],
+    patches: [{ file: 'src/agent/lease/pause.ts', from: 'return Math.max(byBoot, byWall);', to: 'return Math.min(0, byBoot, byWall);' }],
   },
   {
     name: 'claim-over-another',
@@ -153,8 +153,8 @@ export const mutants: readonly Mutant[] = [
     patches: [
       {
         file: ATTEMPT,
-        from: 'const goal = view.state.goals[candidate] ?? null;\n  if (report === null) {\n    if (view.writeLease !== null)',
-        to: "const goal = view.state.goals[candidate] ?? null;\n  if (elapsedMs(now, attempt.startedWallMs) > 400) return replace(view, now, attempt, 'attempt.candidate-lost', 'impatient');\n  if (report === null) {\n    if (view.writeLease !== null)",
+        from: 'if (report === null) {\n    if (justBegun)',
+        to: "if (elapsedMs(now, attempt.startedWallMs) > 400) return replace(view, now, attempt, 'attempt.candidate-lost', 'impatient');\n  if (report === null) {\n    if (justBegun)",
       },
     ],
   },
@@ -186,8 +186,8 @@ export const mutants: readonly Mutant[] = [
     patches: [
       {
         file: 'src/core/cluster/election.ts',
-        from: 'if (verdict !== null && !isContained(verdict)) reasons.push(',
-        to: 'if (verdict !== null && reasons.length > 99) reasons.push(',
+        from: 'if (verdict !== null && !isContained(verdict) && !(options.descendants === true && isDescendant(view, report)))',
+        to: 'if (verdict !== null && reasons.length > 99)',
       },
     ],
   },
@@ -314,9 +314,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'prepared-lease-is-new',
     breaks: 'a lease that was granted ahead runs since it was granted (architecture 4.2)',
-    patches: [
-      { file: KEEPER, from: 'const sentAt = claimed.value.fresh || prepared === null ? askedAt : prepared.sentAt;', to: 'const sentAt = askedAt;' },
-    ],
+    patches: [{ file: KEEPER, from: 'const sent = claimed.value.fresh || prepared === null ? asked : prepared.sent;', to: 'const sent = asked;' }],
   },
 ];
 
