@@ -94,7 +94,6 @@ function reportRunning(context: PortContext, run: Run): PostgresReport {
   return {
     ...EMPTY,
     state: 'running',
-    stalledMs: null,
     role: standby ? 'standby' : 'primary',
     systemIdentifier: directory.systemIdentifier,
     version: VERSION,
