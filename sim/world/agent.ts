@@ -130,6 +130,8 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
       firewall: host.port.firewall(scope),
       guard: host.kind === 'witness' ? null : host.guard.client(scope),
       adoptable: host.guard.adoptable,
+      // The modelled port knows members by their part, not by their addresses.
+      resolve: () => Promise.resolve(['192.0.2.1']),
     },
     bootId: host.bootId,
     store,

@@ -30,6 +30,8 @@ export interface WriteLeaseDoors {
   readonly guard: GuardClient | null;
   /** What a restarted agent may take over from the guard; null: nothing. */
   readonly adoptable: typeof adoptable;
+  /** Addresses of a member's name; absent: the system's resolver. */
+  readonly resolve?: (name: string) => Promise<readonly string[]>;
 }
 
 export interface WriteLeaseOptions {
@@ -69,7 +71,8 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
   const { firewall, guard } = doors;
   let fencing: Promise<void> | null = null;
   // Names are looked up only where a firewall needs their addresses.
-  const members = firewall.kind === 'off' ? null : resolveMembers({ hosts: () => memberHosts(options.spec()), clock: realClock, log });
+  const resolve = doors.resolve === undefined ? {} : { resolve: doors.resolve };
+  const members = firewall.kind === 'off' ? null : resolveMembers({ hosts: () => memberHosts(options.spec()), clock: doors.clock, log, ...resolve });
   // The keeper is made below and the gate is only used after it.
   let keeper: LeaseKeeper | null = null;
   const gate = createGate({
