@@ -264,10 +264,15 @@ export function promote(core: Core, run: Run): void {
     // Standbys of this standby ask for the new timeline, and their walsenders look at their priority anew. *Source:* walsender.c, StartReplication.
     for (const link of run.links) afterIn(core, run, 5, () => reloadSender(link, run.loaded));
     note(core, `promoted: timeline ${tli} from ${timeline.forkLsn.toString(16)}`);
-    // The first checkpoint of the new timeline is spread over minutes.
-    afterIn(core, run, core.timings.checkpointEvery * (0.1 + 0.8 * core.random.next()), () => takeCheckpoint(core, run, () => undefined));
+    // The first checkpoint of the new timeline is spread over minutes, unless there is next to nothing to write.
+    const spread = directory.end.lsn - directory.checkpoint.lsn > SMALL_BYTES;
+    const waitMs = spread ? core.timings.checkpointEvery * (0.1 + 0.8 * core.random.next()) : 0;
+    afterIn(core, run, waitMs, () => takeCheckpoint(core, run, () => undefined));
   });
 }
+
+/** WAL since the last checkpoint that dirties a handful of pages. */
+const SMALL_BYTES = 1000;
 
 /** A position exactly at a fork is still the parent's. */
 function branchAtEnd(timeline: TimelineBranch, lsn: number): TimelineBranch {

@@ -200,10 +200,9 @@ function timelines(createDriver: () => Driver): void {
   });
 
   test('a detached standby confirms nothing more, and its position is the end of what it has', async () => {
-    for (const node of [n2, n3]) {
-      const row = await n1.write();
-      await driver.until('it is there', () => node.sees(row));
-    }
+    let row = 0;
+    for (let i = 0; i < 30; i++) row = await n1.write();
+    for (const node of [n2, n3]) await driver.until('it is there', () => node.sees(row));
     const { flushLsn } = await n1.report();
     for (const node of [n2, n3]) {
       const detached = await node.detach();
@@ -451,6 +450,10 @@ function others(createDriver: () => Driver): void {
     const row = await n2.write();
     await driver.until('it is replayed', () => n1.sees(row));
     await n1.checkpoint();
+    // Without dirty pages the first checkpoint of the new timeline would take no time.
+    let last = row;
+    for (let i = 0; i < 30; i++) last = await n2.write();
+    await driver.until('they are replayed', () => n1.sees(last));
     assert.equal(typeof (await n1.detach()), 'object');
     await n1.promote();
     assert.equal(await n1.stop('kill'), 'ok');
