@@ -101,6 +101,7 @@ export interface Link {
   readonly application: string;
   readonly conninfo: string;
   readonly pid: number;
+  readonly startedAt: number;
   readonly up: Stream;
   readonly down: Stream;
   readonly slot: Slot | null;
@@ -150,6 +151,8 @@ export interface Run {
   syncWait: Pending[];
   readonly hidden: Set<WalRecord>;
   readonly released: { write: number; flush: number; apply: number };
+  /** Settings that the checkpointer has. */
+  checkpointerLoaded: ReadonlyMap<string, string>;
   /** The checkpointer's opinion of synchronous_standby_names, which backends go by. */
   syncDefined: boolean;
   // As a standby.

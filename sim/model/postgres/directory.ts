@@ -22,6 +22,8 @@ export interface Slot {
 
 export interface DataDirectory {
   readonly systemIdentifier: string;
+  /** The name of this directory's life, eight hexadecimal digits; null: it was made anew and has none yet. As src/agent/postgres/incarnation.ts. */
+  incarnation: string | null;
   state: ControlState;
   checkpoint: WalRecord;
   /** Of the last checkpoint: what pg_control shows, and pg_rewind believes. */
@@ -82,6 +84,7 @@ export function createDirectory(random: Random, creator: string): DataDirectory 
   const first = firstRecord();
   return {
     systemIdentifier: String(7_000_000_000_000_000_000n + BigInt(random.int(2 ** 31))),
+    incarnation: null,
     state: 'shut down',
     checkpoint: first,
     checkpointTli: 1,
@@ -104,7 +107,7 @@ export function createDirectory(random: Random, creator: string): DataDirectory 
 
 /** A byte-for-byte copy, without slots (pg_basebackup leaves them out). */
 export function copyDirectory(from: DataDirectory): DataDirectory {
-  return { ...from, overwritten: null, histories: new Map(from.histories), slots: new Map(), settings: new Map(from.settings) };
+  return { ...from, incarnation: null, overwritten: null, histories: new Map(from.histories), slots: new Map(), settings: new Map(from.settings) };
 }
 
 export function isCleanlyShutDown(directory: DataDirectory): boolean {

@@ -402,6 +402,7 @@ function takeOver(directory: DataDirectory, theirs: DataDirectory): void {
   // The tool reads which blocks changed from WAL of the timeline that pg_control names; a later one it does not know (below version 16).
   if (directory.applied.tli > directory.checkpointTli)
     directory.corrupt ??= `pg_rewind has not seen what was changed on timeline ${directory.applied.tli}`;
+  directory.incarnation = null;
   directory.overwritten = null;
   directory.end = theirs.durable;
   directory.durable = theirs.durable;

@@ -74,7 +74,8 @@ export function createModelObserver(context: PortContext, busy: () => 'cloning' 
       running ??= look().then((seen) => {
         const lives = seen.state === 'running' || seen.state === 'hung' || seen.state === 'stopping' || seen.state === 'starting';
         const named = lives && seen.role === null ? withFileFacts(context, seen) : seen;
-        const report = { ...named, stalledMs: named.state === 'starting' ? stalledMs() : null };
+        const incarnation = core.disk.incomplete === null ? (core.disk.directory?.incarnation ?? null) : null;
+        const report = { ...named, incarnation, stalledMs: named.state === 'starting' ? stalledMs() : null };
         last = report;
         running = null;
         return report;
@@ -128,6 +129,7 @@ function walsendersOf(context: PortContext, run: Run): readonly Walsender[] {
     const node = link.application.split('.')[0] ?? '';
     if (link.senderGone || !members.some((member) => member.id === node)) continue;
     found.push({
+      ...voterOf(link),
       node: makeNodeId(node),
       state: link.state,
       sentLsn: link.sent === null ? null : lsn(link.sent.lsn),
@@ -146,6 +148,11 @@ function walsendersOf(context: PortContext, run: Run): readonly Walsender[] {
     });
   }
   return found;
+}
+
+/** The member's data directory as it names itself; null for a name without an incarnation. */
+function voterOf({ application }: Link): { readonly voter: string | null } {
+  return { voter: application.includes('.') ? application : null };
 }
 
 function isChosen(run: Run, own: Link, count: number): boolean {

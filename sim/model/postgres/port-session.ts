@@ -19,6 +19,8 @@ export interface PortContext {
   readonly spec: () => ClusterSpec | null;
   readonly closeFirewall: () => Promise<void>;
   readonly servers: ReadonlyMap<string, Server>;
+  /** What this node's walreceiver calls itself. */
+  readonly applicationName: () => string;
   /** A stop ladder works: the end of the postmaster is no surprise. */
   stopping: boolean;
 }
@@ -135,7 +137,7 @@ export function setUpstream(
 }
 
 export function conninfoTo(context: PortContext, upstream: Upstream): string {
-  return `host=${upstream.host} port=${upstream.port} user=pgherd_replicator application_name=${context.core.name}`;
+  return `host=${upstream.host} port=${upstream.port} user=pgherd_replicator application_name=${context.applicationName()}`;
 }
 
 export function isEffective(run: Run, name: string, value: string): boolean {

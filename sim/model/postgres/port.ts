@@ -16,6 +16,7 @@ import { createModelObserver } from './port-observe.ts';
 import { type PortContext, clearUpstream, setUpstream, setWinning, slotName, withSession } from './port-session.ts';
 import { endpointOf } from './replication.ts';
 import type { Server } from './server.ts';
+import { type ModelSyncDoors, createSyncDoors } from './sync-doors.ts';
 
 export interface ModelPortOptions {
   readonly server: Server;
@@ -26,6 +27,8 @@ export interface ModelPortOptions {
   readonly log: Logger;
   readonly spec: () => ClusterSpec | null;
   readonly closeFirewall: () => Promise<void>;
+  /** `plain`: walreceivers bear the node's name only. Default: `NODE.INCARNATION`, by which a synchronous set knows a data directory. */
+  readonly names?: 'voter' | 'plain';
 }
 
 const FIREWALL_LIMIT_MS = 75;
@@ -34,10 +37,28 @@ const IMMEDIATE_STOP_MS = 250;
 const NOTICE_MS = 8;
 const MARK_BYTES = 96;
 
-export function createModelPort(options: ModelPortOptions): BoundPostgres {
+/** With the doors of the synchronous set. */
+export interface ModelPort extends BoundPostgres {
+  readonly sync: ModelSyncDoors;
+}
+
+export function createModelPort(options: ModelPortOptions): ModelPort {
   const { server, agent, random, log } = options;
   const { core, disk } = server;
-  const context: PortContext = { ...options, core, stopping: false };
+  const context: PortContext = {
+    ...options,
+    core,
+    stopping: false,
+    applicationName: () => {
+      const { directory } = disk;
+      if (options.names === 'plain' || directory === null) return core.name;
+      directory.incarnation ??= random
+        .int(2 ** 32)
+        .toString(16)
+        .padStart(8, '0');
+      return `${core.name}.${directory.incarnation}`;
+    },
+  };
   let offline: 'initdb' | 'cloning' | 'rewinding' | null = null;
   let startedAs: { readonly mode: 'primary' | 'standby'; pid: number | null } | null = null;
   let goneCallback: () => void = () => undefined;
@@ -228,7 +249,8 @@ export function createModelPort(options: ModelPortOptions): BoundPostgres {
       goneCallback = callback;
     },
     problems: () => [],
-  } satisfies BoundPostgres & { markOpening: unknown };
+    sync: createSyncDoors(context),
+  } satisfies ModelPort;
   return port;
 }
 

@@ -127,6 +127,7 @@ function openLink(core: Core, run: Run, receiver: Receiver, upstream: Core, sour
     application,
     conninfo: receiver.conninfo,
     pid: nextPid(upstream),
+    startedAt: upstream.clock.now(),
     up: core.streams.open(core.host, upstream.host),
     down: core.streams.open(upstream.host, core.host),
     slot,

@@ -261,6 +261,7 @@ function start(core: Core, how: StartHow, settled: (outcome: 'up' | { readonly f
     syncWait: [],
     hidden: new Set(),
     released: { write: 0, flush: 0, apply: 0 },
+    checkpointerLoaded: settings,
     syncDefined: syncConfigOf(settings) !== null,
     replayed: directory.end,
     received: false,
@@ -367,7 +368,9 @@ function reload(core: Core, run: Run): void {
     const settings = new Map(directoryOf(core).settings);
     run.loaded = settings;
     afterIn(core, run, when(), () => {
-      if (run.loaded === settings) updateSyncDefined(run, settings);
+      if (run.loaded !== settings) return;
+      run.checkpointerLoaded = settings;
+      updateSyncDefined(run, settings);
     });
     for (const link of run.links)
       afterIn(core, run, when(), () => {

@@ -1,13 +1,12 @@
 /** Modelled servers behind the driver, on virtual time; the agent's operations go through the same port that the simulated agents have. */
 import assert from 'node:assert/strict';
 import type { Logger } from '../../../src/base/log.ts';
-import type { BoundPostgres } from '../../../src/agent/postgres-port.ts';
 import type { Upstream } from '../../../src/agent/ports.ts';
 import { makeNodeId } from '../../../src/core/ids.ts';
 import type { Failure, Result } from '../../../src/core/result.ts';
 import { type ClusterSpec, clusterSpec } from '../../../src/core/spec.ts';
 import { type VirtualClock, createClock } from '../../../sim/clock.ts';
-import { createModelPort } from '../../../sim/model/postgres/port.ts';
+import { type ModelPort, createModelPort } from '../../../sim/model/postgres/port.ts';
 import { type Server, createServer } from '../../../sim/model/postgres/server.ts';
 import type { WalRecord } from '../../../sim/model/postgres/wal.ts';
 import { createStreamHub } from '../../../sim/model/stream.ts';
@@ -27,7 +26,7 @@ export interface ModelDriver extends Driver {
   readonly clock: VirtualClock;
   readonly network: Network;
   server(name: string): Server;
-  port(name: string): BoundPostgres;
+  port(name: string): ModelPort;
 }
 
 export function createModelDriver(seed: bigint): ModelDriver {
@@ -37,7 +36,7 @@ export function createModelDriver(seed: bigint): ModelDriver {
   const network = createNetwork(clock, random.stream('network'));
   const streams = createStreamHub(clock, network);
   const servers = new Map<string, Server>();
-  const ports = new Map<string, BoundPostgres>();
+  const ports = new Map<string, ModelPort>();
   const journal = new Map<number, WalRecord>();
   let ids = 0;
 
@@ -67,7 +66,7 @@ export function createModelDriver(seed: bigint): ModelDriver {
     });
     servers.set(name, server);
     const spec = (): ClusterSpec => specOf([...servers.keys()]);
-    const port: BoundPostgres = createModelPort({
+    const port = createModelPort({
       server,
       servers,
       agent: machine.child('agent'),
@@ -75,6 +74,7 @@ export function createModelDriver(seed: bigint): ModelDriver {
       log: silent,
       spec,
       closeFirewall: () => Promise.resolve(),
+      names: 'plain',
     });
     ports.set(name, port);
     const { core } = server;

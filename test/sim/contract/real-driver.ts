@@ -62,6 +62,7 @@ function createNode(instance: Instance, all: () => readonly Instance[]): RealNod
         settings,
         systemIdentifier: null,
         keepSaved: 1,
+        applicationName: instance.node,
         ...(signal === undefined ? {} : { signal, maxRateKb: 8192 }),
         ...(onProgress === undefined ? {} : { onProgress }),
       }),
@@ -93,8 +94,8 @@ function createNode(instance: Instance, all: () => readonly Instance[]): RealNod
       await sql(instance, (db) => db.query('SELECT pg_promote(false)'));
       await until('out of recovery', async () => (await one('SELECT pg_is_in_recovery() AS recovery'))['recovery'] === false);
     },
-    follow: async (node) => outcomeOf(await followUpstream(instance, { upstream: upstream(node), limitMs: 4000 })),
-    rewind: async (node) => outcomeOf(await rewindTo(instance, { upstream: upstream(node), settings, keepSaved: 1 })),
+    follow: async (node) => outcomeOf(await followUpstream(instance, { upstream: upstream(node), limitMs: 4000, applicationName: instance.node })),
+    rewind: async (node) => outcomeOf(await rewindTo(instance, { upstream: upstream(node), settings, keepSaved: 1, applicationName: instance.node })),
     detach: async () => {
       const detached = await detachStandby(instance);
       return detached.ok ? { ...detached.value.position, final: detached.value.final } : detached.error.code;
