@@ -52,10 +52,7 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
     applicationName: () => {
       const { directory } = disk;
       if (options.names === 'plain' || directory === null) return core.name;
-      directory.incarnation ??= random
-        .int(2 ** 32)
-        .toString(16)
-        .padStart(8, '0');
+      directory.incarnation ??= newIncarnation(random);
       return `${core.name}.${directory.incarnation}`;
     },
   };
@@ -265,6 +262,13 @@ function managedKey(spec: ClusterSpec): string {
   return key;
 }
 
+function newIncarnation(random: Random): string {
+  return random
+    .int(2 ** 32)
+    .toString(16)
+    .padStart(8, '0');
+}
+
 function dataNodes(spec: ClusterSpec): readonly NodeId[] {
   return spec.nodes.filter((node) => node.kind === 'data').map((node) => node.id);
 }
@@ -296,6 +300,7 @@ async function initdb(context: PortContext, spec: ClusterSpec, signal: AbortSign
     );
   const directory = server.initdb();
   directory.managed = managedKey(spec);
+  directory.incarnation = newIncarnation(context.random);
   return ok(`system identifier ${directory.systemIdentifier}`);
 }
 
