@@ -223,7 +223,6 @@ function advance(stage: Stage, ms: number): void {
     if (clock.now() >= stage.nextLookAt) {
       stage.nextLookAt = clock.now() + LOOK_MS;
       stage.stepsAtLook = clock.steps();
-      stage.directories.look();
     }
     if (machines.crashes.length > 0) throw machines.crashes[0];
     if (clock.steps() - stage.stepsAtLook > MAX_EVENTS)

@@ -181,8 +181,9 @@ function hasLeft(view: ClusterView, node: NodeId, lineage: Pick<ClusterState, 't
 function mayHoldTwin(view: ClusterView, opened: ClusterState, node: NodeId): boolean {
   const former = view.state.timeline;
   if (former === null || opened.timeline === null || opened.timeline > former || opened.primary === view.state.primary) return false;
-  const known = lastKnown(view, node)?.postgres.timeline ?? null;
-  return known === null || known >= opened.timeline;
+  const report = lastKnown(view, node);
+  // The files of a stopped standby show the timeline of its last restart point, which can be older than its WAL.
+  return report?.postgres.timeline == null || report.postgres.state !== 'running' || report.postgres.timeline >= opened.timeline;
 }
 
 function markUnfinished(state: ClusterState, node: NodeId): ClusterState {
