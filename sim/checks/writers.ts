@@ -90,10 +90,18 @@ export function createWriterChecks(world: World): WriterChecks {
 
   /** A guard that fenced has forgotten the deadline; what was armed last is what counts. */
   const lastDeadline = new Map<string, number>();
+  const lastArmed = new Map<string, number>();
 
   function noteDeadline(node: SimNode): void {
     const armed = node.guard.armed();
-    if (armed === null || lastDeadline.get(node.name) === armed.deadline) return;
+    if (armed === null || lastArmed.get(node.name) === armed.deadline) return;
+    const before = lastArmed.get(node.name) ?? 0;
+    lastArmed.set(node.name, armed.deadline);
+    // Lost time was taken off: the fence is due from now, not from a moment that has passed.
+    if (armed.deadline < before) {
+      lastDeadline.set(node.name, Math.max(armed.deadline, node.clock.monoMs()));
+      return;
+    }
     lastDeadline.set(node.name, armed.deadline);
     checkAgainstStore(node, armed);
     if (late !== null) throw late;

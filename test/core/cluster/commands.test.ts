@@ -339,3 +339,9 @@ test('a failover by hand waits for no command of a node, which may itself wait f
   });
   expectRule(view, 'failover.by-hand');
 });
+
+test('a rolling restart leaves a fenced node to its ladder, or to a person', () => {
+  const text = STEADY.replace('n3 standby', 'n3 stopped tl9 goal:fenced');
+  const view = picture(text, { tasks: [makeTask({ kind: 'clusterRestart', rolling: true })] });
+  assert.equal(decideCluster(view, NOW).state?.goals[id('n3')]?.kind, 'fenced');
+});

@@ -108,6 +108,7 @@ function orderRestart(state: ClusterState, now: Now, node: NodeId, request: stri
   if (node === state.primary) return restartInPlace(state, now, node, request);
   const goal = state.goals[node];
   if (state.primary === null) return state;
+  if (goal?.kind === 'fenced') return withRole(state, now, node);
   const via: Via = goal?.kind === 'standby' ? goal.via : 'stream';
   return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via, restart: request }, 'anew');
 }
@@ -343,7 +344,13 @@ function rolling(view: ClusterView, now: Now): Outcome | null {
   const { primary, phase, attempt, switchover } = view.state;
   if (task === null || primary === null || phase !== 'running' || attempt !== null || switchover !== null || hasStep(task, 'checkpoint')) return null;
   const others = dataNodes(view.spec).filter(
-    (node) => node.id !== primary && !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && live(view, node.id) !== null,
+    (node) =>
+      node.id !== primary &&
+      !isMaintenance(view, node.id) &&
+      view.state.overrides[node.id] === undefined &&
+      // A fenced node waits for its ladder or for a person; a restart must not bring it to the stream.
+      view.state.goals[node.id]?.kind !== 'fenced' &&
+      live(view, node.id) !== null,
   );
   for (const node of others) {
     const name = `restart ${node.id}`;
