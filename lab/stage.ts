@@ -97,7 +97,8 @@ function planOf(directory: string, network: LabNetwork, { spec, priorities }: St
     }),
     firewall: 'auto',
     clientNetwork: '10.99.0.0/24',
-    spec,
+    // The scenarios measure asynchronous replication unless they say otherwise.
+    spec: { durability: { mode: 'async' }, ...spec },
   };
 }
 

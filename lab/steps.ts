@@ -68,3 +68,34 @@ export function bootHost(stage: Stage, node: string): number {
 export function waitShowHealthy(stage: Stage, limitMs: number): Promise<boolean> {
   return waitUntil(async () => (await stage.herd.show())?.state === 'healthy', limitMs, 200);
 }
+
+/** What `show` says of synchronous replication; null when it does not answer. */
+export async function protection(
+  stage: Stage,
+): Promise<{ readonly k: number; readonly voters: readonly string[]; readonly lowered: string | null } | null> {
+  const result = await stage.herd.verb(['show', '--json'], 5000);
+  if (result.code !== 0) return null;
+  try {
+    const shown = JSON.parse(result.stdout) as { sync?: { k?: unknown; voters?: unknown; lowered?: { reason?: unknown } | null } };
+    const { sync } = shown;
+    if (typeof sync?.k !== 'number' || !Array.isArray(sync.voters)) return null;
+    return { k: sync.k, voters: sync.voters.map(String), lowered: sync.lowered == null ? null : String(sync.lowered.reason) };
+  } catch {
+    // Cut off by its limit: as good as no answer.
+    return null;
+  }
+}
+
+/** Waits until each acknowledged commit is on one of `voters` standbys. Returns what is wrong, in words. */
+export async function expectProtection(stage: Stage, options: { readonly voters: number; readonly limitMs: number }): Promise<readonly string[]> {
+  let last: Awaited<ReturnType<typeof protection>> = null;
+  const there = await waitUntil(
+    async () => {
+      last = await protection(stage);
+      return last !== null && last.k >= 1 && last.voters.length >= options.voters;
+    },
+    options.limitMs,
+    100,
+  );
+  return there ? [] : [`within ${options.limitMs} ms no ${options.voters} voters were promised: ${JSON.stringify(last)}`];
+}

@@ -12,10 +12,21 @@ import { partitionStandby } from './partition-standby.ts';
 import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
 import { promoteFails } from './promote-fails.ts';
+import {
+  agentRestartQuorum,
+  hostKillQuorum,
+  hostLossQuorum,
+  partitionPrimaryQuorum,
+  postgresCrashQuorum,
+  postgresHangQuorum,
+  storeLossQuorum,
+  switchoverQuorum,
+} from './quorum-mode.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
+import { syncStandbyLoss } from './sync-standby-loss.ts';
 import { twoFailures } from './two-failures.ts';
 
 export const SCENARIOS: readonly Scenario[] = [
@@ -36,6 +47,15 @@ export const SCENARIOS: readonly Scenario[] = [
   switchoverCandidateDies,
   promoteFails,
   twoFailures,
+  hostLossQuorum,
+  hostKillQuorum,
+  partitionPrimaryQuorum,
+  postgresCrashQuorum,
+  postgresHangQuorum,
+  switchoverQuorum,
+  agentRestartQuorum,
+  storeLossQuorum,
+  syncStandbyLoss,
 ];
 
 export function findScenario(name: string): Scenario | null {

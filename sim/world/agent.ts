@@ -7,7 +7,8 @@ import { type AgentLoop, createAgentLoop } from '../../src/agent/loop.ts';
 import { openMemory } from '../../src/agent/memory.ts';
 import { refuseDuplicateNode } from '../../src/agent/duplicate-node.ts';
 import { type Promiser, openPromiser } from '../../src/agent/promises/promiser.ts';
-import type { MemoryPort } from '../../src/agent/ports.ts';
+import type { MemoryPort, SyncPort } from '../../src/agent/ports.ts';
+import { ok } from '../../src/core/result.ts';
 import type { BoundPostgres } from '../../src/agent/postgres-port.ts';
 import { createPublisher } from '../../src/agent/publisher.ts';
 import { createViewpoints } from '../../src/agent/viewpoints.ts';
@@ -164,6 +165,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     lease,
     viewpoints,
     postgres,
+    sync: NO_SYNC,
     overrides: { look: () => undefined, merge: (problems) => problems },
     put: session.put,
     certificateProblems: () => [],
@@ -174,6 +176,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     node,
     witness: host.kind === 'witness',
     postgres,
+    sync: NO_SYNC,
     lease: lease.keeper,
     firewall: lease.gate,
     memory: memory.value,
@@ -222,6 +225,16 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     memory: () => memory.value,
   };
 }
+
+/** All profiles are asynchronous: no set is ever asked. */
+const NO_SYNC: SyncPort = {
+  step: () => undefined,
+  prepare: async () => ok(null),
+  startsAfterCrash: () => undefined,
+  opened: () => undefined,
+  ready: () => true,
+  report: () => null,
+};
 
 /** As agent.ts does: written until it is there. */
 async function register(host: AgentHost, clock: Clock, key: string): Promise<void> {

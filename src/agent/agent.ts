@@ -29,6 +29,7 @@ import { openMemory } from './memory.ts';
 import type { MemoryPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
+import { createSyncKeeper } from './postgres/sync-keeper.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
@@ -196,6 +197,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     onChange: () => wake('viewpoint'),
   });
   const certificate: { keeper: CertificateKeeper | null } = { keeper: null };
+  const sync = createSyncKeeper({ instance, clock: realClock, log, wake: () => wake('synchronous set') });
   const publisher = createPublisher({
     node: config.node,
     bootId: setup.bootId,
@@ -207,6 +209,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     viewpoints,
     postgres,
     overrides: createOverrideWatch(instance, log),
+    sync,
     put: session.put,
     certificateProblems: () => certificate.keeper?.problems() ?? [],
     incarnation: () => watch.current().incarnation,
@@ -220,6 +223,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     firewall: lease.gate,
     memory,
     ballot: promiser.value,
+    sync,
     clock: realClock,
     log,
     onStatus: publisher.publish,

@@ -2,6 +2,7 @@
 import type { NodeAction, NodeActionKind } from '../core/node/action.ts';
 import { isAlive, mayAcceptWrites, restartStep } from '../core/node/decide.ts';
 import type { NodeId, Term } from '../core/ids.ts';
+import { wantedSetOf } from '../core/node/wanted-set.ts';
 import type { PostgresReport } from '../core/report.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import { type ClusterSpec, findNode, internalHost } from '../core/spec.ts';
@@ -108,6 +109,9 @@ async function stop(_action: Extract<NodeAction, { kind: 'stop' }>, context: Exe
 async function startPrimary(action: Extract<NodeAction, { kind: 'start-primary' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
   context.setOpen(false);
   await context.firewall.close();
+  const prepared = await prepareSync(context);
+  if (!prepared.ok) return prepared;
+  context.sync.startsAfterCrash();
   const started = await context.postgres.startPrimary(context.input.spec, () => holds(context, action.term), context.signal);
   if (started.ok) await rememberStart(context);
   return started;
@@ -127,8 +131,19 @@ async function acquireLease(action: Extract<NodeAction, { kind: 'acquire-lease' 
   // by its own deadline and takes its key again. Broken if: a restore leaves the incarnation of the state equal to that of the store.
   const { state, incarnation } = context.input;
   if (state === null || incarnation === null || state.incarnation !== incarnation) return err(unconfirmed(action.term, state?.incarnation ?? null));
-  const acquired = await context.lease.acquire(action.term, context.input.stateRevision);
+  const acquired = await context.lease.acquire(action.term, context.input.stateRevision, replaceable(context));
   return acquired.ok ? ok(`write lease of term ${action.term}`) : acquired;
+}
+
+/**
+ * On the quorum path the lease of the old term may still stand: the order to promote says that its holder can acknowledge nothing any more, and it is
+ * compared with the very state that says so.
+ */
+function replaceable(context: ExecuteContext): Term | null {
+  const { state } = context.input;
+  const attempt = state?.attempt;
+  const ordered = attempt?.path === 'quorum' && attempt.phase === 'promote' && attempt.candidate === context.node;
+  return ordered && state !== null ? state.primaryTerm : null;
 }
 
 /**
@@ -151,6 +166,8 @@ async function releaseLease(_action: Extract<NodeAction, { kind: 'release-lease'
 async function promote(action: Extract<NodeAction, { kind: 'promote' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
   context.setOpen(false);
   await context.firewall.close();
+  const prepared = await prepareSync(context);
+  if (!prepared.ok) return prepared;
   const promoted = await context.postgres.promote(action.requiredLsn, () => holds(context, action.term), context.signal);
   if (promoted.ok) return promoted;
   // The request may still work inside the server. Only a server that is gone, and a refusal on disk, make the term free (§4.5).
@@ -173,6 +190,7 @@ async function openForWrites(action: Extract<NodeAction, { kind: 'open' }>, cont
   if (!marked.ok) return marked;
   if (!holds(context, action.term)) return err(refused('lease.lost', `term ${action.term} was not opened`, 'the write lease is not held any more'));
   await context.firewall.openTimed();
+  context.sync.opened();
   context.setOpen(true);
   return ok(`open for writes in term ${action.term}`);
 }
@@ -198,6 +216,12 @@ async function vote(action: Extract<NodeAction, { kind: 'vote' }>, context: Exec
   if (!position.value.final)
     return err(refused('vote.not-final', `the position for term ${action.term} is not final`, 'replay has not exhausted local WAL yet'));
   return ok(`voted for term ${action.term}`);
+}
+
+/** The set that this node is to open with: none that a clone or a former term left behind may stand in its file (Z56). */
+function prepareSync(context: ExecuteContext): Promise<Result<null, Failure>> {
+  const asked = wantedSetOf(context.input.state, context.node);
+  return asked === null ? Promise.resolve(ok(null)) : context.sync.prepare(asked);
 }
 
 function holds(context: ExecuteContext, term: Term): boolean {

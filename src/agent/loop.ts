@@ -14,7 +14,8 @@ import type { ClusterSpec } from '../core/spec.ts';
 import type { ClusterState, Goal } from '../core/state.ts';
 import type { Logger } from '../base/log.ts';
 import { type ExecuteContext, executeAction } from './execute.ts';
-import type { BallotPort, ClockPort, FirewallPort, LeasePort, MemoryPort, PostgresPort, Progress } from './ports.ts';
+import { wantedSetOf } from '../core/node/wanted-set.ts';
+import type { BallotPort, ClockPort, FirewallPort, LeasePort, MemoryPort, PostgresPort, Progress, SyncPort } from './ports.ts';
 
 export interface LoopInput {
   readonly spec: ClusterSpec | null;
@@ -40,6 +41,7 @@ export interface LoopPorts {
   readonly firewall: FirewallPort;
   readonly memory: MemoryPort;
   readonly ballot: BallotPort;
+  readonly sync: SyncPort;
   readonly clock: ClockPort;
   readonly log: Logger;
   /** Called after every step with what is true now. */
@@ -122,6 +124,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const postgres = seen ?? lastPostgres;
     if (postgres === null) return;
     lastPostgres = postgres;
+    ports.sync.step(postgres, wantedSetOf(input.state, ports.node));
     const now = ports.clock.now();
     lastLook = seen === null ? null : { postgres, at: now.mono };
     if (goal !== null && goal.term > ports.memory.highestTerm()) await ports.memory.sawTerm(goal.term);
@@ -177,6 +180,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       downSince,
       stoppingSince,
       leaseWantedSince,
+      syncReady: ports.sync.ready(),
     };
   }
 

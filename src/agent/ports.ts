@@ -3,7 +3,8 @@
  */
 import type { NodeId, Now, Revision, Term } from '../core/ids.ts';
 import type { Lsn } from '../core/lsn.ts';
-import type { PostgresReport, ProbeResult, Vote } from '../core/report.ts';
+import type { WantedSet } from '../core/node/wanted-set.ts';
+import type { PostgresReport, ProbeResult, SyncReport, Vote } from '../core/report.ts';
 import type { Failure, Result } from '../core/result.ts';
 import type { ClusterSpec } from '../core/spec.ts';
 
@@ -64,7 +65,8 @@ export interface LeasePort {
   renewNow(): Promise<'store' | 'promises' | null>;
   /** It may be asked for soon; returns at once, costs nothing when it is not. */
   prepare(): void;
-  acquire(term: Term, stateRevision: Revision): Promise<Result<null, Failure>>;
+  /** `over`: the lease of this or a lower term may still stand in another's name, and is replaced (the quorum path). */
+  acquire(term: Term, stateRevision: Revision, over?: Term | null): Promise<Result<null, Failure>>;
   /** Only called when nothing can accept writes. */
   release(): Promise<Result<null, Failure>>;
 }
@@ -77,6 +79,20 @@ export interface FirewallPort {
   openTimed(): Promise<void>;
   /** Standby: no restriction. */
   openStandby(): Promise<void>;
+}
+
+/** The synchronous set of a primary, or of the candidate that becomes one (architecture §4.4). */
+export interface SyncPort {
+  /** What was seen and what is asked; null: nothing, for a node that is neither. Never waits: the work goes on beside the loop and wakes it. */
+  step(postgres: PostgresReport, wanted: WantedSet | null): void;
+  /** The set is written before a promotion or a start as primary, and loaded if that takes no time; `ready` waits for the rest. */
+  prepare(wanted: WantedSet): Promise<Result<null, Failure>>;
+  /** A primary is being started: it stays closed until enough members hold what it recovers (Q27, I8). */
+  startsAfterCrash(): void;
+  opened(): void;
+  /** The set is in force, so that clients may be let in. */
+  ready(): boolean;
+  report(): SyncReport | null;
 }
 
 /** May this node vote now, in view of the promises that it gave to a primary without a store (§4.7)? */
@@ -105,3 +121,5 @@ export interface ClockPort {
   now(): Now;
   sleep(ms: number): Promise<void>;
 }
+
+export type { WantedSet };

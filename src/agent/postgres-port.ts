@@ -22,7 +22,7 @@ import type { Instance } from './postgres/instance.ts';
 import { type ManagedSettings, managedSettingsOf } from './postgres/managed-files.ts';
 import { markOpening } from './postgres/opening-mark.ts';
 import { createObserver } from './postgres/observe.ts';
-import { type PostmasterWatch, canonicalDirectory, findPostmaster, watchPostmaster } from './postgres/postmaster.ts';
+import { type PostmasterWatch, canonicalDirectory, findPostmaster, isAlive, readProcess, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
 import { createReadyConnection } from './postgres/ready-connection.ts';
 import { rewindTo } from './postgres/rewind.ts';
@@ -75,8 +75,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   let walsenders: PostgresReport['walsenders'] = [];
 
   /** The death of the postmaster is noticed at once, whoever started it. */
-  function watchProcess(): void {
-    const found = findPostmaster(instance.dataDirectory);
+  function watchProcess(pid: number | null): void {
+    const process = pid === null ? null : readProcess(pid);
+    const found = isAlive(process) ? process : null;
     if (found !== null && watched?.pid === found.pid && watched.startTicks === found.startTicks) return;
     watched?.stop();
     watched = null;
@@ -107,7 +108,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     // initdb's own short-lived backends look like a server; nobody can connect to them.
     if (offline === 'initdb') return { ...report, state: 'absent', role: null };
     if (offline !== null) return report;
-    watchProcess();
+    watchProcess(report.postmasterPid);
     if (startedAs !== null && startedAs.pid === null) startedAs.pid = report.postmasterPid;
     systemIdentifier = report.systemIdentifier ?? systemIdentifier;
     walsenders = report.walsenders;
@@ -146,7 +147,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     if (!settings.ok) return settings;
     startedAs = { mode, pid: null };
     const started = await startPostgres(instance, { mode, mayStart, signal, onProgress: (step) => log.info({ step }, 'PostgreSQL is starting') });
-    watchProcess();
+    watchProcess(findPostmaster(instance.dataDirectory)?.pid ?? null);
     return started.ok ? ok(`pid ${started.value.pid}, ${Math.round(started.value.durationMs)} ms`) : started;
   }
 

@@ -1,5 +1,6 @@
 /** From what is true here to the report that the cluster reads. */
 import type { NodeId, WallMs } from '../core/ids.ts';
+import { SILENT_MS } from '../core/cluster/sync-wish.ts';
 import { mayAcceptWrites } from '../core/node/decide.ts';
 import type { NodeProblem, NodeReport } from '../core/report.ts';
 import type { LoopStatus } from './loop.ts';
@@ -18,6 +19,7 @@ export interface PublishInput {
   readonly firewall: FirewallPort['kind'];
   readonly guard: NodeReport['guard'];
   readonly slots: NodeReport['slots'];
+  readonly sync: NodeReport['sync'];
   readonly problems: ReturnType<PostgresPort['problems']>;
 }
 
@@ -46,6 +48,7 @@ export function buildReport(input: PublishInput): NodeReport {
     watchdog: 'off',
     trustedReachable: input.viewpoints.trustedReachable(),
     slots: input.slots,
+    sync: input.sync,
     problems: [...weakFencing(input), ...input.problems],
   };
 }
@@ -96,5 +99,10 @@ export function urgentPart(report: NodeReport): string {
     probes,
     report.guard,
     report.trustedReachable,
+    report.sync === null ? null : [report.sync.revision, report.sync.inForceLsn !== null, report.sync.silence.map((one) => one.ms >= SILENT_MS)],
+    // Who holds all WAL of the moment in which the set was in force: the facts wait for it.
+    report.sync?.inForceLsn == null
+      ? ''
+      : postgres.walsenders.filter((one) => one.flushLsn !== null && one.flushLsn >= (report.sync?.inForceLsn ?? 0n)).length,
   ]);
 }

@@ -7,7 +7,7 @@ import type { NodeId } from '../core/ids.ts';
 import type { NodeReport } from '../core/report.ts';
 import type { LoopStatus } from './loop.ts';
 import type { OverrideWatch } from './overridden-settings.ts';
-import type { MemoryPort, PostgresPort, ViewpointPort } from './ports.ts';
+import type { MemoryPort, PostgresPort, SyncPort, ViewpointPort } from './ports.ts';
 import { buildReport, urgentPart } from './publish.ts';
 import type { WriteLeaseParts } from './write-lease.ts';
 
@@ -22,6 +22,7 @@ export interface PublisherOptions {
   readonly lease: Pick<WriteLeaseParts, 'gate' | 'guard' | 'problems'>;
   readonly viewpoints: ViewpointPort;
   readonly postgres: PostgresPort;
+  readonly sync: Pick<SyncPort, 'report'>;
   readonly overrides: OverrideWatch;
   readonly put: (value: string) => void;
   readonly certificateProblems: () => NodeReport['problems'];
@@ -62,6 +63,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         firewall: options.lease.gate.kind,
         guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
         slots,
+        sync: options.sync.report(),
         problems: [...options.overrides.merge(options.postgres.problems()), ...options.lease.problems(), ...options.certificateProblems()],
       });
       const urgent = urgentPart(latest);

@@ -3,6 +3,7 @@ import type { MonoMs, Term } from '../core/ids.ts';
 import { bytesBetween } from '../core/lsn.ts';
 import type { NodeReport } from '../core/report.ts';
 import { findNode } from '../core/spec.ts';
+import { nodeOfVoter } from '../core/cluster/sync-set.ts';
 import { VERSION } from '../base/version.ts';
 import type { ClusterKnowledge } from './cluster-watch.ts';
 import type { AgentConfig } from '../core/agent-config.ts';
@@ -33,7 +34,7 @@ export function agentStatus(input: {
     open: report?.open === true && term !== null,
     streaming: running && postgres?.streamingFrom !== null && postgres?.streamingFrom === state?.primary,
     lagBytes: replayed === null || primaryLsn === null ? null : Math.max(0, bytesBetween({ from: replayed, to: primaryLsn })),
-    synchronous: state?.quorum.voters.includes(config.node) === true,
+    synchronous: state?.quorum.voters.some((voter) => nodeOfVoter(voter) === config.node) === true,
     maintenance: (spec === null ? null : findNode(spec, config.node))?.maintenance === true,
     ready: report !== null,
   };

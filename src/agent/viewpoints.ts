@@ -12,6 +12,8 @@ import type { ClockPort, ViewpointPort } from './ports.ts';
 export type ProbeMember = (target: { node: NodeId; host: string; port: number; timeoutMs: number }) => Promise<{
   readonly verdict: 'primary' | 'standby' | 'blocked' | 'failed';
   readonly error: string | null;
+  /** How many independent looks this one stands for, over different connections; default 1. */
+  readonly looks?: number;
 }>;
 
 export interface ViewpointOptions {
@@ -57,7 +59,7 @@ export function createViewpoints(options: ViewpointOptions): Viewpoints {
       asks ? options.agentAlive(target, spec.probeTimeoutMs) : true,
     ]);
     const previous = before?.verdict ?? 'unknown';
-    const failures = result.verdict === 'failed' ? (before?.failures ?? 0) + 1 : 0;
+    const failures = result.verdict === 'failed' ? (before?.failures ?? 0) + (result.looks ?? 1) : 0;
     // One failure is not "down": the verdict falls to unknown until enough came in a row.
     const verdict: ProbeResult['verdict'] = result.verdict !== 'failed' ? result.verdict : failures >= spec.probeAttempts ? 'down' : 'unknown';
     seen.set(target, {

@@ -125,7 +125,7 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
   const made = keeper;
   return {
     // A lease is not taken while the fence of the last one still works: its end would meet a server that was started since.
-    keeper: { ...made, acquire: async (term, revision) => (fencing === null ? made.acquire(term, revision) : err(STILL_FENCING)) },
+    keeper: { ...made, acquire: async (term, revision, over) => (fencing === null ? made.acquire(term, revision, over) : err(STILL_FENCING)) },
     gate,
     firewall,
     guard,

@@ -42,6 +42,8 @@ export const walsender = object({
   replayLsn: nullable(lsn),
   replayLagMs: nullable(integer),
   syncState: text,
+  /** `NODE.INCARNATION`, its application_name; null when it has no incarnation. */
+  voter: withDefault(nullable(text), null),
 });
 export type Walsender = Decoded<typeof walsender>;
 
@@ -91,6 +93,8 @@ export const postgresReport = object({
   minimums: record(integer),
   /** Starting: milliseconds without any sign of progress, by the agent's own clock. Null in every other state. */
   stalledMs: withDefault(nullable(integer), null),
+  /** Names this data directory among all that the node ever had: new with each initdb, clone and rewind. Null: none was given yet. */
+  incarnation: withDefault(nullable(text), null),
 });
 export type PostgresReport = Decoded<typeof postgresReport>;
 
@@ -148,6 +152,17 @@ export type Activity = Decoded<typeof activity>;
 export const nodeProblem = object({ code: text, text, remedy: text });
 export type NodeProblem = Decoded<typeof nodeProblem>;
 
+/** A primary's word on its synchronous set. */
+export const syncReport = object({
+  /** `wantedRevision` of the set that every process of PostgreSQL acts on; 0: none yet. */
+  revision: integer,
+  /** WAL flush position of the moment in which that was found. */
+  inForceLsn: nullable(lsn),
+  /** Members of the wanted set, and how long each has acknowledged nothing although there was something; 0: it is current. */
+  silence: list(object({ voter: text, ms: integer })),
+});
+export type SyncReport = Decoded<typeof syncReport>;
+
 export const nodeReport = object({
   version: integer,
   node: nodeId,
@@ -181,6 +196,8 @@ export const nodeReport = object({
   trustedReachable: nullable(bool),
   slots: withDefault(list(object({ name: text, active: bool, retainedBytes: nullable(integer), walStatus: nullable(text) })), []),
   problems: list(nodeProblem),
+  /** Null for a node that is no primary. */
+  sync: withDefault(nullable(syncReport), null),
 });
 export type NodeReport = Decoded<typeof nodeReport>;
 

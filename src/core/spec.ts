@@ -33,6 +33,8 @@ export const DEFAULTS = {
   failover: 'automatic',
   recovery: 'automatic',
   onCrash: 'failover',
+  /** A site that is lost should not wait for a person; who pays for traffic between sites sets `manual`. */
+  crossLocation: 'automatic',
   /** 1 MiB: bytes that may be lost by an automatic failover in asynchronous mode. */
   maxLagOnFailoverBytes: 1_048_576,
   /** 60 s between automatic failovers; a cascade of promotions is worse than a minute without a primary. Manual ones are exempt. */
@@ -46,6 +48,8 @@ export const DEFAULTS = {
   /** Copies of set-aside data directories that are kept a node. */
   keepSavedDirectories: 2,
   switchoverTimeoutMs: 30_000,
+  /** With three data nodes or more; with fewer `async`. See `durabilityOf`. */
+  durability: 'quorum, k 1, adaptive (async with fewer than 3 data nodes)',
 } as const;
 
 export const durability = object(
@@ -92,11 +96,14 @@ export const clusterSpec = object(
     recovery: withDefault(oneOf('automatic', 'standby', 'manual'), DEFAULTS.recovery),
     /** After a crash of PostgreSQL on a live host: fail over if a lossless candidate streams, or always restart in place. */
     onCrash: withDefault(oneOf('failover', 'restart'), DEFAULTS.onCrash),
+    /** `manual`: a node of another location than the primary's is promoted only by a person who names it. Without locations it changes nothing. */
+    crossLocation: withDefault(oneOf('automatic', 'manual'), DEFAULTS.crossLocation),
     maxLagOnFailoverBytes: withDefault(number({ integer: true, min: 0 }), DEFAULTS.maxLagOnFailoverBytes),
     antiFlappingMs: ms(DEFAULTS.antiFlappingMs, { min: 0, max: 86_400_000 }),
     recoveryChecks: withDefault(number({ integer: true, min: 1, max: 100 }), DEFAULTS.recoveryChecks),
     recoveryDelayMs: ms(DEFAULTS.recoveryDelayMs, { min: 0, max: 3_600_000 }),
-    durability: withDefault(durability, { mode: 'async', k: 1, strict: false, minSync: 0 }),
+    /** Null: `durabilityOf` chooses by the number of nodes. */
+    durability: withDefault(nullable(durability), null),
     leaseTtlMs: ms(DEFAULTS.leaseTtlMs, { min: 2000, max: 60_000 }),
     leaseRenewMs: ms(DEFAULTS.leaseRenewMs, { min: 100, max: 20_000 }),
     leaseMarginMs: ms(DEFAULTS.leaseMarginMs, { min: 200, max: 20_000 }),
@@ -132,6 +139,19 @@ export const clusterSpec = object(
 );
 export type ClusterSpec = Decoded<typeof clusterSpec>;
 
+/**
+ * What the spec says, or the default: with three data nodes a commit is on the primary and one of two standbys, adaptive, since then one lost host neither
+ * loses an acknowledged commit nor stops writes; with two it would have to wait for the only other one, or promise nothing.
+ */
+export function durabilityOf(spec: Pick<ClusterSpec, 'durability' | 'nodes'>): Durability {
+  if (spec.durability !== null) return spec.durability;
+  const nodes = spec.nodes.filter((node) => node.kind === 'data').length;
+  return { mode: nodes >= 3 ? 'quorum' : 'async', k: 1, strict: false, minSync: 0 };
+}
+
+/** `NODE.INCARNATION` must fit into application_name: 63 bytes less the dot and eight digits. Source: PostgreSQL manual 20.8.2 (NAMEDATALEN − 1). */
+const LONGEST_VOTER_NODE = 54;
+
 /** What is wrong between the fields of a decoded spec; empty when it is consistent. */
 export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; readonly message: string }[] {
   const problems: { path: string; message: string }[] = [];
@@ -144,6 +164,20 @@ export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; 
     if (endpoints.has(endpoint)) problems.push({ path: `nodes[${index}].port`, message: `${endpoint} belongs to two nodes` });
     endpoints.add(endpoint);
   }
+  const { mode, k, minSync } = durabilityOf(spec);
+  const standbys = spec.nodes.filter((node) => node.kind === 'data').length - 1;
+  if (mode !== 'async') {
+    if (minSync > k) problems.push({ path: 'durability.minSync', message: `minSync ${minSync} is more than k ${k}` });
+    if (k > standbys)
+      problems.push({ path: 'durability.k', message: `k ${k} needs ${k} standbys, and the cluster can have ${Math.max(0, standbys)}` });
+    for (const [index, node] of spec.nodes.entries()) {
+      if (node.id.length > LONGEST_VOTER_NODE)
+        problems.push({
+          path: `nodes[${index}].id`,
+          message: `with synchronous replication a name has at most ${LONGEST_VOTER_NODE} characters, since PostgreSQL cuts application_name at 63`,
+        });
+    }
+  }
   if (!spec.nodes.some((node) => node.kind === 'data')) problems.push({ path: 'nodes', message: 'a cluster needs at least one data node' });
   // Invariant: a primary fences itself before its lease can expire in the store.
   // Because: the own deadline is (send + TTL − margin) and must leave room for at least two renewals.
@@ -155,6 +189,11 @@ export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; 
     });
   }
   return problems;
+}
+
+/** False when the policy keeps a promotion from `home`, the primary's location, to this node. Unknown locations are near everywhere. */
+export function isNear(spec: Pick<ClusterSpec, 'crossLocation'>, node: Pick<NodeSpec, 'location'>, home: string | null): boolean {
+  return spec.crossLocation === 'automatic' || home === null || node.location === null || node.location === home;
 }
 
 export function findNode(spec: ClusterSpec, id: NodeId): NodeSpec | null {

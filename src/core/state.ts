@@ -45,6 +45,16 @@ export const goal = union({
 export type Goal = Decoded<typeof goal>;
 export type GoalKind = Goal['kind'];
 
+/** What synchronous_standby_names is to say; members are voters (`NODE.INCARNATION`). k = 0: nothing is waited for. */
+export const syncSet = object({ method: oneOf('any', 'first'), k: integer, members: list(text) });
+export type SyncSet = Decoded<typeof syncSet>;
+
+/** Every acknowledged commit is on the primary and on at least k of the voters. k = 0: on the primary only. */
+export interface Facts {
+  readonly k: number;
+  readonly voters: readonly string[];
+}
+
 /** The attempt to open a new term. */
 export const attempt = object({
   term,
@@ -75,6 +85,8 @@ export const attempt = object({
   /** A person's target; null: the best. */
   target: nullable(nodeId),
   taskId: nullable(text),
+  /** The synchronous set with which the candidate opens; null: it waits for nobody. The facts of the old term stay as they are until it is open. */
+  sync: withDefault(nullable(syncSet), null),
 });
 export type Attempt = Decoded<typeof attempt>;
 
@@ -145,7 +157,25 @@ export const clusterState = object({
     former: withDefault(list(nodeId), []),
   }),
   /** Published quorum facts; k = 0 in asynchronous mode. */
-  quorum: object({ revision: integer, term, k: integer, voters: list(nodeId) }),
+  quorum: object({
+    /** Rises with every change of this record. */
+    revision: integer,
+    term,
+    k: integer,
+    /** `NODE.INCARNATION` */
+    voters: list(text),
+    /** What the primary is to wait for, and the revision in which that was last asked anew. */
+    wanted: withDefault(syncSet, { method: 'any', k: 0, members: [] }),
+    wantedRevision: withDefault(integer, 0),
+    /** Every set that some process of the primary may still act on; empty in a state of an older version. */
+    mayStand: withDefault(list(syncSet), []),
+    /** Since when less is waited for than the spec asks, and why; null: as asked. */
+    lowered: withDefault(nullable(object({ sinceWallMs: wallMs, reason: text })), null),
+    /** While k = 0: whoever holds WAL up to here holds every commit that was acknowledged by standbys before. Null: there was none. */
+    floor: withDefault(nullable(position), null),
+    /** The floor is not known yet: the set that waits for nobody was asked for, and is not in force. */
+    floorPending: withDefault(bool, false),
+  }),
   attempt: nullable(attempt),
   switchover: nullable(switchover),
   overrides: record(nodeOverride),

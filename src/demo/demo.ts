@@ -136,7 +136,7 @@ async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
     firewall: 'off',
     clientNetwork: '127.0.0.1/32',
     // People break one thing after the other here; a minute of waiting between two failovers would only look broken.
-    spec: { antiFlappingMs: 3000 },
+    spec: { antiFlappingMs: 3000, durability: { mode: 'async' } },
   };
 }
 

@@ -29,7 +29,10 @@ export async function isStreaming(herd: Herd, node: string): Promise<boolean> {
   const primary = await writableNode(herd);
   if (primary === null || primary === node) return false;
   try {
-    const rows = await herd.sql(primary, `select 1 from pg_stat_replication where application_name = ${quote(node)} and state = 'streaming'`);
+    const rows = await herd.sql(
+      primary,
+      `select 1 from pg_stat_replication where split_part(application_name, '.', 1) = ${quote(node)} and state = 'streaming'`,
+    );
     return rows.length > 0;
   } catch {
     // The primary changed between the two looks.

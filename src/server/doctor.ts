@@ -23,6 +23,8 @@ const WARNINGS: ReadonlySet<string> = new Set([
   'cluster.creating',
   'cluster.frozen',
   'cluster.failover-manual',
+  'cluster.protection-lowered',
+  'cluster.weak-commit',
   'node.empty',
   'node.maintenance',
   'node.stopped',

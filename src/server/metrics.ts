@@ -19,6 +19,8 @@ export function createMetrics(context: ServerContext, streams: () => number): Me
   const state = gauge('cluster_state', '1 for the state that the cluster is in', ['cluster', 'state']);
   const term = gauge('cluster_term', 'Newest term that was opened', ['cluster']);
   const problems = gauge('cluster_problems', 'Problems that pgherd shows', ['cluster']);
+  const protection = gauge('cluster_sync_promised', 'Standbys besides the primary that hold each acknowledged commit', ['cluster']);
+  const lowered = gauge('cluster_sync_lowered', '1 while less is promised than `durability` asks', ['cluster']);
   const up = gauge('node_up', '1 when the node’s PostgreSQL runs and its agent reports', ['cluster', 'node']);
   const primary = gauge('node_primary', '1 for the primary', ['cluster', 'node']);
   const lag = gauge('node_replay_lag_bytes', 'Bytes of WAL that the node has not replayed', ['cluster', 'node']);
@@ -41,6 +43,8 @@ export function createMetrics(context: ServerContext, streams: () => number): Me
         for (const word of clusterStateWord.options) state.set({ cluster, state: word }, shown.state === word ? 1 : 0);
         term.set({ cluster }, shown.term);
         problems.set({ cluster }, shown.problems.length);
+        protection.set({ cluster }, shown.sync.k);
+        lowered.set({ cluster }, (shown.sync.lowered ?? null) === null ? 0 : 1);
         for (const node of shown.nodes) {
           up.set({ cluster, node: node.id }, node.state === 'running' ? 1 : 0);
           primary.set({ cluster, node: node.id }, shown.primary === node.id ? 1 : 0);

@@ -60,9 +60,15 @@ export async function waitReady(client: Client, limitMs: number, clock: Clock): 
     if (state === connectivityState.TRANSIENT_FAILURE || state === connectivityState.SHUTDOWN) return status.UNAVAILABLE;
     const leftMs = until - clock.now().mono;
     if (leftMs <= 0) return status.DEADLINE_EXCEEDED;
-    await new Promise<void>((resolve) => {
-      channel.watchConnectivityState(state, clock.now().wall + Math.max(1, leftMs), () => resolve());
+    const watched = await new Promise<boolean>((resolve) => {
+      try {
+        channel.watchConnectivityState(state, clock.now().wall + Math.max(1, leftMs), () => resolve(true));
+      } catch {
+        // It throws for a channel that was closed since the look, and only then. Source: grpc-js, internal-channel.ts, watchConnectivityState.
+        resolve(false);
+      }
     });
+    if (!watched) return status.UNAVAILABLE;
   }
 }
 

@@ -106,6 +106,14 @@ export function createWorld(): World {
   const ports: LoopPorts = {
     node: N1,
     witness: false,
+    sync: {
+      step: () => undefined,
+      prepare: () => Promise.resolve(ok(null)),
+      startsAfterCrash: () => undefined,
+      opened: () => undefined,
+      ready: () => true,
+      report: () => null,
+    },
     postgres: port,
     lease: {
       heldTerm: () => world.lease,

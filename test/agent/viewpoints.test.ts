@@ -39,6 +39,19 @@ test('one failed probe is not "down", two in a row are (S15, H12)', async () => 
   assert.deepEqual(verdicts, ['primary', 'unknown', 'down', 'primary']);
 });
 
+test('two looks over two connections that fail together count as two', async () => {
+  const points = createViewpoints({
+    node: n1,
+    clock: { now: () => ({ mono: makeMonoMs(0), wall: makeWallMs(0) }), sleep: () => Promise.resolve() },
+    probe: () => Promise.resolve({ verdict: 'failed', error: 'no answer', looks: 2 }),
+    agentAlive: () => Promise.resolve(false),
+    trusted: () => Promise.resolve(false),
+    onChange: () => undefined,
+  });
+  await points.round(spec, n2);
+  assert.equal(points.probes()['n2']?.verdict, 'down');
+});
+
 test('the age of the last success is told', async () => {
   const { points, pass } = viewpoint(['primary', 'failed']);
   await points.round(spec, n2);

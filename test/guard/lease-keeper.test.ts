@@ -140,6 +140,20 @@ test('a lease is refused when the state changed, when another holds it, and with
   assert.equal(alone.lease(), undefined);
 });
 
+test("on the quorum path the old term's lease is replaced, never one of a term that is not older (architecture 4.5)", async () => {
+  const { keeper, store, stateRevision, setState, lease } = rig();
+  setState(4, 'promote');
+  store.leases.add('77');
+  store.put(keys.writeLease, '{"version":1,"term":3,"holder":"n2"}', '77');
+  const T4 = makeTerm(4);
+  assert.equal((await keeper.acquire(T4, stateRevision(), makeTerm(2))).ok, false, 'a lease of a newer term than the order speaks of');
+  assert.equal((await keeper.acquire(T4, stateRevision())).ok, false, 'without the order');
+  assert.equal((await keeper.acquire(T4, stateRevision(), T3)).ok, true);
+  assert.equal(lease()?.value, '{"version":1,"term":4,"holder":"n1"}');
+  assert.equal(store.leases.has('77'), false, 'the old lease is revoked');
+  assert.equal(keeper.heldTerm(), T4);
+});
+
 test('an own key of an earlier run is replaced, and its lease revoked without taking the new key away', async () => {
   const { store, acquire, lease } = rig();
   store.leases.add('99');

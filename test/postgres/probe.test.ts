@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { after, test } from 'node:test';
 import { makeNodeId } from '../../src/core/ids.ts';
 import { askTrusted } from '../../src/agent/probe/trusted.ts';
-import { probeMember } from '../../src/agent/probe/probe-member.ts';
+import { createProber, probeMember } from '../../src/agent/probe/probe-member.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { stopPostgres } from '../../src/agent/postgres/stop.ts';
 import { createLab, createPrimary, must, signalServer, sql } from './harness.ts';
@@ -55,6 +55,22 @@ test('a peer that accepts and never speaks fails the look within its limit', asy
   const answer = await probeMember(n1, { host: '127.0.0.1', port }, { self: makeNodeId('n9'), limitMs: 150 });
   server.close();
   assert.equal(answer.verdict, 'failed');
+  assert.ok(answer.durationMs < 2000);
+});
+
+test('a prober that is met with silence has looked twice within one limit, over two connections (architecture 4.6)', async () => {
+  let connections = 0;
+  const server = createServer(() => {
+    connections += 1;
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  const prober = createProber(n1, makeNodeId('n9'));
+  const answer = await prober.probe({ host: '127.0.0.1', port }, 500);
+  prober.close();
+  server.close();
+  assert.deepEqual([answer.verdict, answer.looks, connections], ['failed', 2, 2]);
   assert.ok(answer.durationMs < 2000);
 });
 

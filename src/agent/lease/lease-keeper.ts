@@ -78,8 +78,8 @@ export interface LeaseKeeper {
    * at most one grant in a third of the TTL. What is not used runs out by itself.
    */
   prepare(): void;
-  /** Takes the key for `term` if `state` still has this revision and the key is free, or our own of an older claim. */
-  acquire(term: Term, stateRevision: Revision): Promise<Result<null, Failure>>;
+  /** Takes the key for `term` if `state` still has this revision and the key is free, our own of an older claim, or anybody's of term `over` or lower. */
+  acquire(term: Term, stateRevision: Revision, over?: Term | null): Promise<Result<null, Failure>>;
   /** Takes over a lease that the guard guards for this node's former agent, and confirms it. False: it is lost, `onLost` was called. */
   adopt(lease: { readonly term: Term; readonly leaseId: string; readonly deadline: MonoMs }): Promise<boolean>;
   /** Gives the lease back, also one that was lost and may still stand in the store. Only called when nothing here can accept writes. Not held any more, whatever the result. */
@@ -319,13 +319,13 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     leaseId: () => held?.leaseId ?? null,
     renewNow,
     prepare,
-    acquire: async (term, stateRevision) => {
+    acquire: async (term, stateRevision, over) => {
       if (heldTerm() === term) return ok(null);
       if (held !== null) return err(failure('lease.held', `term ${term} was asked for while term ${held.term} is held`, '', false));
       const { ready, prepared } = await takePrepared();
       if (!ready) return err(failure('lease.no-guard', `the write lease of term ${term} was not asked for`, 'no guard runs', true));
       const asked = readClocks();
-      const claimed = await claim(options, { term, stateRevision, deadline: addMono(asked.mono, ACQUIRE_LIMIT_MS), prepared });
+      const claimed = await claim(options, { term, stateRevision, over: over ?? null, deadline: addMono(asked.mono, ACQUIRE_LIMIT_MS), prepared });
       if (!claimed.ok) return claimed;
       // A lease that was granted ahead counts from its own request.
       const sent = claimed.value.fresh || prepared === null ? asked : prepared.sent;

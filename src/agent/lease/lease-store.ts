@@ -54,30 +54,45 @@ export async function grant(at: LeaseStore, deadline: MonoMs): Promise<Granted |
 }
 
 /**
- * Takes the key. Guarded by the revision of `state` that the caller decided upon, and by the key being free or our own of the same or an older term.
- * An own older lease is revoked after its key hangs on the new one. `prepared`: a lease that was granted for this ahead of time; the key is put
- * under it without a look before, since it is free in the normal case, and the comparison tells when it is not.
+ * Takes the key. Guarded by the revision of `state` that the caller decided upon, and by the key being free, our own of the same or an older term, or
+ * anybody's of a term not above `over` (the quorum path, which the same state orders). The older lease is revoked after its key hangs on the new one.
+ * `prepared`: a lease that was granted for this ahead of time; without `over` the key is put under it without a look before, since it is free in the
+ * normal case, and the comparison tells when it is not.
  */
 export async function claim(
   at: LeaseStore,
-  options: { readonly term: Term; readonly stateRevision: Revision; readonly deadline: MonoMs; readonly prepared: Granted | null },
+  options: {
+    readonly term: Term;
+    readonly stateRevision: Revision;
+    readonly deadline: MonoMs;
+    readonly over: Term | null;
+    readonly prepared: Granted | null;
+  },
 ): Promise<Result<Granted & { readonly fresh: boolean }, Failure>> {
-  const { deadline, term } = options;
-  const first = options.prepared === null ? null : await claimFree(at, { ...options, prepared: options.prepared });
+  const { deadline, term, over, prepared } = options;
+  const first = prepared === null || over !== null ? null : await claimFree(at, { ...options, prepared });
   if (first !== null) return first.ok ? ok({ ...first.value, fresh: false }) : first;
   const found = await at.store.get(at.keys.writeLease, { deadline });
   if (!found.ok) return err(refused('lease.store', `the write lease of term ${term} was not asked for`, found.error.message, true));
   const held = found.value;
   const judged = held === null ? null : judgeKey(held, { value: leaseValue(term, at.node), leaseId: '' });
-  if (judged?.kind === 'taken' && (judged.by !== at.node || judged.term === null || judged.term > term)) {
+  const replaceable = judged?.kind === 'taken' && judged.term !== null && over !== null && judged.term <= over && judged.term < term;
+  if (judged?.kind === 'taken' && !replaceable && (judged.by !== at.node || judged.term === null || judged.term > term)) {
     const holder = judged.by === null ? 'a value that cannot be read' : `${judged.by} in term ${judged.term}`;
     return err(refused('lease.held-by-other', `the write lease of term ${term} was not taken`, `the store has it for ${holder}`, true));
   }
   const stateIs: Compare = { target: 'mod', key: at.keys.state, op: '=', revision: options.stateRevision };
-  const result = await put(at, { term, deadline, guards: [stateIs, unchanged(at.keys.writeLease, held)] });
+  const guards = [stateIs, unchanged(at.keys.writeLease, held)];
+  const granted = over === null ? null : prepared;
+  const result = granted === null ? await put(at, { term, deadline, guards }) : await putUnder(at, { term, deadline, guards, granted });
   if (result.kind === 'granted') {
-    if (held?.lease != null && held.lease !== result.leaseId) await at.store.revokeLease(held.lease, { deadline });
-    return ok({ ...result, fresh: true });
+    const older = held?.lease ?? null;
+    if (older !== null && older !== result.leaseId) {
+      const revoked = at.store.revokeLease(older, { deadline });
+      // The key is ours already; on the quorum path nobody waits for the end of a lease that means nothing any more.
+      if (over === null) await revoked;
+    }
+    return ok({ ...result, fresh: granted === null });
   }
   const [code, cause] = result.kind === 'lost' ? ['lease.raced', 'the state or the write lease changed meanwhile'] : ['lease.store', result.why];
   return err(refused(code, `the write lease of term ${term} was not taken`, cause, true));

@@ -10,6 +10,7 @@ import { clearIncomplete, ensureStandbySignal, incompleteReason, markIncomplete 
 import { failure, messageOf, processTrouble } from './failure.ts';
 import { ensureDirectory } from './files.ts';
 import { setUpstream } from './follow.ts';
+import { renameDirectory } from './incarnation.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
 import { type ManagedSettings, prepareStateDirectory, writeManagedFiles } from './managed-files.ts';
 import { findProcesses } from './postmaster.ts';
@@ -203,6 +204,8 @@ async function copy(instance: Instance, options: CloneOptions, expected: number 
 async function finishClone(instance: Instance, options: CloneOptions): Promise<Result<string, Failure>> {
   const managed = await writeManagedFiles(instance, options.settings);
   if (!managed.ok) return managed;
+  const named = await renameDirectory(instance);
+  if (!named.ok) return named;
   const upstream = await setUpstream(instance, options.upstream, options);
   if (!upstream.ok) return upstream;
   const control = await readControlData(instance);

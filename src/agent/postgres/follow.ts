@@ -1,10 +1,12 @@
 /** Makes a running standby follow an upstream, by reload, and proves that it streams from it. */
 import { monoMs, realClock } from '../../base/clock.ts';
+import { voterName } from '../../core/cluster/sync-set.ts';
 import type { Timeline } from '../../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { setWinning } from './auto-conf.ts';
 import { type Endpoint, slotName, upstreamConninfo } from './conninfo.ts';
-import { cancelled, failure } from './failure.ts';
+import { cancelled, errnoOf, failure } from './failure.ts';
+import { ensureIncarnation } from './incarnation.ts';
 import type { Instance } from './instance.ts';
 import { tailLog } from './log-tail.ts';
 import { type Row, type Sql, withLocalSql } from './sql.ts';
@@ -26,13 +28,28 @@ const LOOK_MS = 10;
 const STEADY_MS = 60;
 
 /** What makes this node's walreceiver connect to `upstream`; also written before a stopped standby is started. */
-export function setUpstream(
+export async function setUpstream(
   instance: Instance,
   upstream: Endpoint,
   options: { readonly signal?: AbortSignal; readonly applicationName?: string } = {},
 ): Promise<Result<{ readonly changed: boolean }, Failure>> {
-  const changes = { primary_conninfo: upstreamConninfo(instance, upstream, options), primary_slot_name: slotName(instance.node) };
+  const applicationName = options.applicationName ?? (await memberName(instance));
+  const changes = {
+    primary_conninfo: upstreamConninfo(instance, upstream, { ...options, applicationName }),
+    primary_slot_name: slotName(instance.node),
+  };
   return setWinning(instance, changes, options);
+}
+
+/** `NODE.INCARNATION`, by which a synchronous set knows this data directory; only the node when there is no directory to name. */
+async function memberName(instance: Instance): Promise<string> {
+  try {
+    return voterName(instance.node, await ensureIncarnation(instance));
+  } catch (cause) {
+    // A disk that takes no file is not worth losing the stream for: it streams, and counts for nobody.
+    if (errnoOf(cause) === null) throw cause;
+    return instance.node;
+  }
 }
 
 /** No upstream: the standby replays what it has and waits. */
@@ -49,8 +66,9 @@ export function clearUpstream(
  * Errors: `follow.not-streaming` with the newest log lines (WAL missing, diverged timeline, refused password),
  * `follow.not-standby`, `postgres.cancelled`, those of setWinning.
  */
-export async function followUpstream(instance: Instance, options: FollowOptions): Promise<Result<Following, Failure>> {
+export async function followUpstream(instance: Instance, given: FollowOptions): Promise<Result<Following, Failure>> {
   const startedAt = monoMs();
+  const options = { ...given, applicationName: given.applicationName ?? (await memberName(instance)) };
   const set = await setUpstream(instance, options.upstream, options);
   if (!set.ok) return set;
   const nested = await withLocalSql(instance, options, (sql) => waitStreaming(sql, instance, { ...options, startedAt }));

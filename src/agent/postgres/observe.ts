@@ -9,8 +9,10 @@ import { type ControlData, isCleanlyShutDown, readControlData } from './control-
 import { nodeOfApplicationName } from './conninfo.ts';
 import { directoryState } from './data-directory.ts';
 import { errnoOf } from './failure.ts';
-import type { Instance } from './instance.ts';
-import { type Postmaster, findPostmaster, findProcesses } from './postmaster.ts';
+import { nodeOfVoter } from '../../core/cluster/sync-set.ts';
+import { readIncarnation } from './incarnation.ts';
+import { type Instance, ROLES } from './instance.ts';
+import { type Postmaster, findServer } from './postmaster.ts';
 import { replayTimeline } from './replay-timeline.ts';
 import { SLOTS_QUERY, type SlotInfo, slotInfos } from './slots.ts';
 import { createStartProgress, readStartProgress } from './start-progress.ts';
@@ -53,7 +55,7 @@ const LOOK = `SELECT pg_is_in_recovery() AS recovery, current_setting('server_ve
   pg_last_wal_receive_lsn()::text AS received, pg_last_wal_replay_lsn()::text AS replayed,
   (extract(epoch FROM pg_postmaster_start_time()) * 1000)::float8 AS started,
   w.pid AS receiver, w.status, w.sender_host, w.sender_port, w.received_tli,
-  (SELECT json_agg(s) FROM (SELECT application_name, state, sent_lsn::text AS sent, write_lsn::text AS write, flush_lsn::text AS flush,
+  (SELECT json_agg(s) FROM (SELECT application_name, usename, state, sent_lsn::text AS sent, write_lsn::text AS write, flush_lsn::text AS flush,
     replay_lsn::text AS replay, (extract(epoch FROM replay_lag) * 1000)::float8 AS lag, sync_state FROM pg_stat_replication LIMIT 100) s) AS senders
   FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver w ON true`;
 const SETTINGS = `SELECT (SELECT system_identifier FROM pg_control_system())::text AS system,
@@ -91,6 +93,7 @@ export const EMPTY: PostgresReport = {
   startedAt: null,
   minimums: {},
   stalledMs: null,
+  incarnation: null,
 };
 
 export function createObserver(instance: Instance, options: ObserverOptions): Observer {
@@ -187,13 +190,13 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   const observeOnce = async (): Promise<PostgresReport> => {
     const busy = options.busy?.() ?? null;
     if (busy !== null) return { ...EMPTY, state: busy };
-    const postmaster = findPostmaster(instance.dataDirectory);
+    const { postmaster, orphans } = findServer(instance.dataDirectory);
     if (postmaster !== null) return observeRunning(postmaster);
     drop();
     failures = 0;
     slots = [];
     // Orphans of a killed postmaster can still hold and write files: the directory is not at rest.
-    if (findProcesses(instance.dataDirectory).length > 0) return { ...(last ?? EMPTY), state: 'stopping', walsenders: [], streamingFrom: null };
+    if (orphans.length > 0) return { ...(last ?? EMPTY), state: 'stopping', walsenders: [], streamingFrom: null };
     return files.report();
   };
 
@@ -208,7 +211,11 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
           // A first look that fails knows no role; what the directory was last is better than nothing, so that a healthy standby is not fenced.
           const lives = seen.state === 'running' || seen.state === 'hung' || seen.state === 'stopping' || seen.state === 'starting';
           const named = lives && seen.role === null ? withFileFacts(seen, await files.control()) : seen;
-          const report = { ...named, stalledMs: named.state === 'starting' ? await startProgress.stalledMs(named.postmasterPid) : null };
+          const report = {
+            ...named,
+            incarnation: named.role === null ? null : readIncarnation(instance),
+            stalledMs: named.state === 'starting' ? await startProgress.stalledMs(named.postmasterPid) : null,
+          };
           last = report;
           running = null;
           return report;
@@ -278,6 +285,8 @@ function readSenders(input: unknown, members: readonly MemberAddress[]): readonl
       replayLsn: lsnOf(item['replay']),
       replayLagMs: typeof item['lag'] === 'number' ? Math.round(item['lag']) : null,
       syncState: String(item['sync_state']),
+      voter:
+        nodeOfVoter(String(item['application_name'])) === null || item['usename'] !== ROLES.replication ? null : String(item['application_name']),
     });
   }
   return found;

@@ -12,6 +12,7 @@ import { clearIncomplete, directoryState, ensureStandbySignal, markIncomplete } 
 import { type DivergedSummary, saveDiverged } from './diverged.ts';
 import { cancelled, errnoOf, failure, lastLines, messageOf, processTrouble } from './failure.ts';
 import { clearUpstream, setUpstream } from './follow.ts';
+import { renameDirectory } from './incarnation.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
 import { type ManagedSettings, writeManagedFiles } from './managed-files.ts';
 import { findProcesses } from './postmaster.ts';
@@ -407,6 +408,8 @@ async function finishRewind(instance: Instance, options: RewindOptions): Promise
   }
   const managed = await writeManagedFiles(instance, options.settings);
   if (!managed.ok) return managed;
+  const named = await renameDirectory(instance);
+  if (!named.ok) return named;
   const upstream = await setUpstream(instance, options.upstream, options);
   if (!upstream.ok) return upstream;
   await clearIncomplete(instance);

@@ -1,5 +1,5 @@
 /** One viewpoint on another member's PostgreSQL: a fresh connection and a bounded write, not a ping (I6, H50). */
-import { monoMs } from '../../base/clock.ts';
+import { monoMs, realClock } from '../../base/clock.ts';
 import type { NodeId } from '../../core/ids.ts';
 import type { Endpoint } from '../postgres/conninfo.ts';
 import { messageOf } from '../postgres/failure.ts';
@@ -15,6 +15,8 @@ export interface ProbeAnswer {
   readonly verdict: 'primary' | 'standby' | 'blocked' | 'failed';
   readonly error: string | null;
   readonly durationMs: number;
+  /** Looks over different connections that failed together; default 1. */
+  readonly looks?: number;
 }
 
 /** `synchronous_commit=local` comes with the session (sql.ts): the write must not wait for standbys, whose loss is another fact. */
@@ -95,10 +97,17 @@ export interface Prober {
 
 /** A login costs both sides some milliseconds of processor; every eighth look tests it, the others only the write. */
 const FRESH_EVERY = 8;
+/**
+ * A look that is silent for this long gets company: another one over a fresh connection, with what is left of the limit. The two fail together
+ * then, and not one after the other. A healthy write takes milliseconds; waiting less would log in whenever a disk is slow.
+ */
+const COMPANY_AFTER_MS = 250;
+/** A fresh connection gets at least this, however short the limit is. */
+const SHORTEST_MS = 100;
 
 /**
- * Probes one member again and again. The write goes over a kept connection; every eighth look, and each one after a failure, uses a fresh
- * connection (architecture 4.6): a server that serves old sessions and lets nobody in is noticed within eight looks.
+ * Probes one member again and again. The write goes over a kept connection; every eighth look, and each one beside a silent or broken connection, uses
+ * a fresh one (architecture 4.6): a server that serves old sessions and lets nobody in is noticed within eight looks. `looks` says how many failed.
  */
 export function createProber(instance: Instance, self: NodeId): Prober {
   let kept: { readonly key: string; readonly sql: Sql } | null = null;
@@ -108,7 +117,7 @@ export function createProber(instance: Instance, self: NodeId): Prober {
     kept = null;
   };
 
-  async function overKept(endpoint: Endpoint, limitMs: number): Promise<ProbeAnswer | null> {
+  async function overKept(endpoint: Endpoint, limitMs: number): Promise<ProbeAnswer> {
     const key = `${endpoint.host}:${endpoint.port}`;
     if (kept !== null && (kept.key !== key || !kept.sql.isOpen())) drop();
     const startedAt = monoMs();
@@ -126,20 +135,34 @@ export function createProber(instance: Instance, self: NodeId): Prober {
       return { verdict: await Promise.race([seen, late]), error: null, durationMs: monoMs() - startedAt };
     } catch (cause) {
       drop();
-      const durationMs = monoMs() - startedAt;
-      // A connection that broke at once says little of the server: a fresh one is asked. A silence has used the time up.
-      return durationMs > limitMs / 2 ? { verdict: classifyError(cause), error: messageOf(cause), durationMs } : null;
+      return { verdict: classifyError(cause), error: messageOf(cause), durationMs: monoMs() - startedAt };
     } finally {
       if (timer !== null) clearTimeout(timer);
     }
   }
 
+  /** A second look, fresh, begins when the first is silent or has failed, never sooner than COMPANY_AFTER_MS after it began. */
+  async function inCompany(endpoint: Endpoint, limitMs: number, look: () => Promise<ProbeAnswer>): Promise<ProbeAnswer> {
+    const startedAt = monoMs();
+    const first = look();
+    const waiting = new AbortController();
+    const quick = await Promise.race([first, realClock.sleep(COMPANY_AFTER_MS, waiting.signal).then(() => null)]);
+    waiting.abort();
+    if (quick !== null && quick.verdict !== 'failed') return quick;
+    await realClock.sleep(Math.max(0, COMPANY_AFTER_MS - (monoMs() - startedAt)));
+    const second = await probeMember(instance, endpoint, { self, limitMs: Math.max(SHORTEST_MS, limitMs - (monoMs() - startedAt)) });
+    if (second.verdict !== 'failed') return second;
+    const other = await first;
+    return other.verdict === 'failed' ? { ...second, looks: 2 } : other;
+  }
+
   return {
     probe: async (endpoint, limitMs) => {
       round++;
-      const first = round % FRESH_EVERY === 0 ? null : await overKept(endpoint, limitMs);
-      if (first !== null) return first;
-      const answer = await probeMember(instance, endpoint, { self, limitMs });
+      const fresh = round % FRESH_EVERY === 0;
+      const answer = await inCompany(endpoint, limitMs, () =>
+        fresh ? probeMember(instance, endpoint, { self, limitMs }) : overKept(endpoint, limitMs),
+      );
       if (answer.verdict !== 'primary') drop();
       return answer;
     },

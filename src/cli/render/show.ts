@@ -1,5 +1,6 @@
 /** `pgherd show`: what a person needs at 3 am, in the order in which it is needed. */
 import type { LagRow, ShowAnswer } from '../../api/schema.ts';
+import { formatIso } from '../../core/cluster/text.ts';
 import type { Problem } from '../exit.ts';
 import type { Style, Tone } from '../output/style.ts';
 import { type Cell, type Column, cell, oneLine, renderTable } from '../output/table.ts';
@@ -57,6 +58,11 @@ function renderHeader(show: ShowAnswer, { style, width }: { style: Style; width:
 export function durabilityWords(sync: ShowAnswer['sync']): string {
   if (sync.mode === 'async') return 'asynchronous (a failover may lose the last commits)';
   const strict = sync.strict ? 'strict: writes wait when too few are there' : 'adaptive: asks for less when too few are there';
+  const lowered = sync.lowered ?? null;
+  if (lowered !== null) {
+    const since = formatIso(lowered.sinceWallMs);
+    return `${sync.mode}, lowered since ${since}: commits wait for ${count(sync.wanted ?? sync.k, 'standby', 'standbys')} (${lowered.reason}); ${strict}`;
+  }
   if (sync.k === 0) return `${sync.mode}, but no standby has to confirm a commit now (${strict})`;
   return `${sync.mode}: a commit is on the primary and ${sync.k} of ${count(sync.voters.length, 'standby', 'standbys')} (${sync.voters.join(', ')}); ${strict}`;
 }

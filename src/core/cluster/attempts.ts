@@ -1,14 +1,16 @@
 /** The attempt to open a new term: how it begins, and how it ends with an opened term. Shared by failover, switchover and restart. */
+import { durabilityOf } from '../spec.ts';
 import { type NodeId, type Now, type Term, type WallMs, makeWallMs, nextTerm } from '../ids.ts';
 import type { NodeReport } from '../report.ts';
-import type { Attempt, ClusterState, TermRecord } from '../state.ts';
+import type { Attempt, ClusterState, Goal, SyncSet, TermRecord } from '../state.ts';
 import { trimHistory } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { forkOf } from '../timeline.ts';
 import { compareLineage, isContained } from './lineage.ts';
 import { withGoal, without, UNFINISHED_PROMOTION } from './goals.ts';
 import { endOfWal, isMaintenance, lastKnown, primaryEnd } from './observe.ts';
-import { publishFacts } from './quorum.ts';
+import { NO_SET } from './sync-set.ts';
+import { openingQuorum, openingSet } from './sync-wish.ts';
 
 const MAX_TERMS = 32;
 
@@ -50,6 +52,7 @@ export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions
     acceptTwoPrimaries: false,
     mayHaveOpened: [],
     afterRestore: false,
+    sync: null,
     ...options,
   };
   const opened: ClusterState = { ...state, term, attempt, primaryLsn: primaryEnd(view) };
@@ -67,11 +70,27 @@ export function askVotes(view: ClusterView, attempt: Attempt): ClusterState {
   return state;
 }
 
-/** Gives the order of no return to `candidate`: `promote`, or `primary` when it is the old primary under a new term. */
-export function orderOpening(state: ClusterState, candidate: NodeId, attempt: Attempt): ClusterState {
-  const next: ClusterState = { ...state, attempt: { ...attempt, phase: 'promote', candidate } };
-  if (candidate === state.primary) return withGoal(next, candidate, attempt.term, { kind: 'primary' });
-  return withGoal(next, candidate, attempt.term, { kind: 'promote', requiredLsn: null });
+/** Gives the order of no return to `candidate`: `promote` with the set that it opens with, or `primary` when it is the old primary under a new term. */
+export function orderOpening(view: ClusterView, candidate: NodeId, attempt: Attempt): ClusterState {
+  const { state } = view;
+  const next: ClusterState = { ...state, attempt: { ...attempt, phase: 'promote', candidate, sync: null } };
+  if (candidate === state.primary) return attachAgain(withGoal(next, candidate, attempt.term, { kind: 'primary' }), candidate, attempt);
+  const opening: ClusterState = { ...next, attempt: { ...attempt, phase: 'promote', candidate, sync: openingSet(view, candidate, attempt.term) } };
+  return withGoal(opening, candidate, attempt.term, { kind: 'promote', requiredLsn: null });
+}
+
+/**
+ * The old primary opens the new term where it is, with its facts and its set: its voters attach again at once, since it stays closed until enough of
+ * them hold what it recovered. Its history is theirs, so an upstream that fails to open leads nobody astray (H28).
+ */
+function attachAgain(ordered: ClusterState, primary: NodeId, attempt: Attempt): ClusterState {
+  let state = ordered;
+  if (state.quorum.wanted.k === 0) return state;
+  for (const [node, goal] of Object.entries(ordered.goals) as [NodeId, Goal][]) {
+    if (goal.kind !== 'vote' || state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true) continue;
+    state = withGoal(state, node, attempt.term, { kind: 'standby', upstream: primary, via: 'stream' });
+  }
+  return state;
 }
 
 /** When writes stopped, as well as members know: the last success that anyone saw of the primary; never in the future. */
@@ -114,7 +133,7 @@ export function openTerm(
     lostBytes: restarted && isLossKnown(attempt) ? 0 : attempt.lostBytes,
   };
   const automatic = attempt.path === 'lease' || attempt.path === 'quorum';
-  let next: ClusterState = publishFacts({
+  let next: ClusterState = {
     ...state,
     phase: 'running',
     systemIdentifier: state.systemIdentifier ?? winner.postgres.systemIdentifier,
@@ -129,9 +148,31 @@ export function openTerm(
     primaryLsn: endOfWal(winner)?.lsn ?? null,
     lastFailoverWallMs: automatic && !restarted ? now.wall : state.lastFailoverWallMs,
     terms: [...state.terms, opened].slice(-MAX_TERMS),
-  });
+  };
+  next = {
+    ...next,
+    quorum: restarted
+      ? keptQuorum(state, term)
+      : openingQuorum(view.spec, next, now, {
+          set: attempt.sync ?? firstSet(view.spec),
+          restored: attempt.rule === 'housekeeping.republished',
+          floor: endOfWal(winner),
+        }),
+  };
   next = withGoal(next, winner.node, term, { kind: 'primary' });
   return { state: followersAfter(view, next, winner.node, term, state.primary), opened };
+}
+
+/** The same primary with the same WAL: what its voters hold they hold, and nobody acknowledged for anybody else meanwhile. */
+function keptQuorum(state: ClusterState, term: Term): ClusterState['quorum'] {
+  const revision = state.quorum.revision + 1;
+  return { ...state.quorum, revision, term, wantedRevision: revision };
+}
+
+/** A new cluster has no standby yet: strict writes wait for the first ones, others do not. */
+function firstSet(spec: ClusterView['spec']): SyncSet {
+  const { mode, strict, k } = durabilityOf(spec);
+  return mode === 'async' || !strict ? NO_SET : { method: mode === 'quorum' ? 'any' : 'first', k, members: [] };
 }
 
 /** Goals of everybody else in the new term. Members that cannot be heard get theirs too, so that no goal names a dead upstream (I11). */

@@ -2,12 +2,13 @@
 import type { NodeId, Now } from '../ids.ts';
 import { type Lsn, bytesBetween, formatLsn } from '../lsn.ts';
 import type { NodeProblem, NodeReport } from '../report.ts';
-import type { NodeSpec } from '../spec.ts';
+import { type NodeSpec, durabilityOf } from '../spec.ts';
 import type { Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { isContained } from './lineage.ts';
 import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isOpen, isStreaming, lastKnown, lineageOf, live, primaryEnd } from './observe.ts';
 import { clusterProblems, groupProblems, nodeProblems } from './problems.ts';
+import { nodeOfVoter } from './sync-set.ts';
 
 export type ClusterWord = 'healthy' | 'degraded' | 'no-primary' | 'switching' | 'frozen' | 'stopped' | 'unknown';
 export type NodeWord =
@@ -62,6 +63,10 @@ export interface Show {
     readonly k: number;
     readonly voters: readonly NodeId[];
     readonly members: readonly NodeId[];
+    /** How many standbys a commit waits for now. */
+    readonly wanted: number;
+    /** Since when less is promised than the settings ask, and why; null: as asked. */
+    readonly lowered: { readonly sinceWallMs: number; readonly reason: string } | null;
   };
   readonly nodes: readonly ShownNode[];
   readonly vips: {
@@ -87,10 +92,12 @@ export function showCluster(view: ClusterView, _now: Now): Show {
     primary: state.primary,
     frozen: state.frozen !== null,
     sync: {
-      mode: durabilityMode(spec.durability.mode),
-      strict: spec.durability.strict,
+      mode: durabilityMode(durabilityOf(spec).mode),
+      strict: durabilityOf(spec).strict,
       k: state.quorum.k,
-      voters: state.quorum.voters,
+      voters: state.quorum.voters.flatMap((voter) => nodeOfVoter(voter) ?? []),
+      wanted: state.quorum.wanted.k,
+      lowered: state.quorum.lowered,
       members: state.electorate.members,
     },
     nodes,

@@ -2,7 +2,7 @@
 import type { NodeId, Now } from '../ids.ts';
 import { type Lsn, bytesBetween, formatLsn } from '../lsn.ts';
 import type { NodeReport, Position } from '../report.ts';
-import { type NodeSpec, findNode } from '../spec.ts';
+import { type NodeSpec, findNode, isNear } from '../spec.ts';
 import { forkOf } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
@@ -53,7 +53,11 @@ export function rankCandidates(view: ClusterView, now: Now, options: ElectionOpt
     if (node.id === view.state.primary) continue;
     const report = live(view, node.id);
     const position = report === null ? null : positionFor(report, options);
-    const reasons = rejections(view, now, node, report, position, options);
+    const far = !isNear(view.spec, node, home) && options.target !== node.id;
+    const reasons = [
+      ...(far ? [`it is in ${node.location}, the primary in ${home}, and crossLocation is manual`] : []),
+      ...rejections(view, now, node, report, position, options),
+    ];
     if (reasons.length > 0 || position === null) rejected.push({ node: node.id, reasons });
     else eligible.push({ node: node.id, position, priority: node.priority, sameLocation: node.location === home });
   }

@@ -75,6 +75,17 @@ function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] 
       mayLoseBytes: null,
       estimatedOutageMs: null,
     };
+  if (view.state.quorum.k > 0) {
+    const { k, voters } = view.state.quorum;
+    return {
+      action: `once ${voters.length - k + 1} of ${voters.length} voters are detached, ${best.node} is promoted without waiting for the write lease of ${primary}`,
+      rule: decision.rule,
+      promoted: best.node,
+      mayLoseBytes: 0,
+      // Both looks of a probe fail together, and nothing has to expire.
+      estimatedOutageMs: view.spec.probeIntervalMs + view.spec.probeTimeoutMs + VOTE_MS + PROMOTE_MS,
+    };
+  }
   const detectMs = view.spec.probeAttempts * view.spec.probeIntervalMs + view.spec.probeTimeoutMs;
   return {
     action: `once the write lease of ${primary} has expired, ${best.node} is promoted`,

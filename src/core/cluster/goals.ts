@@ -1,6 +1,7 @@
 /** Makers of goals and state changes. An id changes only when the work is to be done anew. */
 import { type NodeId, type Now, type Term, makeTerm } from '../ids.ts';
 import type { Lsn } from '../lsn.ts';
+import { NO_SET } from './sync-set.ts';
 import type { ClusterState, Goal } from '../state.ts';
 
 /**
@@ -85,7 +86,18 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     history: [],
     goals: {},
     electorate: { revision: 0, members: [], former: [] },
-    quorum: { revision: 0, term: zero, k: 0, voters: [] },
+    quorum: {
+      revision: 0,
+      term: zero,
+      k: 0,
+      voters: [],
+      wanted: NO_SET,
+      wantedRevision: 0,
+      mayStand: [NO_SET],
+      lowered: null,
+      floor: null,
+      floorPending: false,
+    },
     attempt: null,
     switchover: null,
     overrides: {},

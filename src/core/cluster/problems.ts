@@ -1,12 +1,14 @@
 /** What is wrong, in words with what to do. Never names a remedy that would not help. */
 import { bytesBetween } from '../lsn.ts';
 import type { NodeReport, NodeProblem } from '../report.ts';
-import type { NodeSpec } from '../spec.ts';
+import { type NodeSpec, durabilityOf } from '../spec.ts';
 import type { Task } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { describeLineage, isContained } from './lineage.ts';
 import { activityFor, endOfWal, isForeignSystem, isMaintenance, isOpen, isStreaming, lineageOf, live, primaryEnd } from './observe.ts';
 import { findTask } from './tasks.ts';
+import { nodeOfVoter } from './sync-set.ts';
+import { SILENT_MS } from './sync-wish.ts';
 import { formatIso } from './text.ts';
 
 const problem = (code: string, text: string, remedy: string): NodeProblem => ({ code, text, remedy });
@@ -171,6 +173,15 @@ export function groupProblems(nodes: readonly { readonly id: string; readonly pr
   return [...groups.values()].map(({ nodes: names, first, text }) => (text === null ? first : { ...first, text: `${names.join(', ')}: ${text}` }));
 }
 
+/** The members of the set that acknowledge nothing, when so few are left that writes wait; null when they do not. */
+function silentMembers(view: ClusterView, primary: NodeReport | null): string | null {
+  const { k, members } = view.state.quorum.wanted;
+  if (primary?.sync == null || k === 0) return null;
+  const silent = new Set(primary.sync.silence.filter((one) => one.ms >= SILENT_MS).map((one) => one.voter));
+  const left = members.filter((member) => !silent.has(member)).length;
+  return left >= k ? null : members.map((member) => nodeOfVoter(member) ?? member).join(', ') || 'none has joined yet';
+}
+
 /** Problems of the cluster as a whole. */
 export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
   const { state, spec } = view;
@@ -207,6 +218,34 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
         'Move the role with "pgherd switchover", or add it again.',
       ),
     );
+  const weak = spec.postgres.parameters['synchronous_commit']?.toLowerCase() ?? 'on';
+  if (durabilityOf(spec).mode !== 'async' && !['on', 'true', 'yes', '1', 'remote_apply'].includes(weak))
+    found.push(
+      problem(
+        'cluster.weak-commit',
+        `synchronous_commit is ${weak}: commits are acknowledged without the standbys that "durability" asks for.`,
+        'Set it to "on" with "pgherd settings set synchronous_commit=on"; a session or a role may still choose less for itself.',
+      ),
+    );
+  const { lowered } = state.quorum;
+  const missing = silentMembers(view, primary);
+  if (missing !== null)
+    found.push(
+      problem(
+        'cluster.writes-wait',
+        `Writes wait for ${state.quorum.wanted.k} of ${state.quorum.wanted.members.length} standbys, and too few acknowledge (silent: ${missing}).`,
+        'Bring one of them back, or lower "durability" with "pgherd meta edit".',
+      ),
+    );
+  if (lowered !== null) {
+    found.push(
+      problem(
+        'cluster.protection-lowered',
+        `Commits wait for ${state.quorum.wanted.k} of ${durabilityOf(spec).k} standbys since ${formatIso(lowered.sinceWallMs)}: ${lowered.reason}.`,
+        'It is raised by itself once enough standbys stream; see the problems of the nodes. "durability.strict: true" would make writes wait instead.',
+      ),
+    );
+  }
   const standbys = spec.nodes.filter((node) => node.kind === 'data' && node.id !== state.primary);
   if (create === null && standbys.length > 0 && standbys.every((node) => !isStreaming(live(view, node.id), state.primary))) {
     found.push(problem('cluster.no-standby', 'No standby streams: the primary has no successor.', 'See the problems of the nodes.'));

@@ -1,8 +1,11 @@
-/** Who votes, and the published quorum facts. In asynchronous mode k = 0: a commit is promised on the primary only. */
+/** Who votes, who voted, and which voters of the quorum facts are detached. */
 import type { NodeId } from '../ids.ts';
 import { type ClusterState, votesNeeded } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { activityFor, fresh, hasRead, isMaintenance, isOpen, live } from './observe.ts';
+import type { Position } from '../report.ts';
+import { comparePositions } from './lineage.ts';
+import { activityFor, endOfWal, fresh, hasRead, isAvailable, isMaintenance, isOpen, live } from './observe.ts';
+import { type QuorumCount, countQuorum, nodeOfVoter, voterName } from './sync-set.ts';
 
 /** Members that vote: all of the spec but those in maintenance, in the spec's order. A witness votes. */
 export function electorateOf(view: ClusterView): readonly NodeId[] {
@@ -52,13 +55,6 @@ function isMajority(state: ClusterState, voted: readonly NodeId[]): boolean {
 /** Of the larger requirement, for texts. */
 function neededOf(state: ClusterState): number {
   return Math.max(...electorates(state).map((members) => votesNeeded(members.length).promotion));
-}
-
-/** Facts for the primary's term: asynchronous, so no voter is needed. Published with the opening of a term. */
-export function publishFacts(state: ClusterState): ClusterState {
-  const { quorum } = state;
-  if (quorum.term === state.primaryTerm && quorum.k === 0 && quorum.voters.length === 0) return state;
-  return { ...state, quorum: { revision: quorum.revision + 1, term: state.primaryTerm, k: 0, voters: [] } };
 }
 
 export interface Ballot {
@@ -116,10 +112,13 @@ export function twoPrimariesText(primary: NodeId | null): string {
 }
 
 /**
- * Votes that an attempt could collect by what can be heard now: living members that are asked, and the old primary, which counts once it is
- * fenced. Before an attempt there are no votes yet; this tells whether one would wait in vain.
+ * Votes that an attempt could collect by what can be heard now: members with a recent report that are asked, and the old primary, which counts once it is
+ * fenced and is not the one `without` whom it is to be done. Before an attempt there are no votes yet; this tells whether one would wait in vain.
  */
-export function reachableVotes(view: ClusterView): {
+export function reachableVotes(
+  view: ClusterView,
+  without: NodeId | null = null,
+): {
   readonly needed: number;
   readonly enough: boolean;
   readonly reachable: readonly NodeId[];
@@ -127,7 +126,7 @@ export function reachableVotes(view: ClusterView): {
 } {
   const members = everyMember(view.state);
   const isAsked = (node: NodeId): boolean => !isMaintenance(view, node) && view.state.overrides[node]?.kind !== 'stopped';
-  const reachable = members.filter((node) => live(view, node) !== null && (node === view.state.primary || isAsked(node)));
+  const reachable = members.filter((node) => node !== without && fresh(view, node) !== null && (node === view.state.primary || isAsked(node)));
   return {
     needed: neededOf(view.state),
     enough: isMajority(view.state, reachable),
@@ -140,4 +139,44 @@ export function reachableVotes(view: ClusterView): {
 function knowsAttempt(view: ClusterView, node: NodeId): boolean {
   const report = live(view, node);
   return report !== null && (hasRead(view, report) || activityFor(report, view.state.goals[node] ?? null) !== null);
+}
+
+/** Voters of the facts that are detached for `term` by a final position, with the data directory that the facts mean. */
+export function countDetached(view: ClusterView, term: number): QuorumCount {
+  const detached = view.spec.nodes.flatMap((node) => {
+    const report = live(view, node.id);
+    const incarnation = report?.postgres.incarnation ?? null;
+    const final = report?.vote?.term === term && report.vote.final && report.vote.position !== null;
+    return final && incarnation !== null ? [voterName(node.id, incarnation)] : [];
+  });
+  return countQuorum(view.state.quorum, detached);
+}
+
+/** Voters that could be detached if they were asked now: heard, with the data directory that the facts mean, and nobody told us to leave them alone. */
+export function countReachable(view: ClusterView): QuorumCount {
+  const reachable = view.spec.nodes.flatMap((node) => {
+    const report = fresh(view, node.id);
+    const incarnation = report?.postgres.incarnation ?? null;
+    return report !== null && incarnation !== null && isAvailable(view, node.id) && endOfWal(report) !== null
+      ? [voterName(node.id, incarnation)]
+      : [];
+  });
+  return countQuorum(view.state.quorum, reachable);
+}
+
+/** The best final position among the detached voters: no acknowledged commit lies beyond it, and none is missing up to it. */
+export function bestVoterPosition(view: ClusterView, term: number): Position | null {
+  let best: Position | null = null;
+  for (const voter of countDetached(view, term).have) {
+    const node = nodeOfVoter(voter);
+    const position = node === null ? null : (live(view, node)?.vote?.position ?? null);
+    if (position !== null && (best === null || comparePositions(position, best) > 0)) best = position;
+  }
+  return best;
+}
+
+/** `2 of 2 needed voters (missing: n3)` */
+export function describeQuorum(count: QuorumCount): string {
+  const missing = count.missing.map((voter) => nodeOfVoter(voter) ?? voter);
+  return `${count.have.length} of ${count.needed} needed voters${missing.length === 0 ? '' : `; missing: ${missing.join(', ')}`}`;
 }

@@ -9,6 +9,7 @@ import { primaryLostRules } from './rules/primary-lost.ts';
 import { restoredRules } from './rules/restored.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
+import { syncRules } from './rules/sync.ts';
 
 /**
  * Upkeep first, because the others count on it; commands before the automatic rules, so that a person's word is not overtaken;
@@ -23,6 +24,7 @@ export const rules: readonly Rule[] = [
   ...switchoverRules,
   ...attemptRules,
   ...primaryLostRules.map(alsoDuringAttempt),
+  ...syncRules,
   ...standbyRules,
   ...steadyRules,
 ];
@@ -44,6 +46,7 @@ export const ruleGroups: readonly { readonly title: string; readonly rules: read
   { title: 'Switchover', rules: switchoverRules },
   { title: 'The attempt for a new term', rules: attemptRules },
   { title: 'The primary does not serve', rules: primaryLostRules },
+  { title: 'Synchronous replication', rules: syncRules },
   { title: 'Standbys', rules: standbyRules },
   { title: 'Nothing to do', rules: steadyRules },
 ];

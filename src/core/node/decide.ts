@@ -41,6 +41,8 @@ export interface LocalFacts {
   readonly stoppingSince: MonoMs | null;
   /** The write lease was refused or the store does not answer, since then. */
   readonly leaseWantedSince: MonoMs | null;
+  /** The synchronous set is in force, and after a start enough of its members hold what was recovered. */
+  readonly syncReady: boolean;
 }
 
 /** How long a primary without a lease stays stopped before it comes back read-only; a lease normally takes milliseconds. */
@@ -213,6 +215,10 @@ function towardsOpen(facts: LocalFacts, term: Term, now: MonoMs): NodeAction {
   // Because: a promotion can outlast the lease; the renewal proves that nobody opened a newer term meanwhile.
   // Broken if: `confirmed` outlives the start of another promotion, start or lease.
   if (!facts.confirmed) return nothing('waiting for one more renewal of the write lease');
+  // Invariant: nobody reads a commit that a crash released before enough standbys hold it, and no commit of a new term is acknowledged without its set.
+  // Because: a crash ends the waiting of commits that were never acknowledged, and recovery shows them (Q27, I8).
+  // Broken if: the port is opened while the set is only written.
+  if (!facts.syncReady) return nothing('waiting for the synchronous set to be in force');
   return { kind: 'open', why: `term ${term} is ours and confirmed`, term };
 }
 

@@ -90,3 +90,13 @@ test('times are ISO 8601 without reading a clock', () => {
   for (const ms of [0, 951_782_400_000, 1_709_164_800_123, 1_800_000_000_000, 4_102_444_799_999])
     assert.equal(formatIso(ms), new Date(ms).toISOString());
 });
+
+test('in quorum mode nothing has to expire, and nothing acknowledged is lost', () => {
+  const view = picture(`term 3 primary n1 lease n1/3 quorum 1/n2,n3
+    n1 primary @0/5000
+    n2 standby @0/5000 sees:n1=primary
+    n3 standby @0/4000 sees:n1=primary`);
+  const { action, promoted, mayLoseBytes } = explainCluster(view, NOW).ifPrimaryDies;
+  assert.deepEqual([promoted, mayLoseBytes], ['n2', 0]);
+  assert.equal(action, 'once 2 of 2 voters are detached, n2 is promoted without waiting for the write lease of n1');
+});

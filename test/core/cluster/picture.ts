@@ -4,7 +4,12 @@
  *   term 3 primary n1 lease n1/3 [attempt 4 vote|promote:n2] [goneMs 9000] [watched 100] [frozen] [phase new] [lsn 0/5000] [flapped]
  *   n1 primary|standby|detached|crashed|stopped|hung|starting|absent|incomplete|fenced|dead|witness [@0/5000] [tl2] [fork1@0/4000] [vote4@0/5000|vote4?]
  *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000] [knows5] [other-store]
+ *      [inc:NAME] [silent:n2=900] [notinforce@0/5000|inforce@0/5000]
+ *
+ * With `quorum 1/n2,n3` in the first line replication is synchronous: facts and wanted set are that (`quorum 0/`: nobody is waited for), each node's
+ * directory has the incarnation `a`, and the primary reports walsenders of the standbys that stream.
  */
+import { NO_SET } from '../../../src/core/cluster/sync-set.ts';
 import { withGoal, initialState, type Wanted } from '../../../src/core/cluster/goals.ts';
 import { type NodeId, type Now, makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { type Lsn, parseLsn } from '../../../src/core/lsn.ts';
@@ -26,7 +31,7 @@ export function lsnOf(text: string): Lsn {
 }
 
 export function makeSpec(nodes: readonly object[], extra: object = {}): ClusterSpec {
-  const decoded = clusterSpec({ name: 'demo', nodes, ...extra }, '');
+  const decoded = clusterSpec({ name: 'demo', nodes, durability: { mode: 'async' }, ...extra }, '');
   if (!decoded.ok) throw new Error(`${decoded.error.path}: ${decoded.error.message}`);
   return decoded.value;
 }
@@ -52,6 +57,7 @@ export function blankPostgres(): PostgresReport {
     startedAt: makeWallMs(1),
     minimums: {},
     stalledMs: null,
+    incarnation: null,
   };
 }
 
@@ -80,6 +86,7 @@ export function blankReport(node: NodeId): NodeReport {
     trustedReachable: null,
     slots: [],
     problems: [],
+    sync: null,
   };
 }
 
@@ -112,7 +119,7 @@ export function picture(text: string, extra: Picture = {}): ClusterView {
   const term = makeTerm(Number(head.after('term') ?? 0));
   const primary = head.after('primary') === null ? null : id(head.after('primary') ?? '');
   const nodes = lines.map((line) => nodeSpec(line));
-  const spec = makeSpec(nodes, extra.spec);
+  const spec = makeSpec(nodes, head.has('quorum') ? { durability: { mode: 'quorum', k: 1 }, ...extra.spec } : extra.spec);
   let state = baseState(head, term, primary, spec);
   const reports: Record<string, SeenReport> = {};
   for (const line of lines) {
@@ -120,7 +127,12 @@ export function picture(text: string, extra: Picture = {}): ClusterView {
     if (seen !== null) reports[seen.report.node] = seen;
   }
   for (const line of lines) state = lineGoal(state, line, head);
+  if (head.has('quorum')) state = synchronous(state, head.after('quorum') ?? '0/');
   if (extra.state !== undefined) state = extra.state(state);
+  if (head.has('quorum')) {
+    for (const line of lines) withIncarnation(reports, line);
+    for (const line of lines) withSync(reports, line, state);
+  }
   for (const line of lines) {
     const seen = reports[line.split(/\s+/)[0] ?? ''];
     if (seen !== undefined) reports[seen.report.node] = { ...seen, report: withActivity(seen.report, line, state) };
@@ -138,6 +150,62 @@ export function picture(text: string, extra: Picture = {}): ClusterView {
     watchedMs: Number(head.after('watched') ?? 60_000),
     incarnation: 'store-1',
   };
+}
+
+function synchronous(state: ClusterState, text: string): ClusterState {
+  const [k = '0', nodes = ''] = text.split('/');
+  const voters = nodes.split(',').flatMap((node) => (node === '' ? [] : [`${node}.a`]));
+  const set = Number(k) === 0 ? NO_SET : { method: 'any' as const, k: Number(k), members: voters };
+  return { ...state, quorum: { ...state.quorum, k: Number(k), voters, wanted: set, mayStand: [set] } };
+}
+
+function withIncarnation(reports: Record<string, SeenReport>, line: string): void {
+  const words = line.split(/\s+/);
+  const seen = reports[words[0] ?? ''];
+  if (seen === undefined || seen.report.postgres.timeline === null) return;
+  const incarnation = words.find((word) => word.startsWith('inc:'))?.slice(4) ?? 'a';
+  reports[seen.report.node] = { ...seen, report: { ...seen.report, postgres: { ...seen.report.postgres, incarnation } } };
+}
+
+/** The primary's walsenders, and what it says of its set. */
+function withSync(reports: Record<string, SeenReport>, line: string, state: ClusterState): void {
+  const words = line.split(/\s+/);
+  const seen = reports[words[0] ?? ''];
+  if (seen === undefined) return;
+  const { report } = seen;
+  let changed: NodeReport = report;
+  if (report.postgres.role === 'primary') {
+    const walsenders = Object.values(reports).flatMap((one) => {
+      const { node, postgres } = one.report;
+      if (postgres.streamingFrom !== report.node) return [];
+      const lsn = postgres.receivedLsn;
+      return [
+        {
+          node,
+          state: 'streaming',
+          sentLsn: lsn,
+          writeLsn: lsn,
+          flushLsn: lsn,
+          replayLsn: lsn,
+          replayLagMs: null,
+          syncState: 'quorum',
+          voter: `${node}.${postgres.incarnation ?? 'a'}`,
+        },
+      ];
+    });
+    const silence = words.flatMap((word) => {
+      const match = /^silent:(\w+)=(\d+)$/.exec(word);
+      return match === null ? [] : [{ voter: `${match[1]}.a`, ms: Number(match[2]) }];
+    });
+    const at = words.find((word) => word.startsWith('inforce@'))?.slice(8) ?? '0/1';
+    const inForce = !words.includes('notinforce');
+    changed = {
+      ...changed,
+      postgres: { ...changed.postgres, walsenders },
+      sync: { revision: inForce ? state.quorum.wantedRevision : 0, inForceLsn: inForce ? lsnOf(at) : null, silence },
+    };
+  }
+  reports[words[0] ?? ''] = { ...seen, report: changed };
 }
 
 function nodeSpec(line: string): object {
@@ -171,7 +239,18 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
       .filter((one) => one !== '')
       .map(parseFork),
     electorate: { revision: 1, members: spec.nodes.filter((node) => !node.maintenance).map((node) => node.id), former: [] },
-    quorum: { revision: 1, term, k: 0, voters: [] },
+    quorum: {
+      revision: 1,
+      term,
+      k: 0,
+      voters: [],
+      wanted: NO_SET,
+      wantedRevision: 1,
+      mayStand: [NO_SET],
+      lowered: null,
+      floor: null,
+      floorPending: false,
+    },
     primaryLsn: head.after('lsn') === null ? (running ? lsnOf('0/5000') : null) : lsnOf(head.after('lsn') ?? ''),
     frozen: head.has('frozen') ? { reason: 'work on the network', by: 'anna', sinceWallMs: makeWallMs(WALL - 1000), untilWallMs: null } : null,
     lastFailoverWallMs: head.has('flapped') ? makeWallMs(WALL - 10_000) : null,
@@ -216,6 +295,7 @@ function baseState(head: Header, term: ReturnType<typeof makeTerm>, primary: Nod
       afterRestore: false,
       target: null,
       taskId: null,
+      sync: null,
     },
   };
 }

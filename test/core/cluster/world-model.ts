@@ -6,6 +6,7 @@ import type { Activity, Fork, NodeReport, PostgresReport, Vote } from '../../../
 import type { ClusterSpec } from '../../../src/core/spec.ts';
 import type { ClusterState, Task } from '../../../src/core/state.ts';
 import type { Decision } from '../../../src/core/view.ts';
+import type { Acked, SyncModel } from './world-sync.ts';
 import { SYSTEM, WALL, blankPostgres } from './picture.ts';
 
 export interface Server {
@@ -24,6 +25,9 @@ export interface Host {
   up: boolean;
   /** Agent can reach the store. */
   linked: boolean;
+  /** No other host is reached; clients are. */
+  isolated: boolean;
+  sync: SyncModel;
   pg: Server;
   highestTerm: Term;
   vote: Vote | null;
@@ -65,13 +69,24 @@ export interface World {
   backup: ClusterState | null;
   /** What clients were told, by history: the newest position on each timeline that was open. */
   acknowledged: Map<string, Server>;
+  /** Commits that were acknowledged at synchronous durability: the last one of each timeline and primary. */
+  acked: Acked[];
   /** Looks at each decision; the text is what is wrong with it. */
   audit: (world: World, decision: Decision) => string | null;
 }
 
 export function upstreamOf(world: World, one: Host): Host | null {
   const up = one.pg.upstream === null ? null : (world.hosts.get(one.pg.upstream) ?? null);
-  if (one.pg.state !== 'running' || one.pg.role !== 'standby' || up === null || !up.up || up.pg.state !== 'running' || up.pg.role !== 'primary')
+  if (
+    one.pg.state !== 'running' ||
+    one.pg.role !== 'standby' ||
+    up === null ||
+    !up.up ||
+    up.isolated ||
+    one.isolated ||
+    up.pg.state !== 'running' ||
+    up.pg.role !== 'primary'
+  )
     return null;
   return isBehind(one.pg, up.pg) ? up : null;
 }

@@ -10,7 +10,8 @@ import type { Task } from '../../../src/core/state.ts';
 import type { ClusterView, SeenReport } from '../../../src/core/view.ts';
 import { mayClaimAgain } from '../../../src/agent/lease/lease-rules.ts';
 import { WALL, blankReport, id, makeSpec } from './picture.ts';
-import { type Host, type World, big, observe, upstreamOf } from './world-model.ts';
+import { type Host, type World, big, upstreamOf } from './world-model.ts';
+import { acknowledge, canAcknowledge, missingOn, newSyncModel, observeAll, stepSync } from './world-sync.ts';
 
 export type { Host, World } from './world-model.ts';
 
@@ -30,6 +31,8 @@ export function createWorld(names: readonly string[] = ['n1', 'n2', 'n3'], extra
       id: node.id,
       up: true,
       linked: true,
+      isolated: false,
+      sync: newSyncModel(),
       pg: { state: 'absent', role: null, timeline: 1, history: [], lsn: 0n, clean: false, upstream: null, startedAt: 0 },
       highestTerm: makeTerm(0),
       vote: null,
@@ -67,6 +70,7 @@ export function createWorld(names: readonly string[] = ['n1', 'n2', 'n3'], extra
     highestOpened: 0,
     backup: null,
     acknowledged: new Map(),
+    acked: [],
     audit: () => null,
   };
 }
@@ -103,6 +107,7 @@ export function tick(world: World): void {
   world.t += TICK_MS;
   if (world.lease !== null && world.lease.expires <= world.t) dropLease(world, 'expired');
   for (const one of world.hosts.values()) if (one.up) replicate(world, one);
+  acknowledge(world);
   for (const one of world.hosts.values()) if (one.up) stepAgent(world, one);
   if (world.controllerUp) stepController(world);
   check(world);
@@ -150,7 +155,7 @@ function stepAgent(world: World, one: Host): void {
     {
       node: one.id,
       witness: false,
-      postgres: observe(world, one),
+      postgres: observeAll(world, one),
       leaseTerm: one.leaseTerm,
       confirmed: one.confirmed,
       open: one.open,
@@ -165,6 +170,7 @@ function stepAgent(world: World, one: Host): void {
       downSince: one.downSince === null ? null : makeMonoMs(one.downSince + 1_000_000),
       stoppingSince: null,
       leaseWantedSince: null,
+      syncReady: stepSync(world, one, state),
     },
     state,
     nowOf(world).mono,
@@ -222,10 +228,11 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
   }
   tell(world, `${one.id} ${action.kind}: ${action.why}`);
   one.activity = { kind: 'busy', goalId, step: action.kind, sinceWallMs: nowOf(world).wall, doneBytes: null, totalBytes: null };
-  const up = 'upstream' in action && action.upstream !== null ? world.hosts.get(action.upstream) : undefined;
-  const source = up?.up && up.pg.state === 'running' && up.pg.role === 'primary' ? up.pg : null;
+  const up = 'upstream' in action && action.upstream !== null && !one.isolated ? world.hosts.get(action.upstream) : undefined;
+  const source = up?.up && !up.isolated && up.pg.state === 'running' && up.pg.role === 'primary' ? up.pg : null;
   switch (action.kind) {
     case 'initdb':
+      one.sync.incarnation += 1;
       one.pg = { ...one.pg, state: 'stopped', role: 'primary', timeline: 1, history: [], lsn: 4096n, clean: true };
       one.finished.add(`${goalId}/initdb`);
       break;
@@ -279,6 +286,7 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
     case 'clone':
       if (source === null) break;
       one.pg = { ...one.pg, state: 'stopped', role: 'standby', timeline: source.timeline, history: source.history, lsn: source.lsn };
+      one.sync.incarnation += 1;
       one.finished.add(`${goalId}/${action.kind}`);
       break;
     case 'checkpoint':
@@ -313,7 +321,8 @@ function stopServer(world: World, one: Host): void {
 
 function acquire(world: World, one: Host, term: Term): void {
   if (!one.linked || one.knownRevision !== world.stateRevision || one.known?.incarnation !== STORE) return;
-  if (world.lease !== null && !(world.lease.holder === one.id && world.lease.term === term)) return;
+  const over = world.state?.attempt?.path === 'quorum' && world.lease !== null && world.lease.term <= world.state.primaryTerm;
+  if (world.lease !== null && !over && !(world.lease.holder === one.id && world.lease.term === term)) return;
   world.lease = { term, holder: one.id, expires: world.t + TTL_MS };
   one.leaseTerm = term;
   one.deadline = world.t + TTL_MS - 500;
@@ -323,7 +332,7 @@ function probesOf(world: World, one: Host): NodeReport['probes'] {
   const probes: Record<string, NodeReport['probes'][string]> = {};
   for (const other of world.hosts.values()) {
     if (other === one) continue;
-    const reachable = other.up && other.pg.state === 'running';
+    const reachable = other.up && other.pg.state === 'running' && !other.isolated && !one.isolated;
     const verdict = !reachable ? 'down' : other.pg.role === 'primary' ? (other.open ? 'primary' : 'blocked') : 'standby';
     probes[other.id] = { verdict, failures: reachable ? 0 : 2, lastOkAgoMs: null, error: null, agentAlive: other.up };
   }
@@ -331,7 +340,7 @@ function probesOf(world: World, one: Host): NodeReport['probes'] {
 }
 
 function publish(world: World, one: Host): void {
-  const postgres = observe(world, one);
+  const postgres = observeAll(world, one);
   const fenced = one.leaseTerm === null && !(postgres.state === 'running' && postgres.role === 'primary');
   one.report = {
     ...blankReport(one.id),
@@ -345,6 +354,7 @@ function publish(world: World, one: Host): void {
     refusedTerms: one.refused,
     activity: one.activity,
     probes: probesOf(world, one),
+    sync: one.sync.report,
     atWallMs: nowOf(world).wall,
   };
   one.lastReportAt = world.t;
@@ -376,7 +386,8 @@ function stepController(world: World): void {
   if (lost !== null) throw new Error(`${lost}\n${world.story.slice(-60).join('\n')}`);
   if (decision.state === null && decision.tasks.length === 0) return;
   const promoted = decision.state !== null && decision.state.attempt?.phase === 'promote' && view.state.attempt?.phase !== 'promote';
-  if (promoted && view.writeLease !== null) throw new Error(`promote order while ${view.writeLease.holder} holds the lease`);
+  if (promoted && view.writeLease !== null && decision.state?.attempt?.path !== 'quorum')
+    throw new Error(`promote order while ${view.writeLease.holder} holds the lease`);
   world.revision += 1;
   if (decision.state !== null) {
     world.state = decision.state;
@@ -389,13 +400,17 @@ function stepController(world: World): void {
 
 /** I1, I3: at most one open node, and none in a lower term than one that opened. */
 function check(world: World): void {
-  const open = [...world.hosts.values()].filter((one) => one.up && one.open && one.pg.state === 'running' && one.pg.role === 'primary');
+  // On the quorum path an isolated old primary may stay open; it must not be able to acknowledge.
+  const open = [...world.hosts.values()].filter(
+    (one) => one.up && one.open && one.pg.state === 'running' && one.pg.role === 'primary' && canAcknowledge(world, one),
+  );
   const broken = (text: string): never => {
     throw new Error(`${text}\n${world.story.slice(-60).join('\n')}`);
   };
   if (open.length > 1) broken(`two writable nodes: ${open.map((one) => `${one.id} in term ${one.leaseTerm}`).join(', ')}`);
   for (const one of open) {
     const term = one.leaseTerm ?? 0;
+    if (term > world.highestOpened) for (const text of missingOn(world, one)) broken(text);
     if (term < world.highestOpened) broken(`${one.id} is open in term ${term} after ${world.highestOpened}`);
     world.highestOpened = Math.max(world.highestOpened, term);
   }

@@ -97,6 +97,10 @@ describe('primary', () => {
     assert.equal(decide(primary(), { leaseTerm: T(1), postgres: primaryRunning, confirmed: false }), 'none');
     assert.equal(decide(primary(), { ...lease1, postgres: primaryRunning }), 'open');
   });
+  test('opens only once the synchronous set is in force (Q27, I8)', () => {
+    assert.equal(decide(primary(), { ...lease1, postgres: primaryRunning, syncReady: false }), 'none');
+    assert.equal(decide(primary(), { ...lease1, postgres: primaryRunning, syncReady: false, open: true }), 'none');
+  });
   test('is content when open', () => assert.equal(decide(primary(), { ...lease1, postgres: primaryRunning, open: true }), 'none'));
   test('waits for the controller when it hangs', () => {
     assert.equal(decide(primary(), { ...lease1, postgres: { ...primaryRunning, state: 'hung' } }), 'none');

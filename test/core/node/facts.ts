@@ -1,4 +1,5 @@
 /** Builders for decideNode's tables: a healthy standby, changed by what a case names. */
+import { NO_SET } from '../../../src/core/cluster/sync-set.ts';
 import { makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { makeLsn } from '../../../src/core/lsn.ts';
 import type { LocalFacts } from '../../../src/core/node/decide.ts';
@@ -31,6 +32,7 @@ export function postgres(change: Partial<PostgresReport> = {}): PostgresReport {
     startedAt: makeWallMs(1),
     minimums: {},
     stalledMs: null,
+    incarnation: null,
     ...change,
   };
 }
@@ -58,6 +60,7 @@ export function facts(change: Partial<LocalFacts> = {}): LocalFacts {
     downSince: null,
     stoppingSince: null,
     leaseWantedSince: null,
+    syncReady: true,
     ...change,
   };
 }
@@ -75,7 +78,18 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
     history: [],
     goals: goal === null ? {} : { [N1]: goal },
     electorate: { revision: 1, members: [N1, N2], former: [] },
-    quorum: { revision: 0, term: T(1), k: 0, voters: [] },
+    quorum: {
+      revision: 0,
+      term: T(1),
+      k: 0,
+      voters: [],
+      wanted: NO_SET,
+      wantedRevision: 0,
+      mayStand: [NO_SET],
+      lowered: null,
+      floor: null,
+      floorPending: false,
+    },
     attempt: null,
     switchover: null,
     overrides: {},

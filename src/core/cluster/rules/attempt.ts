@@ -12,8 +12,11 @@ import { askVotes, isLossKnown, openAttempt, openTerm, orderOpening } from '../a
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
-import { countVotes, twoPrimariesText } from '../quorum.ts';
+import { comparePositions } from '../lineage.ts';
+import { bestVoterPosition, countDetached, countVotes, describeQuorum, twoPrimariesText } from '../quorum.ts';
+import { NOTHING_ACKNOWLEDGED, isEndExact, judgeLoss } from '../loss.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
+import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
 import { lagText, stalledHow } from './primary-lost.ts';
 
@@ -61,7 +64,24 @@ function isLeaseFree(view: ClusterView): boolean {
   return view.writeLease === null;
 }
 
+/**
+ * On the quorum path the order is given while the old lease may still stand.
+ *
+ * *Invariant:* the old primary acknowledges nothing any more at synchronous durability. *Because:* more than |voters| − k voters are detached for this
+ * term, durably, so that fewer than k can acknowledge to it, whatever it believes and whoever reaches it; and the facts are those of its last set, since
+ * they are frozen while the attempt is open and stand in the same record that this order is compared with. *Broken if:* a reload alone counted as detached.
+ */
+function isQuorumPath(view: ClusterView, attempt: Attempt): boolean {
+  return attempt.path === 'quorum' && view.state.quorum.k > 0;
+}
+
+/** With published facts every path but an accepted loss needs the quorum of the voters (architecture 4.5). */
+function needsQuorum(view: ClusterView, attempt: Attempt): boolean {
+  return view.state.quorum.k > 0 && !attempt.acceptLoss;
+}
+
 function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
+  const quorumPath = isQuorumPath(view, attempt);
   const old = view.state.primary;
   const oldReport = old === null ? null : live(view, old);
   // No process of it is left: its walsenders are gone too, and nothing more can arrive.
@@ -69,7 +89,7 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
     oldReport !== null &&
     ((oldReport.fenced && oldReport.leaseTerm === null) || oldReport.postgres.state === 'crashed' || oldReport.postgres.state === 'stopped');
   // Standbys stay attached until the old primary is fenced, so that they still receive what it flushed.
-  if (!isLeaseFree(view) && !oldIsGone) return leaseWait(view);
+  if (!isLeaseFree(view) && !oldIsGone && !quorumPath) return leaseWait(view);
   const asked = askVotes(view, attempt);
   if (asked !== view.state)
     return { rule: 'attempt.ask-votes', outcome: { why: `members are asked to vote for term ${attempt.term}`, state: asked, again: 50 } };
@@ -81,7 +101,10 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
   });
   const graceMs = voting ? VOTING_GRACE_MS : VOTE_GRACE_MS;
   const graceOver = now.wall - attempt.startedWallMs >= graceMs || now.wall < attempt.startedWallMs;
-  if (!graceOver && ballot.pending.length > 0)
+  const quorum = countDetached(view, attempt.term);
+  // The quorum holds every acknowledged commit: whoever is late could not have more.
+  const decided = quorumPath && quorum.enough && ballot.voted.length >= ballot.needed;
+  if (!graceOver && ballot.pending.length > 0 && !decided)
     return wait('attempt.waiting-votes', `waiting for ${ballot.pending.join(', ')} to vote for term ${attempt.term}`, 50);
   // Invariant: to accept loss never waives a vote. Because: votes are what keeps a primary that is cut off from living on promises beside the
   // new one; without them not some rows are at stake but two histories. Broken if: `acceptLoss` is looked at here.
@@ -96,7 +119,18 @@ function assessVote(view: ClusterView, now: Now, attempt: Attempt): Assessment {
       )
     );
   }
-  if (!isLeaseFree(view)) return leaseWait(view);
+  if (needsQuorum(view, attempt) && !quorum.enough) {
+    if (!graceOver) return wait('attempt.waiting-votes', `waiting for voters: ${describeQuorum(quorum)}`, 50);
+    return (
+      restartOld(view, now, attempt, oldReport, 'too few voters are detached') ??
+      warn(
+        view,
+        'failover.blocked-quorum',
+        `${describeQuorum(quorum)}; an acknowledged commit may be on the missing ones only; "pgherd failover --accept-loss" promotes without them`,
+      )
+    );
+  }
+  if (!isLeaseFree(view) && !quorumPath) return leaseWait(view);
   return elect(view, now, attempt, oldReport, graceOver);
 }
 
@@ -125,12 +159,32 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
   }
   const end = primaryEnd(view);
   const missing = missingBytes(best.position, { timeline: view.state.timeline, lsn: end });
+  if (needsQuorum(view, attempt)) {
+    const bound = bestVoterPosition(view, attempt.term);
+    if (bound !== null && comparePositions(best.position, bound) >= 0) return promote(view, now, attempt, best, eligible, missing);
+    return (
+      restartOld(view, now, attempt, oldReport, 'the most advanced voter may not be promoted') ??
+      warn(
+        view,
+        'failover.blocked-quorum',
+        `${describeCandidate(best)} lacks what a voter has that may not be promoted: ${describeRejected(rejected)}`,
+      )
+    );
+  }
   const endUnknown = oldReport !== null && oldReport.postgres.state === 'crashed' && oldReport.postgres.walEnd === null;
   if (attempt.rule === 'crash.failover' && endUnknown && !graceOver)
     return wait('attempt.waiting-votes', `waiting for the end of the WAL of ${oldReport.node}`, 50);
   if (attempt.rule === 'crash.failover' && (endUnknown || missing === null || missing > 0)) {
     const restart = restartOld(view, now, attempt, oldReport, `the best candidate, ${describeCandidate(best)}, lacks ${missing ?? 'unknown'} bytes`);
     if (restart !== null) return restart;
+  }
+  if (!attempt.acceptLoss && isUnestablished(view) && !(missing === 0 && isEndExact(oldReport))) {
+    const why = unestablishedText(view);
+    return restartOld(view, now, attempt, oldReport, why) ?? warn(view, 'failover.blocked-quorum', why);
+  }
+  if (!attempt.acceptLoss && isBelowFloor(view, best.position)) {
+    const why = floorText(view, describeCandidate(best));
+    return restartOld(view, now, attempt, oldReport, why) ?? warn(view, 'failover.blocked-quorum', why);
   }
   if (!attempt.acceptLoss && missing !== null && missing > view.spec.maxLagOnFailoverBytes) {
     return (
@@ -149,8 +203,8 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
 function promote(view: ClusterView, now: Now, attempt: Attempt, best: Candidate, eligible: readonly Candidate[], missing: number | null): Assessment {
   const positions: Record<string, Position> = {};
   for (const one of eligible) positions[one.node] = one.position;
-  const loss = judgeLoss(view, attempt, missing);
-  const state = orderOpening(view.state, best.node, { ...attempt, positions, lostBytes: loss.bytes });
+  const loss = needsQuorum(view, attempt) && attempt.mayHaveOpened.length === 0 ? NOTHING_ACKNOWLEDGED : judgeLoss(view, attempt, missing);
+  const state = orderOpening(view, best.node, { ...attempt, positions, lostBytes: loss.bytes });
   const why = `${describeCandidate(best)} is promoted in term ${attempt.term}${loss.text}`;
   const task = taskById(view, attempt.taskId);
   const tasks = task === null ? [] : [addStep(task, now, 'promote', why)];
@@ -166,28 +220,6 @@ function promote(view: ClusterView, now: Now, attempt: Attempt, best: Candidate,
   };
 }
 
-/**
- * What is known of the loss. Only the end of WAL that the old primary's own agent read after PostgreSQL was gone is exact; a last report is up to
- * one interval older than the last row that was acknowledged, so that 0 bytes behind it are no proof that nothing is lost (I5). A candidate
- * that was given up without its refusal may have opened and acknowledged rows: then nothing is exact, whatever the old primary's end says.
- */
-function judgeLoss(view: ClusterView, attempt: Attempt, missing: number | null): { readonly bytes: number | null; readonly text: string } {
-  const report = view.state.primary === null ? null : live(view, view.state.primary);
-  const maybe = attempt.mayHaveOpened.map((one) => `${one.node} in term ${one.term}`).join(', ');
-  if (maybe !== '') {
-    const least = missing === null || missing === 0 ? '' : `; at least ${missing} bytes are lost`;
-    return { bytes: null, text: `${least}; what was acknowledged by ${maybe}, if it opened before it was lost, is not known` };
-  }
-  if (attempt.afterRestore)
-    return { bytes: null, text: '; the store was restored before, and what was acknowledged in terms that it forgot, if any, is not known' };
-  const exact = report !== null && isGone(report) && (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
-  if (exact && missing !== null)
-    return { bytes: missing, text: missing === 0 ? '; nothing is lost' : `; ${missing} bytes of the old primary are lost` };
-  if (missing === null || missing === 0)
-    return { bytes: null, text: '; what the old primary acknowledged after its last report, if anything, is not known' };
-  return { bytes: missing, text: `; at least ${missing} bytes of the old primary are lost` };
-}
-
 /** The old primary itself opens the attempt's term, where it is, if its agent lives and its data is whole. Null when it cannot. */
 function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeReport | null, because: string): Assessment | null {
   const old = view.state.primary;
@@ -199,7 +231,7 @@ function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeR
   if (failedBefore !== undefined && !isDue(now, failedBefore.notBeforeWallMs, LONGEST_BACKOFF_MS)) return null;
   if (report.refusedTerms.includes(attempt.term)) return null;
   const why = `${old} opens term ${attempt.term} itself: ${because}`;
-  const ordered = orderOpening(view.state, old, { ...attempt, lostBytes: isLossKnown(attempt) ? 0 : null });
+  const ordered = orderOpening(view, old, { ...attempt, lostBytes: isLossKnown(attempt) ? 0 : null });
   const task = taskById(view, attempt.taskId);
   const problem = {
     code: 'failover.no-candidate',
@@ -218,20 +250,33 @@ function restartOld(view: ClusterView, now: Now, attempt: Attempt, report: NodeR
   };
 }
 
+/**
+ * The old primary runs in the attempt's term, and lets nobody in before enough standbys hold what it recovered. The attempt is over then: those standbys
+ * are taken back by the rules that only work outside of one, and a primary that waited for them inside would wait for ever.
+ */
+function runsClosed(view: ClusterView, attempt: Attempt, report: NodeReport): boolean {
+  const { term, candidate } = attempt;
+  const held = view.writeLease?.holder === candidate && view.writeLease?.term === term && report.leaseTerm === term;
+  const runs = report.postgres.state === 'running' && report.postgres.role === 'primary';
+  return candidate === view.state.primary && view.state.quorum.wanted.k > 0 && held && runs;
+}
+
 function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessment | null {
   const { candidate } = attempt;
   if (candidate === null) return replace(view, now, attempt, 'attempt.candidate-lost', 'no candidate was recorded');
   const report = live(view, candidate);
-  if (report !== null && isOpen(report, attempt.term)) return opened(view, now, attempt, report);
+  if (report !== null && (isOpen(report, attempt.term) || runsClosed(view, attempt, report))) return opened(view, now, attempt, report);
   const goal = view.state.goals[candidate] ?? null;
   // A controller that has just begun to watch knows too little to call anybody lost: a report that is missing may only be late.
   const justBegun = view.watchedMs < watchNeededMs(view.spec);
+  // On the quorum path the lease of the old term may stand beside; it is no word of the candidate's.
+  const taken = view.writeLease !== null && (attempt.path !== 'quorum' || view.writeLease.term === attempt.term);
   if (report === null) {
     if (justBegun) return wait('attempt.waiting-open', `${candidate} is silent, and this controller has only begun to watch`);
-    if (view.writeLease !== null)
+    if (taken)
       return wait(
         'attempt.waiting-open',
-        `${candidate} is silent; the write lease of term ${view.writeLease.term} is held by ${view.writeLease.holder} until it expires`,
+        `${candidate} is silent; the write lease of term ${view.writeLease?.term ?? 0} is held by ${view.writeLease?.holder ?? ''} until it expires`,
       );
     return replace(view, now, attempt, 'attempt.candidate-lost', `${candidate} was lost before it opened term ${attempt.term}`);
   }
@@ -251,7 +296,7 @@ function assessPromote(view: ClusterView, now: Now, attempt: Attempt): Assessmen
     return replace(view, now, attempt, 'attempt.candidate-lost', `PostgreSQL of ${candidate} ${stalled} in the opening of term ${attempt.term}`);
   const busy = activityFor(report, goal)?.kind === 'busy' || report.postgres.state === 'starting';
   const sinceMs = elapsedMs(now, attempt.startedWallMs);
-  const untaken = !justBegun && view.writeLease === null && sinceMs > TAKE_LIMIT_MS + VOTE_GRACE_MS;
+  const untaken = !justBegun && !taken && sinceMs > TAKE_LIMIT_MS + VOTE_GRACE_MS;
   if (untaken || (!busy && sinceMs > PROMOTE_LIMIT_MS)) {
     return replace(
       view,
@@ -379,7 +424,13 @@ const rule = (id: string, when: string, why: string): Rule => ({
 });
 
 /** Ids that both an attempt and the gates before it speak under are listed once, there. */
-const SHARED = ['failover.blocked-store', 'failover.blocked-lease', 'failover.blocked-lag', 'failover.blocked-no-candidate'] as const;
+const SHARED = [
+  'failover.blocked-store',
+  'failover.blocked-lease',
+  'failover.blocked-lag',
+  'failover.blocked-no-candidate',
+  'failover.blocked-quorum',
+] as const;
 
 /** Wraps a gate's rule so that it also speaks for an attempt that waits for the same thing. */
 export function alsoDuringAttempt(before: Rule): Rule {
@@ -412,7 +463,7 @@ export const attemptRules: readonly Rule[] = [
   ),
   rule(
     'attempt.promote',
-    'enough votes, no lease, and the best final position is within the bound',
+    'enough votes, no lease (or a quorum of detached voters), and the best final position is within the bound',
     'The most advanced node wins, compared as numbers and by lineage (H31, Q20, Q21).',
   ),
   rule(

@@ -129,6 +129,7 @@ function founded(view: ClusterView, now: Now): Outcome | null {
     afterRestore: false,
     target: null,
     taskId: null,
+    sync: null,
   };
   const { state, opened } = openTerm(view, now, report, attempt);
   const record = { ...opened, outageMs: null };

@@ -4,11 +4,13 @@ import { formatLsn } from '../../lsn.ts';
 import type { NodeReport } from '../../report.ts';
 import type { ClusterState, Goal } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
-import { openAttempt, outageStart } from '../attempts.ts';
+import { askVotes, openAttempt, outageStart } from '../attempts.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal } from '../goals.ts';
 import { endOfWal, gaveUp, activityFor, isGone, isOpen, live, primaryEnd, viewpoints, watchNeededMs, isDue } from '../observe.ts';
+import { countReachable, describeQuorum, reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
+import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { formatIso } from '../text.ts';
 
 /** An agent that reports gets this long to take its lease back before it counts as lost; failing over early is worse than two seconds. */
@@ -20,6 +22,8 @@ const OWN_AGENT_GRACE_MS = 2000;
 export const START_STALL_LIMIT_MS = 30_000;
 /** Tries of the last step before clients (the gate, the opening) until another node is better: with the growing pause about 15 s. */
 const OPEN_TRIES = 5;
+/** A report travels and is written within this. */
+const REPORT_LATE_MS = 100;
 /** A restart in place that is neither open nor refused by now has failed, unless the server still starts (crash recovery takes as long as it takes). */
 export const RESTART_LIMIT_MS = 30_000;
 
@@ -38,12 +42,22 @@ interface Assessment {
   readonly outcome: Outcome;
 }
 
+/**
+ * With published facts nothing has to expire before a promotion, so an agent that missed two reports while some member sees its PostgreSQL down is judged
+ * at once. Its silence alone is no loss, and no news: a report can be late (architecture 4.6).
+ */
+function isSilent(view: ClusterView, primary: NodeId | null): boolean {
+  const seen = primary === null ? undefined : view.reports[primary];
+  if (view.state.quorum.k === 0 || seen === undefined || seen.ageMs <= 2 * view.spec.reportIntervalMs + REPORT_LATE_MS) return false;
+  return primary !== null && viewpoints(view, primary).down.length > 0;
+}
+
 /** What is wrong with the primary; null when it is open, is being opened, or was stopped on request. */
 function situationOf(view: ClusterView, now: Now, primary: NodeId): Situation | null {
   const { state } = view;
   const report = live(view, primary);
   const goal = state.goals[primary] ?? null;
-  if (report === null) return { kind: 'lost', own: false };
+  if (report === null || isSilent(view, primary)) return { kind: 'lost', own: false };
   if (isOpen(report, state.primaryTerm)) return null;
   const pg = report.postgres.state;
   if (isGone(report) || pg === 'absent' || pg === 'incomplete') {
@@ -99,7 +113,8 @@ function assess(view: ClusterView, now: Now): Assessment | null {
 
 function blocked(view: ClusterView, id: string, why: string): Assessment {
   const rule = `failover.blocked-${id}`;
-  const quiet = id === 'lease' || id === 'watch';
+  // Two late reports and one look that failed are no news for people: the next looks decide within a second.
+  const quiet = id === 'lease' || id === 'watch' || (id === 'viewpoints' && isSilent(view, view.state.primary));
   const events =
     quiet || view.state.decided.rule === rule ? [] : [{ level: 'warn' as const, node: view.state.primary, text: `no failover: ${why}`, detail: {} }];
   return { rule, outcome: { why, events, then: 'continue' } };
@@ -146,10 +161,39 @@ function candidateGate(view: ClusterView, now: Now): Assessment | null {
       rejected.length === 0 ? 'there is no other data node' : `no node can be promoted: ${describeRejected(rejected)}`,
     );
   }
+  const quorum = quorumGate(view);
+  if (quorum !== 'not-needed') return quorum;
+  if (isBelowFloor(view, best.position)) return blocked(view, 'quorum', floorText(view, describeCandidate(best)));
   const end = primaryEnd(view);
   const missing = missingBytes(best.position, { timeline: view.state.timeline, lsn: end });
   if (missing === null || missing <= view.spec.maxLagOnFailoverBytes) return null;
   return blocked(view, 'lag', lagText(view, describeCandidate(best), missing));
+}
+
+/**
+ * Null: enough voters can be detached. Otherwise why not; `not-needed` in asynchronous mode, and while protection is lowered to it by the settings.
+ * An attempt that cannot end is not begun: a primary that comes back would find itself fenced for nothing.
+ */
+function quorumGate(view: ClusterView): Assessment | null | 'not-needed' {
+  const { quorum } = view.state;
+  if (quorum.k > 0) {
+    const count = countReachable(view);
+    const votes = reachableVotes(view, isSilent(view, view.state.primary) ? view.state.primary : null);
+    if (count.enough && !votes.enough)
+      return blocked(
+        view,
+        'quorum',
+        `${votes.reachable.length} of ${votes.needed} needed votes can be heard; ${twoPrimariesText(view.state.primary)}`,
+      );
+    return count.enough
+      ? null
+      : blocked(
+          view,
+          'quorum',
+          `${describeQuorum(count)} can be heard; an acknowledged commit may be on the missing ones only; "pgherd failover --accept-loss" promotes without them`,
+        );
+  }
+  return isUnestablished(view) ? blocked(view, 'quorum', unestablishedText(view)) : 'not-needed';
 }
 
 /** The figures and the command that overrides them (Q45). */
@@ -164,7 +208,7 @@ function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean):
   const leaseHeld = lease !== null && lease.term === state.primaryTerm;
   const policy = policyGate(view, now);
   if (policy !== null) return policy;
-  if (leaseHeld)
+  if (leaseHeld && state.quorum.k === 0)
     return blocked(
       view,
       'lease',
@@ -187,7 +231,7 @@ function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean):
   if (candidate !== null) return candidate;
   const reason = own
     ? `${primary} fenced itself and did not take its lease back`
-    : `${primary} is lost: its agent is silent, its write lease expired, seen down by ${seen.down.join(', ')}`;
+    : `${primary} is lost: its agent is silent,${leaseHeld ? '' : ' its write lease expired,'} seen down by ${seen.down.join(', ')}`;
   return attemptFrom(view, now, primary, 'primary.lost', reason);
 }
 
@@ -273,7 +317,10 @@ export function restartInPlace(state: ClusterState, now: Now, primary: NodeId, r
 
 function attemptFrom(view: ClusterView, now: Now, primary: NodeId, rule: string, reason: string): Assessment {
   const outageFromWallMs = outageStart(view, now, primary);
-  const state = openAttempt(view, now, { path: 'lease', rule, reason, outageFromWallMs, acceptLoss: false, target: null, taskId: null });
+  const path = view.state.quorum.k > 0 ? ('quorum' as const) : ('lease' as const);
+  const opened = openAttempt(view, now, { path, rule, reason, outageFromWallMs, acceptLoss: false, target: null, taskId: null });
+  // On the quorum path nothing is waited for: the votes are what makes the old primary harmless.
+  const state = path === 'quorum' && opened.attempt !== null ? askVotes({ ...view, state: opened }, opened.attempt) : opened;
   const end = live(view, primary);
   const position = end === null ? null : endOfWal(end);
   const detail = position === null ? {} : { primaryWalEnd: formatLsn(position.lsn) };
@@ -340,6 +387,11 @@ export const primaryLostRules: readonly Rule[] = [
     'failover.blocked-no-candidate',
     'no data node can be promoted',
     'Each one has its reason; a stale, incomplete or foreign node is worse than waiting (Q22, Q23).',
+  ),
+  rule(
+    'failover.blocked-quorum',
+    'too few of the voters that may hold an acknowledged commit can be detached, or the most advanced of them may not be promoted',
+    'A commit that was acknowledged may be on the missing ones only (I4, I6, Q7); they are named, and a person can accept the loss.',
   ),
   rule(
     'failover.blocked-lag',

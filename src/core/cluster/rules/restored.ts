@@ -72,6 +72,7 @@ export const restoredRules: readonly Rule[] = [
         afterRestore: false,
         target: null,
         taskId: null,
+        sync: null,
       };
       const forgetful = { ...view, state: { ...view.state, attempt: null, switchover: null } };
       const { state, opened } = openTerm(forgetful, now, report, attempt);

@@ -11,6 +11,7 @@ import type { NodeReport } from '../../report.ts';
 import type { Attempt, ClusterState, Switchover, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { orderOpening } from '../attempts.ts';
+import { openingSet } from '../sync-wish.ts';
 import { withGoal } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
 import { elapsedMs, endOfWal, gaveUp, activityFor, hasRead, isOpen, isStreaming, lastKnown, live, watchNeededMs } from '../observe.ts';
@@ -171,6 +172,7 @@ function promote(view: ClusterView, now: Now): Outcome | null {
     afterRestore: false,
     target: planned.to,
     taskId: planned.taskId,
+    sync: openingSet(view, planned.to, term),
   };
   const state = withGoal({ ...enter(view, now, planned, 'promote'), term, attempt }, planned.to, term, {
     kind: 'promote',
@@ -316,7 +318,7 @@ function undoAfterStop(view: ClusterView, now: Now): Outcome | null {
     target: null,
     taskId: null,
   };
-  const state = orderOpening(withGoal(marked, planned.to, term, { kind: 'vote' }), planned.from, again);
+  const state = orderOpening({ ...view, state: withGoal(marked, planned.to, term, { kind: 'vote' }) }, planned.from, again);
   const why = `${planned.from} opens term ${term}, on the same timeline: ${reason}`;
   const tasks =
     one.task === null

@@ -1,0 +1,33 @@
+/** What a promotion gives up, as far as it is known. Pure. */
+import type { NodeReport } from '../report.ts';
+import type { Attempt } from '../state.ts';
+import type { ClusterView } from '../view.ts';
+import { isGone, live } from './observe.ts';
+
+/** The old primary's own agent read the end of its WAL after PostgreSQL was gone. */
+export const isEndExact = (report: NodeReport | null): boolean =>
+  report !== null && isGone(report) && (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
+
+/** On the quorum path: what the old primary has beside was never acknowledged. */
+export const NOTHING_ACKNOWLEDGED = { bytes: 0, text: '; every commit that was acknowledged at synchronous durability is on it' } as const;
+
+/**
+ * What is known of the loss. Only the end of WAL that the old primary's own agent read after PostgreSQL was gone is exact; a last report is up to
+ * one interval older than the last row that was acknowledged, so that 0 bytes behind it are no proof that nothing is lost (I5). A candidate
+ * that was given up without its refusal may have opened and acknowledged rows: then nothing is exact, whatever the old primary's end says.
+ */
+export function judgeLoss(view: ClusterView, attempt: Attempt, missing: number | null): { readonly bytes: number | null; readonly text: string } {
+  const report = view.state.primary === null ? null : live(view, view.state.primary);
+  const maybe = attempt.mayHaveOpened.map((one) => `${one.node} in term ${one.term}`).join(', ');
+  if (maybe !== '') {
+    const least = missing === null || missing === 0 ? '' : `; at least ${missing} bytes are lost`;
+    return { bytes: null, text: `${least}; what was acknowledged by ${maybe}, if it opened before it was lost, is not known` };
+  }
+  if (attempt.afterRestore)
+    return { bytes: null, text: '; the store was restored before, and what was acknowledged in terms that it forgot, if any, is not known' };
+  if (isEndExact(report) && missing !== null)
+    return { bytes: missing, text: missing === 0 ? '; nothing is lost' : `; ${missing} bytes of the old primary are lost` };
+  if (missing === null || missing === 0)
+    return { bytes: null, text: '; what the old primary acknowledged after its last report, if anything, is not known' };
+  return { bytes: missing, text: `; at least ${missing} bytes of the old primary are lost` };
+}
