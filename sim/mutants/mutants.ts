@@ -76,7 +76,7 @@ export const mutants: readonly Mutant[] = [
     patches: [
       {
         file: LEASE_STORE,
-        from: "if (judged?.kind === 'taken' && (judged.by !== at.node || judged.term === null || judged.term > term)) {",
+        from: "if (judged?.kind === 'taken' && !replaceable && (judged.by !== at.node || judged.term === null || judged.term > term)) {",
         to: "if (judged?.kind === 'gone') {",
       },
     ],
@@ -85,7 +85,11 @@ export const mutants: readonly Mutant[] = [
     name: 'claim-without-the-state',
     breaks: 'a claim compares the revision of the state that ordered it (architecture 4.5)',
     patches: [
-      { file: LEASE_STORE, from: 'guards: [stateIs, unchanged(at.keys.writeLease, held)]', to: 'guards: [unchanged(at.keys.writeLease, held)]' },
+      {
+        file: LEASE_STORE,
+        from: 'const guards = [stateIs, unchanged(at.keys.writeLease, held)]',
+        to: 'const guards = [unchanged(at.keys.writeLease, held)]',
+      },
       {
         file: LEASE_STORE,
         from: 'guards: [stateIs, unchanged(at.keys.writeLease, null)], granted: prepared',
@@ -132,12 +136,12 @@ export const mutants: readonly Mutant[] = [
     patches: [
       {
         file: ATTEMPT,
-        from: 'return view.writeLease === null;\n}\n\nfunction assessVote',
-        to: 'return view.writeLease === null || view.state.term > 0;\n}\n\nfunction assessVote',
+        from: 'return view.writeLease === null;\n}',
+        to: 'return view.writeLease === null || view.state.term > 0;\n}',
       },
       {
         file: LEASE_STORE,
-        from: "if (judged?.kind === 'taken' && (judged.by !== at.node || judged.term === null || judged.term > term)) {",
+        from: "if (judged?.kind === 'taken' && !replaceable && (judged.by !== at.node || judged.term === null || judged.term > term)) {",
         to: "if (judged?.kind === 'gone') {",
       },
       {
@@ -174,7 +178,7 @@ export const mutants: readonly Mutant[] = [
     breaks: 'what was lost is reported, and what is not known is not called nothing (I5)',
     patches: [
       {
-        file: ATTEMPT,
+        file: 'src/core/cluster/loss.ts',
         from: "return { bytes: null, text: '; what the old primary acknowledged after its last report, if anything, is not known' };",
         to: "return { bytes: 0, text: '' };",
       },
