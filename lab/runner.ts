@@ -19,7 +19,7 @@ export async function runScenario(
   const { keep, say } = options;
   let stage: Stage;
   try {
-    stage = await openStage({ spec: scenario.spec ?? {}, priorities: scenario.priorities ?? {}, keep, say });
+    stage = await openStage({ spec: scenario.spec ?? {}, priorities: scenario.priorities ?? {}, proxies: scenario.proxies ?? 0, keep, say });
   } catch (error) {
     return brokenRun(scenario, messageOf(error));
   }

@@ -22,6 +22,8 @@ export interface Scenario {
   readonly spec?: Readonly<Record<string, unknown>>;
   /** Node → priority; default: all the same. */
   readonly priorities?: Readonly<Record<string, number>>;
+  /** How many proxies stand on the proxies' host, `p1`, `p2`, …; default: none. */
+  readonly proxies?: number;
   readonly run: (stage: Stage) => Promise<Observation>;
 }
 

@@ -1,4 +1,4 @@
-/** One run's stage: five hosts, a healthy cluster of three nodes, and clients that write all the time. */
+/** One run's stage: six hosts, a healthy cluster of three nodes, and clients that write all the time. */
 import { chmodSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -17,6 +17,7 @@ export const PROGRAM = join(ROOT, 'dist', 'pgherd.mjs');
 export const NODES = ['n1', 'n2', 'n3'] as const;
 const SERVER = 's';
 const CLIENT = 'c';
+const PROXY = 'p';
 /** Writes before the fault, so that caches are warm and the slots have moved. */
 const WARM_ROWS = 200;
 
@@ -29,6 +30,7 @@ export interface Stage {
   readonly standbys: readonly [string, string];
   readonly serverHost: string;
   readonly clientHost: string;
+  readonly proxyHost: string;
   say(line: string): void;
   /** The node whose PostgreSQL accepts writes by its own word, over its private socket; null when none or several. */
   writableNode(): Promise<string | null>;
@@ -44,6 +46,7 @@ export interface Stage {
 export interface StageOptions {
   readonly spec: Readonly<Record<string, unknown>>;
   readonly priorities: Readonly<Record<string, number>>;
+  readonly proxies: number;
   readonly keep: boolean;
   readonly say: (line: string) => void;
 }
@@ -52,7 +55,7 @@ export interface StageOptions {
 export async function openStage(options: StageOptions): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-lab-'));
   chmodSync(directory, 0o755);
-  const network = createNetwork([SERVER, ...NODES, CLIENT]);
+  const network = createNetwork([SERVER, ...NODES, CLIENT, PROXY]);
   const herd = openHerd(planOf(directory, network, options));
   const close = (recording: Recording | null) => async (): Promise<void> => {
     network.heal();
@@ -83,7 +86,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   }
 }
 
-function planOf(directory: string, network: LabNetwork, { spec, priorities }: StageOptions): HerdPlan {
+function planOf(directory: string, network: LabNetwork, { spec, priorities, proxies }: StageOptions): HerdPlan {
   return {
     directory,
     program: [process.execPath, PROGRAM],
@@ -95,6 +98,14 @@ function planOf(directory: string, network: LabNetwork, { spec, priorities }: St
       const place = { node, address: network.address(node), port: 26_432 + index, agentPort: 8432, inside: network.inside(node) };
       return priority === undefined ? place : { ...place, priority };
     }),
+    proxies: Array.from({ length: proxies }, (_, index) => ({
+      id: `p${index + 1}`,
+      address: network.address(PROXY),
+      writePort: 5433 + index * 10,
+      readPort: 5434 + index * 10,
+      splitPort: 5435 + index * 10,
+      inside: network.inside(PROXY),
+    })),
     firewall: 'auto',
     clientNetwork: '10.99.0.0/24',
     // The scenarios measure asynchronous replication unless they say otherwise.
@@ -112,6 +123,7 @@ function makeStage(parts: StageParts): Stage {
     standbys: [first, second],
     serverHost: SERVER,
     clientHost: CLIENT,
+    proxyHost: PROXY,
     writableNode: () => writableNode(herd),
     waitStreaming: (node, options) => waitStreaming(herd, { node, ...options }),
     signalPostgres: (node, signal) => {

@@ -4,6 +4,7 @@
 const ROLES = {
   server: { config: '/etc/pgherd/server.yaml', does: 'HTTP API, controller and, unless etcd is used, the store' },
   agent: { config: '/etc/pgherd/agent.yaml', does: 'runs on each database host: PostgreSQL operations, write lease, fencing' },
+  proxy: { config: '/etc/pgherd/proxy.yaml', does: 'client traffic: writes to the primary, reads to the standbys, through switchover and failover' },
 } as const;
 type RoleName = keyof typeof ROLES;
 
@@ -14,8 +15,8 @@ async function main(argv: readonly string[]): Promise<number> {
     const { runGuard } = await import('./agent/guard/guard-main.ts');
     return (await runGuard(argv.slice(1))) ?? 0;
   }
-  // `agent join` is a person's command; `agent` alone is the role.
-  const isRole = first === 'server' || (first === 'agent' && (second === undefined || second.startsWith('-')));
+  // `agent join` and `proxy join` are a person's commands; `agent` alone is the role.
+  const isRole = first === 'server' || ((first === 'agent' || first === 'proxy') && (second === undefined || second.startsWith('-')));
   if (isRole) return runRole(first, argv.slice(1));
   const [{ runCli }, { processIo }] = await Promise.all([import('./cli/program.ts'), import('./cli/io.ts')]);
   return runCli(argv, processIo());
@@ -39,6 +40,10 @@ async function runRole(role: RoleName, args: readonly string[]): Promise<number>
     case 'agent': {
       const { runAgent } = await import('./agent/agent.ts');
       return (await runAgent(parsed.file)) ?? 0;
+    }
+    case 'proxy': {
+      const { runProxy } = await import('./proxy/proxy.ts');
+      return runProxy(parsed.file);
     }
   }
 }

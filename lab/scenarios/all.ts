@@ -4,6 +4,7 @@ import { agentFreeze } from './agent-freeze.ts';
 import { agentKill } from './agent-kill.ts';
 import { agentRestart } from './agent-restart.ts';
 import { controllerLoss } from './controller-loss.ts';
+import { failoverProxy } from './failover-proxy.ts';
 import { hostKill } from './host-kill.ts';
 import { hostLoss } from './host-loss.ts';
 import { oldPrimaryReturns } from './old-primary-returns.ts';
@@ -12,6 +13,7 @@ import { partitionStandby } from './partition-standby.ts';
 import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
 import { promoteFails } from './promote-fails.ts';
+import { readYourWrites } from './read-your-writes.ts';
 import {
   agentRestartQuorum,
   hostKillQuorum,
@@ -26,6 +28,7 @@ import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
+import { switchoverProxy } from './switchover-proxy.ts';
 import { syncStandbyLoss } from './sync-standby-loss.ts';
 import { twoFailures } from './two-failures.ts';
 
@@ -47,6 +50,9 @@ export const SCENARIOS: readonly Scenario[] = [
   switchoverCandidateDies,
   promoteFails,
   twoFailures,
+  switchoverProxy,
+  failoverProxy,
+  readYourWrites,
   hostLossQuorum,
   hostKillQuorum,
   partitionPrimaryQuorum,

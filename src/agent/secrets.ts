@@ -1,12 +1,6 @@
-/** Database passwords, derived from the cluster's secret, so that nothing secret lies in the store. */
-import { createHmac } from 'node:crypto';
+/** The cluster's secret as this host keeps it. */
 import { readFileSync } from 'node:fs';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
-
-/** HMAC-SHA256(secret, "pgherd/<purpose>") in base64url: 43 characters without quotes or colons. */
-export function deriveSecret(clusterSecret: string, purpose: 'replication' | 'probe'): string {
-  return createHmac('sha256', clusterSecret).update(`pgherd/${purpose}`).digest('base64url');
-}
 
 /** Error `agent.no-secret` when the file is missing or empty. */
 export function readClusterSecret(file: string): Result<string, Failure> {

@@ -1,3 +1,4 @@
+import { deriveSecret } from '../base/secret.ts';
 /** From agent.yaml to the parts that everything else needs; every failure here ends the start with a clear error. */
 import { readFileSync, realpathSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
@@ -9,7 +10,7 @@ import { type Failure, type Result, err, ok } from '../core/result.ts';
 import type { AgentConfig } from '../core/agent-config.ts';
 import { type Instance, checkInstallation, findBinDirectory, findPublicSocketDirectory, socketDirectoryOf } from './postgres/instance.ts';
 import { findUser } from './postgres/os-user.ts';
-import { deriveSecret, readClusterSecret } from './secrets.ts';
+import { readClusterSecret } from './secrets.ts';
 
 export interface AgentSetup {
   readonly instance: Instance;
@@ -43,7 +44,11 @@ export async function setUpAgent(config: AgentConfig): Promise<Result<AgentSetup
     os,
     socketDirectory: socketDirectoryOf(stateDirectory),
     publicSocketDirectory: findPublicSocketDirectory(os),
-    secrets: { replication: deriveSecret(secret.value, 'replication'), probe: deriveSecret(secret.value, 'probe') },
+    secrets: {
+      replication: deriveSecret(secret.value, 'replication'),
+      probe: deriveSecret(secret.value, 'probe'),
+      proxy: deriveSecret(secret.value, 'proxy'),
+    },
     tls: config.store.cert === null || config.store.key === null ? null : { cert: config.store.cert, key: config.store.key, ca: config.store.ca },
   };
   if (config.kind === 'witness') return ok({ instance, postgresVersion: null, bootId });

@@ -14,6 +14,8 @@ export interface JoinOptions {
   readonly server?: string | null;
   readonly stateDirectory: string;
   readonly node: string;
+  /** What joins: a database host's agent, or a proxy. */
+  readonly kind?: 'agent' | 'proxy';
   /** Names and addresses of this host, for its certificate. */
   readonly hosts: readonly string[];
   readonly timeoutMs?: number;
@@ -25,7 +27,7 @@ export interface JoinedHost {
   readonly server: string;
   readonly storeEndpoints: readonly string[];
   /** Where the files lie; all 0600. */
-  readonly files: { readonly ca: string; readonly cert: string; readonly key: string; readonly clusterSecret: string };
+  readonly files: { readonly ca: string; readonly cert: string; readonly key: string; readonly secret: string };
   readonly expiresAt: string;
 }
 
@@ -55,8 +57,9 @@ export async function joinServer(options: JoinOptions): Promise<Result<JoinedHos
   const authority = await client.authority();
   if (!authority.ok) return authority;
 
+  const kind = options.kind ?? 'agent';
   const { csr, key } = await createRequest(options.node);
-  const answer = await client.call('join', { body: { token: token.secret, node: options.node, hosts: [...options.hosts], csr } });
+  const answer = await client.call('join', { body: { token: token.secret, kind, node: options.node, hosts: [...options.hosts], csr } });
   if (!answer.ok) return answer;
   const { ca, certificate, clusterSecret, cluster, node, store, expiresAt } = answer.value;
   if (ca !== authority.value || !isIssuedBy(certificate, ca)) {
@@ -70,13 +73,18 @@ export async function joinServer(options: JoinOptions): Promise<Result<JoinedHos
   }
 
   const at = (name: string): string => join(options.stateDirectory, name);
-  const files = { ca: at('ca.crt'), cert: at('agent.crt'), key: at('agent.key'), clusterSecret: at('cluster.secret') };
+  const files = {
+    ca: at('ca.crt'),
+    cert: at(`${kind}.crt`),
+    key: at(`${kind}.key`),
+    secret: at(kind === 'proxy' ? 'proxy.secret' : 'cluster.secret'),
+  };
   try {
     await makeDirectory(options.stateDirectory);
     await writeFileAtomic(at('server.json'), `${JSON.stringify({ server, cluster, node })}\n`);
     // The certificate last: whoever finds it finds everything that belongs to it.
     await writeFileAtomic(files.ca, ca);
-    await writeFileAtomic(files.clusterSecret, `${clusterSecret}\n`);
+    await writeFileAtomic(files.secret, `${clusterSecret}\n`);
     await writeFileAtomic(files.key, key);
     await writeFileAtomic(files.cert, certificate);
   } catch (cause) {

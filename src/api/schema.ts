@@ -319,6 +319,8 @@ export const joinTokenAnswer = z.looseObject({ token: z.string(), cluster: name,
 export const hostName = z.string().regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'expected a host name or an address');
 export const joinBody = z.strictObject({
   token: z.string().max(200),
+  /** A proxy gets a password of its own role instead of the cluster's secret. */
+  kind: z.enum(['agent', 'proxy']).default('agent'),
   node: name,
   hosts: z.array(hostName).min(1).max(16),
   /** PKCS#10, PEM. */
@@ -329,6 +331,7 @@ export const joinAnswer = z.looseObject({
   node: name,
   ca: z.string(),
   certificate: z.string(),
+  /** Of an agent: the cluster's secret. Of a proxy: the password of the role `pgherd_proxy`. */
   clusterSecret: z.string(),
   store: z.looseObject({ endpoints: z.array(z.string()) }),
   expiresAt: time,
@@ -337,7 +340,7 @@ export const caAnswer = z.looseObject({ ca: z.string(), fingerprint: z.string() 
 
 export const certRow = z.looseObject({
   subject: z.string(),
-  kind: z.enum(['ca', 'server', 'agent']),
+  kind: z.enum(['ca', 'server', 'agent', 'proxy']),
   hosts: z.array(z.string()),
   serial: z.string(),
   fingerprint: z.string(),

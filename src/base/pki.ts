@@ -32,7 +32,7 @@ export interface KeyAndCertificate {
 }
 
 export interface CertificateSubject {
-  readonly kind: 'server' | 'agent';
+  readonly kind: 'server' | 'agent' | 'proxy';
   /** `CLUSTER/NODE` for an agent. */
   readonly name: string;
   /** Host names and addresses for the subject alternative names. */

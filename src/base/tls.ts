@@ -65,7 +65,7 @@ export function parseFingerprint(text: string): string | null {
 }
 
 export interface PeerIdentity {
-  readonly kind: 'server' | 'agent';
+  readonly kind: 'server' | 'agent' | 'proxy';
   /** `CLUSTER/NODE` for an agent. */
   readonly name: string;
   readonly fingerprint: string;
@@ -81,7 +81,12 @@ export function peerIdentity(socket: TLSSocket): PeerIdentity | null {
   if (raw === undefined) return null;
   const facts = readCertificate(new X509Certificate(raw).toString());
   const kind = facts?.subject.unit;
-  if (facts === null || facts.subject.organization !== 'pgherd' || facts.subject.name === null || (kind !== 'server' && kind !== 'agent'))
+  if (
+    facts === null ||
+    facts.subject.organization !== 'pgherd' ||
+    facts.subject.name === null ||
+    (kind !== 'server' && kind !== 'agent' && kind !== 'proxy')
+  )
     return null;
   return { kind, name: facts.subject.name, fingerprint: createHash('sha256').update(raw).digest('hex') };
 }

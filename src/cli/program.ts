@@ -6,6 +6,7 @@ import { renderFailure, renderFailureJson } from './output/errors.ts';
 import { isColourWanted, makeStyle } from './output/style.ts';
 import { type Host, errorWidth } from './session.ts';
 import { agentCommand } from './verbs/agent.ts';
+import { proxyCommand } from './verbs/proxy.ts';
 import { certCommand } from './verbs/cert.ts';
 import { clusterCommand } from './verbs/cluster.ts';
 import { clustersCommand } from './verbs/clusters.ts';
@@ -81,6 +82,7 @@ function buildVerbs(host: Host): Command {
     for (const build of builders) program.addCommand(build(host).helpGroup(heading));
   }
   program.addCommand(agentCommand(host).helpGroup('Administer:'));
+  program.addCommand(proxyCommand(host).helpGroup('Administer:'));
   return program;
 }
 

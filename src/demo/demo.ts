@@ -28,7 +28,7 @@ export interface DemoOptions {
 
 const ADDRESS = '127.0.0.1';
 /** Away from the real ports, so that the demo runs beside real servers. */
-const PREFERRED = { api: 18_433, store: 12_379, postgres: 15_432, agent: 18_441 } as const;
+const PREFERRED = { api: 18_433, store: 12_379, postgres: 15_432, agent: 18_441, proxy: 16_433 } as const;
 
 /** Exit code: 0 when everything held, 1 when not, 130 when it was interrupted during the tour. */
 export async function runDemo(options: DemoOptions): Promise<number> {
@@ -93,7 +93,7 @@ async function tour(herd: Herd, { options, say, create, aborted }: TourParts): P
   }
 }
 
-const TOUR_STEPS = 5;
+const TOUR_STEPS = 6;
 
 function report(options: DemoOptions, steps: readonly Step[], failure: Failure | null): number {
   const ok = steps.length === TOUR_STEPS && steps.every((step) => step.ok);
@@ -112,13 +112,15 @@ function sayStep(say: (line: string) => void, step: Step): void {
 }
 
 async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
-  const [[apiPort], [storePort], ports, agents] = await Promise.all([
+  const [[apiPort], [storePort], ports, agents, [writePort, readPort, splitPort]] = await Promise.all([
     findFreePorts(ADDRESS, { preferred: PREFERRED.api, count: 1 }),
     findFreePorts(ADDRESS, { preferred: PREFERRED.store, count: 1 }),
     findFreePorts(ADDRESS, { preferred: PREFERRED.postgres, count: options.nodes }),
     findFreePorts(ADDRESS, { preferred: PREFERRED.agent, count: options.nodes }),
+    findFreePorts(ADDRESS, { preferred: PREFERRED.proxy, count: 3 }),
   ]);
-  if (apiPort === undefined || storePort === undefined || ports.length < options.nodes || agents.length < options.nodes) {
+  const single = apiPort === undefined || storePort === undefined || writePort === undefined || readPort === undefined || splitPort === undefined;
+  if (single || ports.length < options.nodes || agents.length < options.nodes) {
     return problem('demo.ports', {
       what: 'there are not enough free ports on 127.0.0.1',
       cause: `looked from ${PREFERRED.postgres}, ${PREFERRED.api} and ${PREFERRED.store} on`,
@@ -133,6 +135,7 @@ async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
     cluster: 'demo',
     server: { address: ADDRESS, apiPort, storePort, inside: [] },
     nodes: ports.map((port, index) => ({ node: `n${index + 1}`, address: ADDRESS, port, agentPort: agents[index] ?? 0, inside: [] })),
+    proxies: [{ id: 'p1', address: ADDRESS, writePort, readPort, splitPort, inside: [] }],
     firewall: 'off',
     clientNetwork: '127.0.0.1/32',
     // People break one thing after the other here; a minute of waiting between two failovers would only look broken.
@@ -171,6 +174,7 @@ function guide(herd: Herd, environment: string): readonly string[] {
     'In another terminal:',
     `  . ${environment}`,
     `  psql '${connectionString(herd)}'`,
+    ...proxyLines(herd),
     'Break something and watch what happens:',
     `  kill -9 $(head -1 ${pidFile})                    # PostgreSQL of ${first} crashes`,
     `  kill -9 $(pgrep -f '[a]gent --config ${herd.places.agentConfig(first)}')   # its agent dies: the guard fences`,
@@ -179,6 +183,13 @@ function guide(herd: Herd, environment: string): readonly string[] {
     '  pgherd show; pgherd events; pgherd history',
     'Ctrl+C stops and removes all of it.',
   ];
+}
+
+function proxyLines({ plan, login }: Herd): readonly string[] {
+  return (plan.proxies ?? []).flatMap(({ address, writePort, splitPort }) => [
+    `  psql 'postgresql://${login.user}@${address}:${writePort}/${login.database}'    # through the proxy: outlives a switchover`,
+    `  psql 'postgresql://${login.user}@${address}:${splitPort}/${login.database}'    # the same, and reads go to standbys`,
+  ]);
 }
 
 function shellQuote(text: string): string {

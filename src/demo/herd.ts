@@ -17,6 +17,15 @@ export interface NodePlan {
   readonly inside: readonly string[];
 }
 
+export interface ProxyPlan {
+  readonly id: string;
+  readonly address: string;
+  readonly writePort: number;
+  readonly readPort: number;
+  readonly splitPort: number;
+  readonly inside: readonly string[];
+}
+
 export interface HerdPlan {
   /** Absolute and short: PostgreSQL's socket lies below it (its path may have 107 bytes). */
   readonly directory: string;
@@ -25,6 +34,8 @@ export interface HerdPlan {
   readonly cluster: string;
   readonly server: { readonly address: string; readonly apiPort: number; readonly storePort: number; readonly inside: readonly string[] };
   readonly nodes: readonly NodePlan[];
+  /** Default: none. */
+  readonly proxies?: readonly ProxyPlan[];
   readonly firewall: 'auto' | 'off';
   /** Where clients come from, for pg_hba. */
   readonly clientNetwork: string;
@@ -62,12 +73,14 @@ export interface Herd {
   /** Starts a role again that is not running. */
   startServer(): RoleProcess;
   startAgent(node: string): RoleProcess;
+  startProxy(id: string): RoleProcess;
   server(): RoleProcess | null;
   agent(node: string): RoleProcess | null;
+  proxy(id: string): RoleProcess | null;
   /** Runs a verb on the server's host with an admin's token. */
   verb(args: readonly string[], limitMs?: number): Promise<VerbResult>;
-  /** The same on a node's host, without a token. */
-  verbOn(node: string, args: readonly string[], limitMs?: number): Promise<VerbResult>;
+  /** The same on another host, without a token. */
+  verbOn(place: Pick<NodePlan, 'inside'>, args: readonly string[], limitMs?: number): Promise<VerbResult>;
   /** Null when the server did not answer with a cluster. */
   show(): Promise<Show | null>;
   postmaster(node: string): number | null;
@@ -89,6 +102,7 @@ export interface Places {
   data(node: string): string;
   state(node: string): string;
   agentConfig(node: string): string;
+  proxyConfig(id: string): string;
 }
 
 export function placesBelow(directory: string): Places {
@@ -104,12 +118,19 @@ export function placesBelow(directory: string): Places {
     data: (name) => join(node(name), 'data'),
     state: (name) => join(node(name), 'agent'),
     agentConfig: (name) => join(node(name), 'agent.yaml'),
+    proxyConfig: (id) => join(node(id), 'proxy.yaml'),
   };
 }
 
 export function findPlan(plan: HerdPlan, node: string): NodePlan {
   const found = plan.nodes.find((entry) => entry.node === node);
   if (found === undefined) throw new Error(`there is no node "${node}": ${plan.nodes.map((entry) => entry.node).join(', ')}`);
+  return found;
+}
+
+export function findProxy(plan: HerdPlan, id: string): ProxyPlan {
+  const found = plan.proxies?.find((entry) => entry.id === id);
+  if (found === undefined) throw new Error(`there is no proxy "${id}"`);
   return found;
 }
 
@@ -134,8 +155,10 @@ export function openHerd(plan: HerdPlan): Herd {
     targets: plan.nodes.map(({ node, address, port }) => ({ node, host: address, port })),
     startServer: () => start('server', plan.server.inside, ['server', '--config', places.serverConfig]),
     startAgent: (node) => start(node, findPlan(plan, node).inside, ['agent', '--config', places.agentConfig(node)]),
+    startProxy: (id) => start(id, findProxy(plan, id).inside, ['proxy', '--config', places.proxyConfig(id)]),
     server: () => alive('server'),
     agent: (node) => alive(node),
+    proxy: (id) => alive(id),
     verb: (args, limitMs = 60_000) =>
       runOnce({
         inside: plan.server.inside,
@@ -144,8 +167,7 @@ export function openHerd(plan: HerdPlan): Herd {
         env: { XDG_CONFIG_HOME: places.cli, NO_COLOR: '1' },
         limitMs,
       }),
-    verbOn: (node, args, limitMs = 60_000) =>
-      runOnce({ inside: findPlan(plan, node).inside, argv: [...plan.program, ...args], cwd: plan.directory, limitMs }),
+    verbOn: (place, args, limitMs = 60_000) => runOnce({ inside: place.inside, argv: [...plan.program, ...args], cwd: plan.directory, limitMs }),
     show: async () => parseShow(await herd.verb(['show', '--json'], 5000)),
     postmaster: (node) => postmasterOf(places.data(findPlan(plan, node).node)),
     guard: (node) => herd.processes(node).find((pid) => isGuard(pid)) ?? null,

@@ -2,8 +2,9 @@
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { stringify } from 'yaml';
 import type { Failure } from '../core/result.ts';
-import { type RoleProcess, killBelow, sendSignal, waitUntil } from './children.ts';
-import { type Herd, type NodePlan, serverUrl } from './herd.ts';
+import { type RoleProcess, killBelow, runOnce, sendSignal, waitUntil } from './children.ts';
+import { type Herd, type NodePlan, type ProxyPlan, serverUrl } from './herd.ts';
+import { SPLIT_SCHEMA } from './read-write-split.ts';
 import { RECORDER_SCHEMA, quote } from './recorder.ts';
 import { cheapVerifier } from './scram-verifier.ts';
 
@@ -13,6 +14,8 @@ const SERVER_START_MS = 20_000;
 const CREATE_MS = 180_000;
 /** Between SIGTERM and SIGKILL of a role. */
 const STOP_MS = 5000;
+/** A start takes half a second. */
+const PROXY_START_MS = 10_000;
 
 export type Say = (line: string) => void;
 
@@ -26,6 +29,7 @@ export async function startHerd(herd: Herd, { say, signal }: { readonly say: Say
     () => joinAll(herd, say, signal),
     () => createCluster(herd, say, signal),
     () => prepareMeasuring(herd),
+    () => joinProxies(herd, say),
   ];
   for (const step of steps) {
     const failure = await step();
@@ -42,7 +46,8 @@ function interruptedStart(): Failure {
 /** Ends everything below the herd's directory and, unless `keep`, removes it. Returns the pids that could not be ended. */
 export async function stopHerd(herd: Herd, { keep }: { readonly keep: boolean }): Promise<readonly number[]> {
   const { directory, nodes } = herd.plan;
-  const roles = [herd.server(), ...nodes.map(({ node }) => herd.agent(node))].filter((role): role is RoleProcess => role !== null);
+  const proxies = (herd.plan.proxies ?? []).map(({ id }) => herd.proxy(id));
+  const roles = [herd.server(), ...nodes.map(({ node }) => herd.agent(node)), ...proxies].filter((role): role is RoleProcess => role !== null);
   for (const role of roles) {
     sendSignal(role.pid, 'SIGCONT');
     sendSignal(role.pid, 'SIGTERM');
@@ -112,15 +117,14 @@ async function joinAll(herd: Herd, say: Say, signal: AbortSignal): Promise<Failu
 async function joinNode(herd: Herd, node: NodePlan): Promise<Failure | null> {
   const { plan, places } = herd;
   prepareDirectory(places.node(node.node));
-  const token = await herd.verb(['token', 'join', '-c', plan.cluster, '--join-url', serverUrl(plan)], 15_000);
-  if (token.code !== 0) return verbFailed('demo.join-token', 'no join token was given', token);
   const tokenFile = `${places.node(node.node)}/join.token`;
-  writeFileSync(tokenFile, token.stdout, { mode: 0o600 });
+  const refused = await fetchToken(herd, tokenFile);
+  if (refused !== null) return refused;
   const target = ['--cluster', plan.cluster, '--node', node.node, '--host', node.address, '--port', String(node.port)];
   const agent = ['--listen', node.address, '--agent-port', String(node.agentPort), '--firewall', plan.firewall];
   const files = ['--data-directory', places.data(node.node), '--state-directory', places.state(node.node), '--config', places.agentConfig(node.node)];
   const joined = await herd.verbOn(
-    node.node,
+    node,
     ['agent', 'join', '--server', serverUrl(plan), '--token-file', tokenFile, ...target, ...agent, ...files],
     20_000,
   );
@@ -128,6 +132,55 @@ async function joinNode(herd: Herd, node: NodePlan): Promise<Failure | null> {
   if (joined.code !== 0) return verbFailed('demo.join', `${node.node} could not join`, joined);
   herd.startAgent(node.node);
   return null;
+}
+
+async function fetchToken({ plan, verb }: Herd, file: string): Promise<Failure | null> {
+  const token = await verb(['token', 'join', '-c', plan.cluster, '--join-url', serverUrl(plan)], 15_000);
+  if (token.code !== 0) return verbFailed('demo.join-token', 'no join token was given', token);
+  writeFileSync(file, token.stdout, { mode: 0o600 });
+  return null;
+}
+
+async function joinProxies(herd: Herd, say: Say): Promise<Failure | null> {
+  const { plan, places } = herd;
+  for (const proxy of plan.proxies ?? []) {
+    const { id, address, writePort, readPort, splitPort } = proxy;
+    mkdirSync(places.node(id), { recursive: true });
+    const tokenFile = `${places.node(id)}/join.token`;
+    const refused = await fetchToken(herd, tokenFile);
+    if (refused !== null) return refused;
+    const ports = ['--write-port', String(writePort), '--read-port', String(readPort), '--split-port', String(splitPort)];
+    const files = ['--state-directory', places.state(id), '--config', places.proxyConfig(id), '--token-file', tokenFile];
+    // Clear text to the nodes: everything of the demo and the lab is on one machine.
+    const args = ['proxy', 'join', '--server', serverUrl(plan), '--id', id, '--listen', address, ...ports, ...files, '--server-tls', 'off'];
+    const joined = await herd.verbOn(proxy, args, 20_000);
+    rmSync(tokenFile, { force: true });
+    if (joined.code !== 0) return verbFailed('demo.join', `${id} could not join`, joined);
+    const role = herd.startProxy(id);
+    if (!(await waitUntil(async () => role.exit() !== null || (await isListening(proxy)), PROXY_START_MS)) || role.exit() !== null)
+      return problem('demo.proxy-start', {
+        what: `the proxy ${id} did not open its ports`,
+        cause: lastLines(role.logFile),
+        remedy: `read ${role.logFile}; start it again with --keep to look at it`,
+      });
+    say(`${id} is a proxy: ${address}, writes on port ${writePort}, reads on ${readPort}, both on ${splitPort}`);
+  }
+  return null;
+}
+
+/** On another host the question is asked there. */
+async function isListening({ address, writePort, inside }: ProxyPlan): Promise<boolean> {
+  const asked = await runOnce({
+    inside,
+    argv: [
+      process.execPath,
+      '-e',
+      `require('net').connect(${writePort}, '${address}').on('connect', () => process.exit(0)).on('error', () => process.exit(1))`,
+    ],
+    cwd: '/',
+    limitMs: 2000,
+  });
+  return asked.code === 0;
 }
 
 /** PostgreSQL's OS user has to pass through; its own directories below are made by the agent. */
@@ -220,7 +273,7 @@ async function prepareMeasuring(herd: Herd): Promise<Failure | null> {
     const verifier = quote(cheapVerifier(password));
     await herd.sql(primary, `set log_min_error_statement = panic; set log_statement = none; create role ${user} login password ${verifier}`);
     await herd.sql(primary, `create database ${database} owner ${user}`);
-    await herd.sql(primary, [`set role ${user}`, ...RECORDER_SCHEMA].join('; '), database);
+    await herd.sql(primary, [`set role ${user}`, ...RECORDER_SCHEMA, ...SPLIT_SCHEMA].join('; '), database);
     return null;
   } catch (cause) {
     return problem('demo.prepare', {

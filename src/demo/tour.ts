@@ -3,6 +3,7 @@ import { monoMs, realClock } from '../base/clock.ts';
 import type { Verdict } from './check.ts';
 import { processesBelow, sendSignal, waitUntil } from './children.ts';
 import type { Herd } from './herd.ts';
+import { checkReadWriteSplit } from './read-write-split.ts';
 import { waitStreaming, writableNode } from './look.ts';
 import { waitHealthy } from './processes.ts';
 import { type Recording, judge, readRows } from './recording.ts';
@@ -17,9 +18,11 @@ export interface Step {
 }
 
 /** What still counts as held on a loaded small machine; the lab measures against the tight targets. */
-const LIMITS = { crashMs: 5000, failoverMs: 10_000, rejoinMs: 30_000, switchoverMs: 2000, healthyMs: 60_000 } as const;
+const LIMITS = { calmMs: 1000, crashMs: 5000, failoverMs: 10_000, rejoinMs: 30_000, switchoverMs: 2000, healthyMs: 60_000 } as const;
 /** Asynchronous replication: rows acknowledged in the last moment of a lost host may be on no standby. More than a tenth of a second of them is wrong. */
 const ASYNC_LOSS_ROWS = 10;
+/** Enough that each client meets each standby's lag many times. */
+const SPLIT = { clients: 8, readsPerWrite: 4, durationMs: 3000 } as const;
 /** Undisturbed writing before each fault. */
 const CALM_MS = 1000;
 
@@ -40,6 +43,7 @@ export async function runTour(herd: Herd, recording: Recording, onStep: (step: S
   const steps: Step[] = [];
   let lost = '';
   const all: readonly TourStep[] = [
+    { name: 'read-write-split', limitMs: LIMITS.calmMs, lostRows: 0, run: split },
     { name: 'crash', limitMs: LIMITS.crashMs, lostRows: 0, run: crash },
     {
       name: 'failover',
@@ -95,6 +99,29 @@ function judgeStep(step: TourStep, verdict: Verdict): readonly string[] {
   if (verdict.doubleWritableMs > 0) wrong.push(`two nodes were writable for ${verdict.doubleWritableMs} ms`);
   if (verdict.staleAckRows > 0) wrong.push(`${verdict.staleAckRows} rows were acknowledged by an old primary`);
   return wrong;
+}
+
+/** Clients of the proxy write and read back: every read is as new as the client's own writes, and standbys serve most of them. */
+async function split(herd: Herd, _recording: Recording, primary: string): Promise<Seen> {
+  const [proxy] = herd.plan.proxies ?? [];
+  if (proxy === undefined) return { wrong: ['there is no proxy'], detail: '' };
+  const report = await checkReadWriteSplit({
+    host: proxy.address,
+    port: proxy.splitPort,
+    login: herd.login,
+    clients: SPLIT.clients,
+    readsPerWrite: SPLIT.readsPerWrite,
+    durationMs: SPLIT.durationMs,
+  });
+  const own = report.readsByPort[herd.targets.find((target) => target.node === primary)?.port ?? 0] ?? 0;
+  const byStandbys = report.reads - own;
+  const wrong = [
+    ...(report.errorCount === 0 ? [] : [`${report.errorCount} clients got an error: ${report.errors[0] ?? ''}`]),
+    ...(report.stale === 0 ? [] : [`${report.stale} reads were older than the client's own writes`]),
+    ...(byStandbys > 0 ? [] : ['no read was served by a standby']),
+  ];
+  const share = report.reads === 0 ? 0 : Math.round((100 * byStandbys) / report.reads);
+  return { wrong, detail: `${report.writes} writes, ${report.reads} reads, ${report.stale} of them stale, ${share} % on standbys` };
 }
 
 /** kill -9 of the primary's PostgreSQL; its agent lives. */

@@ -49,9 +49,10 @@ export const renewCert: Handler<'renewCert'> = async (context, { body, caller })
     return ok({ certificate, ca: context.authority.ca, expiresAt: expiryOf(certificate) });
   }
   const peer = caller.socket === null ? null : peerIdentity(caller.socket);
-  const known = peer?.kind === 'agent' ? context.authority.list().find((row) => row.kind === 'agent' && row.subject === peer.name) : undefined;
-  if (peer === null || known === undefined) return err(forbidden('an agent renews its certificate over a connection that shows the present one'));
-  const signed = await context.authority.signAgent({ csr: body.csr, name: known.subject, hosts: known.hosts });
+  const kind = peer?.kind === 'agent' || peer?.kind === 'proxy' ? peer.kind : null;
+  const known = context.authority.list().find((row) => row.kind === kind && row.subject === peer?.name);
+  if (kind === null || known === undefined) return err(forbidden('an agent renews its certificate over a connection that shows the present one'));
+  const signed = await context.authority.signHost({ kind, csr: body.csr, name: known.subject, hosts: known.hosts });
   if (!signed.ok) return err(makeApiFailure('join.csr', signed.error));
   return ok({ certificate: signed.value, ca: context.authority.ca, expiresAt: expiryOf(signed.value) });
 };

@@ -23,7 +23,7 @@ import { type Records, openRecords } from './records.ts';
 
 const issued = object({
   subject: text,
-  kind: oneOf('server', 'agent'),
+  kind: oneOf('server', 'agent', 'proxy'),
   hosts: list(text),
   serial: text,
   fingerprint: text,
@@ -34,7 +34,7 @@ type Issued = Extract<ReturnType<typeof issued>, { ok: true }>['value'];
 
 export interface CertificateRow {
   readonly subject: string;
-  readonly kind: 'ca' | 'server' | 'agent';
+  readonly kind: 'ca' | 'server' | 'agent' | 'proxy';
   readonly hosts: readonly string[];
   readonly serial: string;
   readonly fingerprint: string;
@@ -55,7 +55,12 @@ export interface Authority {
   /** A new key and certificate for the server; they serve from the next reload on. */
   renewServer(): Promise<string>;
   /** `pki.csr`. Answers PEM. */
-  signAgent(options: { readonly csr: string; readonly name: string; readonly hosts: readonly string[] }): Promise<Result<string, Failure>>;
+  signHost(options: {
+    readonly kind: 'agent' | 'proxy';
+    readonly csr: string;
+    readonly name: string;
+    readonly hosts: readonly string[];
+  }): Promise<Result<string, Failure>>;
   /** The newest certificate of each subject, the authority first. */
   list(): readonly CertificateRow[];
 }
@@ -117,8 +122,8 @@ export async function openAuthority(dataDirectory: string, hosts: readonly strin
       material = await load(names);
       return material.cert !== before;
     },
-    signAgent: async ({ csr, name, hosts: names }) => {
-      const subject: CertificateSubject = { kind: 'agent', name, hosts: names };
+    signHost: async ({ kind, csr, name, hosts: names }) => {
+      const subject: CertificateSubject = { kind, name, hosts: names };
       const signed = await signRequest(ca, csr, subject);
       if (signed.ok) await remember(records, signed.value, subject);
       return signed;

@@ -1,6 +1,7 @@
 /** The server's side of joining: one-time tokens, and certificates for hosts that show one. */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { formatWall, wallMs } from '../base/clock.ts';
+import { deriveSecret } from '../base/secret.ts';
 import { bool, object, text } from '../core/decode.ts';
 import { type ClusterId, makeNodeId, makeWallMs, parseClusterId } from '../core/ids.ts';
 import { wallMs as wallTime } from '../core/report.ts';
@@ -113,28 +114,30 @@ export const join: Handler<'join'> = async (context, { body, caller }) => {
   }
   const cluster = checked.value;
   // Z40: two agents under one name would act as one node. The report's key exists only while its agent keeps its lease.
-  const report = await context.store.get(clusterKeys(cluster).report(makeNodeId(body.node)));
+  const keys = clusterKeys(cluster);
+  const report = await context.store.get(body.kind === 'proxy' ? keys.proxyAck(body.node) : keys.report(makeNodeId(body.node)));
   if (!report.ok) return err(storeFailure(report.error, 'joining'));
   if (report.value !== null) {
     return err(
       makeApiFailure('join.node-live', {
-        what: `node "${body.node}" of cluster "${cluster}" is alive on another host`,
+        what: `${body.kind === 'proxy' ? 'proxy' : 'node'} "${body.node}" of cluster "${cluster}" is alive on another host`,
         now: 'Nothing was signed; the token can still be used.',
-        remedy: 'Choose another node name, or stop the agent that runs under this one first.',
+        remedy: `Choose another name, or stop the ${body.kind} that runs under this one first.`,
       }),
     );
   }
   const used = await context.joinTokens.use(body.token);
   if (!used.ok) return used;
   const name = `${cluster}/${body.node}`;
-  const signed = await context.authority.signAgent({ csr: body.csr, name, hosts: [...body.hosts, body.node] });
+  const secret = await context.secrets.ensure(cluster);
+  const signed = await context.authority.signHost({ kind: body.kind, csr: body.csr, name, hosts: [...body.hosts, body.node] });
   if (!signed.ok) return err(makeApiFailure('join.csr', { ...signed.error, now: 'The token is used up.' }));
   return ok({
     cluster,
     node: body.node,
     ca: context.authority.ca,
     certificate: signed.value,
-    clusterSecret: await context.secrets.ensure(cluster),
+    clusterSecret: body.kind === 'proxy' ? deriveSecret(secret, 'proxy') : secret,
     store: { endpoints: [...context.storeEndpoints] },
     expiresAt: expiryOf(signed.value),
   });

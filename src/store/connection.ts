@@ -193,6 +193,9 @@ async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Prom
     const login = await authenticate(state, endpoint, deadline);
     if (login.kind !== 'answer') return login.kind === 'failed' ? { ...login, sent: false } : login;
   }
+  // Another call may have found the connection silent and made it anew meanwhile; to watch a closed one is an error.
+  if (endpoint.client !== client)
+    return { kind: 'failed', sent: false, error: { code: status.UNAVAILABLE, details: `the connection to ${endpoint.url} was made anew` } };
   endpoint.verified = true;
   // A connection that was lost may come back to another store on the same address: it is verified again before its next use.
   client.getChannel().watchConnectivityState(connectivityState.READY, Number.POSITIVE_INFINITY, () => {

@@ -18,6 +18,7 @@ export interface ClusterKeys {
   readonly events: string;
   readonly history: string;
   readonly proxies: string;
+  proxyAck(proxy: string): string;
   member(node: NodeId): string;
   report(node: NodeId): string;
   task(id: string): string;
@@ -42,6 +43,7 @@ export function clusterKeys(cluster: ClusterId): ClusterKeys {
     events: `${prefix}events/`,
     history: `${prefix}history/`,
     proxies: `${prefix}proxies/`,
+    proxyAck: (proxy) => `${prefix}proxies/${proxy}/ack`,
     member: (node) => `${prefix}nodes/${node}/member`,
     report: (node) => `${prefix}nodes/${node}/report`,
     task: (id) => `${prefix}tasks/${id}`,

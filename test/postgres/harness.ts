@@ -53,7 +53,7 @@ export function createLab(): Lab {
         os,
         socketDirectory: socketDirectoryOf(stateDirectory),
         publicSocketDirectory: null,
-        secrets: { replication: 'rep-secret', probe: 'probe-secret' },
+        secrets: { replication: 'rep-secret', probe: 'probe-secret', proxy: 'proxy-secret' },
         tls: null,
       };
       instances.push(instance);

@@ -27,7 +27,7 @@ test('a host joins with a token: its key never leaves it, its files are 0600, an
   assert.match(certificate.subject, /OU=agent\nCN=demo\/n1/);
   assert.equal(certificate.checkHost('db1.example'), 'db1.example');
   assert.equal(certificate.checkIP('127.0.0.1'), '127.0.0.1');
-  assert.match(readFileSync(joined.files.clusterSecret, 'utf8'), /^[A-Za-z0-9_-]{43}\n$/);
+  assert.match(readFileSync(joined.files.secret, 'utf8'), /^[A-Za-z0-9_-]{43}\n$/);
 
   const store = openStore({ endpoints: joined.storeEndpoints, tls: joined.files });
   t.after(() => store.close());
@@ -52,7 +52,7 @@ test('two nodes of a cluster get the same secret, another cluster another one, a
     const joined = expectOk(
       await joinServer({ token: made.token, stateDirectory: join(server.directory, cluster + node), node, hosts: ['127.0.0.1'] }),
     );
-    secrets.push(readFileSync(joined.files.clusterSecret, 'utf8').trim());
+    secrets.push(readFileSync(joined.files.secret, 'utf8').trim());
   }
   assert.equal(secrets[0], secrets[1]);
   assert.notEqual(secrets[0], secrets[2]);
@@ -137,7 +137,7 @@ test('the client does not take an agent for the server, though one authority sig
   const server = await startTestServer(t);
   const { authority } = server.server.context;
   const { csr, key } = await createRequest('n1');
-  const signed = await authority.signAgent({ csr, name: 'demo/n1', hosts: ['127.0.0.1'] });
+  const signed = await authority.signHost({ kind: 'agent', csr, name: 'demo/n1', hosts: ['127.0.0.1'] });
   assert.ok(signed.ok);
   const { createServer } = await import('node:https');
   const impostor = createServer({ cert: signed.value, key, ca: authority.ca }, (_request, response) => response.end('{}'));

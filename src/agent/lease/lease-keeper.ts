@@ -98,7 +98,7 @@ interface Held {
 const CONFIRM_LIMIT_MS = 800;
 const ACQUIRE_LIMIT_MS = 2000;
 /** How often the clocks are compared while a lease is held: clients of a machine that was paused are blocked this long after it goes on. */
-const PAUSE_LOOK_MS = 250;
+const PAUSE_LOOK_MS = 500;
 
 /** A lease without a key, granted ahead. Its time runs since `sent`. */
 interface Prepared extends Granted {

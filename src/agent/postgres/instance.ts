@@ -25,8 +25,8 @@ export interface Instance {
   readonly socketDirectory: string;
   /** A second directory, where people's programs look for the socket; null: none. */
   readonly publicSocketDirectory: string | null;
-  /** Derived passwords of the two network roles. Never logged. */
-  readonly secrets: { readonly replication: string; readonly probe: string };
+  /** Derived passwords of the network roles. Never logged. */
+  readonly secrets: { readonly replication: string; readonly probe: string; readonly proxy: string };
   /** Certificate files for the client port; null: PostgreSQL's own configuration decides. */
   readonly tls: { readonly cert: string; readonly key: string; readonly ca: string | null } | null;
 }
@@ -38,7 +38,7 @@ export interface OsUser {
 }
 
 /** Names of the database roles. */
-export const ROLES = { agent: 'pgherd', replication: 'pgherd_replicator', probe: 'pgherd_probe' } as const;
+export const ROLES = { agent: 'pgherd', replication: 'pgherd_replicator', probe: 'pgherd_probe', proxy: 'pgherd_proxy' } as const;
 /** The database of the heartbeat table. */
 export const HEARTBEAT_DATABASE = 'pgherd';
 

@@ -183,9 +183,11 @@ export function renderHba(_instance: Instance, settings: ManagedSettings, tls: b
     lines.push(`${type} postgres ${ROLES.replication} ${address} scram-sha-256`);
     lines.push(`${type} ${HEARTBEAT_DATABASE} ${ROLES.probe} ${address} scram-sha-256`);
   }
+  // Proxies may stand anywhere; their password is random, and the role can only ask for login secrets.
   lines.push(
-    `host all,replication ${ROLES.replication},${ROLES.probe} all reject`,
-    `local all,replication ${ROLES.replication},${ROLES.probe} reject`,
+    `${type} ${HEARTBEAT_DATABASE} ${ROLES.proxy} all scram-sha-256`,
+    `host all,replication ${ROLES.replication},${ROLES.probe},${ROLES.proxy} all reject`,
+    `local all,replication ${ROLES.replication},${ROLES.probe},${ROLES.proxy} reject`,
   );
   return [...lines, ...settings.hba];
 }

@@ -9,7 +9,7 @@ import { runCheckpoint } from './checkpoint.ts';
 import { ensureStandbySignal } from './data-directory.ts';
 import { cancelled, failure } from './failure.ts';
 import type { Instance } from './instance.ts';
-import { type RunSql, type Sql, withLocalSql } from './sql.ts';
+import { type RunSql, type Sql, sqlStateOf, withLocalSql } from './sql.ts';
 import { readHistory } from './timeline-history.ts';
 
 export interface Promoted {
@@ -134,7 +134,7 @@ async function requestPromotion(
             true,
           ),
         );
-      await sql.query('SELECT pg_promote(false)');
+      await askPromotion(sql);
       askedAt = monoMs();
     }
     if (!(await isInRecovery(sql))) break;
@@ -154,6 +154,16 @@ async function requestPromotion(
   // No walfile name before the first insertion is possible, which "not in recovery" says.
   const [row] = await sql.query("SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int AS timeline");
   return ok(makeTimeline(Number(row?.['timeline'])));
+}
+
+/** The repeated request may come just after the first one has worked: then the server says that there is nothing to promote, which the next look shows. */
+async function askPromotion(sql: Sql): Promise<void> {
+  try {
+    await sql.query('SELECT pg_promote(false)');
+  } catch (cause) {
+    // 55000, "recovery is not in progress". Source: PostgreSQL, xlogfuncs.c, pg_promote.
+    if (sqlStateOf(cause) !== '55000') throw cause;
+  }
 }
 
 async function isInRecovery(sql: Sql): Promise<boolean> {

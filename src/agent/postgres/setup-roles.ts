@@ -19,7 +19,8 @@ const REWIND_FUNCTIONS = [
 ];
 
 /**
- * Makes what is missing: roles `postgres` (superuser, no password), `pgherd_replicator`, `pgherd_probe`, database `pgherd` with the heartbeat table.
+ * Makes what is missing: roles `postgres` (superuser, no password), `pgherd_replicator`, `pgherd_probe`, `pgherd_proxy`, database `pgherd` with the
+ * heartbeat table and the function that proxies ask.
  * Passwords go over the private socket as SCRAM verifiers, so that no log can hold them. They are set anew only when they do not match.
  * Errors: those of withLocalSql; `postgres.not-primary`.
  */
@@ -34,6 +35,7 @@ export async function setupRoles(
       await ensureRole(sql, 'postgres', 'SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS', null),
       await ensureRole(sql, ROLES.replication, 'REPLICATION', instance.secrets.replication),
       await ensureRole(sql, ROLES.probe, '', instance.secrets.probe),
+      await ensureRole(sql, ROLES.proxy, '', instance.secrets.proxy),
       await grantRewind(sql),
     ];
     const found = await sql.query('SELECT 1 FROM pg_database WHERE datname = $1', [HEARTBEAT_DATABASE]);
@@ -52,8 +54,11 @@ export async function setupRoles(
         true,
       ),
     );
-  const heartbeat = await withLocalSql(instance, { ...options, database: HEARTBEAT_DATABASE }, ensureHeartbeat);
-  return heartbeat.ok ? ok({ changed: roles.value || heartbeat.value }) : heartbeat;
+  const own = await withLocalSql(instance, { ...options, database: HEARTBEAT_DATABASE }, async (sql) => {
+    const made = [await ensureHeartbeat(sql), await ensureLoginSecret(sql)];
+    return made.includes(true);
+  });
+  return own.ok ? ok({ changed: roles.value || own.value }) : own;
 }
 
 async function ensureRole(sql: Sql, name: string, attributes: string, password: string | null): Promise<boolean> {
@@ -99,6 +104,26 @@ async function ensureHeartbeat(sql: Sql): Promise<boolean> {
     GRANT CONNECT ON DATABASE ${HEARTBEAT_DATABASE} TO ${ROLES.probe};
     GRANT USAGE ON SCHEMA pgherd TO ${ROLES.probe};
     GRANT SELECT, INSERT, UPDATE ON pgherd.heartbeat TO ${ROLES.probe};
+    COMMIT`);
+  return true;
+}
+
+/**
+ * What a proxy may ask: the login secret of a user, so that it can check a client's proof itself and log in as that user with the key that the
+ * proof gives. No password is kept anywhere, and the role of the proxies can read nothing else.
+ * Left out: users who may not log in, whose password has expired, and pgherd's own roles.
+ */
+async function ensureLoginSecret(sql: Sql): Promise<boolean> {
+  const [row] = await sql.query("SELECT to_regprocedure('pgherd.login_secret(text)') IS NOT NULL AS there");
+  if (row?.['there'] === true) return false;
+  await sql.query(`BEGIN;
+    CREATE FUNCTION pgherd.login_secret(name text) RETURNS text LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS
+      $$ SELECT rolpassword FROM pg_authid
+         WHERE rolname = name AND rolcanlogin AND (rolvaliduntil IS NULL OR rolvaliduntil > now()) AND rolname !~ '^pgherd(_|$)' $$;
+    REVOKE ALL ON FUNCTION pgherd.login_secret(text) FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION pgherd.login_secret(text) TO ${ROLES.proxy};
+    GRANT CONNECT ON DATABASE ${HEARTBEAT_DATABASE} TO ${ROLES.proxy};
+    GRANT USAGE ON SCHEMA pgherd TO ${ROLES.proxy};
     COMMIT`);
   return true;
 }

@@ -98,7 +98,8 @@ async function join(session: Session, flags: JoinFlags): Promise<Outcome> {
   return { ok: true, value: EXIT.done };
 }
 
-function readJoinToken(session: Session): CliResult<string> {
+/** What --token-file names, checked as far as it can be without the server. */
+export function readJoinToken(session: Session): CliResult<string> {
   const { tokenFile } = session.flags;
   if (tokenFile === undefined)
     return usageError('cli.usage', {

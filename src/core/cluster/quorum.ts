@@ -2,8 +2,8 @@
 import type { NodeId } from '../ids.ts';
 import { type ClusterState, votesNeeded } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import type { Position } from '../report.ts';
-import { comparePositions } from './lineage.ts';
+import type { NodeReport, Position } from '../report.ts';
+import { compareLineage, comparePositions } from './lineage.ts';
 import { activityFor, endOfWal, fresh, hasRead, isAvailable, isMaintenance, isOpen, live } from './observe.ts';
 import { type QuorumCount, countQuorum, nodeOfVoter, voterName } from './sync-set.ts';
 
@@ -169,10 +169,22 @@ export function bestVoterPosition(view: ClusterView, term: number): Position | n
   let best: Position | null = null;
   for (const voter of countDetached(view, term).have) {
     const node = nodeOfVoter(voter);
-    const position = node === null ? null : (live(view, node)?.vote?.position ?? null);
+    const report = node === null ? null : live(view, node);
+    const position = report?.vote?.position == null ? null : onLineage(view, report, report.vote.position);
     if (position !== null && (best === null || comparePositions(position, best) > 0)) best = position;
   }
   return best;
+}
+
+/**
+ * As far as the position lies in the cluster's history. A voter whose promotion was not completed has a timeline of its own beyond it: what stands there
+ * was acknowledged to nobody, since it never opened, and must not keep a candidate back that has all of the history.
+ */
+function onLineage(view: ClusterView, report: NodeReport, position: Position): Position {
+  const { timeline, history } = view.state;
+  if (timeline === null) return position;
+  const verdict = compareLineage(position, report.postgres.history, { timeline, history });
+  return verdict.kind === 'foreign' ? { timeline, lsn: verdict.forkLsn } : position;
 }
 
 /** `2 of 2 needed voters (missing: n3)` */

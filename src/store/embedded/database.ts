@@ -97,6 +97,8 @@ function readIdentity(sql: DatabaseSync): Identity {
 
 function wrap(sql: DatabaseSync, identity: Identity, pageSize: number): Database {
   const statements = new Map<string, StatementSync>();
+  const pageCount = prepareScalar(sql, 'PRAGMA page_count');
+  const freePages = prepareScalar(sql, 'PRAGMA freelist_count');
   return {
     sql,
     ...identity,
@@ -107,14 +109,20 @@ function wrap(sql: DatabaseSync, identity: Identity, pageSize: number): Database
       statements.set(text, made);
       return made;
     },
-    usedBytes: () => (scalar(sql, 'PRAGMA page_count') - scalar(sql, 'PRAGMA freelist_count')) * pageSize,
-    fileBytes: () => scalar(sql, 'PRAGMA page_count') * pageSize,
+    usedBytes: () => (pageCount() - freePages()) * pageSize,
+    fileBytes: () => pageCount() * pageSize,
     close: () => sql.close(),
   };
 }
 
 function scalar(sql: DatabaseSync, text: string): number {
-  return Number(Object.values(sql.prepare(text).get() ?? {})[0] ?? 0);
+  return prepareScalar(sql, text)();
+}
+
+/** Prepared once: asked with every write. */
+function prepareScalar(sql: DatabaseSync, text: string): () => number {
+  const statement = sql.prepare(text);
+  return () => Number(Object.values(statement.get() ?? {})[0] ?? 0);
 }
 
 /** 63 random bits, never 0: etcd's ids are unsigned, ours stay positive in every reader. */

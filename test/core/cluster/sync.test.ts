@@ -260,6 +260,15 @@ test('a voter whose directory was rebuilt since does not count (Z58)', () => {
   expectRule(picture(VOTES.replace('n3 detached', 'n3 detached inc:b'), quorumPath), 'failover.blocked-quorum', later(5000));
 });
 
+test('a voter whose promotion was not completed keeps nobody back by the timeline that it began (I4, Z38)', () => {
+  const text = `term 3 primary n1 lease n1/3 quorum 1/n2,n3 attempt 5 vote
+    n1 dead @0/5000
+    n2 detached tl2 fork1@0/5000 vote5@0/5100 refuses4
+    n3 detached vote5@0/5000`;
+  assert.equal(expectRule(picture(text, quorumPath), 'attempt.promote', later(5000)).attempt?.candidate, 'n3');
+  expectRule(picture(text.replace('vote5@0/5000', 'vote5@0/4F00'), quorumPath), 'failover.blocked-quorum', later(5000));
+});
+
 test('a voter that is ahead and may not be promoted stands in the way of the one behind (Z62, I4)', () => {
   expectRule(picture(VOTES.replace('n2 detached', 'n2 detached prio0'), quorumPath), 'failover.blocked-quorum', later(5000));
 });

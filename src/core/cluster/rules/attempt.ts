@@ -11,7 +11,7 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { askVotes, isLossKnown, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
-import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, isGone, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
+import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
 import { comparePositions } from '../lineage.ts';
 import { bestVoterPosition, countDetached, countVotes, describeQuorum, twoPrimariesText } from '../quorum.ts';
 import { NOTHING_ACKNOWLEDGED, isEndExact, judgeLoss } from '../loss.ts';

@@ -21,8 +21,8 @@ import { restartInPlace } from './primary-lost.ts';
 
 /** A checkpoint of a busy server takes its time; nothing is held meanwhile. */
 const CHECKPOINT_LIMIT_MS = 120_000;
-/** Proxies hold at once; longer would let new statements wait. */
-const HOLD_LIMIT_MS = 5000;
+/** All new statements wait while the last transactions end; a longer one makes the switchover give up, which costs nobody anything. */
+const HOLD_LIMIT_MS = 2000;
 /** Beyond the stop ladder's first rung, before the stop counts as failed. */
 const STOP_EXTRA_MS = 10_000;
 /** The candidate has the lease and promotes; longer than any promotion without a backlog takes. */
@@ -231,8 +231,8 @@ function undoReason(view: ClusterView, now: Now, one: Running): Problem | null {
       .map(([proxy]) => proxy);
     return problem(
       'hold-not-acknowledged',
-      `No acknowledgement of the hold from ${late.join(', ')} within ${HOLD_LIMIT_MS} ms.`,
-      'Restart or remove that proxy.',
+      `Transactions of clients of ${late.join(', ')} did not end within ${HOLD_LIMIT_MS} ms.`,
+      'Wait until they are over, or end them; see "select * from pg_stat_activity". A proxy that hangs is left out 3 s after it fell silent.',
     );
   }
   if (planned.phase === 'stop' && state !== 'stopped' && phaseMs > view.spec.stopFastMs + STOP_EXTRA_MS)

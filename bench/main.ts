@@ -1,0 +1,26 @@
+/** `npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32]`: measurements, without assertions. */
+import { parseArgs } from 'node:util';
+import { benchProxy, renderProxyBench } from './proxy.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    json: { type: 'boolean', default: false },
+    seconds: { type: 'string', default: '3' },
+    runs: { type: 'string', default: '3' },
+    clients: { type: 'string', default: '1,8,32' },
+  },
+});
+
+if (positionals[0] === 'proxy') {
+  const result = await benchProxy({
+    seconds: Number(values.seconds),
+    runs: Number(values.runs),
+    clients: values.clients.split(',').map(Number),
+    say: (line) => void process.stderr.write(`${line}\n`),
+  });
+  process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${renderProxyBench(result)}\n`);
+} else {
+  process.stderr.write('npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32]\n');
+  process.exitCode = 2;
+}

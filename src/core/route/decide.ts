@@ -1,0 +1,157 @@
+/** The proxy's own decision: who may get writes now, who gets reads with which weight, whether new transactions wait. Pure. */
+import type { NodeId, Term } from '../ids.ts';
+import { makeTerm } from '../ids.ts';
+import { bytesBetween } from '../lsn.ts';
+import type { Member, NodeReport } from '../report.ts';
+import type { ClusterState } from '../state.ts';
+
+export interface RouteFacts {
+  readonly state: ClusterState | null;
+  readonly members: ReadonlyMap<NodeId, Member>;
+  readonly reports: ReadonlyMap<NodeId, NodeReport>;
+  /** Since the store confirmed last that nothing newer exists; Infinity: never. */
+  readonly ageMs: number;
+  /** The newest answer of a node's agent that it is the primary of `term`, still good for `forMs`; null: none is. */
+  readonly confirmed: { readonly node: NodeId; readonly term: Term; readonly forMs: number } | null;
+  /** What people told this proxy: weight of a node for reads; 0 is drained. */
+  readonly weights: ReadonlyMap<NodeId, number>;
+  /** Nodes that do not answer this proxy. */
+  readonly down: ReadonlySet<NodeId>;
+}
+
+export interface RouteLimits {
+  /** Older knowledge closes the way to the primary. */
+  readonly staleMs: number;
+  /** A standby that is further behind gets no reads. */
+  readonly maxReadLagBytes: number;
+  readonly primaryReads: 'never' | 'last-resort' | 'always';
+}
+
+export interface RouteTarget {
+  readonly node: NodeId;
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface Reader extends RouteTarget {
+  readonly weight: number;
+  /** By the newest reports; null when unknown. */
+  readonly lagBytes: number | null;
+}
+
+export interface Route {
+  /** Of the published route; 0 before the first. */
+  readonly epoch: number;
+  /** Term of the primary. */
+  readonly term: Term;
+  /** Null: nobody may get writes; `closed` says why. */
+  readonly writer: RouteTarget | null;
+  readonly closed: string | null;
+  /** Sorted by node; those with weight 0 are left out. */
+  readonly readers: readonly Reader[];
+  /** Sorted; reads that are under way there are not waited for. */
+  readonly unreachable: readonly NodeId[];
+  /** New transactions wait; running ones go on. */
+  readonly hold: boolean;
+  /** Who is to be the primary after the hold, so that connections can be made beforehand; null: unknown. */
+  readonly next: RouteTarget | null;
+}
+
+export const NO_ROUTE: Route = {
+  epoch: 0,
+  term: makeTerm(0),
+  writer: null,
+  closed: 'the state of the cluster is not known yet',
+  readers: [],
+  unreachable: [],
+  hold: false,
+  next: null,
+};
+
+/**
+ * Invariant: nobody gets writes but the writer of the newest published route, and only while that knowledge is fresh (§4.8, I16).
+ * Because: the controller takes the old primary out of the route before another may be promoted (Q28), and a proxy that hears neither the store
+ *   nor the primary's own agent for `staleMs` closes.
+ * Broken if: an agent's answer of an older term counted, or one of a newer term did not close the way to the older primary.
+ */
+export function decideRoute(facts: RouteFacts, limits: RouteLimits): Route {
+  const { state } = facts;
+  if (state === null) return NO_ROUTE;
+  const { writer: named, hold, epoch } = state.route;
+  const writer = named === null ? null : targetOf(facts, named);
+  const closed = closedBecause(facts, limits, { named, known: writer !== null });
+  const next = hold && state.switchover !== null ? targetOf(facts, state.switchover.to) : null;
+  return {
+    epoch,
+    term: state.primaryTerm,
+    writer: closed === null ? writer : null,
+    closed,
+    readers: readersOf(facts, limits, { writer: closed === null && !hold ? writer : null, leaving: next?.node ?? null }),
+    unreachable: [...facts.down].sort(),
+    hold,
+    next,
+  };
+}
+
+function closedBecause(facts: RouteFacts, limits: RouteLimits, { named, known }: { named: NodeId | null; known: boolean }): string | null {
+  const { state, confirmed, ageMs } = facts;
+  if (state === null) return NO_ROUTE.closed;
+  if (named === null) return state.attempt === null ? 'the cluster has no primary now' : `a primary for term ${state.attempt.term} is being chosen`;
+  if (!known) return `the address of ${named} is not known`;
+  if (confirmed !== null && confirmed.term > state.primaryTerm)
+    return `${confirmed.node} is the primary of term ${confirmed.term}, which this proxy knows nothing of yet`;
+  const vouched = confirmed !== null && confirmed.node === named && confirmed.term === state.primaryTerm && confirmed.forMs > 0;
+  if (ageMs > limits.staleMs && !vouched)
+    return Number.isFinite(ageMs)
+      ? `neither the store nor the agent of ${named} was heard for ${Math.round(ageMs)} ms`
+      : 'the store was not heard yet';
+  return null;
+}
+
+function targetOf(facts: RouteFacts, node: NodeId): RouteTarget | null {
+  const member = facts.members.get(node);
+  return member === undefined ? null : { node, host: member.host, port: member.port };
+}
+
+/** Under a hold the old primary is about to stop, and the next one resets its clients' connections when it opens its term: neither serves reads then. */
+function readersOf(
+  facts: RouteFacts,
+  limits: RouteLimits,
+  { writer, leaving }: { readonly writer: RouteTarget | null; readonly leaving: NodeId | null },
+): readonly Reader[] {
+  const { state } = facts;
+  if (state === null) return [];
+  const readers: Reader[] = [];
+  for (const node of state.route.readers) {
+    const target = targetOf(facts, node);
+    const weight = facts.weights.get(node) ?? 1;
+    if (target === null || weight <= 0 || node === leaving || facts.down.has(node)) continue;
+    const lagBytes = lagOf(facts, node);
+    if (lagBytes !== null && lagBytes > limits.maxReadLagBytes) continue;
+    readers.push({ ...target, weight, lagBytes });
+  }
+  const withPrimary = limits.primaryReads === 'always' || (limits.primaryReads === 'last-resort' && readers.length === 0);
+  const weight = writer === null ? 0 : (facts.weights.get(writer.node) ?? 1);
+  if (withPrimary && writer !== null && weight > 0) readers.push({ ...writer, weight, lagBytes: 0 });
+  return readers.sort((a, b) => (a.node < b.node ? -1 : 1));
+}
+
+/** Behind the primary's flushed WAL as both last reported it; null when one of them is unknown. */
+function lagOf(facts: RouteFacts, node: NodeId): number | null {
+  const primary = facts.state?.primary ?? null;
+  const end = primary === null ? null : (facts.reports.get(primary)?.postgres.flushLsn ?? null);
+  const replayed = facts.reports.get(node)?.postgres.replayedLsn ?? null;
+  return end === null || replayed === null ? null : Math.max(0, bytesBetween({ from: replayed, to: end }));
+}
+
+/** Picks by weight; `roll` is a number in [0, 1). Null when there is no reader. */
+export function pickReader(readers: readonly Reader[], roll: number): Reader | null {
+  let total = 0;
+  for (const reader of readers) total += reader.weight;
+  let at = roll * total;
+  for (const reader of readers) {
+    at -= reader.weight;
+    if (at < 0) return reader;
+  }
+  return readers.at(-1) ?? null;
+}

@@ -1,0 +1,203 @@
+/** What the proxy knows of its cluster: state, members and reports, listed once and watched from there; the primary's agent is asked while the store is silent. */
+import { readFileSync } from 'node:fs';
+import type { Clock } from '../base/clock.ts';
+import { createHttpAgent, sendHttp } from '../base/http.ts';
+import type { Logger } from '../base/log.ts';
+import { type Decoder, bool, decodeJson, formatDecodeError, number, object, text } from '../core/decode.ts';
+import { type ClusterId, type MonoMs, type NodeId, type Revision, addMono, makeNodeId, makeRevision, type makeTerm } from '../core/ids.ts';
+import { type Member, type NodeReport, member, nodeReport, term } from '../core/report.ts';
+import type { RouteFacts, RouteTarget } from '../core/route/decide.ts';
+import { type ClusterState, clusterState } from '../core/state.ts';
+import { nodeId } from '../core/spec.ts';
+import type { ClusterKeys } from '../store/keys.ts';
+import type { KeyValue, Store, Watcher } from '../store/store.ts';
+
+/** Between two tries to list while the store does not answer. */
+const RETRY_MS = 200;
+/** The store confirms about every second; after this silence the primary's agent is asked. */
+const SILENCE_MS = 1500;
+/** The primary's own right ends within 3 s, so several questions fit. */
+const ASK_INTERVAL_MS = 500;
+const ASK_LIMIT_MS = 400;
+
+export interface Knowledge {
+  /** What the store and the agents say, as of now. */
+  facts(): Omit<RouteFacts, 'weights' | 'down'>;
+  /** Nodes that the published route names for reads, with their addresses. */
+  readers(): readonly RouteTarget[];
+  close(): void;
+}
+
+export interface KnowledgeOptions {
+  readonly cluster: ClusterId;
+  readonly store: Store;
+  readonly keys: ClusterKeys;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** For questions to agents; null: they are not asked, and a silent store closes the way to the primary. */
+  readonly tls: { readonly ca: string; readonly cert: string; readonly key: string } | null;
+  /** After each change of state, members or reports, and when the primary's agent answered. */
+  readonly onChange: () => void;
+}
+
+/** Starts at once. */
+export function watchKnowledge(options: KnowledgeOptions): Knowledge {
+  const { store, keys, clock, log } = options;
+  const stopping = new AbortController();
+  const members = new Map<NodeId, Member>();
+  const reports = new Map<NodeId, NodeReport>();
+  let state: ClusterState | null = null;
+  let stateRevision: Revision = makeRevision(0);
+  let freshAt: MonoMs | null = null;
+  let confirmed: { readonly node: NodeId; readonly term: ReturnType<typeof makeTerm>; readonly until: MonoMs } | null = null;
+
+  /** Bad bytes are logged, and the last good value stays. */
+  function decode<T>(decoder: Decoder<T>, kv: KeyValue): T | null {
+    const decoded = decodeJson(decoder, kv.value);
+    if (decoded.ok) return decoded.value;
+    log.error({ key: kv.key, revision: kv.modRevision }, `cannot read ${kv.key}: ${formatDecodeError(decoded.error)}; the last good value stays`);
+    return null;
+  }
+
+  function take(kv: KeyValue): void {
+    if (kv.key === keys.state) {
+      if (kv.modRevision < stateRevision) return;
+      state = decode(clusterState, kv) ?? state;
+      stateRevision = kv.modRevision;
+    } else if (kv.key.startsWith(keys.nodes)) {
+      const found = kv.key.endsWith('/member') ? decode(member, kv) : null;
+      if (found !== null) members.set(found.node, found);
+      const report = kv.key.endsWith('/report') ? decode(nodeReport, kv) : null;
+      if (report !== null) reports.set(report.node, report);
+    }
+  }
+
+  function drop(key: string): void {
+    if (key === keys.state) {
+      state = null;
+      stateRevision = makeRevision(0);
+    } else if (key.startsWith(keys.nodes)) {
+      const node = makeNodeId(key.slice(keys.nodes.length).split('/')[0] ?? '');
+      if (key.endsWith('/member')) members.delete(node);
+      else if (key.endsWith('/report')) reports.delete(node);
+    }
+  }
+
+  async function run(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      const sentAt = clock.now().mono;
+      const listed = await store.list(keys.prefix);
+      if (!listed.ok) {
+        log.debug({ error: listed.error.kind }, `listing the cluster failed: ${listed.error.message}`);
+        await clock.sleep(RETRY_MS, stopping.signal);
+        continue;
+      }
+      freshAt = sentAt;
+      // Revisions compare within one store only (§4.10); a restored one counts anew.
+      if (listed.value.revision < stateRevision) stateRevision = makeRevision(0);
+      members.clear();
+      reports.clear();
+      if (!listed.value.kvs.some((kv) => kv.key === keys.state)) drop(keys.state);
+      for (const kv of listed.value.kvs) take(kv);
+      options.onChange();
+      await watchFrom(listed.value.revision);
+    }
+  }
+
+  function watchFrom(revision: Revision): Promise<void> {
+    return new Promise((resolve) => {
+      let watcher: Watcher | null = null;
+      const end = (): void => {
+        watcher?.close();
+        stopping.signal.removeEventListener('abort', end);
+        resolve();
+      };
+      stopping.signal.addEventListener('abort', end, { once: true });
+      watcher = store.watch(keys.prefix, revision, {
+        onBatch: (batch) => {
+          for (const event of batch.events) {
+            if (event.kind === 'put') take(event.kv);
+            else drop(event.key);
+          }
+          options.onChange();
+        },
+        onAlive: (sentAt) => {
+          freshAt = sentAt;
+        },
+        onEnd: (reason, message) => {
+          log.info({ reason }, `the watch ended: ${message}; listing again`);
+          end();
+        },
+      });
+      if (stopping.signal.aborted) end();
+    });
+  }
+
+  const ageMs = (): number => (freshAt === null ? Infinity : clock.now().mono - freshAt);
+  const asker = options.tls === null ? null : createAsker(options.cluster, options.tls);
+  async function ask(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      await clock.sleep(ASK_INTERVAL_MS, stopping.signal);
+      const writer: NodeId | null = state?.route.writer ?? null;
+      const target = writer === null ? undefined : members.get(writer);
+      if (asker === null || target === undefined || ageMs() < SILENCE_MS) continue;
+      const sentAt = clock.now().mono;
+      const answer = await asker.ask(target);
+      if (answer === null || !answer.primary) continue;
+      confirmed = { node: answer.node, term: answer.term, until: addMono(sentAt, answer.validMs) };
+      options.onChange();
+    }
+  }
+
+  for (const part of [run(), ask()])
+    part.catch((cause: unknown) => {
+      log.error({ cause: String(cause) }, 'the watch of the cluster broke');
+      throw cause;
+    });
+  return {
+    facts: () => {
+      const forMs = confirmed === null ? 0 : confirmed.until - clock.now().mono;
+      return { state, members, reports, ageMs: ageMs(), confirmed: confirmed === null || forMs <= 0 ? null : { ...confirmed, forMs } };
+    },
+    readers: () =>
+      (state?.route.readers ?? []).flatMap((node) => {
+        const found = members.get(node);
+        return found === undefined ? [] : [{ node, host: found.host, port: found.port }];
+      }),
+    close: () => {
+      stopping.abort();
+      asker?.close();
+    },
+  };
+}
+
+/** What the agent answers under /v1/route. Source: src/agent/http/health.ts. */
+const routeAnswer = object({ cluster: text, node: nodeId, term, primary: bool, validMs: number({ min: 0 }) });
+
+interface Asker {
+  /** Null when it did not answer properly in time, or for another cluster. */
+  ask(
+    of: Member,
+  ): Promise<{ readonly node: NodeId; readonly term: ReturnType<typeof makeTerm>; readonly primary: boolean; readonly validMs: number } | null>;
+  close(): void;
+}
+
+function createAsker(cluster: ClusterId, files: { readonly ca: string; readonly cert: string; readonly key: string }): Asker {
+  const tls = {
+    ca: readFileSync(files.ca, 'utf8'),
+    cert: readFileSync(files.cert, 'utf8'),
+    key: readFileSync(files.key, 'utf8'),
+    expect: 'agent' as const,
+  };
+  const agent = createHttpAgent();
+  return {
+    ask: async (of) => {
+      const url = `https://${of.internalHost ?? of.host}:${of.agentPort}/v1/route`;
+      const answered = await sendHttp({ url, tls, timeoutMs: ASK_LIMIT_MS, maxBytes: 65_536, agent });
+      if (!answered.ok || answered.value.status !== 200) return null;
+      const decoded = decodeJson(routeAnswer, answered.value.body.toString('utf8'));
+      return decoded.ok && decoded.value.cluster === cluster && decoded.value.node === of.node ? decoded.value : null;
+    },
+    close: () => agent.destroy(),
+  };
+}

@@ -1,0 +1,423 @@
+/**
+ * One port: its sessions, and which node each of them gets.
+ *
+ * Hold (write port): new transactions wait; when every session is idle, `onHeld` is told, and connections to the next primary are made while the old one
+ * stops. The route's next change releases: waiting sessions get the connection that was made for them.
+ */
+import { type Clock, realClock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { type Route, type RouteTarget, type Reader, NO_ROUTE, pickReader } from '../core/route/decide.ts';
+import { type MonoMs, addMono, makeMonoMs } from '../core/ids.ts';
+import { buildQuery } from '../wire/frontend.ts';
+import type { Startup } from '../wire/startup.ts';
+import { joinBytes } from '../wire/bytes.ts';
+import type { Io } from './io/door.ts';
+import { type Backend, type BackendFailure, openBackend } from './login/backend.ts';
+import type { Login } from './login/client-login.ts';
+import type { Positions } from './positions.ts';
+import { runOn } from './restore.ts';
+import type { RulesCache } from './rules.ts';
+import type { Session } from './session.ts';
+import type { ReaderHost, SessionHost } from './session-host.ts';
+
+/** `split`: as `write`, and statements that only read go to standbys. */
+export type PortKind = 'write' | 'read' | 'split';
+
+export interface PortOptions {
+  readonly kind: PortKind;
+  readonly io: Io;
+  readonly ca: string | null;
+  readonly log: Logger;
+  readonly connectMs: number;
+  readonly waitMs: number;
+  readonly rules: RulesCache;
+  /** Of the split port; null on the others. */
+  readonly positions: Positions | null;
+  /** Every session is idle under the hold of this epoch. */
+  readonly onHeld: (epoch: number) => void;
+  readonly clock?: Clock;
+}
+
+/** Logins that a node gets at once from one port: it forks for each of them, and those who wait longest come first. */
+const MAX_CONNECTING = 16;
+/** Between two tries of one session. */
+const RETRY_MS = 50;
+/** A switchover waits this long for statements on the standby that becomes the primary; a report that runs for minutes must not keep it for ever. */
+const READ_PATIENCE_MS = 1000;
+const STOPS = 'the proxy stops';
+const DRAIN_LOOK_MS = 10;
+/** How often is looked for sessions that waited too long. */
+const SWEEP_MS = 250;
+/** A node that is starting, stopping, or full: another try may succeed. Source: PostgreSQL manual, appendix A. */
+const PASSING = new Set(['57P03', '57P01', '57P02', '53300', '53400', '08006']);
+
+export class Port {
+  readonly kind: PortKind;
+  readonly sessions = new Set<Session>();
+  readonly host: SessionHost;
+  readonly #options: PortOptions;
+  readonly #clock: Clock;
+  readonly #waiting = new Set<Session>();
+  readonly #connecting = new Set<Session>();
+  readonly #prepared = new Map<Session, Backend>();
+  readonly #busy = new Set<Session>();
+  readonly #asked = new Set<Session>();
+  readonly #sweeper: NodeJS.Timeout;
+  #route: Route = NO_ROUTE;
+  #heldEpoch = 0;
+  #holdDeadline: MonoMs = makeMonoMs(0);
+  /** Cycles that each node has answered. */
+  readonly served = new Map<string, number>();
+  /** Statements of the split port that only read, by where they went. */
+  readonly reads = { standby: 0, primary: 0 };
+  #closed = false;
+  #draining = false;
+
+  constructor(options: PortOptions) {
+    this.kind = options.kind;
+    this.#options = options;
+    this.#clock = options.clock ?? realClock;
+    this.host = {
+      log: options.log,
+      writes: options.kind !== 'read',
+      holding: () => this.#holding(),
+      closedBecause: () => this.#route.closed,
+      attach: (session) => this.#attach(session),
+      onQuiet: (session) => this.#onQuiet(session),
+      onClosed: (session) => this.#onClosed(session),
+      onServed: (node) => void this.served.set(node, (this.served.get(node) ?? 0) + 1),
+      readers: options.positions === null ? null : this.#readerHost(options.positions),
+    };
+    this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
+  }
+
+  /** How many sessions keep a hold from being complete. */
+  get busy(): number {
+    return this.#busy.size;
+  }
+
+  get waiting(): number {
+    return this.#waiting.size + this.#connecting.size;
+  }
+
+  add(session: Session): void {
+    this.sessions.add(session);
+    session.advance();
+  }
+
+  /** Brings every session in line with the route. */
+  apply(route: Route): void {
+    const before = this.#route;
+    this.#route = route;
+    if (this.kind !== 'read') this.#applyWriter(before, route);
+    else this.#applyReaders(before, route);
+    for (const node of route.unreachable) if (!before.unreachable.includes(node)) for (const session of this.sessions) session.loseReader(node);
+    this.#pump();
+  }
+
+  /** Sessions end when they are idle, all of them after `limitMs`. Whoever listens has stopped by then. */
+  async drain(limitMs: number): Promise<void> {
+    this.#draining = true;
+    for (const session of [...this.sessions]) if (session.idle) session.terminate('57P01', STOPS);
+    const endMs = this.#clock.now().mono + limitMs;
+    while (this.sessions.size > 0 && this.#clock.now().mono < endMs) await this.#clock.sleep(DRAIN_LOOK_MS);
+    this.close();
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearInterval(this.#sweeper);
+    for (const session of [...this.sessions]) session.terminate('57P01', STOPS);
+    for (const backend of this.#prepared.values()) backend.stream.destroy();
+    this.#prepared.clear();
+  }
+
+  #readerHost(positions: Positions): ReaderHost {
+    return {
+      positions,
+      serves: (backend) => !this.#route.hold && this.#standbys().some((reader) => sameTarget(reader, backend.target)),
+      onRead: (served) => {
+        this.reads[served] += 1;
+      },
+      renew: async (session, backend) => {
+        const parts = [buildQuery('DISCARD ALL'), ...session.memory.restore()];
+        const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs: this.#options.connectMs });
+        return answered !== null && answered.error === null;
+      },
+      open: async (session) => {
+        const target = pickReader(this.#standbys(), Math.random());
+        if (target === null || this.#closed) return null;
+        const opened = await this.#open(session, target);
+        if (!opened.ok) return null;
+        if ((await this.#restore(session, opened.value)) === null) return opened.value;
+        opened.value.stream.destroy();
+        return null;
+      },
+    };
+  }
+
+  #standbys(): readonly Reader[] {
+    return this.#route.readers.filter((reader) => reader.node !== this.#route.writer?.node);
+  }
+
+  #open(session: Session, target: RouteTarget): ReturnType<typeof openBackend> {
+    const { io, ca, connectMs } = this.#options;
+    return openBackend(target, {
+      io,
+      ca,
+      limitMs: connectMs,
+      startup: backendStartup(session.login),
+      credentials: { kind: 'keys', keys: session.login.keys, secret: session.login.secret },
+    });
+  }
+
+  #holding(): boolean {
+    return this.kind !== 'read' && this.#route.hold;
+  }
+
+  #applyWriter(before: Route, route: Route): void {
+    const { writer, hold } = route;
+    for (const session of [...this.sessions]) {
+      const at = session.backend?.target ?? null;
+      if (at === null || (writer !== null && sameTarget(at, writer))) continue;
+      const why = route.closed ?? `${writer?.node ?? 'nobody'} is the primary now`;
+      if (!session.detach()) session.abandon(`${at.node} is not the primary any more: ${why}`);
+    }
+    if (hold) {
+      if (!before.hold || before.epoch !== route.epoch) this.#beginHold();
+      return;
+    }
+    this.#busy.clear();
+    for (const [session, backend] of [...this.#prepared]) {
+      this.#prepared.delete(session);
+      if (writer !== null && sameTarget(backend.target, writer)) session.adopt(backend);
+      else {
+        backend.stream.destroy();
+        session.advance();
+      }
+    }
+    if (before.hold) for (const session of [...this.sessions]) session.advance();
+  }
+
+  #applyReaders(before: Route, route: Route): void {
+    this.#busy.clear();
+    this.#asked.clear();
+    for (const session of [...this.sessions]) {
+      const at = session.backend?.target ?? null;
+      if (at === null || route.readers.some((reader) => sameTarget(reader, at))) continue;
+      if (route.unreachable.includes(at.node)) {
+        session.abandon(`${at.node} does not answer`);
+        continue;
+      }
+      // In the middle of a statement the node may finish it; if it is gone, the connection says so.
+      if (session.detach()) continue;
+      if (session.idle && session.memory.doubtful && !this.#asked.has(session)) {
+        this.#asked.add(session);
+        this.#busy.add(session);
+        void session.ask();
+      } else if (!session.idle) this.#busy.add(session);
+    }
+    if (!route.hold) return;
+    if (!before.hold) this.#holdDeadline = addMono(this.#clock.now().mono, READ_PATIENCE_MS);
+    this.#checkHeld();
+  }
+
+  #beginHold(): void {
+    this.#busy.clear();
+    this.#asked.clear();
+    for (const session of this.sessions) {
+      if (session.backend === null) continue;
+      if (!session.idle) this.#busy.add(session);
+      else if (session.memory.doubtful) {
+        this.#busy.add(session);
+        this.#asked.add(session);
+        void session.ask();
+      }
+    }
+    this.#checkHeld();
+  }
+
+  #checkHeld(): void {
+    if (!this.#route.hold || this.#busy.size > 0 || this.#heldEpoch === this.#route.epoch) return;
+    this.#heldEpoch = this.#route.epoch;
+    this.#options.onHeld(this.#route.epoch);
+    if (this.kind === 'read') return;
+    // The old primary then stops without having to end them.
+    for (const session of this.sessions) session.detach();
+    for (const session of this.sessions) session.advance();
+  }
+
+  #onQuiet(session: Session): void {
+    if (this.#draining) {
+      session.terminate('57P01', STOPS);
+      return;
+    }
+    if (this.kind === 'read') {
+      const at = session.backend?.target;
+      if (at !== undefined && !this.#route.readers.some((reader) => sameTarget(reader, at))) session.detach();
+      if (this.#busy.delete(session)) this.#checkHeld();
+      return;
+    }
+    if (!this.#busy.has(session)) return;
+    // Once: an answer that does not come leaves the doubt, and with it the session on its node.
+    if (this.#holding() && session.backend !== null && session.memory.doubtful && !this.#asked.has(session)) {
+      this.#asked.add(session);
+      void session.ask();
+      return;
+    }
+    this.#busy.delete(session);
+    this.#checkHeld();
+  }
+
+  #onClosed(session: Session): void {
+    this.sessions.delete(session);
+    this.#waiting.delete(session);
+    this.#prepared.get(session)?.stream.destroy();
+    this.#prepared.delete(session);
+    if (this.#busy.delete(session)) this.#checkHeld();
+  }
+
+  #attach(session: Session): void {
+    if (this.#prepared.has(session) || this.#connecting.has(session)) return;
+    session.waitingSinceMs ??= this.#clock.now().mono;
+    this.#waiting.add(session);
+    this.#pump();
+  }
+
+  #pump(): void {
+    for (const session of this.#waiting) {
+      if (this.#connecting.size >= MAX_CONNECTING || this.#closed) return;
+      const target = this.#targetOf();
+      if (target === null) return;
+      this.#waiting.delete(session);
+      this.#connecting.add(session);
+      this.#connect(session, target).catch((cause: unknown) => {
+        this.#options.log.error({ error: cause }, 'connecting a session broke');
+        session.terminate('XX000', 'the proxy failed; its log says why');
+      });
+    }
+  }
+
+  #targetOf(): RouteTarget | null {
+    if (this.kind !== 'read') return this.#route.hold ? this.#route.next : this.#route.writer;
+    return this.#leastLoaded(this.#route.readers);
+  }
+
+  /** The reader with the fewest sessions for its weight. */
+  #leastLoaded(readers: readonly Reader[]): Reader | null {
+    const load = new Map<string, number>();
+    for (const session of this.sessions) {
+      const node = session.backend?.target.node;
+      if (node !== undefined) load.set(node, (load.get(node) ?? 0) + 1);
+    }
+    let best: Reader | null = null;
+    let bestLoad = Infinity;
+    for (const reader of readers) {
+      const relative = (load.get(reader.node) ?? 0) / reader.weight;
+      if (relative < bestLoad) [best, bestLoad] = [reader, relative];
+    }
+    return best;
+  }
+
+  async #connect(session: Session, target: RouteTarget): Promise<void> {
+    const opened = await this.#open(session, target);
+    const failure = opened.ok ? await this.#prepare(session, opened.value) : opened.error;
+    this.#connecting.delete(session);
+    if (session.closed || this.#closed) {
+      if (opened.ok) opened.value.stream.destroy();
+    } else if (failure !== null) {
+      if (opened.ok) opened.value.stream.destroy();
+      this.#onFailure(session, failure);
+    } else if (opened.ok) this.#deliver(session, opened.value);
+    this.#pump();
+  }
+
+  #deliver(session: Session, backend: Backend): void {
+    const wanted = this.#targetOf();
+    const fits =
+      this.kind === 'read'
+        ? this.#route.readers.some((reader) => sameTarget(reader, backend.target))
+        : wanted !== null && sameTarget(wanted, backend.target);
+    if (!fits) {
+      backend.stream.destroy();
+      this.#waiting.add(session);
+    } else if (this.#holding()) {
+      backend.stream.listen({
+        onData: () => undefined,
+        onDrain: () => undefined,
+        onEnd: () => {
+          if (this.#prepared.get(session) !== backend) return;
+          this.#prepared.delete(session);
+          this.#waiting.add(session);
+        },
+      });
+      this.#prepared.set(session, backend);
+      backend.stream.resume();
+    } else session.adopt(backend);
+  }
+
+  async #prepare(session: Session, backend: Backend): Promise<BackendFailure | null> {
+    if (session.login.replication) return null;
+    const { database } = session.login;
+    if (session.memory.takeCatalogChange()) this.#options.rules.forget(database);
+    if ((await this.#options.rules.refresh(database, backend)) !== null) return this.#restore(session, backend);
+    return { kind: 'unreachable', sqlState: '08006', message: new Uint8Array(0), why: `${backend.target.node} did not answer about its catalog` };
+  }
+
+  async #restore(session: Session, backend: Backend): Promise<BackendFailure | null> {
+    const parts = session.memory.restore();
+    if (parts.length === 0) return null;
+    const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs: this.#options.connectMs });
+    const broken = { kind: 'unreachable' as const, sqlState: '08006', message: new Uint8Array(0) };
+    if (answered === null) return { ...broken, why: `${backend.target.node} did not take over the session's state` };
+    if (answered.error === null) return null;
+    return {
+      ...broken,
+      kind: 'refused',
+      sqlState: 'XX000',
+      why: `the session's state could not be made again on ${backend.target.node}: ${answered.error.message}`,
+    };
+  }
+
+  #onFailure(session: Session, failure: BackendFailure): void {
+    if (failure.kind === 'stale') {
+      session.terminate('28P01', 'the password was changed since this session logged in; log in again');
+      return;
+    }
+    if (failure.kind === 'refused' && !PASSING.has(failure.sqlState)) {
+      if (failure.message.length > 0) session.refuse(failure);
+      else session.terminate('57P01', failure.why);
+      return;
+    }
+    this.#options.log.debug({ why: failure.why, sqlState: failure.sqlState }, 'a session could not be connected; it tries again');
+    void this.#clock.sleep(RETRY_MS).then(() => {
+      if (session.closed) return;
+      this.#waiting.add(session);
+      this.#pump();
+    });
+  }
+
+  #sweep(): void {
+    const now = this.#clock.now().mono;
+    if (this.kind === 'read' && this.#route.hold && this.#busy.size > 0 && now > this.#holdDeadline)
+      for (const session of [...this.#busy]) session.abandon('its node becomes the primary');
+    for (const session of [...this.sessions]) {
+      if (session.waitingSinceMs === null || session.backend !== null || now - session.waitingSinceMs < this.#options.waitMs) continue;
+      this.#waiting.delete(session);
+      const why =
+        this.kind !== 'read'
+          ? (this.#route.closed ?? (this.#route.hold ? 'a switchover takes too long' : 'it does not take connections'))
+          : 'no node takes reads now';
+      session.giveUp(this.kind !== 'read' ? 'there is no primary for this statement' : 'there is no node for this statement', why);
+    }
+  }
+}
+
+function sameTarget(a: RouteTarget, b: RouteTarget): boolean {
+  return a.node === b.node && a.host === b.host && a.port === b.port;
+}
+
+/** The client's own start packet, in the one protocol version that both sides speak; options of newer versions were declined. */
+function backendStartup(login: Login): Startup {
+  return { major: 3, minor: 0, parameters: login.startup.parameters.filter(([name]) => !name.startsWith('_pq_.')) };
+}

@@ -1,0 +1,80 @@
+/** Makes a session's state again on a new connection, before the session gets it. */
+import { realClock } from '../base/clock.ts';
+import { readErrorFields } from '../wire/backend.ts';
+import { FRAME, beginChunk, createFrameWalker, stepFrame } from '../wire/frames.ts';
+import { type Gather, appendGather, clearGather, createGather } from '../wire/gather.ts';
+import { BACKEND, BACKEND_LIMITS } from '../wire/protocol.ts';
+import type { Backend } from './login/backend.ts';
+
+export interface Answered {
+  /** Error text of the first statement that failed; null: all went well. */
+  readonly error: { readonly sqlState: string; readonly message: string } | null;
+  /** Bodies of the DataRow messages, in order. */
+  readonly rows: readonly Uint8Array[];
+}
+
+/** Answers that are kept: questions of the proxy have few and short rows. */
+const MAX_ROWS = 100_000;
+const MAX_MESSAGE = 1_048_576;
+
+/**
+ * Sends `messages` and waits for as many ReadyForQuery as `cycles` says. Null: the connection broke, or the answer took too long; it is closed then.
+ * The connection must be idle and unused by anybody else; afterwards it is idle and paused again.
+ */
+export function runOn(
+  backend: Backend,
+  messages: Uint8Array,
+  options: { readonly cycles: number; readonly limitMs: number },
+): Promise<Answered | null> {
+  const walker = createFrameWalker();
+  const gather: Gather = createGather(MAX_MESSAGE);
+  const rows: Uint8Array[] = [];
+  let error: Answered['error'] = null;
+  let left = options.cycles;
+  const { stream } = backend;
+  return new Promise((resolve) => {
+    const ended = new AbortController();
+    const finish = (answer: Answered | null): void => {
+      ended.abort();
+      stream.pause();
+      if (answer === null) stream.destroy();
+      resolve(answer);
+    };
+    const onMessage = (type: number, body: Uint8Array): void => {
+      if (type === BACKEND.dataRow && rows.length < MAX_ROWS) rows.push(body);
+      else if (type === BACKEND.errorResponse && error === null) {
+        const fields = readErrorFields(body, 0, body.length);
+        error = { sqlState: fields?.get('C') ?? '', message: fields?.get('M') ?? '' };
+      } else if (type === BACKEND.readyForQuery) left -= 1;
+    };
+    stream.listen({
+      onData: (bytes, length) => {
+        beginChunk(walker, 0);
+        for (;;) {
+          const from = walker.have === 5 ? walker.at : -1;
+          const step = stepFrame(walker, bytes, length, BACKEND_LIMITS);
+          if (step === FRAME.bad) return finish(null);
+          if (step === FRAME.more) {
+            const bodyFrom = walker.bodyAt >= 0 ? walker.bodyAt : from;
+            if (walker.have === 5 && bodyFrom >= 0) appendGather(gather, bytes, bodyFrom, length);
+            return;
+          }
+          if (walker.bodyAt >= 0 && gather.length === 0) onMessage(walker.type, bytes.slice(walker.bodyAt, walker.at));
+          else {
+            appendGather(gather, bytes, Math.max(0, from), walker.at);
+            onMessage(walker.type, gather.bytes.slice(0, gather.length));
+            clearGather(gather);
+          }
+          if (left === 0) return finish({ error, rows });
+        }
+      },
+      onDrain: () => undefined,
+      onEnd: () => finish(null),
+    });
+    stream.resume();
+    stream.write(messages);
+    void realClock.sleep(options.limitMs, ended.signal).then(() => {
+      if (!ended.signal.aborted) finish(null);
+    });
+  });
+}

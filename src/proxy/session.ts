@@ -1,0 +1,500 @@
+/**
+ * One client's session on the write or the read port: bytes are passed on as they come, and only headers are looked at, so that it is known at any
+ * moment whether the session can be moved to another node.
+ *
+ *   attaching → attached ⇄ (held) → detached → attaching → …          any → closed
+ *
+ * attached: the node's connection is there. held: new transactions wait (the client's bytes are parked, it is not read any more).
+ * detached: no node; what the client sends is parked and asks for a node. A session is detached only when it is idle, or after its client was told
+ * what was lost.
+ */
+import { randomBytes } from 'node:crypto';
+import {
+  buildBackendKey,
+  buildCommandComplete,
+  buildError,
+  buildParameterStatus,
+  buildReady,
+  readErrorFields,
+  readParameterStatus,
+} from '../wire/backend.ts';
+import { joinBytes } from '../wire/bytes.ts';
+import { type Gather, createGather } from '../wire/gather.ts';
+import { buildQuery } from '../wire/frontend.ts';
+import { BACKEND, FRONTEND, TRANSACTION } from '../wire/protocol.ts';
+import type { CancelKey } from '../wire/startup.ts';
+import type { ByteStream } from './io/stream.ts';
+import type { Backend, BackendFailure } from './login/backend.ts';
+import type { Login } from './login/client-login.ts';
+import type { SessionMemory } from './memory.ts';
+import type { SessionHost } from './session-host.ts';
+import { type Loss, isCopy, isRollback, lossText, walkRepair } from './repair.ts';
+import { runOn } from './restore.ts';
+import { type ServerEvents, type ServerFindings, type Traffic, createTraffic, isBetween, isIdle, walkClient, walkServer } from './traffic.ts';
+
+/** Longer statements are passed on like any other, but not looked at. */
+const MAX_STATEMENT = 1_048_576;
+/** Short: nobody may write while a hold waits for it. */
+const ASK_LIMIT_MS = 1000;
+const TERMINATE = Uint8Array.of(FRONTEND.terminate, 0, 0, 0, 4);
+
+/**
+ * What happens to a client's messages after its transaction was lost: `none`; `answer` the next statement with the error; `skip` up to the next Sync;
+ * `half`: throw away the rest of the message that was under way.
+ */
+type Repair = 'none' | 'answer' | 'skip' | 'half';
+
+export class Session {
+  readonly login: Login;
+  readonly key: CancelKey;
+  readonly remote: string;
+  readonly memory: SessionMemory;
+  protected readonly host: SessionHost;
+  protected readonly client: ByteStream;
+  protected readonly traffic: Traffic = createTraffic();
+  protected readonly findings: ServerFindings = { goodbyeAt: -1, ready: false };
+  protected readonly onClientMessage: (type: number, bytes: Uint8Array, bodyAt: number, end: number) => void;
+  protected readonly gather: Gather = createGather(MAX_STATEMENT);
+  protected current: Backend | null = null;
+  protected parked: Uint8Array | null = null;
+  #welcomed = false;
+  closed = false;
+  #repair: Repair = 'none';
+  protected asking = false;
+  /** The node has not taken all of what the client sent: the client's buffer is not ours, and it is not read. */
+  #nodeBlocked = false;
+  /** The client has not taken all of what the node sent. */
+  #clientBlocked = false;
+  /** Set while the session waits for a node: since when it cannot be read any more, for the port's limit. */
+  waitingSinceMs: number | null = null;
+  statements = 0;
+
+  constructor(options: {
+    readonly host: SessionHost;
+    readonly login: Login;
+    readonly client: ByteStream;
+    readonly processId: number;
+    readonly memory: SessionMemory;
+    readonly rest: Uint8Array | null;
+  }) {
+    this.login = options.login;
+    this.memory = options.memory;
+    this.host = options.host;
+    this.client = options.client;
+    this.remote = options.client.remote;
+    this.key = { processId: options.processId, secret: randomBytes(4) };
+    this.parked = options.rest;
+    this.onClientMessage = (type, bytes, bodyAt, end) => this.memory.onClientMessage(type, bytes, bodyAt, end);
+    this.client.listen({
+      onData: (bytes, length) => this.#fromClient(bytes, length),
+      onDrain: () => {
+        this.#clientBlocked = false;
+        if (!this.asking) this.current?.stream.resume();
+      },
+      onEnd: () => this.close(),
+    });
+  }
+
+  /** The node that the session is at. */
+  get backend(): Backend | null {
+    return this.current;
+  }
+
+  /** What a cancel request is for. */
+  get active(): Backend | null {
+    return this.current;
+  }
+
+  protected get repairing(): boolean {
+    return this.#repair !== 'none';
+  }
+
+  /** No statement and no transaction is under way. */
+  get idle(): boolean {
+    return this.current === null ? true : isIdle(this.traffic) && !this.asking;
+  }
+
+  /** The client wants something that waits for a node. */
+  get waiting(): boolean {
+    return this.current === null && (this.parked !== null || !this.#welcomed);
+  }
+
+  /** For people: what the session does now. */
+  get state(): 'idle' | 'active' | 'transaction' | 'waiting' | 'detached' {
+    if (this.waiting || (this.parked !== null && this.host.holding())) return 'waiting';
+    if (this.current === null) return 'detached';
+    if (isIdle(this.traffic)) return 'idle';
+    return isBetween(this.traffic) ? 'transaction' : 'active';
+  }
+
+  /** A node's connection, logged in as this user, with the session's state restored. The session owns it from here on. */
+  adopt(backend: Backend): void {
+    if (this.closed || this.current !== null) {
+      backend.stream.write(TERMINATE);
+      backend.stream.end();
+      return;
+    }
+    this.current = backend;
+    this.#nodeBlocked = false;
+    this.waitingSinceMs = null;
+    this.hear(backend);
+    if (!this.#welcomed) this.#welcome(backend);
+    else this.#tellParameters(backend);
+    this.advance();
+  }
+
+  /** No node will come: the client is told why. Before its first answer, and when it waits, that ends the session. */
+  refuse(failure: Pick<BackendFailure, 'message'>): void {
+    if (this.closed) return;
+    this.client.write(failure.message);
+    this.close();
+  }
+
+  /** It waited too long: its statement is answered with the error, and the session goes on; a login that waits ends. */
+  giveUp(message: string, detail: string): void {
+    const parked = this.parked;
+    if (this.closed || this.current !== null) return;
+    if (!this.#welcomed || parked === null) {
+      this.terminate('57P03', `${message}: ${detail}`);
+      return;
+    }
+    this.#lossMessage = { sqlState: '57P03', message, detail, hint: 'Nothing of it was done; try again. The session goes on.' };
+    this.#repair = 'answer';
+    this.parked = null;
+    this.waitingSinceMs = null;
+    this.forward(parked, parked.length);
+    this.resumeClient();
+  }
+
+  /** Goes on with what was parked, as far as the port allows now. Called when that may have changed. */
+  advance(): void {
+    const parked = this.parked;
+    if (this.closed) return;
+    if (this.current === null) {
+      if (this.waiting) this.host.attach(this);
+      return;
+    }
+    if (parked !== null) {
+      this.parked = null;
+      this.forward(parked, parked.length);
+    }
+    this.resumeClient();
+  }
+
+  /** Gives the node back, in order. Only while idle; false when the session holds something there that cannot be made again. */
+  detach(): boolean {
+    const backend = this.current;
+    if (backend === null || !this.idle || this.memory.pinned() !== null) return false;
+    this.current = null;
+    this.#nodeBlocked = false;
+    backend.stream.write(TERMINATE);
+    backend.stream.end();
+    return true;
+  }
+
+  /** The node does not answer: for sessions that read there beside their own node. */
+  loseReader(_node: string): void {}
+
+  /** The node may not be used any more, whatever it is doing. */
+  abandon(why: string): void {
+    const backend = this.current;
+    if (backend === null) return;
+    backend.stream.destroy();
+    this.lose(why);
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    const backend = this.current;
+    this.current = null;
+    this.parked = null;
+    if (backend !== null) {
+      backend.stream.write(TERMINATE);
+      backend.stream.end();
+    }
+    this.client.end();
+    this.host.onClosed(this);
+  }
+
+  /** A last word, and the end. */
+  terminate(sqlState: string, message: string): void {
+    if (this.closed) return;
+    if (this.traffic.server.have === 0) this.client.write(buildError({ severity: 'FATAL', sqlState, message }));
+    this.close();
+  }
+
+  #welcome(backend: Backend): void {
+    this.#welcomed = true;
+    const parameters = [...backend.parameters].map(([name, value]) => buildParameterStatus(name, value));
+    this.memory.onParameters(backend.parameters);
+    this.client.write(joinBytes([...parameters, buildBackendKey(this.key), buildReady('idle')]));
+  }
+
+  /** The new node may report other values (its own configuration, in_hot_standby); clients rely on being told. */
+  #tellParameters(backend: Backend): void {
+    const changed = [...backend.parameters].filter(([name, value]) => this.memory.onParameter(name, value));
+    if (changed.length > 0) this.client.write(joinBytes(changed.map(([name, value]) => buildParameterStatus(name, value))));
+  }
+
+  #fromClient(bytes: Uint8Array, length: number): void {
+    if (this.parked !== null) {
+      // A chunk that was on its way when reading was stopped.
+      this.park(joinBytes([this.parked, bytes.subarray(0, length)]));
+      return;
+    }
+    this.forward(bytes, length);
+  }
+
+  protected park(bytes: Uint8Array): void {
+    this.parked = bytes;
+    this.client.pause();
+  }
+
+  /** `bytes` may belong to the client's stream: what waits is copied. */
+  protected forward(bytes: Uint8Array, length: number): void {
+    const backend = this.current;
+    if (this.#repair !== 'none') {
+      this.#repairFrom(bytes, length);
+      return;
+    }
+    if (backend === null) {
+      this.park(bytes.slice(0, length));
+      this.host.attach(this);
+      return;
+    }
+    if (this.asking) {
+      this.park(bytes.slice(0, length));
+      return;
+    }
+    const upTo = walkClient(this.traffic, bytes, length, { hold: this.host.holding(), onMessage: this.onClientMessage, gather: this.gather });
+    if (upTo === -1) {
+      this.terminate('08P01', 'the proxy received bytes that are no message of the PostgreSQL protocol');
+      return;
+    }
+    if (this.traffic.terminated) {
+      if (upTo > 0) backend.stream.write(bytes.slice(0, upTo));
+      this.close();
+      return;
+    }
+    if (upTo > 0 && !backend.stream.write(upTo === bytes.length ? bytes : bytes.subarray(0, upTo))) {
+      this.#nodeBlocked = true;
+      this.client.pause();
+    }
+    if (upTo < length) {
+      this.park(bytes.slice(upTo, length));
+      this.checkQuiet();
+    }
+  }
+
+  protected fromServer(backend: Backend, bytes: Uint8Array, length: number): void {
+    if (backend !== this.current) return;
+    const findings = this.findings;
+    if (!walkServer(this.traffic, bytes, length, findings, this.serverEvents)) {
+      this.abandon(`${backend.target.node} sent bytes that are no message of the PostgreSQL protocol`);
+      return;
+    }
+    const upTo = findings.goodbyeAt === -1 ? length : findings.goodbyeAt;
+    if (upTo > 0) this.toClient(backend, bytes, upTo);
+    if (findings.goodbyeAt !== -1) {
+      this.#onGoodbye(backend, bytes, findings.goodbyeAt);
+      return;
+    }
+    if (!findings.ready) {
+      if (this.parked !== null && this.traffic.copyIn) this.advance();
+      return;
+    }
+    this.statements += 1;
+    this.host.onServed(backend.target.node);
+    if (this.parked !== null) this.advance();
+    this.checkQuiet();
+  }
+
+  /** The node has answered one cycle, and `traffic` counts it already. */
+  protected onCycle(status: number): void {
+    this.memory.onReady(status);
+  }
+
+  /** The statement that is under way may have changed data. */
+  protected get mayWrite(): boolean {
+    return this.host.writes;
+  }
+
+  /** Invariant: a buffer that is with the kernel is not read into: its reader stops until the write is through (`onDrain`). */
+  protected toClient(backend: Backend, bytes: Uint8Array, upTo: number): void {
+    if (this.client.write(upTo === bytes.length ? bytes : bytes.subarray(0, upTo))) return;
+    this.#clientBlocked = true;
+    backend.stream.pause();
+  }
+
+  protected resumeClient(): void {
+    if (this.parked === null && !this.#nodeBlocked && !this.closed) this.client.resume();
+  }
+
+  protected readonly serverEvents: ServerEvents = {
+    onMessage: (type, bytes, bodyAt, end) => {
+      if (type !== BACKEND.parameterStatus) this.memory.onServerMessage(type, bytes, bodyAt, end);
+      else if (bodyAt >= 0) {
+        const found = readParameterStatus(bytes, bodyAt, end);
+        if (found !== null) this.memory.onParameter(found.name, found.value);
+      }
+    },
+    onReady: (status) => this.onCycle(status),
+  };
+
+  /** Asks the node what the session has made there, where the texts leave doubt. The client's messages wait meanwhile. Only while idle. */
+  async ask(): Promise<void> {
+    const backend = this.current;
+    if (backend === null || this.asking || this.#clientBlocked || !isIdle(this.traffic)) {
+      this.host.onQuiet(this);
+      return;
+    }
+    this.asking = true;
+    const answered = await runOn(backend, buildQuery(this.memory.question), { cycles: 1, limitMs: ASK_LIMIT_MS });
+    this.asking = false;
+    if (this.current !== backend) return;
+    if (answered === null) {
+      this.lose(`${backend.target.node} did not answer in time`);
+      return;
+    }
+    if (answered.error === null) this.memory.learn(answered.rows);
+    this.hear(backend);
+    this.advance();
+    this.checkQuiet();
+  }
+
+  protected hear(backend: Backend): void {
+    backend.stream.listen({
+      onData: (bytes, length) => this.fromServer(backend, bytes, length),
+      onDrain: () => {
+        if (backend !== this.current) return;
+        this.#nodeBlocked = false;
+        this.resumeClient();
+      },
+      onEnd: (why) => this.onServerEnd(backend, why),
+    });
+    if (!this.#clientBlocked) backend.stream.resume();
+  }
+
+  protected checkQuiet(): void {
+    if (this.idle) this.host.onQuiet(this);
+  }
+
+  /** The server's last words: those of a stop are kept from the client, whose session goes on elsewhere; others end the session, as they would without a proxy. */
+  #onGoodbye(backend: Backend, bytes: Uint8Array, at: number): void {
+    const walker = this.traffic.server;
+    const fields = walker.bodyAt < 0 ? null : readErrorFields(bytes, walker.bodyAt, walker.at);
+    const sqlState = fields?.get('C') ?? '';
+    const text = `${backend.target.node}: ${fields?.get('M') ?? 'the server ended the session'}`;
+    if (sqlState === '57P01' || sqlState === '57P02' || sqlState === '57P03') {
+      backend.stream.destroy();
+      this.lose(text);
+      return;
+    }
+    this.client.write(bytes.slice(at, walker.at));
+    backend.stream.destroy();
+    this.current = null;
+    this.close();
+  }
+
+  protected onServerEnd(backend: Backend, why: string | null): void {
+    if (backend !== this.current) return;
+    this.lose(why ?? `${backend.target.node} closed the connection`);
+  }
+
+  /**
+   * The node is gone. Idle: the session goes on without it. Else the client is told exactly one error for each thing that it waits for.
+   * Invariant: nothing is sent a second time, and an outcome that is not known is called unknown (08007), never failed.
+   * Because: a statement that was sent may have been committed before its answer was lost.
+   */
+  protected lose(why: string): void {
+    const traffic = this.traffic;
+    this.current = null;
+    this.#nodeBlocked = false;
+    const pinned = this.memory.pinned();
+    const { cycles, batchOpen, status } = traffic;
+    const between = isBetween(traffic);
+    const torn = traffic.server.have !== 0 || traffic.uncertain;
+    this.host.log.debug({ why, cycles, pinned }, 'a session lost its node');
+    if (torn || pinned !== null || !this.#welcomed) {
+      // Half an answer is with the client, or what the session held is gone with the node: only the end is honest.
+      if (!torn) this.terminate('57P01', pinned === null ? why : `the session ends with its node, because it had ${pinned}: ${why}`);
+      else this.close();
+      return;
+    }
+    const text = lossText({ writes: this.mayWrite, inTransaction: status !== TRANSACTION.idle, between, commitSent: this.memory.commitSent(), why });
+    if (between) {
+      if (status !== TRANSACTION.idle) this.#repair = 'answer';
+    } else {
+      const answers = Array.from({ length: cycles }, () => joinBytes([buildError({ severity: 'ERROR', ...text }), buildReady('idle')]));
+      const half = traffic.client.have !== 0;
+      if (batchOpen || (half && !isCopy(traffic.client.type))) answers.push(buildError({ severity: 'ERROR', ...text }));
+      this.client.write(joinBytes(answers));
+      this.#repair = batchOpen ? 'skip' : half ? 'half' : 'none';
+    }
+    this.#lossMessage = text;
+    const head = traffic.client;
+    this.#half = traffic.client.have !== 0;
+    Object.assign(traffic, { ...createTraffic(), client: head });
+    this.memory.onNodeLost();
+    this.host.onQuiet(this);
+    if (this.parked !== null) {
+      const parked = this.parked;
+      this.parked = null;
+      this.forward(parked, parked.length);
+    }
+    this.resumeClient();
+  }
+
+  #lossMessage: Loss | null = null;
+  #half = false;
+
+  /**
+   * The client goes on with a transaction that is lost: its next statement is answered with the error (a ROLLBACK with what it wants), or its messages
+   * are thrown away up to the Sync that ends them, as a server would do after an error.
+   */
+  #repairFrom(bytes: Uint8Array, length: number): void {
+    const answered: Uint8Array[] = [];
+    const message = this.#lossMessage;
+    const scratch = this.traffic;
+    const take = (type: number, chunk: Uint8Array, bodyAt: number, end: number): void => {
+      if (this.#half) {
+        // The message that was under way when the node was lost has its answer already, except for the ReadyForQuery.
+        this.#half = false;
+        if (isCopy(type)) {
+          if (this.#repair === 'half') this.#repair = 'none';
+        } else if (type === FRONTEND.query || type === FRONTEND.functionCall || type === FRONTEND.sync) {
+          answered.push(buildReady('idle'));
+          this.#repair = 'none';
+        } else this.#repair = 'skip';
+      } else if (isCopy(type)) {
+        return;
+      } else if (this.#repair === 'skip') {
+        if (type !== FRONTEND.sync) return;
+        answered.push(buildReady('idle'));
+        this.#repair = 'none';
+      } else if (type === FRONTEND.sync) {
+        answered.push(buildReady('idle'));
+      } else if (type === FRONTEND.query && bodyAt >= 0 && isRollback(chunk, bodyAt, end)) {
+        answered.push(joinBytes([buildCommandComplete('ROLLBACK'), buildReady('idle')]));
+        this.#repair = 'none';
+      } else if (type !== FRONTEND.terminate && message !== null) {
+        const whole = type === FRONTEND.query || type === FRONTEND.functionCall;
+        answered.push(buildError({ severity: 'ERROR', ...message }));
+        if (whole) answered.push(buildReady('idle'));
+        this.#repair = whole ? 'none' : 'skip';
+      }
+    };
+    const rest = walkRepair(scratch, bytes, length, take, () => this.#repair === 'none');
+    if (rest === -1) {
+      this.terminate('08P01', 'the proxy received bytes that are no message of the PostgreSQL protocol');
+      return;
+    }
+    if (answered.length > 0) this.client.write(joinBytes(answered));
+    if (scratch.terminated) {
+      this.close();
+      return;
+    }
+    if (rest < length) this.forward(bytes.slice(rest, length), length - rest);
+  }
+}

@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { initialState } from '../../../src/core/cluster/goals.ts';
+import { type NodeId, makeMonoMs, makeNodeId, makeTerm, makeWallMs } from '../../../src/core/ids.ts';
+import { makeLsn } from '../../../src/core/lsn.ts';
+import type { Member, NodeReport } from '../../../src/core/report.ts';
+import { type RouteFacts, type RouteLimits, decideRoute, pickReader } from '../../../src/core/route/decide.ts';
+import type { ClusterState } from '../../../src/core/state.ts';
+
+const [n1, n2, n3] = ['n1', 'n2', 'n3'].map((name) => makeNodeId(name)) as [NodeId, NodeId, NodeId];
+const LIMITS: RouteLimits = { staleMs: 3000, maxReadLagBytes: 1000, primaryReads: 'last-resort' };
+const now = makeWallMs(0);
+
+function state(change: Partial<ClusterState> = {}): ClusterState {
+  return {
+    ...initialState('i', { mono: makeMonoMs(0), wall: now }),
+    phase: 'running',
+    term: makeTerm(4),
+    primary: n1,
+    primaryTerm: makeTerm(4),
+    route: { epoch: 7, writer: n1, readers: [n2, n3], hold: false },
+    ...change,
+  };
+}
+
+function report(node: NodeId, flush: number | null, replayed: number | null): NodeReport {
+  const postgres = { flushLsn: flush === null ? null : makeLsn(BigInt(flush)), replayedLsn: replayed === null ? null : makeLsn(BigInt(replayed)) };
+  return { node, postgres } as NodeReport;
+}
+
+function facts(change: Partial<RouteFacts> = {}): RouteFacts {
+  const members = new Map([n1, n2, n3].map((node, index) => [node, { node, host: `10.0.0.${index + 1}`, port: 5432 } as Member]));
+  const reports = new Map([report(n1, 5000, null), report(n2, null, 5000), report(n3, null, 4500)].map((one) => [one.node, one]));
+  return { state: state(), members, reports, ageMs: 10, confirmed: null, weights: new Map(), down: new Set(), ...change };
+}
+
+const writer = (change: Partial<RouteFacts>, limits = LIMITS): string | null => decideRoute(facts(change), limits).writer?.node ?? null;
+const readers = (change: Partial<RouteFacts>, limits = LIMITS): readonly string[] =>
+  decideRoute(facts(change), limits).readers.map((reader) => reader.node);
+
+describe('the route of a proxy', () => {
+  test('leads writes to the writer of the newest published route', () => {
+    assert.equal(writer({}), 'n1');
+    assert.equal(writer({ state: null }), null);
+    assert.equal(writer({ state: state({ route: { epoch: 8, writer: null, readers: [n2], hold: false } }) }), null);
+    assert.equal(writer({ members: new Map() }), null);
+  });
+
+  test('closes the way to the primary when its knowledge is too old, unless the primary itself vouches for its term', () => {
+    assert.equal(writer({ ageMs: 3000 }), 'n1');
+    assert.equal(writer({ ageMs: 3001 }), null);
+    assert.equal(writer({ ageMs: Infinity }), null);
+    assert.equal(writer({ ageMs: 60_000, confirmed: { node: n1, term: makeTerm(4), forMs: 1 } }), 'n1');
+    assert.equal(writer({ ageMs: 60_000, confirmed: { node: n1, term: makeTerm(4), forMs: 0 } }), null);
+    assert.equal(writer({ ageMs: 60_000, confirmed: { node: n1, term: makeTerm(3), forMs: 1000 } }), null);
+    assert.equal(writer({ ageMs: 60_000, confirmed: { node: n2, term: makeTerm(4), forMs: 1000 } }), null);
+  });
+
+  test('closes when an agent speaks of a newer term than the state', () => {
+    const route = decideRoute(facts({ confirmed: { node: n2, term: makeTerm(5), forMs: 1000 } }), LIMITS);
+    assert.equal(route.writer, null);
+    assert.match(route.closed ?? '', /n2 is the primary of term 5/);
+  });
+
+  test('reads go on while the way to the primary is closed', () => {
+    assert.deepEqual(readers({ ageMs: Infinity }), ['n2', 'n3']);
+  });
+
+  test('leaves out readers that lag, are drained, or have no address', () => {
+    assert.deepEqual(readers({}), ['n2', 'n3']);
+    assert.deepEqual(readers({}, { ...LIMITS, maxReadLagBytes: 499 }), ['n2']);
+    assert.deepEqual(readers({ weights: new Map([[n2, 0]]) }), ['n3']);
+    assert.deepEqual(readers({ down: new Set([n2]) }), ['n3'], 'it does not answer this proxy');
+    assert.equal(writer({ down: new Set([n1]) }), 'n1', 'who gets writes is not the proxy’s to judge');
+    assert.deepEqual(readers({ reports: new Map() }), ['n2', 'n3'], 'an unknown lag keeps nobody out: the controller has seen it stream');
+  });
+
+  test('the primary serves reads only as configured', () => {
+    const nobody = {
+      weights: new Map([
+        [n2, 0],
+        [n3, 0],
+      ] as const),
+    };
+    assert.deepEqual(readers(nobody), ['n1']);
+    assert.deepEqual(readers(nobody, { ...LIMITS, primaryReads: 'never' }), []);
+    assert.deepEqual(readers({}, { ...LIMITS, primaryReads: 'always' }), ['n1', 'n2', 'n3']);
+    assert.deepEqual(readers({ ...nobody, ageMs: Infinity }), [], 'a primary that is not known to be one serves nothing');
+  });
+
+  test('names the next primary only under a hold', () => {
+    const switchover: ClusterState['switchover'] = {
+      taskId: 't',
+      from: n1,
+      to: n2,
+      phase: 'hold',
+      startedWallMs: now,
+      phaseWallMs: now,
+      deadlineWallMs: now,
+      holdRoute: 8,
+      reason: '',
+    };
+    const held = state({ switchover, route: { epoch: 8, writer: n1, readers: [n2, n3], hold: true } });
+    assert.equal(decideRoute(facts({ state: held }), LIMITS).next?.node, 'n2');
+    assert.deepEqual(readers({ state: held }), ['n3'], 'the next primary is left alone');
+    const two = { ...held, route: { ...held.route, readers: [n2] } };
+    assert.deepEqual(readers({ state: two }), [], 'the old one is about to stop');
+    assert.equal(decideRoute(facts({ state: state({ switchover }) }), LIMITS).next, null);
+  });
+
+  test('weights decide how often a reader is picked', () => {
+    const { readers: all } = decideRoute(facts({ weights: new Map([[n2, 3]]) }), LIMITS);
+    const picked = Array.from({ length: 100 }, (_, roll) => pickReader(all, roll / 100)?.node);
+    assert.equal(picked.filter((node) => node === 'n2').length, 75);
+    assert.equal(pickReader([], 0.5), null);
+  });
+});
