@@ -11,7 +11,7 @@ import { notifySystemd } from '../base/systemd.ts';
 import { VERSION } from '../base/version.ts';
 import { encodeJson } from '../core/decode.ts';
 import type { NodeId } from '../core/ids.ts';
-import type { Member, NodeReport } from '../core/report.ts';
+import type { Member } from '../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../core/result.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
 import { openStore } from '../store/etcd-client.ts';
@@ -24,9 +24,9 @@ import { type AgentConfig, agentConfig } from '../core/agent-config.ts';
 import { refuseDuplicateNode } from './duplicate-node.ts';
 import { createAgentClient } from './http/agent-client.ts';
 import { type AgentHttp, startAgentHttp } from './http/server.ts';
-import { type AgentLoop, type LoopStatus, createAgentLoop } from './loop.ts';
+import { type AgentLoop, createAgentLoop } from './loop.ts';
 import { openMemory } from './memory.ts';
-import type { MemoryPort, PostgresPort, SyncPort } from './ports.ts';
+import type { MemoryPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
 import { createSyncKeeper } from './postgres/sync-keeper.ts';
@@ -34,7 +34,7 @@ import { createOverrideWatch } from './overridden-settings.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
-import { buildReport, urgentPart } from './publish.ts';
+import { type Publisher, createPublisher } from './publisher.ts';
 import { type AgentSetup, setUpAgent } from './setup.ts';
 import { createLogReader } from './read-log.ts';
 import { reloadAgent, reloadTls } from './reload.ts';
@@ -199,10 +199,16 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   const certificate: { keeper: CertificateKeeper | null } = { keeper: null };
   const sync = createSyncKeeper({ instance, clock: realClock, log, wake: () => wake('synchronous set') });
   const publisher = createPublisher({
-    ...options,
+    node: config.node,
+    bootId: setup.bootId,
+    agentRun: randomUUID(),
+    clock: realClock,
+    log,
+    memory,
     lease,
     viewpoints,
     postgres,
+    overrides: createOverrideWatch(instance, log),
     sync,
     put: session.put,
     certificateProblems: () => certificate.keeper?.problems() ?? [],
@@ -321,69 +327,6 @@ function startProbing(options: { readonly log: Logger; readonly watch: ClusterWa
       await options.viewpoints.round(spec, state?.primary ?? null);
     },
   });
-}
-
-interface PublisherOptions extends StartOptions {
-  readonly lease: WriteLeaseParts;
-  readonly viewpoints: Viewpoints;
-  readonly postgres: PostgresPort;
-  readonly sync: SyncPort;
-  readonly put: (value: string) => void;
-  readonly certificateProblems: () => NodeReport['problems'];
-  readonly incarnation: () => string | null;
-  readonly reportIntervalMs: () => number;
-}
-
-interface Publisher {
-  readonly publish: (status: LoopStatus) => void;
-  latest(): NodeReport | null;
-}
-
-/** What is urgent is put at once, the rest once an interval. */
-function createPublisher(options: PublisherOptions): Publisher {
-  const agentRun = randomUUID();
-  let latest: NodeReport | null = null;
-  let slots: NodeReport['slots'] = [];
-  let lastUrgent = '';
-  let lastPut = -Infinity;
-  let lastSlots = -Infinity;
-  const overrides = createOverrideWatch(options.setup.instance, options.log);
-  return {
-    latest: () => latest,
-    publish: (status) => {
-      const at = readNow();
-      latest = buildReport({
-        node: options.config.node,
-        agentVersion: VERSION,
-        agentRun,
-        bootId: options.setup.bootId,
-        at: at.wall,
-        status,
-        incarnation: options.incarnation(),
-        memory: options.memory,
-        viewpoints: options.viewpoints,
-        firewall: options.lease.gate.kind,
-        guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
-        slots,
-        sync: options.sync.report(),
-        problems: [...overrides.merge(options.postgres.problems()), ...options.lease.problems(), ...options.certificateProblems()],
-      });
-      const urgent = urgentPart(latest);
-      if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
-      lastUrgent = urgent;
-      lastPut = at.mono;
-      options.put(encodeJson(latest));
-      if (at.mono - lastSlots < 5000 || status.postgres.state !== 'running') return;
-      lastSlots = at.mono;
-      overrides.look();
-      options.postgres.listSlots().then(
-        (found) => {
-          slots = found;
-        },
-        (cause: unknown) => options.log.debug({ cause: String(cause) }, 'listing slots failed'),
-      );
-    },
-  };
 }
 
 async function openHttp(

@@ -5,8 +5,7 @@
  * Because: the controller promotes on the strength of it; a node that forgets it could acknowledge for an old term.
  * Broken if: a setter resolves before the write, or the file is not replaced atomically (Q26).
  */
-import { readFile } from 'node:fs/promises';
-import { writeFileAtomic } from '../base/files.ts';
+import { type TextStorage, readTextIfThere, writeFileAtomic } from '../base/files.ts';
 import { type Decoded, decodeJson, encodeJson, formatDecodeError, integer, list, nullable, object, text } from '../core/decode.ts';
 import { type Term, makeTerm } from '../core/ids.ts';
 import { term, vote } from '../core/report.ts';
@@ -29,14 +28,15 @@ type Record_ = Decoded<typeof record>;
 const EMPTY: Record_ = { version: 1, highestTerm: makeTerm(0), vote: null, refusedTerms: [], finished: [] };
 
 /** A missing file is an agent's first start. A damaged one is refused: forgetting a vote could lose data. */
-export async function openMemory(file: string): Promise<Result<MemoryPort, Failure>> {
+export async function openMemory(file: string, storage: TextStorage = fileStorage(file)): Promise<Result<MemoryPort, Failure>> {
   let current = EMPTY;
   try {
-    const decoded = decodeJson(record, await readFile(file, 'utf8'));
-    if (!decoded.ok) return err(damaged(file, formatDecodeError(decoded.error)));
-    current = decoded.value;
+    const text = storage.read();
+    const decoded = text === null ? null : decodeJson(record, text);
+    if (decoded?.ok === false) return err(damaged(file, formatDecodeError(decoded.error)));
+    current = decoded?.value ?? EMPTY;
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') return err(damaged(file, String(cause)));
+    return err(damaged(file, String(cause)));
   }
   let finished: ReadonlySet<string> = new Set(current.finished);
   let writing: Promise<void> = Promise.resolve();
@@ -44,7 +44,7 @@ export async function openMemory(file: string): Promise<Result<MemoryPort, Failu
   const change = (next: (old: Record_) => Record_): Promise<void> => {
     const write = writing.then(async () => {
       const updated = next(current);
-      await writeFileAtomic(file, `${encodeJson(updated)}\n`, { mode: 0o600 });
+      await storage.write(`${encodeJson(updated)}\n`);
       current = updated;
       finished = new Set(updated.finished);
     });
@@ -63,6 +63,11 @@ export async function openMemory(file: string): Promise<Result<MemoryPort, Failu
     finish: (step: string) => change((old) => ({ ...old, finished: [...old.finished.filter((s) => s !== step), step].slice(-MAX_FINISHED) })),
   });
 }
+
+const fileStorage = (file: string): TextStorage => ({
+  read: () => readTextIfThere(file),
+  write: (text) => writeFileAtomic(file, text, { mode: 0o600 }),
+});
 
 function damaged(file: string, cause: string): Failure {
   return {

@@ -1,5 +1,5 @@
 /** Puts the lease keeper together: store, guard, firewall, promises, and the fence that follows a loss. */
-import { realClock } from '../base/clock.ts';
+import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { NodeId, Term } from '../core/ids.ts';
 import type { NodeProblem } from '../core/report.ts';
@@ -21,9 +21,23 @@ import type { PromiseAnswer, PromiseRequest } from '../core/node/promises.ts';
 import { askForPromises } from './promises/round.ts';
 import type { Instance } from './postgres/instance.ts';
 
+/** What this part opens by itself, unless somebody else (the simulator) brings a model of it. */
+export interface WriteLeaseDoors {
+  readonly clock: Clock;
+  readonly bootMs: () => number;
+  readonly firewall: Firewall;
+  /** Null: without a guard. */
+  readonly guard: GuardClient | null;
+  /** What a restarted agent may take over from the guard; null: nothing. */
+  readonly adoptable: typeof adoptable;
+  /** Addresses of a member's name; absent: the system's resolver. */
+  readonly resolve?: (name: string) => Promise<readonly string[]>;
+}
+
 export interface WriteLeaseOptions {
-  readonly config: AgentConfig;
-  readonly instance: Instance;
+  readonly config: Pick<AgentConfig, 'node' | 'cluster' | 'port' | 'firewall' | 'guard'>;
+  readonly instance: Pick<Instance, 'stateDirectory' | 'dataDirectory'>;
+  readonly doors?: WriteLeaseDoors;
   readonly bootId: string;
   readonly store: Store;
   readonly keys: ClusterKeys;
@@ -53,17 +67,12 @@ export interface WriteLeaseParts {
 
 export async function createWriteLease(options: WriteLeaseOptions): Promise<WriteLeaseParts> {
   const { config, instance, log } = options;
-  const firewall = await openFirewall({ setting: config.firewall, cluster: config.cluster, node: config.node, port: config.port });
-  const guard = config.guard
-    ? createGuardClient({
-        stateDirectory: instance.stateDirectory,
-        onGone: () => log.warn({}, 'the guard is gone; it is started again'),
-        onStarted: (pid) => log.info({ pid }, 'guard started'),
-      })
-    : null;
+  const doors = options.doors ?? (await openDoors(options));
+  const { firewall, guard } = doors;
   let fencing: Promise<void> | null = null;
   // Names are looked up only where a firewall needs their addresses.
-  const members = firewall.kind === 'off' ? null : resolveMembers({ hosts: () => memberHosts(options.spec()), clock: realClock, log });
+  const resolve = doors.resolve === undefined ? {} : { resolve: doors.resolve };
+  const members = firewall.kind === 'off' ? null : resolveMembers({ hosts: () => memberHosts(options.spec()), clock: doors.clock, log, ...resolve });
   // The keeper is made below and the gate is only used after it.
   let keeper: LeaseKeeper | null = null;
   const gate = createGate({
@@ -85,8 +94,8 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     keys: options.keys,
     node: config.node,
     settings: () => leaseSettings(options.spec()),
-    clock: realClock,
-    bootMs,
+    clock: doors.clock,
+    bootMs: doors.bootMs,
     guard:
       guard === null
         ? NO_GUARD
@@ -124,7 +133,7 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     adopt: async () => {
       const status = guard === null ? null : await guard.ensure();
       if (status === null || !status.ok) return false;
-      const lease = adoptable(status.value, options.bootId);
+      const lease = doors.adoptable(status.value, options.bootId);
       if (lease === null) return false;
       log.info({ term: lease.term }, 'taking over the write lease that the guard kept');
       const adopted = await made.adopt({ term: lease.term as Term, leaseId: lease.leaseId, deadline: lease.deadline });
@@ -138,6 +147,18 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
       firewall.close();
     },
   };
+}
+
+async function openDoors({ config, instance, log }: WriteLeaseOptions): Promise<WriteLeaseDoors> {
+  const firewall = await openFirewall({ setting: config.firewall, cluster: config.cluster, node: config.node, port: config.port });
+  const guard = config.guard
+    ? createGuardClient({
+        stateDirectory: instance.stateDirectory,
+        onGone: () => log.warn({}, 'the guard is gone; it is started again'),
+        onStarted: (pid) => log.info({ pid }, 'guard started'),
+      })
+    : null;
+  return { clock: realClock, bootMs, firewall, guard, adoptable };
 }
 
 const STILL_FENCING: Failure = {

@@ -79,6 +79,13 @@ export function writeFileAtomicSync(path: string, data: string | Uint8Array, opt
   }
 }
 
+/** One small text that outlives its process. `write` resolves when it is durable, and rejects (an error with a `code`) when the disk refuses. */
+export interface TextStorage {
+  /** Null when nothing was ever written. */
+  read(): string | null;
+  write(text: string): Promise<void>;
+}
+
 /** The text of a file; null when it does not exist. Throws every other error. */
 export function readTextIfThere(path: string): string | null {
   try {

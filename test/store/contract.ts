@@ -1,8 +1,8 @@
 /** The promises of src/store/store.ts as tests, run against each engine. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { monoMs } from '../../src/base/clock.ts';
-import { addMono, makeRevision, type Revision } from '../../src/core/ids.ts';
+import { now, realClock } from '../../src/base/clock.ts';
+import { addMono, type MonoMs, makeRevision, type Revision } from '../../src/core/ids.ts';
 import type { Result } from '../../src/core/result.ts';
 import type { KeyValue, Store, StoreError, WatchBatch } from '../../src/store/store.ts';
 
@@ -13,6 +13,15 @@ export interface Backend {
   close(): Promise<void>;
 }
 
+/** The time that the engine lives in: the machine's, or the simulator's. */
+export interface EngineTime {
+  mono(): MonoMs;
+  sleep(ms: number): Promise<void>;
+}
+
+let time: EngineTime = { mono: () => now().mono, sleep: (ms) => realClock.sleep(ms) };
+const monoMs = (): MonoMs => time.mono();
+
 export function value<T>(result: Result<T, StoreError>): T {
   assert.ok(result.ok, result.ok ? '' : `${result.error.kind}: ${result.error.message}`);
   return result.value;
@@ -22,7 +31,7 @@ export async function until(what: string, condition: () => boolean | Promise<boo
   const deadline = monoMs() + limitMs;
   while (!(await condition())) {
     if (monoMs() > deadline) assert.fail(`not within ${limitMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await time.sleep(5);
   }
 }
 
@@ -70,7 +79,8 @@ const present = (kv: KeyValue | null): KeyValue => {
   return kv;
 };
 
-export function storeContract(engine: 'embedded' | 'etcd', start: () => Promise<Backend>): void {
+export function storeContract(engine: 'embedded' | 'etcd' | 'simulated', start: () => Promise<Backend>, engineTime: EngineTime = time): void {
+  time = engineTime;
   describe(`the store's promises, ${engine}`, () => {
     let backend: Backend;
     let store: Store;

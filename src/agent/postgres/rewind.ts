@@ -213,6 +213,8 @@ async function recoverAndKeep(
   const started = await startPostgres(instance, {
     mode: 'standby',
     reach: 'private',
+    // Only where the checkpoint is on our newest timeline: else its end would not be recovered.
+    along: control.value.timeline === before.value.timeline ? 'checkpoint' : 'newest',
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   const kept =
@@ -232,7 +234,27 @@ async function recoverAndKeep(
       ),
     );
   if (!stopped.ok) return stopped;
-  return kept;
+  const blind = verdict.kind === 'diverged' ? await blindSpot(instance, before.value.timeline) : null;
+  return blind === null ? kept : err(blind);
+}
+
+/**
+ * pg_rewind below 16 takes the target's timeline from its last checkpoint alone. Of a server that was promoted and ended before its first checkpoint
+ * it sees nothing of the new timeline: it finds the source's number and changes nothing, or leaves the blocks alone that were changed since.
+ * *Source:* PostgreSQL, src/bin/pg_rewind/pg_rewind.c (ControlFile_target.checkPointCopy.ThisTimeLineID); mended in 16.
+ */
+async function blindSpot(instance: Instance, timeline: Timeline): Promise<Failure | null> {
+  const control = await readControlData(instance);
+  if (!control.ok) return control.error;
+  if (timeline === control.value.timeline) return null;
+  return failure(
+    'rewind.no-checkpoint',
+    `${instance.node} cannot be rewound`,
+    `its WAL is on timeline ${timeline}, but its last checkpoint is on ${control.value.timeline}, and pg_rewind would see no further`,
+    'nothing was changed',
+    'take the node back by a clone, which keeps this directory aside',
+    false,
+  );
 }
 
 type OwnEnd = {

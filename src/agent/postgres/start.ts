@@ -25,6 +25,11 @@ export interface StartOptions {
   readonly onProgress?: (step: string) => void;
   /** `private`: reachable over the private socket only, whatever the files say (before a rewind). Default `normal`. */
   readonly reach?: 'normal' | 'private';
+  /**
+   * Which timeline a standby start recovers along. `newest`: of all whose history file lies in pg_wal. `checkpoint`: that of the last checkpoint, whatever
+   * lies there: a diverged standby that once asked its new primary has the history file of a timeline that PostgreSQL would refuse to start on.
+   */
+  readonly along?: 'newest' | 'checkpoint';
   /** Without any progress for this long the wait ends (the server is left alone); default 60 s. Too short throws away a good recovery. */
   readonly stallMs?: number;
 }
@@ -57,11 +62,10 @@ export async function startPostgres(instance: Instance, options: StartOptions): 
       failure('start.failed', `${instance.node} cannot be started`, messageOf(cause), 'it stays down', 'check the disk and the permissions', true),
     );
   }
-  const first = await startOnce(
-    instance,
-    options,
-    options.reach === 'private' ? ['-c', 'listen_addresses=', '-c', `unix_socket_directories=${instance.socketDirectory}`] : [],
-  );
+  const first = await startOnce(instance, options, [
+    ...(options.reach === 'private' ? ['-c', 'listen_addresses=', '-c', `unix_socket_directories=${instance.socketDirectory}`] : []),
+    ...(options.along === 'checkpoint' ? ['-c', 'recovery_target_timeline=current'] : []),
+  ]);
   const done =
     !first.ok && first.error.cause.includes('.s.PGSQL.') && instance.publicSocketDirectory !== null
       ? // Another server holds the name in the public directory: ours does without it.

@@ -6,7 +6,7 @@
  */
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { readTextIfThere, writeFileAtomic } from '../../base/files.ts';
+import { type TextStorage, readTextIfThere, writeFileAtomic } from '../../base/files.ts';
 import { decodeJson, encodeJson, formatDecodeError, integer, nullable, number, object, refine, text } from '../../core/decode.ts';
 import { type MonoMs, type Term, addMono, makeMonoMs } from '../../core/ids.ts';
 import {
@@ -48,6 +48,8 @@ export type WriteRecord = (file: string, content: string) => Promise<void>;
 
 export interface PromiserOptions {
   readonly stateDirectory: string;
+  /** Default: `promises.json` in the state directory. */
+  readonly storage?: TextStorage;
   readonly bootId: string;
   readonly clock: Clock;
   /** Default: writeFileAtomic. */
@@ -59,7 +61,11 @@ export interface PromiserOptions {
 /** Errors: `promises.damaged` when the file cannot be read as one; a forgotten promise could lead to a second primary. */
 export function openPromiser(options: PromiserOptions): Result<Promiser, Failure> {
   const file = join(options.stateDirectory, 'promises.json');
-  const former = readTextIfThere(file);
+  const storage = options.storage ?? {
+    read: () => readTextIfThere(file),
+    write: (text: string) => (options.writeRecord ?? writeFileAtomic)(file, text),
+  };
+  const former = storage.read();
   const decoded = former === null ? null : decodeJson(stored, former);
   if (decoded !== null && !decoded.ok) return err(damaged(file, formatDecodeError(decoded.error)));
   let ballot = ballotAfterRestart(decoded === null ? null : { votedTerm: options.facts().votedTerm, promise: decoded.value.promise }, {
@@ -108,7 +114,7 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     readonly ttlMs: number;
   }): Promise<boolean> => {
     try {
-      await (options.writeRecord ?? writeFileAtomic)(file, `${encodeJson({ version: 1, promise })}\n`);
+      await storage.write(`${encodeJson({ version: 1, promise })}\n`);
       return true;
     } catch (cause) {
       // A full or broken disk: no promise is given, and the primary counts without us. Anything else is a bug.

@@ -6,6 +6,7 @@ import type { Attempt, ClusterState, Goal, SyncSet, TermRecord } from '../state.
 import { trimHistory } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { forkOf } from '../timeline.ts';
+import { compareLineage, isContained } from './lineage.ts';
 import { withGoal, without, UNFINISHED_PROMOTION } from './goals.ts';
 import { endOfWal, isMaintenance, lastKnown, primaryEnd } from './observe.ts';
 import { NO_SET } from './sync-set.ts';
@@ -179,17 +180,56 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
   let state = opened;
   for (const node of view.spec.nodes) {
     if (node.id === winner) continue;
+    if (node.kind !== 'witness' && mayHoldTwin(view, opened, node.id)) state = markUnfinished(state, node.id);
     if (node.kind === 'witness' || isMaintenance(view, node.id)) state = withGoal(state, node.id, term, { kind: 'none' });
     else if (state.overrides[node.id]?.kind === 'stopped') state = withGoal(state, node.id, term, { kind: 'stopped', reason: 'stopped on request' });
     else if (node.id === old && !isCleanHandover(view, node.id))
       state = withGoal(state, node.id, term, { kind: 'fenced', reason: `${winner} is primary since term ${term}` });
     else if (state.recovery[node.id]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
       state = withGoal(state, node.id, term, { kind: 'fenced', reason: 'its promotion was not completed; it is compared with the primary first' });
+    else if (view.state.attempt !== null && hasLeft(view, node.id, view.state))
+      state = withGoal(markUnfinished(state, node.id), node.id, term, { kind: 'fenced', reason: OTHER_HISTORY });
+    else if (hasLeft(view, node.id, opened)) state = withGoal(state, node.id, term, { kind: 'fenced', reason: OTHER_HISTORY });
     else if (lastKnown(view, node.id)?.postgres.state === 'absent')
       state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'clone' });
     else state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'stream' });
   }
   return state;
+}
+
+const OTHER_HISTORY = 'its WAL is not of the new primary’s history; it is compared with it first';
+
+/**
+ * The node's last known WAL is not of that lineage.
+ *
+ * *Invariant:* nobody is told to stream from a primary whose history its last known WAL is not of (I12). *Because:* a timeline of the same number, opened by a
+ * promotion that nobody ordered, is not told apart by PostgreSQL: it would stream on top of WAL that is another. So one that had left the old lineage
+ * before the new term opened counts as a promotion that was not completed, even when number and fork of its timeline are the new ones (Z53).
+ * A restored store's lineage is an old one, and says nothing. *Broken if:* only numbers are compared.
+ */
+function hasLeft(view: ClusterView, node: NodeId, lineage: Pick<ClusterState, 'timeline' | 'history'>): boolean {
+  const report = lastKnown(view, node);
+  const position = report === null ? null : endOfWal(report);
+  if (report === null || position === null || lineage.timeline === null) return false;
+  return !isContained(compareLineage(position, report.postgres.history, { timeline: lineage.timeline, history: lineage.history }));
+}
+
+/**
+ * The new primary's timeline has a number that was opened before: it was promoted without ever hearing of that one. Whoever may hold the older one is
+ * marked, because number and fork can both be the same (two candidates that were equally far, one after the other), and then
+ * neither the lineage nor PostgreSQL sees a difference (Z53). One that is known to be on an ancestor cannot hold it.
+ */
+function mayHoldTwin(view: ClusterView, opened: ClusterState, node: NodeId): boolean {
+  const former = view.state.timeline;
+  if (former === null || opened.timeline === null || opened.timeline > former || opened.primary === view.state.primary) return false;
+  const report = lastKnown(view, node);
+  // The files of a stopped standby show the timeline of its last restart point, which can be older than its WAL.
+  return report?.postgres.timeline == null || report.postgres.state !== 'running' || report.postgres.timeline >= opened.timeline;
+}
+
+function markUnfinished(state: ClusterState, node: NodeId): ClusterState {
+  const progress = { checks: 0, firstSeenWallMs: makeWallMs(0), attempts: 0, notBeforeWallMs: makeWallMs(0), lastError: UNFINISHED_PROMOTION };
+  return { ...state, recovery: { ...state.recovery, [node]: progress } };
 }
 
 /** The old primary ended with a shutdown checkpoint that its successor waited for: it holds nothing that the new one has not. */

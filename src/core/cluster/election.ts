@@ -6,6 +6,7 @@ import { type NodeSpec, findNode, isNear } from '../spec.ts';
 import { forkOf } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
+import { isTwinSuspect } from './recovery.ts';
 import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live } from './observe.ts';
 
 /** A candidate that refused or failed a promotion stands back this long (Z38). */
@@ -105,6 +106,9 @@ function rejections(
     reasons.push(`its data directory is ${state === 'incomplete' ? 'incomplete' : `being ${state === 'cloning' ? 'cloned' : 'rewound'}`}`);
   if (state === 'hung') reasons.push('its PostgreSQL hangs');
   if (isForeignSystem(view, report)) reasons.push(`its system identifier ${report.postgres.systemIdentifier} is not the cluster's`);
+  // Position and lineage of such a node prove nothing: with the same number and fork, its rows are others than the cluster's (Z53).
+  if (isTwinSuspect({ view, node: node.id, report }) && !options.acceptLoss)
+    reasons.push(`it may hold a timeline of its own under number ${report.postgres.timeline ?? 0}`);
   const refused = report.refusedTerms.some((term) => term > view.state.primaryTerm);
   const progress = view.state.recovery[node.id];
   if (refused && progress !== undefined && !isDue(now, progress.notBeforeWallMs, REFUSAL_BACKOFF_MS))

@@ -75,7 +75,7 @@ export function nextRecoveryStep(view: ClusterView, spec: NodeSpec, now: Now): R
   };
   const trusted = !isTwinSuspect(one) || (one.goal?.kind === 'standby' && one.goal.via === 'clone');
   if (trusted && isStreaming(report, state.primary) && one.goal?.kind === 'standby' && !isForeignSystem(view, report)) return settled(one);
-  if (one.goal?.kind === 'standby' && one.goal.via !== 'stream' && !gaveUp(report, one.goal)) return NOTHING;
+  if (one.goal?.kind === 'standby' && one.goal.via !== 'stream' && !gaveUp(report, one.goal) && !isHopeless(one)) return NOTHING;
   return unsettled(one);
 }
 
@@ -95,8 +95,13 @@ function unsettled(one: Case): RecoveryStep {
   const { report, goal, verdict } = one;
   if (report.postgres.role === 'primary' && report.postgres.state === 'running' && !report.fenced) {
     const reason = `${one.primary} is the primary of term ${one.view.state.primaryTerm}`;
-    if (goal?.kind === 'fenced') return NOTHING;
-    return step('standby.fenced', `${one.node} runs as a primary although ${reason}`, { kind: 'fenced', reason }, one.progress);
+    if (goal?.kind === 'fenced') {
+      // An old primary that is still to be fenced is on an older timeline; one that was promoted by hand can be on the present number.
+      const marked = report.postgres.timeline === one.view.state.timeline ? markTwin(one) : one.progress;
+      const news = marked?.lastError !== one.progress?.lastError;
+      return news ? step('standby.fenced', `${one.node} was promoted although ${reason}`, null, marked) : NOTHING;
+    }
+    return step('standby.fenced', `${one.node} runs as a primary although ${reason}`, { kind: 'fenced', reason }, markTwin(one));
   }
   if (one.view.state.frozen !== null) return NOTHING;
   const strange = quarantineReason(one);
@@ -119,12 +124,20 @@ function unsettled(one: Case): RecoveryStep {
  * lineage nor pg_rewind sees a difference, while its tables may hold rows that nobody else has. The clone sets the directory aside first.
  * *Broken if:* the mark is forgotten because the node streams.
  */
-function isTwinSuspect(one: Case): boolean {
-  const { progress, report, view } = one;
-  if (progress?.lastError?.startsWith(UNFINISHED_PROMOTION) !== true) return false;
+export function isTwinSuspect({ view, node, report }: Pick<Case, 'view' | 'node' | 'report'>): boolean {
+  if (view.state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) !== true) return false;
   const own = report.postgres.timeline;
   // Timeline 1 was opened by initdb alone; a number above the primary's cannot be taken for one of the cluster's.
   return own !== null && view.state.timeline !== null && own > 1 && own <= view.state.timeline;
+}
+
+/** Nobody ordered this promotion. When its timeline has a number of the cluster's, nothing but this mark will tell the two apart. */
+function markTwin(one: Case): RecoveryProgress | null {
+  const own = one.report.postgres.timeline;
+  const { timeline } = one.view.state;
+  if (own === null || timeline === null || own <= 1 || own > timeline) return one.progress;
+  const blank = { checks: 0, firstSeenWallMs: one.now.wall, attempts: 0, notBeforeWallMs: one.now.wall };
+  return { ...blank, ...one.progress, lastError: UNFINISHED_PROMOTION };
 }
 
 /** Which rung fits what is known now. */
@@ -135,6 +148,8 @@ function rung(one: Case): Via {
   const activity = activityFor(report, goal);
   const failed = activity?.kind === 'failed' ? activity : null;
   if (failed !== null && (isWalRemoved(failed.code, failed.message) || failed.code.startsWith('clone.'))) return 'clone';
+  // A rewind that left such a directory believed that there was nothing to do.
+  if (isHopeless(one)) return goal?.kind === 'standby' && goal.via === 'stream' ? 'rewind' : 'clone';
   if (goal?.kind === 'standby' && goal.via === 'clone' && gaveUp(report, goal)) return 'clone';
   if (goal?.kind === 'standby' && goal.via === 'rewind' && gaveUp(report, goal)) return isPassingRewindFailure(one) ? 'rewind' : 'clone';
   // A position that cannot be told now (a server that is starting) is no reason to give a directory up (Z44).
@@ -145,6 +160,21 @@ function rung(one: Case): Via {
 function isWalRemoved(code: string, message: string): boolean {
   return code === 'follow.wal-removed' || (code.startsWith('follow.') && /requested WAL segment \S+ has already been removed/.test(message));
 }
+
+/**
+ * PostgreSQL itself says that this directory is of another history than the primary's: waiting and trying again change nothing, whatever the
+ * numbers in the report say. A server that was promoted by hand and stopped before its first checkpoint is such a one: pg_rewind takes it for
+ * one of the old timeline, and its history file leads it astray.
+ * *Source:* PostgreSQL, src/backend/replication/walreceiver.c, src/backend/access/transam/xlogrecovery.c.
+ */
+function isHopeless(one: Case): boolean {
+  const activity = activityFor(one.report, one.goal);
+  if (activity?.kind !== 'failed' || !/^(follow|start)\./.test(activity.code)) return false;
+  return OTHER_HISTORY.test(activity.message) || isWalRemoved(activity.code, activity.message);
+}
+
+const OTHER_HISTORY =
+  /highest timeline \d+ of the primary is behind recovery timeline \d+|requested timeline \d+ (does not contain minimum recovery point|is not a child of this server)/;
 
 /** The source was lost or busy: the directory was not changed, and trying again can work. Twice at most, then clone. */
 function isPassingRewindFailure(one: Case): boolean {
@@ -288,7 +318,7 @@ function step(rule: RecoveryRule, why: string, wanted: Wanted | null, progress: 
 /** The rung that fits a node now, for a person's `rejoin` without `--via`. */
 export function fittingVia(view: ClusterView, report: NodeReport): Via {
   const { state } = report.postgres;
-  if (state === 'absent' || state === 'incomplete') return 'clone';
+  if (state === 'absent' || state === 'incomplete' || isTwinSuspect({ view, node: report.node, report })) return 'clone';
   const verdict = lineageOf(view, report);
   return verdict === null ? 'clone' : isContained(verdict) ? 'stream' : 'rewind';
 }

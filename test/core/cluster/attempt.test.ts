@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { makeTerm, makeTimeline } from '../../../src/core/ids.ts';
+import { makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
 import { goalsOf, id, later, lsnOf, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
@@ -199,6 +199,51 @@ test('a candidate that is gone is replaced only when no lease stands (Q12)', () 
   const text = ORDERED.replace('n2 detached busy', 'n2 dead');
   expectRule(picture(text), 'attempt.candidate-lost');
   expectRule(picture(text.replace('term 3', 'lease n2/4 term 3')), 'attempt.waiting-open');
+});
+
+test('a standby whose WAL is not of the new history does not follow: it is fenced, and compared first (I12)', () => {
+  const open = ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open').replace('term 3', 'lease n2/4 term 3');
+  const ahead = picture(`${open.replace(/n3 .*/, 'n3 detached @0/5800')}`);
+  const fenced = expectRule(ahead, 'attempt.opened', later(500));
+  assert.equal(goalsOf(fenced, ahead.spec), 'n1:fenced n2:primary n3:fenced');
+  // Promoted by hand before: number and fork of its timeline are those of the new primary's, what it wrote is not (Z53).
+  const twin = picture(`${open.replace(/n3 .*/, 'n3 stopped tl2 fork1@0/5000 @0/5100')}`);
+  const marked = expectRule(twin, 'attempt.opened', later(500));
+  assert.equal(goalsOf(marked, twin.spec), 'n1:fenced n2:primary n3:fenced');
+  assert.match(marked.recovery[id('n3')]?.lastError ?? '', /^a promotion was not completed/);
+});
+
+test('a timeline number that was used before marks everybody who may hold the older one, with the same fork or not (Z53)', () => {
+  const view = picture(
+    ORDERED.replace('term 3', 'timeline 2 forks 1@0/5000 lease n2/4 term 3')
+      .replace('n1 dead', 'n1 dead tl2 fork1@0/5000')
+      .replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open')
+      .replace(/n3 .*/, 'n3 detached tl1 fork0@0/1 @0/4FFF'),
+  );
+  const state = expectRule(view, 'attempt.opened', later(500));
+  assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:primary n3:stream');
+  assert.match(state.recovery[id('n1')]?.lastError ?? '', /^a promotion was not completed/);
+  assert.equal(state.recovery[id('n3')], undefined);
+});
+
+test('one that may hold a timeline of its own is no candidate, however far it is (Z53)', () => {
+  const marked = {
+    state: (state: ClusterState): ClusterState => ({
+      ...state,
+      recovery: {
+        [id('n2')]: {
+          checks: 0,
+          firstSeenWallMs: makeWallMs(0),
+          attempts: 0,
+          notBeforeWallMs: makeWallMs(0),
+          lastError: 'a promotion was not completed',
+        },
+      },
+    }),
+  };
+  const text = VOTES.replace('term 3', 'timeline 2 forks 1@0/4000 term 3').replaceAll('detached', 'detached tl2 fork1@0/4000');
+  assert.equal(expectRule(picture(text), 'attempt.promote').attempt?.candidate, 'n2');
+  assert.equal(expectRule(picture(text, marked), 'attempt.promote').attempt?.candidate, 'n3');
 });
 
 test('a failover by hand ends with its attempt (Z79)', () => {

@@ -120,6 +120,17 @@ test('stop, start, restart and rejoin of a node', () => {
   assert.ok(back?.kind === 'standby' && back.via === 'clone');
 });
 
+test('a start or rejoin of a node that is not taken in ends with the reason, and a start of the cluster with it', () => {
+  const text = STEADY.replace('n3 standby', 'n3 stopped tl9 goal:fenced');
+  for (const kind of ['nodeRejoin', 'nodeStart'] as const) {
+    const request = kind === 'nodeRejoin' ? { kind, node: id('n3'), via: null } : { kind, node: id('n3') };
+    const asked = { tasks: [makeTask(request, { status: 'running' })] };
+    assert.deepEqual(expectDecision(picture(text, asked), 'standby.quarantined', later(20_000)).tasks, []);
+    const ended = expectDecision(picture(text, asked), 'standby.quarantined', later(40_000)).tasks[0];
+    assert.deepEqual([ended?.status, /is not taken in/.test(ended?.problems[0]?.text ?? '')], ['failed', true]);
+  }
+});
+
 test('a command for a node ends when its effect is seen', () => {
   const task = makeTask({ kind: 'nodeStop', node: id('n3') }, { status: 'running' });
   const asked = {
@@ -327,4 +338,10 @@ test('a failover by hand waits for no command of a node, which may itself wait f
     tasks: [restarting, makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false })],
   });
   expectRule(view, 'failover.by-hand');
+});
+
+test('a rolling restart leaves a fenced node to its ladder, or to a person', () => {
+  const text = STEADY.replace('n3 standby', 'n3 stopped tl9 goal:fenced');
+  const view = picture(text, { tasks: [makeTask({ kind: 'clusterRestart', rolling: true })] });
+  assert.equal(decideCluster(view, NOW).state?.goals[id('n3')]?.kind, 'fenced');
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeWallMs } from '../../../src/core/ids.ts';
 import type { ClusterState, RecoveryProgress } from '../../../src/core/state.ts';
-import { type Picture, WALL, goalsOf, id, later, picture } from './picture.ts';
+import { type Picture, WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
 const progress = (change: Partial<RecoveryProgress>): Picture => ({
@@ -66,6 +66,24 @@ test('removed WAL leads to a clone (H38)', () => {
   expectRule(picture(after('n2 detached @0/5500 fail:follow.wal-removed'), progress({ checks: 2 })), 'standby.clone');
 });
 
+test('what PostgreSQL calls another history is rewound after a stream and cloned after a rewind, though the numbers look right', () => {
+  for (const message of [
+    'FATAL: highest timeline 1 of the primary is behind recovery timeline 2',
+    'FATAL: requested timeline 3 does not contain minimum recovery point 0/3018D84 on timeline 1',
+  ]) {
+    const saying = (line: string): ReturnType<typeof picture> => {
+      const view = picture(after(line), progress({ checks: 2 }));
+      const seen = view.reports[id('n2')];
+      assert.ok(seen !== undefined && seen.report.activity.kind === 'failed');
+      const report = { ...seen.report, activity: { ...seen.report.activity, message } };
+      return { ...view, reports: { ...view.reports, [id('n2')]: { ...seen, report } } };
+    };
+    expectRule(saying('n2 detached @0/5500 fail:follow.not-streaming'), 'standby.rewind');
+    expectRule(saying('n2 detached @0/5500 goal:rewind fail:follow.not-streaming'), 'standby.clone');
+    expectRule(saying('n2 stopped @0/5500 goal:rewind fail:start.failed'), 'standby.clone');
+  }
+});
+
 test('a rewind that failed for good leads to a clone; a running one is left alone', () => {
   expectRule(picture(after('n2 stopped tl1 fork0@0/1 @0/5800 goal:rewind gaveup:rewind.no-wal'), progress({ checks: 3 })), 'standby.clone');
   expectRule(picture(after('n2 rewinding tl1 fork0@0/1 @0/5800 goal:rewind busy')), 'cluster.steady');
@@ -110,6 +128,19 @@ test('one that may have opened a timeline of the same number and fork is cloned,
   expectRule(picture(after('n2 stopped tl2 fork1@0/5000 @0/5600 goal:fenced'), mark), 'standby.clone');
   expectRule(picture(after('n2 standby'), mark), 'standby.clone');
   expectRule(picture(after('n2 stopped tl1 fork0@0/1 @0/5000 goal:fenced'), mark), 'standby.stream');
+});
+
+test('a promotion that nobody ordered is marked when its timeline has a number of the cluster, and a rejoin of it clones (Z53)', () => {
+  const rogue = picture(after('n2 rogue tl2 fork1@0/5000 @0/5500'));
+  assert.match(expectRule(rogue, 'standby.fenced').recovery[id('n2')]?.lastError ?? '', /^a promotion was not completed/);
+  assert.equal(expectRule(picture(after('n2 rogue tl1 fork0@0/1 @0/4500')), 'standby.fenced').recovery[id('n2')], undefined);
+  const waiting = expectRule(picture(after('n2 rogue tl2 fork1@0/5000 @0/5500 goal:fenced')), 'standby.fenced');
+  assert.match(waiting.recovery[id('n2')]?.lastError ?? '', /^a promotion was not completed/);
+  expectRule(picture(after('n2 rogue tl1 fork0@0/1 @0/4500 goal:fenced')), 'cluster.steady');
+  const task = makeTask({ kind: 'nodeRejoin', node: id('n2'), via: 'stream' });
+  const marked = progress({ lastError: 'a promotion was not completed' });
+  const asked = picture(after('n2 stopped tl2 fork1@0/5000 @0/5600 goal:fenced'), { ...marked, tasks: [task] });
+  assert.equal(goalsOf(expectRule(asked, 'node.rejoin'), asked.spec), 'n1:primary n2:clone');
 });
 
 test('a second writable node is fenced, frozen or not (H20, I1)', () => {

@@ -3,9 +3,9 @@ import type { NodeId, Now } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import type { ClusterState, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
-import { type Via, withGoal, without, withoutRestart } from '../goals.ts';
+import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
-import { fittingVia } from '../recovery.ts';
+import { fittingVia, isTwinSuspect } from '../recovery.ts';
 import { type RequestKind, addStep, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
@@ -58,6 +58,12 @@ function pendingFor<K extends 'nodeStop' | 'nodeStart' | 'nodeRestart' | 'nodeRe
 function withRole(state: ClusterState, now: Now, node: NodeId): ClusterState {
   if (node === state.primary) return restartInPlace(state, now, node);
   if (state.primary === null) return state;
+  // A node that is marked is compared with the primary first; the ladder gives it its rung.
+  if (state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
+    return withGoal(state, node, state.primaryTerm, {
+      kind: 'fenced',
+      reason: 'its promotion was not completed; it is compared with the primary first',
+    });
   return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via: 'stream' });
 }
 
@@ -102,6 +108,7 @@ function orderRestart(state: ClusterState, now: Now, node: NodeId, request: stri
   if (node === state.primary) return restartInPlace(state, now, node, request);
   const goal = state.goals[node];
   if (state.primary === null) return state;
+  if (goal?.kind === 'fenced') return withRole(state, now, node);
   const via: Via = goal?.kind === 'standby' ? goal.via : 'stream';
   return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via, restart: request }, 'anew');
 }
@@ -124,8 +131,11 @@ function rejoinNode(view: ClusterView, now: Now): Outcome | null {
   const report = task === null ? null : live(view, task.request.node);
   if (task === null || report === null) return null;
   const { node } = task.request;
-  const via = task.request.via ?? fittingVia(view, report);
-  const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: without(view.state.recovery, node) };
+  // A stream or a rewind of a twin would not see where the two part.
+  const twin = isTwinSuspect({ view, node, report });
+  const via = twin ? 'clone' : (task.request.via ?? fittingVia(view, report));
+  const recovery = twin ? view.state.recovery : without(view.state.recovery, node);
+  const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery };
   const state = withGoal(
     base,
     node,
@@ -163,7 +173,7 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
   if (!('node' in request)) return null;
   const { node } = request;
   const sinceMs = elapsedMs(now, stepSince(task));
-  const broken = failureOf(view, node);
+  const broken = failureOf(view, node) ?? notTakenIn(view, node, sinceMs);
   const problem = (text: string): Task =>
     fail(task, now, { code: `${requestWords(request).replaceAll(' ', '-')}.failed`, text, remedy: `See "pgherd log ${node}".` });
   switch (request.kind) {
@@ -188,6 +198,14 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
     default:
       return null;
   }
+}
+
+/** It waits for a person, or for its looks: long enough for those, and not for as long as a start may take. */
+const FENCED_LIMIT_MS = 30_000;
+
+function notTakenIn(view: ClusterView, node: NodeId, sinceMs: number): string | null {
+  const goal = view.state.goals[node];
+  return goal?.kind === 'fenced' && sinceMs > FENCED_LIMIT_MS ? `${node} is not taken in: it ${goal.reason}` : null;
 }
 
 /** The goal says `stream` (a done rewind or clone becomes that), and it does. */
@@ -305,14 +323,15 @@ function clusterServes(view: ClusterView, now: Now): Outcome | null {
   const waiting = dataNodes(view.spec)
     .filter((node) => !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && serves(view, node.id) === 'no')
     .map((node) => node.id);
-  const late = elapsedMs(now, stepSince(task)) > START_LIMIT_MS;
-  if (waiting.length > 0 && !late) return null;
+  const sinceMs = elapsedMs(now, stepSince(task));
+  const stuck = waiting.map((node) => notTakenIn(view, node, sinceMs)).filter((text) => text !== null);
+  if (waiting.length > stuck.length && sinceMs <= START_LIMIT_MS) return null;
   const ended =
     waiting.length === 0
       ? finish(task, now, 'the primary is open and every standby streams')
       : fail(task, now, {
           code: 'cluster-start.incomplete',
-          text: `${waiting.join(', ')} does not serve after ${START_LIMIT_MS} ms`,
+          text: stuck.length === waiting.length ? stuck.join('; ') : `${waiting.join(', ')} does not serve after ${START_LIMIT_MS} ms`,
           remedy: 'See "pgherd show".',
         });
   return { why: ended.result ?? 'the start is incomplete', tasks: [ended], then: 'continue' };
@@ -325,7 +344,13 @@ function rolling(view: ClusterView, now: Now): Outcome | null {
   const { primary, phase, attempt, switchover } = view.state;
   if (task === null || primary === null || phase !== 'running' || attempt !== null || switchover !== null || hasStep(task, 'checkpoint')) return null;
   const others = dataNodes(view.spec).filter(
-    (node) => node.id !== primary && !isMaintenance(view, node.id) && view.state.overrides[node.id] === undefined && live(view, node.id) !== null,
+    (node) =>
+      node.id !== primary &&
+      !isMaintenance(view, node.id) &&
+      view.state.overrides[node.id] === undefined &&
+      // A fenced node waits for its ladder or for a person; a restart must not bring it to the stream.
+      view.state.goals[node.id]?.kind !== 'fenced' &&
+      live(view, node.id) !== null,
   );
   for (const node of others) {
     const name = `restart ${node.id}`;

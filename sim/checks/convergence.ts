@@ -1,0 +1,45 @@
+/** L1, L3: what a healed cluster still waits for, in words; empty when it is whole. */
+import type { Operator } from '../operator.ts';
+import type { World } from '../world/world.ts';
+import { decodeJson } from '../../src/core/decode.ts';
+import { nodeReport } from '../../src/core/report.ts';
+import type { WriterChecks } from './writers.ts';
+
+export function missingForWhole(world: World, writers: WriterChecks, operator: Operator): readonly string[] {
+  const state = world.state();
+  if (state === null) return ['no state was written'];
+  const missing: string[] = [];
+  if (state.phase !== 'running') missing.push(`the cluster is ${state.phase}`);
+  if (state.attempt !== null)
+    missing.push(`term ${state.attempt.term} is being opened (${state.attempt.phase}); decided: ${state.decided.rule}: ${state.decided.why}`);
+  if (state.switchover !== null) missing.push(`a switchover is in phase ${state.switchover.phase}`);
+  if (state.frozen !== null) missing.push('automatic actions are frozen');
+  for (const [node, override] of Object.entries(state.overrides)) missing.push(`${node} is ${override.kind}: ${override.reason}`);
+  for (const task of operator.unfinished())
+    missing.push(`task ${task.id} (${task.request.kind}) is ${task.status}: ${task.steps.at(-1)?.name ?? ''}`);
+  const open = writers.writers().map((node) => node.name);
+  if (open.length !== 1 || open[0] !== state.primary) missing.push(`primary ${state.primary ?? 'none'}, writable: ${open.join(', ') || 'none'}`);
+  for (const node of world.dataNodes) {
+    if (node.name === state.primary) continue;
+    const raw = world.store.keyspace().get(world.keys.report(node.name))?.value ?? null;
+    const report = raw === null ? null : decodeJson(nodeReport, raw);
+    if (report === null || !report.ok) {
+      missing.push(`${node.name} does not report`);
+      continue;
+    }
+    const { postgres, activity } = report.value;
+    if (postgres.streamingFrom === null || postgres.state !== 'running') {
+      const doing =
+        activity.kind === 'failed'
+          ? `${activity.step} failed: ${activity.message}`
+          : activity.kind === 'busy'
+            ? `busy: ${activity.step}`
+            : activity.kind;
+      const goal = state.goals[node.name];
+      missing.push(
+        `${node.name} does not stream: ${postgres.state} ${postgres.role ?? ''}, goal ${goal?.kind ?? 'none'}, ${doing}; ${state.recovery[node.name]?.lastError ?? ''}`,
+      );
+    }
+  }
+  return missing;
+}

@@ -1,0 +1,123 @@
+/**
+ * What lies in the data directories.
+ *
+ * I9 *Invariant:* a directory that goes away (wiped, rewound) held nothing that the present primary's has not, or a copy of it was set aside; and no server
+ *    runs on pages that do not belong to its WAL.
+ * I10 *Invariant:* initdb runs only while no node has data.
+ * I11 *Invariant:* one system identifier.
+ * I12 *Invariant:* a reader that the route names has no row that the primary has not.
+ */
+import type { DataDirectory } from '../model/postgres/directory.ts';
+import { type WalRecord, contains } from '../model/postgres/wal.ts';
+import type { Clients } from '../clients.ts';
+import type { SimNode } from '../world/node.ts';
+import type { World } from '../world/world.ts';
+import { Excused, Violation } from './violation.ts';
+
+export interface DirectoryChecks {
+  /** Looks every time: directories are compared by identity, so that most looks cost nothing. */
+  step(): void;
+  /** Once in a while: what the route names. */
+  look(): void;
+}
+
+interface Known {
+  directory: DataDirectory | null;
+  end: WalRecord | null;
+}
+
+export function createDirectoryChecks(world: World, clients: Clients, wasPromotedByHand: (node: string) => boolean): DirectoryChecks {
+  const told = new Set<number>();
+  clients.onAcknowledged((commit) => told.add(commit.id));
+  const known = new Map<string, Known>();
+  const nodes = world.dataNodes.filter((node) => node.database !== null);
+  for (const node of nodes) known.set(node.name, { directory: null, end: null });
+  let identifier: string | null = null;
+
+  function step(): void {
+    for (const node of nodes) {
+      const disk = node.database?.server.disk;
+      const before = known.get(node.name);
+      if (disk === undefined || before === undefined) continue;
+      const { directory } = disk;
+      if (directory !== before.directory) changed(node, before, directory);
+      if (directory === null) continue;
+      if (directory.corrupt !== null) {
+        const text = `${node.name} runs on a directory whose pages are not those of its WAL: ${directory.corrupt}`;
+        // Two promotions at the same position make timelines that nothing tells apart, and the controller need not have seen the one by hand.
+        if (wasPromotedByHand(node.name)) throw new Excused(text);
+        throw new Violation('I9', text);
+      }
+      if (before.end !== null && directory.end !== before.end && !isStopped(node)) {
+        before.end = directory.end;
+        continue;
+      }
+      if (before.end !== null && directory.end !== before.end && !contains(directory.end, before.end))
+        gone(node, before.end, `${node.name} was rewound`);
+      before.end = directory.end;
+    }
+  }
+
+  const isStopped = (node: SimNode): boolean => node.database?.server.core.run === null;
+
+  function changed(node: SimNode, before: Known, directory: DataDirectory | null): void {
+    if (directory !== null && before.directory === null) appeared(node, directory);
+    if (before.directory !== null && before.end !== null) {
+      const kept = node.database?.server.disk.saved.includes(before.directory) === true;
+      if (!kept) gone(node, before.end, `the directory of ${node.name} was replaced`);
+    }
+    before.directory = directory;
+    before.end = directory?.end ?? null;
+  }
+
+  function appeared(node: SimNode, directory: DataDirectory): void {
+    const others = nodes.filter((other) => other !== node && known.get(other.name)?.directory != null);
+    if (identifier !== null && directory.systemIdentifier !== identifier && others.length > 0)
+      throw new Violation('I10', `${node.name} made a new database although ${others.map((other) => other.name).join(', ')} has data`);
+    identifier = directory.systemIdentifier;
+  }
+
+  /** WAL up to `end` is no more on that node: some other directory, or a saved one, must have all of its commits. */
+  function gone(node: SimNode, end: WalRecord, what: string): void {
+    const last = lastTold(end, told);
+    const all = nodes.flatMap((other) => {
+      const disk = other.database?.server.disk;
+      return disk === undefined ? [] : [disk.directory, ...disk.saved];
+    });
+    const kept = node.database?.server.disk.kept.some((one) => contains(one, last)) === true;
+    const covered = kept || all.some((directory) => directory !== null && contains(directory.end, last));
+
+    if (!covered) throw new Violation('I9', `${what}, and nobody has its last acknowledged row any more, and no copy was set aside`);
+  }
+
+  function look(): void {
+    const state = world.state();
+    if (state === null || state.primary === null) return;
+    const primary = nodes.find((node) => node.name === state.primary)?.database?.server ?? null;
+    if (primary === null || !primary.isWritable() || primary.core.run === null) return;
+    for (const name of state.route.readers) {
+      const reader = nodes.find((node) => node.name === name)?.database?.server ?? null;
+      const replayed = reader?.core.run?.status === 'standby' ? reader.core.run.replayed : null;
+      if (replayed === null || contains(primary.core.run.inserted, replayed)) continue;
+      divergedSince.set(name, divergedSince.get(name) ?? world.clock.now());
+      const sinceMs = world.clock.now() - (divergedSince.get(name) ?? 0);
+      if (sinceMs > READER_LIMIT_MS)
+        throw new Violation('I12', `${name} is named as a reader ${Math.round(sinceMs)} ms after it diverged from ${state.primary}`);
+      return;
+    }
+    divergedSince.clear();
+  }
+
+  const divergedSince = new Map<string, number>();
+  return { step, look };
+}
+
+/** A report, a decision, and the way to the store. */
+const READER_LIMIT_MS = 5000;
+
+/** The newest record that a client was told of; heartbeats, checkpoints and rows that nobody was told of are nobody's. */
+function lastTold(end: WalRecord, told: ReadonlySet<number>): WalRecord {
+  let record = end;
+  while ((record.commit === null || !told.has(record.commit)) && record.prev !== null) record = record.prev;
+  return record;
+}

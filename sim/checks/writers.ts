@@ -1,0 +1,146 @@
+/**
+ * Who takes writes, looked at after every step.
+ *
+ * I1 *Invariant:* at most one node of the cluster takes writes of clients. Excepted, because the product says so itself: the moment after a suspended
+ *    machine goes on; a server that somebody promoted by hand, until it is fenced; without the firewall, a server whose agent and guard are both dead.
+ * I2 *Invariant:* a node takes writes only before the deadline that its guard or agent holds, plus the margin that a fence may take.
+ */
+import type { SimNode } from '../world/node.ts';
+import type { World } from '../world/world.ts';
+import { Violation } from './violation.ts';
+
+export interface WriterChecks {
+  step(): void;
+  /** Somebody promoted it by hand. */
+  tampered(node: string): void;
+  /** At any time in this run. */
+  wasPromotedByHand(node: string): boolean;
+  /** What it answers now counts for nothing: see above. */
+  isExcepted(node: string): boolean;
+  /** Nodes that take writes of clients now. */
+  writers(): readonly SimNode[];
+  /** Longest time that two took writes within an excepted window, for the report. */
+  longestOverlapMs(): number;
+}
+
+/**
+ * After a pause the agent notices within two intervals; the fence, or the closed port, follows (§4.2). One that was started meanwhile, and the guard, know
+ * nothing of the pause: what was left of the lease before it, at most a TTL, runs on.
+ */
+const AFTER_PAUSE_MS = 2 * 500 + 600;
+/** An agent that comes back looks at the store (bounded: 500 ms), at PostgreSQL, and fences. */
+const AGENT_BACK_MS = 3000;
+/** Drift of two clocks over one TTL. */
+const CLOCK_TOLERANCE_MS = 5;
+
+export function createWriterChecks(world: World): WriterChecks {
+  const { spec, clock, dataNodes } = world;
+  /** Value: it was seen out of recovery since. */
+  const everTampered = new Set<string>();
+  const tampered = new Map<string, boolean>();
+  /** Without the firewall: agent and guard were both dead while it ran. */
+  const unguarded = new Map<string, number>();
+  let overlapSince: number | null = null;
+  let longest = 0;
+
+  const takesWrites = (node: SimNode): boolean => {
+    if (node.database === null || !node.database.isWritable()) return false;
+    const machine = world.machines.of(node.name).scope();
+    return machine.alive() && !machine.paused() && node.port.lets('client');
+  };
+  const isExcepted = (node: SimNode): boolean => tampered.has(node.name) || unguarded.has(node.name) || isJustBack(node);
+
+  function isJustBack({ lastPause, agentSince }: SimNode): boolean {
+    if (lastPause === null) return false;
+    const windowMs = agentSince() > lastPause.from - 1000 ? spec.leaseTtlMs : AFTER_PAUSE_MS;
+    return clock.now() - lastPause.until < windowMs;
+  }
+
+  function noteWeakness(node: SimNode): void {
+    if (world.shape.firewall !== 'off') return;
+    const scope = node.agentScope();
+    const agentWorks = scope?.alive() === true && !scope.paused();
+    if (!agentWorks && !node.guard.works()) unguarded.set(node.name, clock.now());
+    else if (clock.now() - (unguarded.get(node.name) ?? Number.POSITIVE_INFINITY) > AGENT_BACK_MS) unguarded.delete(node.name);
+  }
+
+  function checkDeadline(node: SimNode): void {
+    const now = node.clock.monoMs();
+    const deadline = Math.max(node.guard.armed()?.deadline ?? 0, node.agent()?.deadline() ?? 0, lastDeadline.get(node.name) ?? 0);
+    if (now > deadline + spec.leaseMarginMs)
+      throw new Violation('I2', `${node.name} takes writes ${Math.round(now - deadline)} ms after the deadline of its write lease`);
+  }
+
+  /**
+   * *Invariant:* the store lets a lease expire only a margin after its holder's own deadline. Not looked at while promises may have moved the deadline,
+   * and not on a clock that stood still.
+   */
+  function checkAgainstStore(node: SimNode, armed: { readonly deadline: number; readonly leaseId: string }): void {
+    if (clock.now() - node.lastAskedAt < 2000 || isExcepted(node)) return;
+    const leader = world.store.leader();
+    if (leader === null) return;
+    world.store.handle(leader, { kind: 'time-to-live', id: armed.leaseId }, (answer) => {
+      if (answer.kind !== 'lease') return;
+      const own = armed.deadline - node.clock.monoMs() + spec.leaseMarginMs;
+      if (own > answer.ttlMs + CLOCK_TOLERANCE_MS)
+        late = new Violation('I2', `${node.name} counts on its write lease ${Math.round(own - answer.ttlMs)} ms longer than the store keeps it`);
+    });
+  }
+  let late: Violation | null = null;
+
+  /** A guard that fenced has forgotten the deadline; what was armed last is what counts. */
+  const lastDeadline = new Map<string, number>();
+  const lastArmed = new Map<string, number>();
+
+  function noteDeadline(node: SimNode): void {
+    const armed = node.guard.armed();
+    if (armed === null || lastArmed.get(node.name) === armed.deadline) return;
+    const before = lastArmed.get(node.name) ?? 0;
+    lastArmed.set(node.name, armed.deadline);
+    // Lost time was taken off: the fence is due from now, not from a moment that has passed.
+    if (armed.deadline < before) {
+      lastDeadline.set(node.name, Math.max(armed.deadline, node.clock.monoMs()));
+      return;
+    }
+    lastDeadline.set(node.name, armed.deadline);
+    checkAgainstStore(node, armed);
+    if (late !== null) throw late;
+  }
+
+  function step(): void {
+    let first: SimNode | null = null;
+    let second: SimNode | null = null;
+    for (const node of dataNodes) {
+      noteDeadline(node);
+      if (node.database === null || !node.database.isWritable()) {
+        if (tampered.get(node.name) === true && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
+        continue;
+      }
+      if (tampered.has(node.name)) tampered.set(node.name, true);
+      noteWeakness(node);
+      if (!takesWrites(node)) continue;
+      if (!isExcepted(node)) checkDeadline(node);
+      if (first === null) first = node;
+      else second = node;
+    }
+    if (first === null || second === null) {
+      if (overlapSince !== null) longest = Math.max(longest, clock.now() - overlapSince);
+      overlapSince = null;
+      return;
+    }
+    overlapSince ??= clock.now();
+    if (!isExcepted(first) && !isExcepted(second)) throw new Violation('I1', `${first.name} and ${second.name} take writes at the same time`);
+  }
+
+  return {
+    step,
+    isExcepted: (name) => dataNodes.some((node) => node.name === name && isExcepted(node)),
+    wasPromotedByHand: (node) => everTampered.has(node),
+    tampered: (node) => {
+      tampered.set(node, false);
+      everTampered.add(node);
+    },
+    writers: () => dataNodes.filter(takesWrites),
+    longestOverlapMs: () => longest,
+  };
+}

@@ -1,0 +1,161 @@
+/**
+ * Clients that write and read all the time and remember what they were told. They are as bad as clients can be: they know nothing of the cluster and try
+ * every node in turn, so that any node that takes writes is found, whoever is supposed to be the primary.
+ */
+import type { Random } from './random.ts';
+import type { Scope } from './clock.ts';
+import { type World, nodeOf } from './world/world.ts';
+
+export interface Commit {
+  readonly id: number;
+  readonly bytes: number;
+  readonly sentAt: number;
+  /** Where the client was told that it is done, and when; null: refused, or never told. */
+  acknowledged: { readonly node: string; readonly at: number } | null;
+}
+
+export interface Read {
+  readonly at: number;
+  readonly node: string;
+  /** The newest commit of this client that was acknowledged before the read was sent. */
+  readonly wanted: number;
+  readonly found: boolean;
+  readonly role: 'primary' | 'standby';
+}
+
+export interface Clients {
+  readonly commits: readonly Commit[];
+  readonly acknowledged: readonly Commit[];
+  /** Bounded: the newest. */
+  readonly reads: readonly Read[];
+  /** One large transaction more, e.g. a bulk load. */
+  burst(bytes: number): void;
+  /** Milliseconds between two commits of one client; null: nobody writes any more. */
+  setPace(ms: number | null): void;
+  onAcknowledged(callback: (commit: Commit) => void): void;
+  onRead(callback: (read: Read) => void): void;
+}
+
+/** A client gives up a connection that says nothing. */
+const PATIENCE_MS = 2000;
+/** Between two tries after a refusal. */
+const RETRY_MS = 25;
+const MAX_READS = 10_000;
+
+export function createClients(world: World, random: Random, options: { readonly writers: number; readonly paceMs: number }): Clients {
+  const commits: Commit[] = [];
+  const acknowledged: Commit[] = [];
+  const reads: Read[] = [];
+  const heard: ((commit: Commit) => void)[] = [];
+  const seen: ((read: Read) => void)[] = [];
+  const names = world.dataNodes.map((node) => node.name);
+  let paceMs: number | null = options.paceMs;
+  let pendingBurst = 0;
+  let lastId = 0;
+
+  for (let index = 0; index < options.writers; index++) {
+    const host = world.shape.clients[index % world.shape.clients.length] ?? 'c1';
+    const scope = world.machines.of(host).scope().child(`client ${index}`);
+    void runWriter(scope, host, random.stream(`writer ${index}`));
+  }
+
+  async function runWriter(scope: Scope, host: string, own: Random): Promise<void> {
+    let at = own.int(names.length);
+    let lastAcknowledged = 0;
+    for (;;) {
+      if (paceMs === null) {
+        await scope.sleep(500);
+        continue;
+      }
+      const node = names[at % names.length] as string;
+      const outcome = await write(scope, host, node);
+      if (outcome.kind === 'acknowledged') {
+        lastAcknowledged = outcome.commit.id;
+        if (own.chance(0.2)) await read(scope, host, own.chance(0.5) ? node : own.pick(names), lastAcknowledged);
+        await scope.sleep(paceMs * own.between(0.5, 1.5));
+      } else {
+        at++;
+        await scope.sleep(RETRY_MS);
+      }
+    }
+  }
+
+  /** One transaction at one node; `unknown` when the answer never came. */
+  function write(scope: Scope, host: string, node: string): Promise<{ kind: 'acknowledged'; commit: Commit } | { kind: 'refused' | 'unknown' }> {
+    return new Promise((resolve) => {
+      const commit: Commit = { id: ++lastId, bytes: pendingBurst > 0 ? pendingBurst : 180, sentAt: world.clock.now(), acknowledged: null };
+      const late = scope.after(PATIENCE_MS, () => resolve({ kind: 'unknown' }));
+      const answer = (kind: 'acknowledged' | 'refused'): void =>
+        world.network.send(node, host, () =>
+          scope.deliver(() => {
+            late.cancel();
+            if (kind === 'acknowledged') {
+              commit.acknowledged = { node, at: world.clock.now() };
+              acknowledged.push(commit);
+              for (const callback of heard) callback(commit);
+              resolve({ kind, commit });
+            } else resolve({ kind });
+          }),
+        );
+      world.network.send(host, node, () => {
+        const server = nodeOf(world, node);
+        const machine = world.machines.of(node).scope();
+        if (!machine.alive() || machine.paused() || server.database === null) return;
+        if (!server.port.lets('client') || !server.database.isReadable()) {
+          answer('refused');
+          return;
+        }
+        if (!server.database.isWritable()) {
+          answer('refused');
+          return;
+        }
+        commits.push(commit);
+        if (commit.bytes === pendingBurst) pendingBurst = 0;
+        server.database.commit({ id: commit.id, bytes: commit.bytes }, (outcome) => {
+          // A session that the firewall cut off, or whose host is suspended, hears nothing.
+          if (server.port.lets('client') && !world.machines.of(node).scope().paused()) answer(outcome);
+        });
+      });
+    });
+  }
+
+  function read(scope: Scope, host: string, node: string, wanted: number): Promise<void> {
+    return new Promise((resolve) => {
+      const late = scope.after(PATIENCE_MS, () => resolve());
+      const done = (found: boolean | null, role: 'primary' | 'standby'): void =>
+        world.network.send(node, host, () =>
+          scope.deliver(() => {
+            late.cancel();
+            if (found !== null && reads.length < MAX_READS) {
+              const entry: Read = { at: world.clock.now(), node, wanted, found, role };
+              reads.push(entry);
+              for (const callback of seen) callback(entry);
+            }
+            resolve();
+          }),
+        );
+      world.network.send(host, node, () => {
+        const server = nodeOf(world, node);
+        const machine = world.machines.of(node).scope();
+        if (!machine.alive() || machine.paused()) return;
+        const open = server.database?.isReadable() === true && server.port.lets('client');
+        const role = server.database?.isWritable() === true ? 'primary' : 'standby';
+        done(open ? (server.database?.has(wanted) ?? false) : null, role);
+      });
+    });
+  }
+
+  return {
+    commits,
+    acknowledged,
+    reads,
+    burst: (bytes) => {
+      pendingBurst = bytes;
+    },
+    setPace: (ms) => {
+      paceMs = ms;
+    },
+    onAcknowledged: (callback) => void heard.push(callback),
+    onRead: (callback) => void seen.push(callback),
+  };
+}

@@ -1,0 +1,123 @@
+/** Shapes of clusters. A run takes one by its seed, or the one that was asked for; what a shape leaves open is drawn from the seed too. */
+import type { Random } from './random.ts';
+
+export interface NodeShape {
+  readonly name: string;
+  readonly kind: 'data' | 'witness';
+  readonly location: string | null;
+  readonly priority: number;
+}
+
+export interface Shape {
+  readonly profile: string;
+  readonly nodes: readonly NodeShape[];
+  /** Hosts that run `pgherd server`, and with it a controller. */
+  readonly servers: readonly string[];
+  /** Hosts of the store's members: one is the embedded engine, three are etcd. */
+  readonly store: readonly string[];
+  /** Hosts of clients. */
+  readonly clients: readonly string[];
+  /** Parts of the spec beside the nodes. */
+  readonly spec: Readonly<Record<string, unknown>>;
+  readonly firewall: 'fail-closed' | 'off';
+  /** Host → site; a way between two sites is longer. */
+  readonly sites: Readonly<Record<string, string>>;
+}
+
+export interface Profile {
+  readonly name: string;
+  readonly what: string;
+  readonly build: (random: Random) => Omit<Shape, 'profile'>;
+}
+
+const data = (count: number): NodeShape[] =>
+  Array.from({ length: count }, (_, index) => ({ name: `n${index + 1}`, kind: 'data', location: null, priority: 100 }));
+
+/** What people change about failover, recovery and detection. */
+function drawSpec(random: Random): Record<string, unknown> {
+  return {
+    onCrash: random.chance(0.7) ? 'failover' : 'restart',
+    recovery: random.chance(0.9) ? 'automatic' : random.pick(['standby', 'manual']),
+    recoveryDelayMs: random.pick([0, 1000, 5000]),
+    antiFlappingMs: random.pick([0, 10_000, 60_000]),
+    maxLagOnFailoverBytes: random.pick([0, 65_536, 1_048_576, 16_777_216]),
+    leaseTtlMs: random.pick([2000, 3000, 3000, 5000]),
+    reportIntervalMs: random.pick([300, 500, 1000]),
+    switchoverTimeoutMs: random.pick([5000, 30_000]),
+    stopFastMs: random.pick([2000, 10_000]),
+  };
+}
+
+/** One server with the embedded store, or etcd on hosts of its own or beside the nodes, with one or two servers. */
+function drawControl(random: Random, nodes: readonly NodeShape[]): Pick<Shape, 'servers' | 'store'> {
+  if (random.chance(0.4)) return { servers: ['s1'], store: ['s1'] };
+  const servers = random.chance(0.5) ? ['s1'] : ['s1', 's2'];
+  const beside = nodes.length >= 3 && random.chance(0.5);
+  return { servers, store: beside ? nodes.slice(0, 3).map((node) => node.name) : ['e1', 'e2', 'e3'] };
+}
+
+function plain(nodes: (random: Random) => readonly NodeShape[]): Profile['build'] {
+  return (random) => {
+    const shape = nodes(random);
+    return {
+      nodes: shape,
+      ...drawControl(random, shape),
+      clients: ['c1'],
+      spec: drawSpec(random),
+      firewall: random.chance(0.75) ? 'fail-closed' : 'off',
+      sites: {},
+    };
+  };
+}
+
+function twoSites(random: Random): Omit<Shape, 'profile'> {
+  const nodes: NodeShape[] = [
+    { name: 'n1', kind: 'data', location: 'east', priority: 100 },
+    { name: 'n2', kind: 'data', location: 'east', priority: 100 },
+    { name: 'n3', kind: 'data', location: 'west', priority: random.pick([0, 50, 100]) },
+    { name: 'w1', kind: 'witness', location: 'middle', priority: 0 },
+  ];
+  return {
+    nodes,
+    servers: ['s1', 's2'],
+    store: ['e1', 'e2', 'e3'],
+    clients: ['c1'],
+    spec: drawSpec(random),
+    firewall: random.chance(0.75) ? 'fail-closed' : 'off',
+    sites: { n1: 'east', n2: 'east', s1: 'east', e1: 'east', c1: 'east', n3: 'west', s2: 'west', e2: 'west', w1: 'middle', e3: 'middle' },
+  };
+}
+
+export const profiles: readonly Profile[] = [
+  { name: 'three', what: 'three data nodes, asynchronous', build: plain(() => data(3)) },
+  {
+    name: 'two-witness',
+    what: 'two data nodes and a witness, asynchronous',
+    build: plain(() => [...data(2), { name: 'w1', kind: 'witness', location: null, priority: 0 }]),
+  },
+  { name: 'five', what: 'five data nodes, one of them never to be promoted, asynchronous', build: plain(five) },
+  { name: 'two-sites', what: 'two sites, a witness and the third store member at another place', build: twoSites },
+];
+
+function five(random: Random): readonly NodeShape[] {
+  const spare = random.int(5);
+  return data(5).map((node, index) => (index === spare ? { ...node, priority: 0 } : node));
+}
+
+/** Null when no profile has that name. */
+export function findProfile(name: string): Profile | null {
+  return profiles.find((profile) => profile.name === name) ?? null;
+}
+
+/** How often each profile is drawn when none is asked for. */
+const WEIGHTS: Readonly<Record<string, number>> = { three: 5, 'two-witness': 3, five: 1, 'two-sites': 1 };
+
+export function drawProfile(random: Random): Profile {
+  const total = profiles.reduce((sum, profile) => sum + (WEIGHTS[profile.name] ?? 1), 0);
+  let left = random.next() * total;
+  for (const profile of profiles) {
+    left -= WEIGHTS[profile.name] ?? 1;
+    if (left < 0) return profile;
+  }
+  return profiles[0] as Profile;
+}

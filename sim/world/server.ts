@@ -1,0 +1,61 @@
+/** `pgherd server` of one host, as far as it decides: the real controller loop. A service manager starts it again when it died. */
+import { runController } from '../../src/controller/controller.ts';
+import type { ClusterId } from '../../src/core/ids.ts';
+import type { Scope } from '../clock.ts';
+import type { StoreModel } from '../model/store.ts';
+import type { Trace } from '../trace.ts';
+import type { Machines } from './machines.ts';
+
+export interface SimServer {
+  readonly name: string;
+  start(): void;
+  /** Stays dead until `start`. */
+  kill(): void;
+  stop(): void;
+  resume(): void;
+}
+
+const START_MS = 400;
+
+export function createServer(parts: {
+  readonly name: string;
+  readonly machines: Machines;
+  readonly store: StoreModel;
+  readonly trace: Trace;
+  readonly cluster: ClusterId;
+}): SimServer {
+  const { name, machines, trace } = parts;
+  const machine = machines.of(name);
+  let scope: Scope | null = null;
+
+  function start(): void {
+    if (scope?.alive() === true || !machine.scope().alive()) return;
+    const own = machine.scope().child(`${name}/server`);
+    scope = own;
+    trace.add(`${name}/server`, 'started');
+    runController({
+      store: parts.store.open({ host: name, scope: own, now: machine.clock.now }),
+      cluster: parts.cluster,
+      clock: machine.clock.of(own),
+      log: trace.logger(`${name}/server`),
+      name: `server/${name}`,
+      signal: new AbortController().signal,
+    }).catch((cause: unknown) => {
+      machines.crashes.push(cause instanceof Error ? cause : new Error(String(cause)));
+    });
+  }
+
+  machine.onPower((on) => {
+    if (on) machine.scope().after(START_MS, start);
+  });
+  return {
+    name,
+    start,
+    kill: () => {
+      scope?.kill();
+      trace.add(`${name}/server`, 'killed');
+    },
+    stop: () => scope?.pause(),
+    resume: () => scope?.resume(),
+  };
+}

@@ -1,0 +1,160 @@
+/** A whole world: machines, network, store, servers, nodes, clients. What goes wrong in it is said by a plan (plan.ts), what must hold by checks/. */
+import { decodeJson, encodeJson, formatDecodeError } from '../../src/core/decode.ts';
+import { type ClusterId, type NodeId, makeClusterId } from '../../src/core/ids.ts';
+import { type ClusterSpec, clusterSpec } from '../../src/core/spec.ts';
+import { type ClusterState, clusterState } from '../../src/core/state.ts';
+import { type ClusterKeys, clusterKeys } from '../../src/store/keys.ts';
+import { installLightAbort } from '../abort.ts';
+import { type VirtualClock, createClock } from '../clock.ts';
+import type { Store } from '../../src/store/store.ts';
+import { type StoreModel, createStoreModel } from '../model/store.ts';
+import { createStreamHub } from '../model/stream.ts';
+import { type Network, createNetwork } from '../network.ts';
+import { hostsOf } from '../plan.ts';
+import type { Shape } from '../profiles.ts';
+import { type Random, createRandom } from '../random.ts';
+import { type Trace, createTrace } from '../trace.ts';
+import { createDatabases } from './databases.ts';
+import { type Machines, createMachines } from './machines.ts';
+import { type SimNode, createNode } from './node.ts';
+import { type SimServer, createServer } from './server.ts';
+
+export interface World {
+  readonly shape: Shape;
+  readonly cluster: ClusterId;
+  readonly keys: ClusterKeys;
+  readonly spec: ClusterSpec;
+  readonly clock: VirtualClock;
+  readonly random: Random;
+  readonly trace: Trace;
+  readonly network: Network;
+  readonly machines: Machines;
+  readonly store: StoreModel;
+  /** The store as people's commands reach it: from a host that nothing happens to. */
+  readonly office: Store;
+  readonly servers: readonly SimServer[];
+  readonly nodes: ReadonlyMap<string, SimNode>;
+  readonly dataNodes: readonly SimNode[];
+  /** As the store holds it now, by its own record; null before the first decision. */
+  state(): ClusterState | null;
+}
+
+/** Two sites are this far apart, one way. */
+const BETWEEN_SITES_MS = 4;
+const OFFICE = 'office';
+
+export function createWorld(options: { readonly seed: bigint; readonly shape: Shape; readonly verbose: boolean }): World {
+  installLightAbort();
+  const { shape } = options;
+  const random = createRandom(options.seed).stream('world');
+  const clock = createClock();
+  const trace = createTrace(clock.now, options.verbose);
+  const siteOf = (host: string): string => shape.sites[host] ?? '';
+  const network = createNetwork(clock, random.stream('network'), {
+    baseMs: (from, to) => (siteOf(from) === siteOf(to) ? 0.2 : BETWEEN_SITES_MS),
+  });
+  const machines = createMachines(clock, random.stream('machines'), trace, [...hostsOf(shape), OFFICE]);
+  const streams = createStreamHub(clock, network);
+  const store = createStoreModel({
+    clock,
+    network,
+    streams,
+    random: random.stream('store'),
+    members: shape.store.map((host) => ({ host, scope: machines.of(host).scope() })),
+  });
+  const cluster = makeClusterId('sim');
+  const keys = clusterKeys(cluster);
+  const spec = buildSpec(shape);
+  const nodes = new Map<string, SimNode>();
+  const createDatabase = createDatabases({ clock, network, streams, trace, machines });
+  for (const one of shape.nodes)
+    nodes.set(
+      one.name,
+      createNode(
+        {
+          scheduler: clock,
+          random: random.stream('nodes'),
+          trace,
+          network,
+          store,
+          machines,
+          cluster,
+          firewall: shape.firewall,
+          peers: () => nodes,
+          createDatabase,
+        },
+        one,
+      ),
+    );
+  const servers = shape.servers.map((name) => createServer({ name, machines, store, trace, cluster }));
+  const members = new Set(shape.store);
+  for (const machine of machines.all()) {
+    if (!members.has(machine.name)) continue;
+    machine.onPower((on) => {
+      if (on) machine.scope().after(300, () => store.start(machine.name, machine.scope()));
+      else store.kill(machine.name);
+    });
+    machine.onResume(() => store.review());
+  }
+  return {
+    shape,
+    cluster,
+    keys,
+    spec,
+    clock,
+    random,
+    trace,
+    network,
+    machines,
+    store,
+    office: store.open({ host: OFFICE, scope: machines.of(OFFICE).scope(), now: machines.of(OFFICE).clock.now }),
+    servers,
+    nodes,
+    dataNodes: [...nodes.values()].filter((node) => node.kind === 'data'),
+    state: createStateReader(store, keys),
+  };
+}
+
+/** Decodes a revision once. */
+function createStateReader(store: StoreModel, keys: ClusterKeys): () => ClusterState | null {
+  let text: string | null = null;
+  let state: ClusterState | null = null;
+  return () => {
+    const found = store.keyspace().get(keys.state)?.value ?? null;
+    if (found === text) return state;
+    text = found;
+    const decoded = found === null ? null : decodeJson(clusterState, found);
+    if (decoded?.ok === false) throw new Error(`the state in the store cannot be read: ${formatDecodeError(decoded.error)}`);
+    state = decoded?.value ?? null;
+    return state;
+  };
+}
+
+function buildSpec(shape: Shape): ClusterSpec {
+  const decoded = decodeJson(
+    clusterSpec,
+    JSON.stringify({
+      name: 'sim',
+      ...shape.spec,
+      nodes: shape.nodes.map((node) => ({ id: node.name, host: node.name, kind: node.kind, location: node.location, priority: node.priority })),
+    }),
+  );
+  if (!decoded.ok) throw new Error(`the spec of the shape is wrong: ${formatDecodeError(decoded.error)}`);
+  return decoded.value;
+}
+
+export function nodeOf(world: World, name: string): SimNode {
+  const found = world.nodes.get(name);
+  if (found === undefined) throw new Error(`no node ${name}`);
+  return found;
+}
+
+/** Writes the spec and starts everything. */
+export function startWorld(world: World): void {
+  const { office, keys, spec } = world;
+  void office.txn([], [{ kind: 'put', key: keys.spec, value: encodeJson(spec) }]);
+  for (const server of world.servers) server.start();
+  for (const node of world.nodes.values()) node.startAgent();
+}
+
+export type { NodeId };

@@ -1,0 +1,85 @@
+/** When a report is written: what is urgent at once, the rest once an interval. */
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { VERSION } from '../base/version.ts';
+import { encodeJson } from '../core/decode.ts';
+import type { NodeId } from '../core/ids.ts';
+import type { NodeReport } from '../core/report.ts';
+import type { LoopStatus } from './loop.ts';
+import type { OverrideWatch } from './overridden-settings.ts';
+import type { MemoryPort, PostgresPort, SyncPort, ViewpointPort } from './ports.ts';
+import { buildReport, urgentPart } from './publish.ts';
+import type { WriteLeaseParts } from './write-lease.ts';
+
+export interface PublisherOptions {
+  readonly node: NodeId;
+  readonly bootId: string;
+  /** New at every start of the agent. */
+  readonly agentRun: string;
+  readonly clock: Pick<Clock, 'now'>;
+  readonly log: Logger;
+  readonly memory: MemoryPort;
+  readonly lease: Pick<WriteLeaseParts, 'gate' | 'guard' | 'problems'>;
+  readonly viewpoints: ViewpointPort;
+  readonly postgres: PostgresPort;
+  readonly sync: Pick<SyncPort, 'report'>;
+  readonly overrides: OverrideWatch;
+  readonly put: (value: string) => void;
+  readonly certificateProblems: () => NodeReport['problems'];
+  /** Of the store that the agent acts on; null before it is known. */
+  readonly incarnation: () => string | null;
+  readonly reportIntervalMs: () => number;
+}
+
+export interface Publisher {
+  readonly publish: (status: LoopStatus) => void;
+  /** Null before the first look at PostgreSQL. */
+  latest(): NodeReport | null;
+}
+
+/** Between two looks at the slots and at overridden settings. */
+const SLOTS_EVERY_MS = 5000;
+
+export function createPublisher(options: PublisherOptions): Publisher {
+  let latest: NodeReport | null = null;
+  let slots: NodeReport['slots'] = [];
+  let lastUrgent = '';
+  let lastPut = -Infinity;
+  let lastSlots = -Infinity;
+  return {
+    latest: () => latest,
+    publish: (status) => {
+      const at = options.clock.now();
+      latest = buildReport({
+        node: options.node,
+        agentVersion: VERSION,
+        agentRun: options.agentRun,
+        bootId: options.bootId,
+        at: at.wall,
+        status,
+        incarnation: options.incarnation(),
+        memory: options.memory,
+        viewpoints: options.viewpoints,
+        firewall: options.lease.gate.kind,
+        guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
+        slots,
+        sync: options.sync.report(),
+        problems: [...options.overrides.merge(options.postgres.problems()), ...options.lease.problems(), ...options.certificateProblems()],
+      });
+      const urgent = urgentPart(latest);
+      if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
+      lastUrgent = urgent;
+      lastPut = at.mono;
+      options.put(encodeJson(latest));
+      if (at.mono - lastSlots < SLOTS_EVERY_MS || status.postgres.state !== 'running') return;
+      lastSlots = at.mono;
+      options.overrides.look();
+      options.postgres.listSlots().then(
+        (found) => {
+          slots = found;
+        },
+        (cause: unknown) => options.log.debug({ cause: String(cause) }, 'listing slots failed'),
+      );
+    },
+  };
+}

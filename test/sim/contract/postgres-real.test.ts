@@ -1,0 +1,4 @@
+import { createRealDriver } from './real-driver.ts';
+import { postgresFacts } from './facts.ts';
+
+postgresFacts('PostgreSQL', createRealDriver);
