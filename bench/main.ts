@@ -1,4 +1,4 @@
-/** `npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32]`: measurements, without assertions. */
+/** `npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32]`, `npm run bench -- sim`: measurements, never part of the tests. */
 import { parseArgs } from 'node:util';
 import { benchProxy, renderProxyBench } from './proxy.ts';
 
@@ -20,7 +20,9 @@ if (positionals[0] === 'proxy') {
     say: (line) => void process.stderr.write(`${line}\n`),
   });
   process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${renderProxyBench(result)}\n`);
+} else if (positionals[0] === 'sim') {
+  await import('./sim.ts');
 } else {
-  process.stderr.write('npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32]\n');
+  process.stderr.write('npm run bench -- sim\nnpm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32]\n');
   process.exitCode = 2;
 }
