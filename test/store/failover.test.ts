@@ -103,10 +103,13 @@ describe('three etcd members', () => {
         },
         15_000,
       );
+      assert.ok(longestMs < ttlMs - 1_000, `${longestMs} ms without a renewal`);
+      assert.equal(value(await store.get(`${p}a`))?.lease, id);
     });
-    assert.ok(longestMs < ttlMs - 1_000, `${longestMs} ms without a renewal`);
-    assert.equal(value(await store.get(`${p}a`))?.lease, id);
-    value(await store.revokeLease(id));
+    // A leader that wakes up after its leases' time may revoke them before it notices that it leads no more: etcd issues 12528 and 15247, mended by
+    // its change 16822, which Debian 12's 3.4.23 has not. docs/contracts.md says what that means; this is only the end of the test.
+    const revoked = await store.revokeLease(id);
+    assert.ok(revoked.ok || revoked.error.kind === 'lease-not-found', JSON.stringify(revoked));
   });
 
   test('a write whose answer is lost is unknown, is never sent twice, and a read tells what became of it', async () => {
@@ -131,9 +134,15 @@ describe('three etcd members', () => {
     await until('the watch stands', () => seen.state.alive > 0);
     await pause(0, () =>
       pause(1, async () => {
+        // The threads of a stopped process run on for a moment, and an answer may be under way: the first read that fails is judged.
+        let kind = 'ok';
+        await until('reads end', async () => {
+          const read = await client.get(`${p}a`);
+          kind = read.ok ? 'ok' : read.error.kind;
+          return !read.ok;
+        });
         const stopped = monoMs();
-        const read = await client.get(`${p}a`);
-        assert.equal(read.ok ? 'ok' : read.error.kind, 'unavailable');
+        assert.equal(kind, 'unavailable');
         await until('the watch ends', () => seen.state.ended !== null, 12_000);
         assert.equal(seen.state.ended, 'lost');
         assert.ok(seen.state.sentAt <= stopped, 'nothing was confirmed that was asked after the loss');
