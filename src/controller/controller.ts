@@ -16,7 +16,7 @@ import { type Election, type Leadership, electController } from '../store/electi
 import { clusterKeys } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 import { type ClusterCache, createClusterCache } from './cache.ts';
-import { followPrefix } from './follow.ts';
+import { followPrefix } from '../store/follow.ts';
 import { buildTransaction, isEmpty, ownEvent, trim, written } from './write.ts';
 
 export interface ControllerOptions {

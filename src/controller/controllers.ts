@@ -3,7 +3,7 @@ import { type ClusterId, parseClusterId } from '../core/ids.ts';
 import { ROOT } from '../store/keys.ts';
 import type { KeyValue } from '../store/store.ts';
 import { type ControllerOptions, runController } from './controller.ts';
-import { followPrefix } from './follow.ts';
+import { followPrefix } from '../store/follow.ts';
 
 export type ControllersOptions = Omit<ControllerOptions, 'cluster'>;
 

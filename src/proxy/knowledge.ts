@@ -10,10 +10,9 @@ import type { RouteFacts, RouteTarget } from '../core/route/decide.ts';
 import { type ClusterState, clusterState } from '../core/state.ts';
 import { nodeId } from '../core/spec.ts';
 import type { ClusterKeys } from '../store/keys.ts';
-import type { KeyValue, Store, Watcher } from '../store/store.ts';
+import { followPrefix } from '../store/follow.ts';
+import type { KeyValue, Store } from '../store/store.ts';
 
-/** Between two tries to list while the store does not answer. */
-const RETRY_MS = 200;
 /** The store confirms about every second; after this silence the primary's agent is asked. */
 const SILENCE_MS = 1500;
 /** The primary's own right ends within 3 s, so several questions fit. */
@@ -83,55 +82,36 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
     }
   }
 
-  async function run(): Promise<void> {
-    while (!stopping.signal.aborted) {
-      const sentAt = clock.now().mono;
-      const listed = await store.list(keys.prefix);
-      if (!listed.ok) {
-        log.debug({ error: listed.error.kind }, `listing the cluster failed: ${listed.error.message}`);
-        await clock.sleep(RETRY_MS, stopping.signal);
-        continue;
-      }
-      freshAt = sentAt;
-      // Revisions compare within one store only (§4.10); a restored one counts anew.
-      if (listed.value.revision < stateRevision) stateRevision = makeRevision(0);
-      members.clear();
-      reports.clear();
-      if (!listed.value.kvs.some((kv) => kv.key === keys.state)) drop(keys.state);
-      for (const kv of listed.value.kvs) take(kv);
-      options.onChange();
-      await watchFrom(listed.value.revision);
-    }
-  }
-
-  function watchFrom(revision: Revision): Promise<void> {
-    return new Promise((resolve) => {
-      let watcher: Watcher | null = null;
-      const end = (): void => {
-        watcher?.close();
-        stopping.signal.removeEventListener('abort', end);
-        resolve();
-      };
-      stopping.signal.addEventListener('abort', end, { once: true });
-      watcher = store.watch(keys.prefix, revision, {
-        onBatch: (batch) => {
-          for (const event of batch.events) {
-            if (event.kind === 'put') take(event.kv);
-            else drop(event.key);
-          }
-          options.onChange();
-        },
-        onAlive: (sentAt) => {
-          freshAt = sentAt;
-        },
-        onEnd: (reason, message) => {
-          log.info({ reason }, `the watch ended: ${message}; listing again`);
-          end();
-        },
-      });
-      if (stopping.signal.aborted) end();
+  const run = (): Promise<void> =>
+    followPrefix({
+      store,
+      prefix: keys.prefix,
+      clock,
+      log,
+      signal: stopping.signal,
+      onListing: (listing, sentAt) => {
+        freshAt = sentAt;
+        // Revisions compare within one store only (§4.10); a restored one counts anew.
+        if (listing.revision < stateRevision) stateRevision = makeRevision(0);
+        members.clear();
+        reports.clear();
+        if (!listing.kvs.some((kv) => kv.key === keys.state)) drop(keys.state);
+        for (const kv of listing.kvs) take(kv);
+        options.onChange();
+      },
+      onBatch: (batch) => {
+        for (const event of batch.events) {
+          if (event.kind === 'put') take(event.kv);
+          else drop(event.key);
+        }
+        options.onChange();
+      },
+      onAlive: (sentAt) => {
+        freshAt = sentAt;
+      },
+      // What is known stays; how old it is tells the doors when to close.
+      onLost: () => undefined,
     });
-  }
 
   const ageMs = (): number => (freshAt === null ? Infinity : clock.now().mono - freshAt);
   const asker = options.tls === null ? null : createAsker(options.cluster, options.tls);

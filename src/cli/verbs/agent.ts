@@ -1,17 +1,16 @@
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { stringify } from 'yaml';
 import { checkConfigText } from '../../base/config.ts';
-import { writeFileAtomic } from '../../base/files.ts';
 import { type JoinedHost, joinServer } from '../../api/join-client.ts';
 import { parseJoinToken } from '../../api/join-token.ts';
 import { isName } from '../../core/ids.ts';
 import { toCli } from '../api.ts';
 import { shellQuote } from '../confirm.ts';
 import { agentConfig } from '../../core/agent-config.ts';
-import { messageOf, readTextFile } from '../context.ts';
+import { readTextFile } from '../context.ts';
 import { type CliResult, EXIT, type Outcome, cliError, usageError } from '../exit.ts';
+import { writeJoinedFile } from '../joined-file.ts';
 import { type Host, type Session, act } from '../session.ts';
 
 interface JoinFlags {
@@ -140,7 +139,7 @@ function checkExisting(session: Session, flags: JoinFlags): CliResult<boolean> {
     : refuse(`${flags.config} is there already, for node "${node}" of cluster "${cluster}"`, '');
 }
 
-async function writeAgentFile(flags: JoinFlags, stateDirectory: string, joined: JoinedHost): Promise<CliResult<null>> {
+function writeAgentFile(flags: JoinFlags, stateDirectory: string, joined: JoinedHost): Promise<CliResult<null>> {
   const content = {
     cluster: joined.cluster,
     node: joined.node,
@@ -156,22 +155,5 @@ async function writeAgentFile(flags: JoinFlags, stateDirectory: string, joined: 
     firewall: flags.firewall,
     log: { level: 'info' },
   };
-  try {
-    mkdirSync(dirname(resolve(flags.config)), { recursive: true });
-    await writeFileAtomic(
-      resolve(flags.config),
-      `# Written by "pgherd agent join"; checked by "pgherd config check".\n${stringify(content, { lineWidth: 0 })}`,
-      { mode: 0o644 },
-    );
-    return { ok: true, value: null };
-  } catch (error) {
-    return cliError(EXIT.failed, {
-      code: 'cli.file-unwritable',
-      what: `cannot write ${flags.config}`,
-      cause: messageOf(error),
-      now: `this host has joined, and its keys are in ${stateDirectory}; only the configuration is missing`,
-      remedy: 'join again with a new token and a --config that can be written',
-      retryable: false,
-    });
-  }
+  return writeJoinedFile({ role: 'agent', file: flags.config, stateDirectory, content });
 }

@@ -1,14 +1,12 @@
-import { existsSync, mkdirSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { stringify } from 'yaml';
-import { writeFileAtomic } from '../../base/files.ts';
 import { type JoinedHost, joinServer } from '../../api/join-client.ts';
 import { isName } from '../../core/ids.ts';
 import { toCli } from '../api.ts';
 import { shellQuote } from '../confirm.ts';
-import { messageOf } from '../context.ts';
 import { type CliResult, EXIT, type Outcome, cliError, usageError } from '../exit.ts';
+import { writeJoinedFile } from '../joined-file.ts';
 import { type Host, type Session, act } from '../session.ts';
 import { readJoinToken } from './agent.ts';
 
@@ -83,7 +81,7 @@ async function join(session: Session, flags: JoinFlags): Promise<Outcome> {
   return { ok: true, value: EXIT.done };
 }
 
-async function writeProxyFile(flags: JoinFlags, stateDirectory: string, joined: JoinedHost): Promise<CliResult<null>> {
+function writeProxyFile(flags: JoinFlags, stateDirectory: string, joined: JoinedHost): Promise<CliResult<null>> {
   const content = {
     cluster: joined.cluster,
     id: flags.id,
@@ -93,22 +91,5 @@ async function writeProxyFile(flags: JoinFlags, stateDirectory: string, joined: 
     serverTls: flags.serverTls,
     log: { level: 'info' },
   };
-  try {
-    mkdirSync(dirname(resolve(flags.config)), { recursive: true });
-    await writeFileAtomic(
-      resolve(flags.config),
-      `# Written by "pgherd proxy join"; checked by "pgherd config check".\n${stringify(content, { lineWidth: 0 })}`,
-      { mode: 0o644 },
-    );
-    return { ok: true, value: null };
-  } catch (error) {
-    return cliError(EXIT.failed, {
-      code: 'cli.file-unwritable',
-      what: `cannot write ${flags.config}`,
-      cause: messageOf(error),
-      now: `this host has joined, and its keys are in ${stateDirectory}; only the configuration is missing`,
-      remedy: 'join again with a new token and a --config that can be written',
-      retryable: false,
-    });
-  }
+  return writeJoinedFile({ role: 'proxy', file: flags.config, stateDirectory, content });
 }

@@ -27,6 +27,19 @@ export interface AttemptOptions {
   readonly taskId: string | null;
 }
 
+/** What an attempt does not say of itself unless there is a reason: nothing was accepted, asked for or left open. */
+export const PLAIN_ATTEMPT = {
+  positions: {},
+  lostBytes: null,
+  acceptLoss: false,
+  acceptTwoPrimaries: false,
+  mayHaveOpened: [],
+  afterRestore: false,
+  target: null,
+  taskId: null,
+  sync: null,
+} as const satisfies Partial<Attempt>;
+
 /** False when some primary may have been open of which this attempt knows nothing. */
 export function isLossKnown(attempt: Attempt): boolean {
   return attempt.mayHaveOpened.length === 0 && !attempt.afterRestore;
@@ -43,16 +56,11 @@ export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions
   const { state } = view;
   const term = nextTerm(state.term);
   const attempt: Attempt = {
+    ...PLAIN_ATTEMPT,
     term,
     phase: 'vote',
     candidate: null,
-    positions: {},
     startedWallMs: now.wall,
-    lostBytes: null,
-    acceptTwoPrimaries: false,
-    mayHaveOpened: [],
-    afterRestore: false,
-    sync: null,
     ...options,
   };
   const opened: ClusterState = { ...state, term, attempt, primaryLsn: primaryEnd(view) };

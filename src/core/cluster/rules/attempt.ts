@@ -7,7 +7,8 @@ import { type Now, makeWallMs } from '../../ids.ts';
 import { maxLsn } from '../../lsn.ts';
 import type { NodeReport, Position } from '../../report.ts';
 import type { Attempt, ClusterState } from '../../state.ts';
-import type { ClusterView, Outcome, Rule } from '../../view.ts';
+import type { ClusterView, Rule } from '../../view.ts';
+import { type Assessment, assessedRules } from '../assessed-rules.ts';
 import { askVotes, isLossKnown, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
@@ -28,11 +29,6 @@ const VOTING_GRACE_MS = 4000;
 export const PROMOTE_LIMIT_MS = 60_000;
 /** Without the lease it has not begun to promote; replacing the order is free of risk then. */
 const TAKE_LIMIT_MS = 10_000;
-
-interface Assessment {
-  readonly rule: string;
-  readonly outcome: Outcome;
-}
 
 function assess(view: ClusterView, now: Now): Assessment | null {
   const { attempt } = view.state;
@@ -413,15 +409,7 @@ function withPrimaryEnd(state: ClusterState, winner: NodeReport): ClusterState {
   return { ...state, primaryLsn: endOfWal(winner)?.lsn ?? state.primaryLsn };
 }
 
-const rule = (id: string, when: string, why: string): Rule => ({
-  id,
-  when,
-  why,
-  decide: (view, now) => {
-    const assessment = assess(view, now);
-    return assessment !== null && assessment.rule === id ? assessment.outcome : null;
-  },
-});
+const rule = assessedRules(assess);
 
 /** Ids that both an attempt and the gates before it speak under are listed once, there. */
 const SHARED = [
@@ -435,14 +423,8 @@ const SHARED = [
 /** Wraps a gate's rule so that it also speaks for an attempt that waits for the same thing. */
 export function alsoDuringAttempt(before: Rule): Rule {
   if (!(SHARED as readonly string[]).includes(before.id)) return before;
-  return {
-    ...before,
-    decide: (view, now) => {
-      if (view.state.attempt === null) return before.decide(view, now);
-      const assessment = assess(view, now);
-      return assessment !== null && assessment.rule === before.id ? assessment.outcome : null;
-    },
-  };
+  const during = rule(before.id, before.when, before.why);
+  return { ...before, decide: (view, now) => (view.state.attempt === null ? before : during).decide(view, now) };
 }
 
 export const attemptRules: readonly Rule[] = [

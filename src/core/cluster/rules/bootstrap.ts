@@ -3,7 +3,7 @@ import { type NodeId, type Now, makeTerm } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import type { Attempt, ClusterState } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
-import { openTerm } from '../attempts.ts';
+import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
 import { withGoal } from '../goals.ts';
 import { activityFor, dataNodes, gaveUp, isOpen, isStreaming, live } from '../observe.ts';
 import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start } from '../tasks.ts';
@@ -113,23 +113,15 @@ function founded(view: ClusterView, now: Now): Outcome | null {
   const report = node === null ? null : live(view, node);
   if (node === null || report === null || !isOpen(report, FIRST)) return null;
   const attempt: Attempt = {
+    ...PLAIN_ATTEMPT,
     term: FIRST,
     path: 'planned',
     phase: 'promote',
     rule: 'bootstrap.opened',
     reason: view.state.phase === 'creating' ? 'cluster created' : 'cluster adopted',
     candidate: node,
-    positions: {},
     startedWallMs: now.wall,
     outageFromWallMs: now.wall,
-    lostBytes: null,
-    acceptLoss: false,
-    acceptTwoPrimaries: false,
-    mayHaveOpened: [],
-    afterRestore: false,
-    target: null,
-    taskId: null,
-    sync: null,
   };
   const { state, opened } = openTerm(view, now, report, attempt);
   const record = { ...opened, outageMs: null };

@@ -3,7 +3,8 @@ import { type NodeId, type Now, makeWallMs } from '../../ids.ts';
 import { formatLsn } from '../../lsn.ts';
 import type { NodeReport } from '../../report.ts';
 import type { ClusterState, Goal } from '../../state.ts';
-import type { ClusterView, Outcome, Rule } from '../../view.ts';
+import type { ClusterView, Rule } from '../../view.ts';
+import { type Assessment, assessedRules } from '../assessed-rules.ts';
 import { askVotes, openAttempt, outageStart } from '../attempts.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal } from '../goals.ts';
@@ -36,11 +37,6 @@ type Situation =
   | { readonly kind: 'stalled'; readonly report: NodeReport; readonly how: string }
   /** Agent alive, but fenced without a lease: `own` counts as a viewpoint. */
   | { readonly kind: 'lost'; readonly own: boolean };
-
-interface Assessment {
-  readonly rule: string;
-  readonly outcome: Outcome;
-}
 
 /**
  * With published facts nothing has to expire before a promotion, so an agent that missed two reports while some member sees its PostgreSQL down is judged
@@ -330,15 +326,7 @@ function attemptFrom(view: ClusterView, now: Now, primary: NodeId, rule: string,
   };
 }
 
-const rule = (id: string, when: string, why: string): Rule => ({
-  id,
-  when,
-  why,
-  decide: (view, now) => {
-    const assessment = assess(view, now);
-    return assessment !== null && assessment.rule === id ? assessment.outcome : null;
-  },
-});
+const rule = assessedRules(assess);
 
 /** *Invariant:* exactly one of these speaks for a snapshot, since all read one assessment. */
 export const primaryLostRules: readonly Rule[] = [

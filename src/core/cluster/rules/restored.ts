@@ -7,7 +7,7 @@ import type { NodeReport } from '../../report.ts';
 import { findNode } from '../../spec.ts';
 import type { Attempt } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
-import { openTerm } from '../attempts.ts';
+import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
 import { isForeignSystem, isOpen, live } from '../observe.ts';
 
 /** The newest term that a member which can be heard ever saw; 0 when none. */
@@ -56,23 +56,15 @@ export const restoredRules: readonly Rule[] = [
       const { report, term } = found;
       const reason = `the store has forgotten term ${term}, in which ${report.node} is open`;
       const attempt: Attempt = {
+        ...PLAIN_ATTEMPT,
         term,
         path: 'manual',
         phase: 'promote',
         rule: 'housekeeping.republished',
         reason,
         candidate: report.node,
-        positions: {},
         startedWallMs: now.wall,
         outageFromWallMs: now.wall,
-        lostBytes: null,
-        acceptLoss: false,
-        acceptTwoPrimaries: false,
-        mayHaveOpened: [],
-        afterRestore: false,
-        target: null,
-        taskId: null,
-        sync: null,
       };
       const forgetful = { ...view, state: { ...view.state, attempt: null, switchover: null } };
       const { state, opened } = openTerm(forgetful, now, report, attempt);

@@ -10,7 +10,7 @@ import { type NodeId, type Now, makeWallMs, nextTerm } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import type { Attempt, ClusterState, Switchover, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
-import { orderOpening } from '../attempts.ts';
+import { PLAIN_ATTEMPT, orderOpening } from '../attempts.ts';
 import { openingSet } from '../sync-wish.ts';
 import { withGoal } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
@@ -156,20 +156,16 @@ function promote(view: ClusterView, now: Now): Outcome | null {
   const term = nextTerm(view.state.term);
   const reason = planned.reason;
   const attempt: Attempt = {
+    ...PLAIN_ATTEMPT,
     term,
     path: 'planned',
     phase: 'promote',
     rule: 'switchover.promote',
     reason,
     candidate: planned.to,
-    positions: {},
     startedWallMs: now.wall,
     outageFromWallMs: planned.phaseWallMs,
     lostBytes: 0,
-    acceptLoss: false,
-    acceptTwoPrimaries: false,
-    mayHaveOpened: [],
-    afterRestore: false,
     target: planned.to,
     taskId: planned.taskId,
     sync: openingSet(view, planned.to, term),

@@ -2,15 +2,11 @@
 import { durabilityOf } from '../../spec.ts';
 import type { Now } from '../../ids.ts';
 import type { ClusterState } from '../../state.ts';
-import type { ClusterView, Outcome, Rule } from '../../view.ts';
+import type { ClusterView, Rule } from '../../view.ts';
+import { type Assessment, assessedRules } from '../assessed-rules.ts';
 import { live } from '../observe.ts';
 import { type InForce, type SyncMove, type SyncProgress, NO_SET, nextSyncMove, renderSyncNames, sameFacts, sameSet } from '../sync-set.ts';
 import { type SyncWish, wishedSet } from '../sync-wish.ts';
-
-interface Assessment {
-  readonly rule: string;
-  readonly outcome: Outcome;
-}
 
 /**
  * *Invariant:* the facts of a term are frozen while another one is attempted or planned. *Because:* detaching for a vote looks like the loss of a standby,
@@ -169,15 +165,7 @@ function settleLowered(view: ClusterView, now: Now, wish: SyncWish): Assessment 
   };
 }
 
-const rule = (id: string, when: string, why: string): Rule => ({
-  id,
-  when,
-  why,
-  decide: (view, now) => {
-    const assessment = assess(view, now);
-    return assessment !== null && assessment.rule === id ? assessment.outcome : null;
-  },
-});
+const rule = assessedRules(assess);
 
 export const syncRules: readonly Rule[] = [
   rule(

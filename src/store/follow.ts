@@ -1,8 +1,8 @@
 /** Lists a prefix, watches it from there, and lists again whenever the watch ends. */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import type { Revision } from '../core/ids.ts';
-import type { Listing, Store, WatchBatch } from '../store/store.ts';
+import type { MonoMs, Revision } from '../core/ids.ts';
+import type { Listing, Store, WatchBatch } from './store.ts';
 
 export interface FollowOptions {
   readonly store: Store;
@@ -10,8 +10,11 @@ export interface FollowOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly signal: AbortSignal;
-  readonly onListing: (listing: Listing) => void;
+  /** `sentAt`: before the listing was asked for; what it shows is fresh as of then. */
+  readonly onListing: (listing: Listing, sentAt: MonoMs) => void;
   readonly onBatch: (batch: WatchBatch) => void;
+  /** Nothing is newer than what was told by `sentAt`; about every second. */
+  readonly onAlive?: (sentAt: MonoMs) => void;
   /** The watch ended; a listing follows as soon as the store answers. */
   readonly onLost: () => void;
 }
@@ -22,6 +25,7 @@ const RETRY_MS = 100;
 export async function followPrefix(options: FollowOptions): Promise<void> {
   const { store, prefix, clock, log, signal } = options;
   while (!signal.aborted) {
+    const sentAt = clock.now().mono;
     const listed = await store.list(prefix);
     if (signal.aborted) return;
     if (!listed.ok) {
@@ -29,14 +33,14 @@ export async function followPrefix(options: FollowOptions): Promise<void> {
       await clock.sleep(RETRY_MS, signal);
       continue;
     }
-    options.onListing(listed.value);
+    options.onListing(listed.value, sentAt);
     await watchFrom(options, listed.value.revision);
     options.onLost();
     await clock.sleep(RETRY_MS / 4, signal);
   }
 }
 
-function watchFrom({ store, prefix, log, signal, onBatch }: FollowOptions, revision: Revision): Promise<void> {
+function watchFrom({ store, prefix, log, signal, onBatch, onAlive }: FollowOptions, revision: Revision): Promise<void> {
   return new Promise((resolve) => {
     let over = false;
     const end = (): void => {
@@ -50,7 +54,9 @@ function watchFrom({ store, prefix, log, signal, onBatch }: FollowOptions, revis
       onBatch: (batch) => {
         if (!over) onBatch(batch);
       },
-      onAlive: () => undefined,
+      onAlive: (sentAt) => {
+        if (!over) onAlive?.(sentAt);
+      },
       onEnd: (reason, message) => {
         log.info({ reason, prefix }, `the watch ended: ${message}; listing again`);
         queueMicrotask(end);
