@@ -95,15 +95,28 @@ export function executeAction(action: Exclude<NodeAction, { kind: 'none' }>, con
   return EXECUTORS[action.kind](action as never, context);
 }
 
-/** A handover releases right after the stop: the successor waits for both. */
+/**
+ * A handover releases as soon as the shutdown checkpoint is written: from then on nothing here accepts a write (`hasShutDown`), and the rest of the
+ * stop, which sends that checkpoint to the standbys, is the same wait that the successor has anyway.
+ */
 async function stop(_action: Extract<NodeAction, { kind: 'stop' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
-  const stopped = await context.postgres.stop(context.input.spec, context.signal);
-  if (!stopped.ok || context.goal?.kind !== 'handover') return stopped;
-  // `stop` answers only when no process of the data directory is left, so that this release rests on a fresh look.
-  context.setOpen(false);
-  // The successor waits for both, the released lease and the position of the shutdown checkpoint: they are written at the same time.
-  const [released] = await Promise.all([context.lease.release(), context.tell()]);
+  if (context.goal?.kind !== 'handover') return context.postgres.stop(context.input.spec, context.signal);
+  let handed: ReturnType<typeof handOver> | null = null;
+  const once = (): ReturnType<typeof handOver> => (handed ??= handOver(context));
+  const stopped = await context.postgres.stop(context.input.spec, context.signal, () => void once());
+  if (!stopped.ok) return stopped;
+  // Without an early word: `stop` answers only when no process of the data directory is left, so that this release rests on a fresh look.
+  const released = await once();
   return released.ok ? stopped : released;
+}
+
+/** The successor waits for both, the released lease and the position of the shutdown checkpoint: they are written at the same time. */
+async function handOver(context: ExecuteContext): Promise<Result<null, Failure>> {
+  context.setOpen(false);
+  context.log.info({ term: context.goal?.term }, 'the shutdown checkpoint is written; releasing the write lease');
+  const [released] = await Promise.all([context.lease.release(), context.tell()]);
+  context.log.info({ term: context.goal?.term, released: released.ok }, 'handed over');
+  return released;
 }
 
 async function startPrimary(action: Extract<NodeAction, { kind: 'start-primary' }>, context: ExecuteContext): Promise<Result<string, Failure>> {

@@ -29,8 +29,11 @@ export interface PostgresPort {
   applySettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>>;
   startPrimary(spec: ClusterSpec, mayStart: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>>;
   startStandby(spec: ClusterSpec, upstream: Upstream | null, signal: AbortSignal): Promise<Result<string, Failure>>;
-  /** Bounded ladder; resolves when no process of the data directory is left. */
-  stop(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
+  /**
+   * Bounded ladder; resolves when no process of the data directory is left. `onShutDown` is called at most once, before that: the shutdown
+   * checkpoint of a primary is on disk (`hasShutDown`), and what is left only sends it to standbys.
+   */
+  stop(spec: ClusterSpec, signal: AbortSignal, onShutDown?: () => void): Promise<Result<string, Failure>>;
   /** Immediate, then complete kill. */
   kill(): Promise<Result<string, Failure>>;
   /** A promotion may be ordered soon: a connection is opened for it. Returns at once, keeps it for a few seconds. */

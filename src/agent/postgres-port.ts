@@ -190,9 +190,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       const set = upstream === null ? await clearUpstream(instance, { signal }) : await setUpstream(instance, upstream, { signal });
       return set.ok ? start(spec, 'standby', () => true, signal) : set;
     },
-    stop: async (spec, signal) => {
+    stop: async (spec, signal, onShutDown) => {
       stopping = true;
-      const stopped = await stopPostgres(instance, { from: 'fast', fastMs: spec.stopFastMs, signal }).finally(() => {
+      const callback = onShutDown === undefined ? {} : { onShutDown };
+      const stopped = await stopPostgres(instance, { from: 'fast', fastMs: spec.stopFastMs, signal, ...callback }).finally(() => {
         stopping = false;
       });
       if (!stopped.ok) return stopped;

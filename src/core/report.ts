@@ -217,3 +217,13 @@ export const member = object({
 export type Member = Decoded<typeof member>;
 
 export type ReportsById = Readonly<Record<NodeId, NodeReport>>;
+
+/**
+ * The shutdown checkpoint is on disk and its end is known: stopped, or on the way there with nothing left to do but to send it to standbys.
+ * *Invariant:* from then on no process of the data directory accepts a write. *Because:* PostgreSQL writes it only after every client's process and
+ * every worker has ended, and a postmaster that was told to stop starts no new ones. *Source:* src/backend/postmaster/postmaster.c, PM_SHUTDOWN;
+ * contract test in test/postgres. *Broken if:* the checkpoint of an earlier stop is taken for this one's; observe.ts and stop.ts see to that.
+ */
+export function hasShutDown(postgres: PostgresReport): boolean {
+  return postgres.cleanShutdown && postgres.shutdownLsn !== null && (postgres.state === 'stopped' || postgres.state === 'stopping');
+}

@@ -38,6 +38,8 @@ export interface World {
   status: LoopStatus | null;
   /** PostgreSQL does not answer a look. */
   slowLook: boolean;
+  /** A stop says when the shutdown checkpoint is written, before it ends. */
+  writesShutdownFirst: boolean;
   /** Of the store; the state says `i`. */
   incarnation: string | null;
   mayVote: ReturnType<BallotPort['mayVote']>;
@@ -71,7 +73,14 @@ export function createWorld(): World {
         set({ state: 'running', role: 'standby', streamingFrom: upstream?.node ?? null });
         world.upstream = upstream?.node ?? null;
       }),
-    stop: (_spec, signal) => run('stop', signal, () => set({ state: 'stopped', cleanShutdown: true })),
+    stop: async (_spec, signal, onShutDown) => {
+      if (world.writesShutdownFirst && onShutDown !== undefined) {
+        set({ state: 'stopping', cleanShutdown: true, shutdownLsn: makeLsn(7n) });
+        onShutDown();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      return run('stop', signal, () => set({ state: 'stopped', cleanShutdown: true }));
+    },
     kill: () =>
       run('kill', never, () => {
         set({ state: 'crashed' });
@@ -162,6 +171,7 @@ export function createWorld(): World {
     at: 1000,
     status: null,
     slowLook: false,
+    writesShutdownFirst: false,
     incarnation: 'i',
     mayVote: { kind: 'granted' },
     answers,

@@ -51,6 +51,28 @@ test('a handover stops before it releases', async () => {
   assert.deepEqual(world.did.slice(0, 2), ['stop', 'release']);
 });
 
+test('a handover releases as soon as the shutdown checkpoint is written, once, and tells it with the position', async () => {
+  const world = createWorld();
+  world.pg = primaryRunning;
+  world.lease = T(1);
+  world.writesShutdownFirst = true;
+  await world.settle({ kind: 'handover', id: 'h', term: T(1), to: n2 });
+  assert.deepEqual(
+    world.did.filter((what) => what !== 'open-standby'),
+    ['release', 'stop'],
+  );
+  assert.equal(world.lease, null);
+});
+
+test('another stop than that of a handover keeps the lease until nothing is left', async () => {
+  const world = createWorld();
+  world.pg = primaryRunning;
+  world.lease = T(1);
+  world.writesShutdownFirst = true;
+  await world.settle({ kind: 'stopped', id: 's', term: T(1), reason: 'r' });
+  assert.deepEqual(world.did.slice(0, 2), ['stop', 'release']);
+});
+
 test('a vote is on disk before the walreceiver is touched', async () => {
   const world = createWorld();
   await world.settle({ kind: 'vote', id: 'v', term: T(2) });

@@ -7,9 +7,13 @@ import { detachStandby } from '../../src/agent/postgres/detach.ts';
 import { asOsUser, binary } from '../../src/agent/postgres/instance.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
 import { findPostmaster, findProcesses, isSameProcessAlive } from '../../src/agent/postgres/postmaster.ts';
+import { createObserver } from '../../src/agent/postgres/observe.ts';
 import { promotePostgres } from '../../src/agent/postgres/promote.ts';
 import { localTarget, openSql, withLocalSql } from '../../src/agent/postgres/sql.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
+import { stopPostgres } from '../../src/agent/postgres/stop.ts';
+import { readWalEnd } from '../../src/agent/postgres/wal-end.ts';
+import type { PostgresReport } from '../../src/core/report.ts';
 import { createLab, createPrimary, must, settings, sql, until } from './harness.ts';
 
 const lab = createLab();
@@ -90,4 +94,61 @@ test('a request to promote may be repeated: it opens one timeline', async () => 
 test('two promotions that do not know of each other share a timeline number, so that a number is no identity (Z18, Z53)', async () => {
   const promoted = must(await promotePostgres(n3, { requiredLsn: null, mayPromote: () => true }));
   assert.equal(promoted.timeline, 2);
+});
+
+test('after its shutdown checkpoint a server that stops accepts nothing, however long it still waits for a standby', async () => {
+  const observer = createObserver(n1, { members: () => [] });
+  const other = await lab.node('n4');
+  must(await cloneFrom(other, { upstream: n1, settings, systemIdentifier: null, keepSaved: 1 }));
+  must(await startPostgres(other, { mode: 'standby' }));
+  await until('it streams', async () => (await sql(n1, (db) => db.query("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"))).length > 0);
+  assert.equal((await observer.observe()).state, 'running');
+  const [receiver] = await sql(other, (db) => db.query('SELECT pid FROM pg_stat_wal_receiver'));
+  const pid = Number(receiver?.['pid']);
+  await sql(n1, (db) => db.query('CREATE TABLE IF NOT EXISTS public.written (v int)'));
+  const writer = await openSql(localTarget(n1), LIMITS);
+  // The standby takes nothing any more, so that the walsender lingers when everything else has ended.
+  process.kill(pid, 'SIGSTOP');
+  let acknowledged = 0;
+  let ended = false;
+  const writing = (async () => {
+    while (!ended) {
+      await writer.query('INSERT INTO public.written VALUES (1)');
+      acknowledged++;
+    }
+  })().catch(() => undefined);
+  await until('it writes', () => acknowledged > 20);
+  const atWord: { report: PostgresReport; acknowledged: number; refused: string; alive: boolean }[] = [];
+  let looking: Promise<unknown> | null = null;
+  const postmaster = findPostmaster(n1.dataDirectory);
+  assert.ok(postmaster !== null);
+  const stopping = stopPostgres(n1, {
+    onShutDown: () => {
+      const before = acknowledged;
+      looking = (async () => {
+        const refused = await withLocalSql(n1, {}, (db) => db.query('INSERT INTO public.written VALUES (2)'));
+        const report = await observer.observe();
+        atWord.push({ report, acknowledged: before, refused: refused.ok ? 'accepted' : refused.error.cause, alive: isSameProcessAlive(postmaster) });
+      })();
+    },
+  });
+  const stopped = must(await stopping);
+  await looking;
+  ended = true;
+  await writing;
+  process.kill(pid, 'SIGCONT');
+  writer.destroy();
+  observer.close();
+  assert.equal(atWord.length, 1, 'the word was given once');
+  const [word] = atWord;
+  assert.equal(word?.alive, true, 'the postmaster still waits for its walsender');
+  assert.match(word?.refused ?? '', /shutting down/);
+  assert.deepEqual([word?.report.state, word?.report.cleanShutdown], ['stopping', true]);
+  assert.equal(word?.report.shutdownLsn, stopped.shutdownLsn);
+  assert.equal(word?.acknowledged, acknowledged, 'nothing was acknowledged after the word');
+  // Not one record more came to the directory after the word.
+  assert.ok(stopped.clean && stopped.shutdownLsn !== null);
+  const end = must(await readWalEnd(n1, {}));
+  assert.equal(end.shutdownLsn, stopped.shutdownLsn);
+  assert.equal(end.lsn, stopped.shutdownLsn);
 });

@@ -146,7 +146,7 @@ export interface Stopped {
 /** As stopPostgres: fast, immediate, kill, until nothing is left. Errors: `stop.unkillable`. */
 export async function stopServer(
   context: PortContext,
-  options: { readonly from: 'fast' | 'immediate'; readonly fastMs: number; readonly immediateMs?: number },
+  options: { readonly from: 'fast' | 'immediate'; readonly fastMs: number; readonly immediateMs?: number; readonly onShutDown?: () => void },
   signal: AbortSignal | null,
 ): Promise<Result<Stopped, Failure>> {
   const { core, agent, server } = context;
@@ -158,7 +158,7 @@ export async function stopServer(
     if (options.from === 'fast' && !deaf()) {
       rung = 'fast';
       server.signal('fast');
-      await waitFastStop(context, run, options.fastMs, signal);
+      await waitFastStop(context, run, options, signal);
     }
     if (left() && !deaf()) {
       rung = 'immediate';
@@ -179,14 +179,25 @@ export async function stopServer(
   return ok({ rung, clean, shutdownLsn: directory.state === 'shut down' ? makeLsn(BigInt(directory.end.lsn)) : null });
 }
 
-async function waitFastStop(context: PortContext, run: Run, fastMs: number, signal: AbortSignal | null): Promise<void> {
+async function waitFastStop(
+  context: PortContext,
+  run: Run,
+  options: { readonly fastMs: number; readonly onShutDown?: () => void },
+  signal: AbortSignal | null,
+): Promise<void> {
   const { core, agent } = context;
-  const deadline = agent.now() + fastMs;
+  const deadline = agent.now() + options.fastMs;
   let writtenAt: number | null = null;
-  while (core.run === run && agent.now() < deadline && signal?.aborted !== true) {
+  let said = false;
+  while (core.run === run && agent.now() < deadline && (signal?.aborted !== true || said)) {
     await agent.sleep(POLL_MS);
     if (core.process?.paused() === true) return;
     if (run.stopAt === null) continue;
+    if (writtenAt === null && run.role === 'primary' && core.disk.directory !== null) {
+      core.disk.directory.standbySignal = true;
+      said = options.onShutDown !== undefined;
+      options.onShutDown?.();
+    }
     writtenAt ??= agent.now();
     if (agent.now() - writtenAt > DRAIN_MS) return;
   }

@@ -53,7 +53,7 @@ export function createModelObserver(context: PortContext, busy: () => 'cloning' 
     // A killed postmaster's sessions still live.
     if (core.clock.now() < core.orphansUntil) return { ...(last ?? EMPTY), state: 'stopping', walsenders: [], streamingFrom: null };
     if (run.status === 'starting') return withFileFacts(context, { ...base(run), state: 'starting' });
-    if (run.status === 'stopping') return { ...base(run), state: 'stopping' };
+    if (run.status === 'stopping') return reportStopping(context, run, base(run));
     failures = 0;
     return reportRunning(context, run);
   }
@@ -113,6 +113,14 @@ function reportRunning(context: PortContext, run: Run): PostgresReport {
     startedAt: makeWallMs(Math.round(run.startedAt)),
     minimums: MINIMUMS,
   };
+}
+
+/** As observe.ts: the shutdown checkpoint of a primary that was seen in production. */
+function reportStopping(context: PortContext, run: Run, known: PostgresReport): PostgresReport {
+  const { directory } = context.core.disk;
+  const report: PostgresReport = { ...known, state: 'stopping', cleanShutdown: false, shutdownLsn: null };
+  if (report.role !== 'primary' || report.flushLsn === null || run.stopAt === null || directory?.state !== 'shut down') return report;
+  return { ...report, walEnd: lsn(directory.end.lsn), cleanShutdown: true, shutdownLsn: lsn(directory.end.lsn) };
 }
 
 function upstreamNode(context: PortContext, link: Link | null): NodeId | null {

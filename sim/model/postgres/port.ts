@@ -160,9 +160,13 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
       const set = upstream === null ? await clearUpstream(context, signal) : await setUpstream(context, upstream, signal);
       return set.ok ? start(spec, 'standby', () => true, signal) : set;
     },
-    stop: async (spec, signal) => {
+    stop: async (spec, signal, onShutDown) => {
       context.stopping = true;
-      const stopped = await stopServer(context, { from: 'fast', fastMs: spec.stopFastMs }, signal);
+      const stopped = await stopServer(
+        context,
+        { from: 'fast', fastMs: spec.stopFastMs, ...(onShutDown === undefined ? {} : { onShutDown }) },
+        signal,
+      );
       context.stopping = false;
       if (!stopped.ok) return stopped;
       const { rung, clean, shutdownLsn } = stopped.value;

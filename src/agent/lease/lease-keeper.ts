@@ -97,6 +97,8 @@ interface Held {
 /** An answer of the store takes milliseconds; after this long the promises are asked, which leaves time for several rounds in one TTL. */
 const CONFIRM_LIMIT_MS = 800;
 const ACQUIRE_LIMIT_MS = 2000;
+/** A reason of our own: without one, each end of a wait builds an error with its stack. */
+const DECIDED = Symbol('decided');
 /** How often the clocks are compared while a lease is held: clients of a machine that was paused are blocked this long after it goes on. */
 const PAUSE_LOOK_MS = 500;
 
@@ -237,7 +239,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     try {
       return await Promise.race([confirm(options, lease, addMono(sentAt, CONFIRM_LIMIT_MS)), late]);
     } finally {
-      limit.abort();
+      limit.abort(DECIDED);
     }
   };
 
@@ -367,8 +369,12 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       }
       // A renewal that is under way is confirmed for nobody any more; the guard must have its last word after it.
       while (renewing !== null) await renewing;
-      await options.guard.disarm();
-      return giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
+      // At the same time: until the guard has heard it, it would only fence what cannot write any more, and nothing is started here before both ended.
+      const [given] = await Promise.all([
+        giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) }),
+        options.guard.disarm(),
+      ]);
+      return given;
     },
     stop: () => {
       loop.abort();

@@ -157,6 +157,17 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
     return answer.value;
   };
 
+  /** Of a primary that was seen in production: a shutdown checkpoint in its files can only be that of this stop. */
+  const stopping = async (report: PostgresReport): Promise<PostgresReport> => {
+    if (report.role !== 'primary' || report.flushLsn === null) return report;
+    const control = await files.control();
+    if (control?.state !== 'shut down') return report;
+    const end = await readWalEnd(instance, { control });
+    return end.ok && end.value.shutdownLsn !== null
+      ? { ...report, walEnd: end.value.lsn, cleanShutdown: true, shutdownLsn: end.value.shutdownLsn }
+      : report;
+  };
+
   const observeRunning = async (postmaster: Postmaster): Promise<PostgresReport> => {
     const partial = {
       ...(last?.postmasterPid === postmaster.pid ? last : EMPTY),
@@ -165,7 +176,7 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
     };
     if (postmaster.status === 'starting' || postmaster.status === null)
       return withFileFacts({ ...partial, state: 'starting' }, await files.control());
-    if (postmaster.status === 'stopping') return { ...partial, state: 'stopping' };
+    if (postmaster.status === 'stopping') return stopping({ ...partial, state: 'stopping', cleanShutdown: false, shutdownLsn: null });
     try {
       const row = await look(postmaster.pid);
       const timeline = await timelineOf(row, postmaster.pid);

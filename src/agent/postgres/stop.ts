@@ -1,4 +1,6 @@
 /** Stops PostgreSQL by a bounded ladder: fast, immediate, complete kill. */
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import { monoMs, realClock } from '../../base/clock.ts';
 import type { Lsn } from '../../core/lsn.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
@@ -17,8 +19,13 @@ export interface StopOptions {
   readonly from?: 'fast' | 'immediate' | 'kill';
   readonly fastMs?: number;
   readonly immediateMs?: number;
-  /** Aborting goes to the next rung at once: a stop is never abandoned half-way. */
+  /** Aborting goes to the next rung at once, unless the shutdown checkpoint is written: a stop is never abandoned half-way. */
   readonly signal?: AbortSignal;
+  /**
+   * Called at most once, only during the fast rung and only for a server that was in production when it was told to stop: its shutdown checkpoint is
+   * on disk and standby.signal stands, so that nothing of this directory accepts writes any more. The walsenders may still send it.
+   */
+  readonly onShutDown?: () => void;
 }
 
 export interface Stopped {
@@ -98,16 +105,19 @@ function signal(postmaster: Postmaster, name: 'SIGINT' | 'SIGQUIT'): void {
 
 /** SIGINT ends client sessions first, then checkpoints. True: a whole look found no process left. Source: PostgreSQL manual 19.5. */
 async function fastStop(instance: Instance, postmaster: Postmaster, options: StopOptions): Promise<boolean> {
+  const word = options.onShutDown === undefined ? null : await createWord(instance, options.onShutDown);
   signal(postmaster, 'SIGINT');
   const deadline = monoMs() + (options.fastMs ?? 10_000);
   let writtenAt: number | null = null;
-  for (let round = 1; monoMs() < deadline && options.signal?.aborted !== true; round++) {
+  // After the shutdown checkpoint the rest is quick and bounded by DRAIN_MS; cutting it short would only keep the checkpoint from standbys.
+  for (let round = 1; monoMs() < deadline && (options.signal?.aborted !== true || word?.said() === true); round++) {
     await realClock.sleep(POLL_MS);
     // One small file while the postmaster lives; the whole process table only when it is gone.
     if (!isSameProcessAlive(postmaster)) {
       if (!isLeft(instance)) return true;
       continue;
     }
+    await word?.look();
     if (round % 10 !== 0) continue;
     if (isDeaf(findPostmaster(instance.dataDirectory))) return false;
     const control = await readControlData(instance);
@@ -116,6 +126,36 @@ async function fastStop(instance: Instance, postmaster: Postmaster, options: Sto
     if (monoMs() - writtenAt > DRAIN_MS) return false;
   }
   return false;
+}
+
+/**
+ * Says once that the shutdown checkpoint is on disk.
+ * *Invariant:* it is the checkpoint of this stop. *Because:* the file said "in production" before the signal, and only the end of a stop says "shut down".
+ * *Broken if:* a server that still starts after a clean stop is counted: its file says "shut down" from before.
+ */
+async function createWord(instance: Instance, say: () => void): Promise<{ look(): Promise<void>; said(): boolean } | null> {
+  const path = join(instance.dataDirectory, 'global', 'pg_control');
+  const before = await readControlData(instance);
+  if (!before.ok || before.value.state !== 'in production') return null;
+  let said = false;
+  let seen = modifiedAt(path);
+  return {
+    said: () => said,
+    look: async () => {
+      const modified = said ? seen : modifiedAt(path);
+      if (modified === seen) return;
+      seen = modified;
+      const outcome = await readOutcome(instance);
+      if (outcome.shutdownLsn === null) return;
+      said = true;
+      say();
+    },
+  };
+}
+
+/** Null: the file is gone, or cannot be looked at now. */
+function modifiedAt(path: string): bigint | null {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? null;
 }
 
 async function waitGone(instance: Instance, limitMs: number): Promise<void> {

@@ -102,6 +102,8 @@ const FRESH_EVERY = 8;
  * then, and not one after the other. A healthy write takes milliseconds; waiting less would log in whenever a disk is slow.
  */
 const COMPANY_AFTER_MS = 250;
+/** A reason of our own: without one, each answered probe would build an error with its stack. */
+const ANSWERED = Symbol('answered');
 /** A fresh connection gets at least this, however short the limit is. */
 const SHORTEST_MS = 100;
 
@@ -147,7 +149,7 @@ export function createProber(instance: Instance, self: NodeId): Prober {
     const first = look();
     const waiting = new AbortController();
     const quick = await Promise.race([first, realClock.sleep(COMPANY_AFTER_MS, waiting.signal).then(() => null)]);
-    waiting.abort();
+    waiting.abort(ANSWERED);
     if (quick !== null && quick.verdict !== 'failed') return quick;
     await realClock.sleep(Math.max(0, COMPANY_AFTER_MS - (monoMs() - startedAt)));
     const second = await probeMember(instance, endpoint, { self, limitMs: Math.max(SHORTEST_MS, limitMs - (monoMs() - startedAt)) });

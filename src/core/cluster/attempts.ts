@@ -1,7 +1,7 @@
 /** The attempt to open a new term: how it begins, and how it ends with an opened term. Shared by failover, switchover and restart. */
 import { durabilityOf } from '../spec.ts';
 import { type NodeId, type Now, type Term, type WallMs, makeWallMs, nextTerm } from '../ids.ts';
-import type { NodeReport } from '../report.ts';
+import { type NodeReport, hasShutDown } from '../report.ts';
 import type { Attempt, ClusterState, Goal, SyncSet, TermRecord } from '../state.ts';
 import { trimHistory } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
@@ -243,6 +243,5 @@ function markUnfinished(state: ClusterState, node: NodeId): ClusterState {
 /** The old primary ended with a shutdown checkpoint that its successor waited for: it holds nothing that the new one has not. */
 function isCleanHandover(view: ClusterView, node: NodeId): boolean {
   const report = lastKnown(view, node);
-  if (view.state.switchover === null || report === null) return false;
-  return report.postgres.cleanShutdown && report.postgres.state === 'stopped';
+  return view.state.switchover !== null && report !== null && hasShutDown(report.postgres);
 }

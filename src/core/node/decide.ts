@@ -5,7 +5,7 @@
  * Order of the questions: is it safe, is the goal ours to follow, what is the next step towards it.
  */
 import type { MonoMs, NodeId, Term } from '../ids.ts';
-import type { PostgresReport, Vote } from '../report.ts';
+import { type PostgresReport, hasShutDown, type Vote } from '../report.ts';
 import { assertNever } from '../result.ts';
 import type { ClusterState, Goal, GoalKind } from '../state.ts';
 import type { NodeAction } from './action.ts';
@@ -59,11 +59,11 @@ export const FOLLOW_RETRY_MS = 5000;
 
 /**
  * True when some process of the data directory may accept writes now. `hung` and `starting` count with the role they had; a living server whose
- * role is not known counts as a primary: a lease must never be given back on the strength of a look that failed.
+ * role is not known counts as a primary: a lease must never be given back on the strength of a look that failed. A server that is stopping and has
+ * written its shutdown checkpoint accepts nothing any more (`hasShutDown`).
  */
 export function mayAcceptWrites(postgres: PostgresReport): boolean {
-  const alive = postgres.state === 'running' || postgres.state === 'hung' || postgres.state === 'starting' || postgres.state === 'stopping';
-  return alive && postgres.role !== 'standby';
+  return isAlive(postgres) && postgres.role !== 'standby' && !hasShutDown(postgres);
 }
 
 export function isAlive(postgres: PostgresReport): boolean {

@@ -247,6 +247,13 @@ test('the candidate is promoted when the old primary has handed over, and waits 
   expectRule(moving('stop', HANDED.replace('primary n1', 'primary n1 lease n1/3')), 'switchover.waiting');
 });
 
+test('a shutdown checkpoint that is written is enough: the old primary need not be gone yet', () => {
+  const state = expectRule(moving('stop', HANDED.replace('n1 stopped clean@0/5000', 'n1 stopping clean@0/5000')), 'switchover.promote');
+  const goal = state.goals[id('n2')];
+  assert.ok(goal?.kind === 'promote' && goal.requiredLsn === 0x5000n);
+  expectRule(moving('stop', HANDED.replace('n1 stopped clean@0/5000', 'n1 stopping')), 'switchover.waiting');
+});
+
 test('an old primary that does not stop cleanly gets its role back (I12, Q37)', () => {
   for (const line of ['n1 crashed goal:handover', 'n1 primary goal:handover gaveup:stop.failed']) {
     const state = expectRule(moving('stop', HANDED.replace('n1 stopped clean@0/5000 goal:handover', line)), 'switchover.undone');

@@ -205,6 +205,13 @@ describe('handover', () => {
     assert.equal(decide(goal, { ...lease1, postgres: down('stopped', 'primary') }), 'release-lease');
     assert.equal(decide(goal, { postgres: down('stopped', 'primary') }), 'none');
   });
+  test('without the lease, a server that is stopping is killed, unless its shutdown checkpoint is written', () => {
+    const stopping = { ...primaryRunning, state: 'stopping' as const };
+    assert.equal(decide(goal, { postgres: stopping }), 'fence');
+    assert.equal(decide(goal, { postgres: { ...stopping, cleanShutdown: true } }), 'fence');
+    assert.equal(decide(goal, { postgres: { ...stopping, cleanShutdown: true, shutdownLsn: makeLsn(7n) } }), 'stop');
+    assert.equal(decide(goal, { postgres: { ...primaryRunning, cleanShutdown: true, shutdownLsn: makeLsn(7n) } }), 'fence');
+  });
 });
 
 describe('fenced and stopped', () => {

@@ -7,7 +7,7 @@
  * term on the same timeline, if the candidate holds no lease. What neither covers is left to the attempt's own rules.
  */
 import { type NodeId, type Now, makeWallMs, nextTerm } from '../../ids.ts';
-import type { NodeReport } from '../../report.ts';
+import { type NodeReport, hasShutDown } from '../../report.ts';
 import type { Attempt, ClusterState, Switchover, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, orderOpening } from '../attempts.ts';
@@ -137,16 +137,9 @@ function stop(view: ClusterView, now: Now): Outcome | null {
   return { why: `${one.planned.from} stops and hands over to ${one.planned.to}`, state, tasks: journal(one.task, now, 'stop', ''), again: 20 };
 }
 
-/** Stopped with a shutdown checkpoint, lease released: nothing that it acknowledged is missing in `shutdownLsn`. */
+/** Its shutdown checkpoint is written, its lease released: nothing that it acknowledged is missing in `shutdownLsn`. */
 function hasHandedOver(view: ClusterView, report: NodeReport | null): report is NodeReport {
-  return (
-    report !== null &&
-    view.writeLease === null &&
-    report.leaseTerm === null &&
-    report.postgres.state === 'stopped' &&
-    report.postgres.cleanShutdown &&
-    report.postgres.shutdownLsn !== null
-  );
+  return report !== null && view.writeLease === null && report.leaseTerm === null && hasShutDown(report.postgres);
 }
 
 function promote(view: ClusterView, now: Now): Outcome | null {
