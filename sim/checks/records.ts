@@ -88,18 +88,19 @@ export function createRecordChecks(world: World, clients: Clients, isExcepted: (
     if (former !== undefined) return;
     opened.set(record.term, record.primary);
     promotions.push({ term: record.term, node: record.primary, at: world.clock.now(), lostBytes: record.lostBytes });
-    const missing = missingAt(record.primary);
+    // It may have crashed again before its opening was noted: what counts is its WAL.
+    const missing = missingAt(record.primary, 'in its WAL');
     if (missing.length > 0 && record.lostBytes === 0)
       fail('I5', `term ${record.term} says that nothing was lost, and ${record.primary} has not ${describe(missing)}`);
     for (const commit of missing) lost.add(commit.id);
   }
 
   /** Told to a client, and not there; what was lost before is not counted again. */
-  function missingAt(node: string): readonly Commit[] {
+  function missingAt(node: string, where: 'visible' | 'in its WAL'): readonly Commit[] {
     const { database } = nodeOf(world, node);
-    return database === null
-      ? []
-      : clients.acknowledged.filter((commit) => !lost.has(commit.id) && !excused.has(commit.id) && !database.has(commit.id));
+    if (database === null) return [];
+    const has = where === 'visible' ? database.has : database.holds;
+    return clients.acknowledged.filter((commit) => !lost.has(commit.id) && !excused.has(commit.id) && !has(commit.id));
   }
 
   // Rows and answers of a server for which the product promises nothing (see writers.ts).
@@ -138,7 +139,7 @@ export function createRecordChecks(world: World, clients: Clients, isExcepted: (
       if (broken !== null) throw broken;
     },
     finish: (primary) => {
-      const missing = missingAt(primary);
+      const missing = missingAt(primary, 'visible');
       if (missing.length > 0) throw new Violation('I5', `${primary} has not ${describe(missing)}, and no term says that anything was lost`);
       for (const read of staleReads) if (!lost.has(read.wanted) && !excused.has(read.wanted)) throw new Violation('I1', read.text);
     },

@@ -34,8 +34,10 @@ export interface Database {
   commit(commit: ClientCommit, done: (outcome: 'acknowledged' | 'refused') => void): void;
   /** A bounded write by another member; `answer` is never called while the server hangs. */
   probe(answer: (verdict: 'primary' | 'standby' | 'blocked' | 'failed') => void): void;
-  /** Identifiers of client commits that a reader sees there now. */
+  /** Whether a reader sees that client's commit there now. */
   has(commitId: number): boolean;
+  /** Whether that client's commit is in its WAL, whether it runs or not. */
+  holds(commitId: number): boolean;
 }
 
 export interface ClientCommit {

@@ -91,7 +91,14 @@ export function createClientConnection({ service, streams, network, host, scope 
     if (known !== undefined || closed) return known ?? null;
     if (!network.isConnected(host, member) || !service.accepts(member)) return null;
     if (check(service.incarnation()) !== null) return null;
-    const made: Link = { member, generation: service.generation(member), up: streams.open(host, member), down: streams.open(member, host), waiting: new Set(), onBroken: new Set() };
+    const made: Link = {
+      member,
+      generation: service.generation(member),
+      up: streams.open(host, member),
+      down: streams.open(member, host),
+      waiting: new Set(),
+      onBroken: new Set(),
+    };
     links.set(member, made);
     return made;
   }
