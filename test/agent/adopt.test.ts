@@ -22,7 +22,7 @@ test('an agent that starts beside a stopped guard goes on after a second without
       guard: silent,
       adoptable: () => assert.fail('nothing was answered'),
     },
-    log: createLogger({ role: 'test', level: 'error', write: () => undefined }),
+    log: createLogger({ role: 'test', level: 'error', stream: { write: () => undefined } }),
     spec: () => null,
   } as unknown as WriteLeaseOptions);
   assert.equal(await parts.adopt(), false);
