@@ -4,6 +4,7 @@
  */
 import { runVirtually } from './clock.ts';
 import { createClients } from './clients.ts';
+import { createAcknowledgementChecks } from './checks/acknowledgements.ts';
 import { missingForWhole } from './checks/convergence.ts';
 import { createRecordChecks } from './checks/records.ts';
 import { Excused, Violation } from './checks/violation.ts';
@@ -91,7 +92,7 @@ function run(options: RunOptions): RunResult {
   const clients = createClients(world, drawn.stream('clients'), { writers: 2, paceMs: drawn.stream('pace').pick([40, 120, 400]) });
   const operator = createOperator(world);
   const writers = createWriterChecks(world);
-  const records = createRecordChecks(world, clients, writers.isExcepted);
+  const records = createRecordChecks(world, clients, { writers, acknowledgements: createAcknowledgementChecks(world, clients, writers) });
   const context: FaultContext = { world, operator, clients, writers };
   const stage: Stage = {
     ...context,

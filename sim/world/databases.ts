@@ -91,6 +91,11 @@ export function createDatabases(parts: DatabaseParts): (node: { readonly name: N
         const record = journal.get(id);
         return record !== undefined && server.sees(record);
       },
+      hasDurably: (id) => {
+        const record = journal.get(id);
+        const durable = core.disk.directory?.durable ?? null;
+        return record !== undefined && durable !== null && contains(durable, record);
+      },
       holds: (id) => {
         const record = journal.get(id);
         const end = core.run?.role === 'primary' ? core.run.inserted : (core.disk.directory?.end ?? null);

@@ -1,0 +1,81 @@
+/**
+ * What an acknowledgement promises where commits wait for standbys. Looked at when the server says "done", not when the client hears it.
+ *
+ * I1 *Invariant:* once a node is open in a higher term, nobody acknowledges in a lower one. On the quorum path the old primary may still be writable for
+ *    the rest of its lease (architecture 4.5); what it may not do is acknowledge.
+ * I4 *Invariant:* a row that was acknowledged while the published facts named voters is on every later primary, also after protection was lowered, unless
+ *    a person gave it up.
+ * I6 *Invariant:* with published facts a promotion rests on final positions of more than |voters| − k voters, unless a person accepted the loss.
+ * I7 *Invariant:* the published facts are true: what the primary acknowledges is durable on k of the voters, in the very directories that are meant.
+ */
+import { nodeOfVoter } from '../../src/core/cluster/sync-set.ts';
+import type { ClusterState } from '../../src/core/state.ts';
+import type { Clients, Commit } from '../clients.ts';
+import { type World, nodeOf } from '../world/world.ts';
+import { Violation } from './violation.ts';
+import type { WriterChecks } from './writers.ts';
+
+export interface AcknowledgementChecks {
+  /** Acknowledged under facts with voters. */
+  isProtected(commit: number): boolean;
+  /** A person gives up what the term's primary has not. */
+  isLossAccepted(term: number): boolean;
+  /** Each state that was written, in order. */
+  takeState(state: ClusterState): Violation | null;
+  /** The first acknowledgement that broke something; null: none. */
+  broken(): Violation | null;
+}
+
+export function createAcknowledgementChecks(world: World, clients: Clients, writers: WriterChecks): AcknowledgementChecks {
+  const guarded = new Set<number>();
+  const accepted = new Set<number>();
+  let ordered = 0;
+  let broken: Violation | null = null;
+
+  clients.onServed((commit, node) => {
+    broken ??= check(commit, node);
+  });
+
+  function check(commit: Commit, node: string): Violation | null {
+    if (writers.isExcepted(node)) return null;
+    const newer = writers.supersededBy(node);
+    if (newer !== null) return new Violation('I1', `${node} acknowledged row ${commit.id} although ${newer} is open in a higher term`);
+    const state = world.state();
+    if (state === null || state.quorum.k === 0 || state.primary !== node || state.quorum.term !== state.primaryTerm) return null;
+    const holding = state.quorum.voters.filter((voter) => holds(voter, commit.id));
+    if (holding.length < state.quorum.k) {
+      const text = `${node} acknowledged row ${commit.id}, which ${holding.length} of (${state.quorum.voters.join(', ')}) hold; published: ${state.quorum.k} (revision ${state.quorum.revision})`;
+      return new Violation('I7', text);
+    }
+    guarded.add(commit.id);
+    return null;
+  }
+
+  function holds(voter: string, commit: number): boolean {
+    const name = nodeOfVoter(voter);
+    const database = name === null ? null : nodeOf(world, name).database;
+    const directory = database?.server.disk.directory ?? null;
+    return database !== null && directory !== null && `${name}.${directory.incarnation ?? ''}` === voter && database.hasDurably(commit);
+  }
+
+  function takeState({ attempt, quorum, primary }: ClusterState): Violation | null {
+    if (attempt === null) return null;
+    if (attempt.acceptLoss) accepted.add(attempt.term);
+    if (attempt.path === 'quorum') writers.openedByQuorum(attempt.term);
+    if (attempt.phase !== 'promote' || attempt.term === ordered) return null;
+    ordered = attempt.term;
+    // The old primary itself has every row; a planned change waits until the next one has its last record.
+    if (attempt.acceptLoss || attempt.path === 'planned' || quorum.k === 0 || attempt.candidate === primary) return null;
+    const known = quorum.voters.filter((voter) => attempt.positions[nodeOfVoter(voter) ?? ''] !== undefined);
+    if (known.length > quorum.voters.length - quorum.k) return null;
+    const text = `${attempt.candidate ?? 'nobody'} is promoted for term ${attempt.term} on the positions of ${known.length} of (${quorum.voters.join(', ')}), ${quorum.k} of which acknowledge`;
+    return new Violation('I6', text);
+  }
+
+  return {
+    isProtected: (commit) => guarded.has(commit),
+    isLossAccepted: (term) => accepted.has(term),
+    takeState,
+    broken: () => broken,
+  };
+}
