@@ -7,10 +7,13 @@
  *    a person gave it up.
  * I6 *Invariant:* with published facts a promotion rests on final positions of more than |voters| − k voters, unless a person accepted the loss.
  * I7 *Invariant:* the published facts are true: what the primary acknowledges is durable on k of the voters, in the very directories that are meant.
+ * I8 *Invariant:* a primary that was started again in its term is open only when k members of the set that it waits for hold what it recovered: rows that a
+ *    crash released are visible to nobody before.
  */
 import { nodeOfVoter } from '../../src/core/cluster/sync-set.ts';
 import type { ClusterState } from '../../src/core/state.ts';
 import type { Clients, Commit } from '../clients.ts';
+import type { WalRecord } from '../model/postgres/wal.ts';
 import { type World, nodeOf } from '../world/world.ts';
 import { Violation } from './violation.ts';
 import type { WriterChecks } from './writers.ts';
@@ -51,6 +54,28 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     return null;
   }
 
+  /** The server and the term in which a node was open last. */
+  const opened = new Map<string, { readonly run: unknown; readonly term: number }>();
+  writers.onOpen((node) => {
+    const { database } = node;
+    const term = node.guard.armed()?.term ?? 0;
+    const run = database?.server.core.run ?? null;
+    if (database === null || run === null || writers.isExcepted(node.name)) return;
+    const before = opened.get(node.name);
+    opened.set(node.name, { run, term });
+    if (before === undefined || before.run === run || before.term !== term) return;
+    const wanted = node.agent()?.knowledge().state?.quorum.wanted ?? null;
+    if (wanted === null || wanted.k === 0) return;
+    const last = lastCommit(run.inserted);
+    if (last === null) return;
+    const holding = wanted.members.filter((voter) => holds(voter, last));
+    if (holding.length < wanted.k)
+      broken ??= new Violation(
+        'I8',
+        `${node.name} opened after a crash with row ${last}, which ${holding.length} of (${wanted.members.join(', ')}) hold`,
+      );
+  });
+
   function holds(voter: string, commit: number): boolean {
     const name = nodeOfVoter(voter);
     const database = name === null ? null : nodeOf(world, name).database;
@@ -78,4 +103,10 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     takeState,
     broken: () => broken,
   };
+}
+
+function lastCommit(end: WalRecord): number | null {
+  let at: WalRecord | null = end;
+  while (at !== null && at.commit === null) at = at.prev;
+  return at?.commit ?? null;
 }

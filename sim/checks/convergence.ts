@@ -16,6 +16,8 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
   if (state.switchover !== null) missing.push(`a switchover is in phase ${state.switchover.phase}`);
   if (state.frozen !== null) missing.push('automatic actions are frozen');
   for (const [node, override] of Object.entries(state.overrides)) missing.push(`${node} is ${override.kind}: ${override.reason}`);
+  for (const [node, progress] of Object.entries(state.recovery))
+    missing.push(`${node} is being taken back: ${progress.lastError ?? `looked at ${progress.checks} times`}`);
   for (const task of operator.unfinished())
     missing.push(`task ${task.id} (${task.request.kind}) is ${task.status}: ${task.steps.at(-1)?.name ?? ''}`);
   const { mode, k } = durabilityOf(world.spec);

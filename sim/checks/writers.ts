@@ -22,6 +22,8 @@ export interface WriterChecks {
   openedByQuorum(term: number): void;
   /** Who takes writes in a higher term than that node holds; null: nobody. */
   supersededBy(node: string): string | null;
+  /** Called in the step in which a node begins to take writes of clients. */
+  onOpen(callback: (node: SimNode) => void): void;
   /** Nodes that take writes of clients now. */
   writers(): readonly SimNode[];
   /** Longest time that two took writes within an excepted window, for the report. */
@@ -45,6 +47,8 @@ export function createWriterChecks(world: World): WriterChecks {
   const tampered = new Map<string, boolean>();
   /** Without the firewall: agent and guard were both dead while it ran. */
   const unguarded = new Map<string, number>();
+  const openCalls: ((node: SimNode) => void)[] = [];
+  const open = new Set<string>();
   const quorumTerms = new Set<number>();
   let overlapSince: number | null = null;
   let longest = 0;
@@ -60,7 +64,8 @@ export function createWriterChecks(world: World): WriterChecks {
 
   function isHarmless(a: SimNode, b: SimNode): boolean {
     const [one, other] = [termOf(a), termOf(b)];
-    return one !== other && quorumTerms.has(Math.max(one, other));
+    const sinceMs = clock.now() - (overlapSince ?? clock.now());
+    return one !== other && quorumTerms.has(Math.max(one, other)) && sinceMs <= spec.leaseTtlMs + spec.leaseMarginMs;
   }
 
   function isJustBack({ lastPause, agentSince }: SimNode): boolean {
@@ -120,18 +125,30 @@ export function createWriterChecks(world: World): WriterChecks {
     if (late !== null) throw late;
   }
 
+  function noteOpen(node: SimNode, isOpen: boolean): void {
+    if (isOpen === open.has(node.name)) return;
+    if (!isOpen) open.delete(node.name);
+    else {
+      open.add(node.name);
+      for (const call of openCalls) call(node);
+    }
+  }
+
   function step(): void {
     let first: SimNode | null = null;
     let second: SimNode | null = null;
     for (const node of dataNodes) {
       noteDeadline(node);
       if (node.database === null || !node.database.isWritable()) {
+        noteOpen(node, false);
         if (tampered.get(node.name) === true && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
         continue;
       }
       if (tampered.has(node.name)) tampered.set(node.name, true);
       noteWeakness(node);
-      if (!takesWrites(node)) continue;
+      const takes = takesWrites(node);
+      noteOpen(node, takes);
+      if (!takes) continue;
       if (!isExcepted(node)) checkDeadline(node);
       if (first === null) first = node;
       else second = node;
@@ -149,6 +166,7 @@ export function createWriterChecks(world: World): WriterChecks {
   return {
     step,
     isExcepted: (name) => dataNodes.some((node) => node.name === name && isExcepted(node)),
+    onOpen: (callback) => void openCalls.push(callback),
     openedByQuorum: (term) => void quorumTerms.add(term),
     supersededBy: (name) => {
       const node = dataNodes.find((one) => one.name === name);
