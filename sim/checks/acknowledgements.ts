@@ -5,11 +5,13 @@
  *    the rest of its lease (architecture 4.5); what it may not do is acknowledge.
  * I4 *Invariant:* a row that was acknowledged while the published facts named voters is on every later primary, also after protection was lowered, unless
  *    a person gave it up.
- * I6 *Invariant:* with published facts a promotion rests on final positions of more than |voters| − k voters, unless a person accepted the loss.
+ * I6 *Invariant:* with published facts a promotion is ordered only while more than |voters| − k voters are detached, unless a person accepted the loss.
  * I7 *Invariant:* the published facts are true: what the primary acknowledges is durable on k of the voters, in the very directories that are meant.
  * I8 *Invariant:* a primary that was started again in its term is open only when k members of the set that it waits for hold what it recovered: rows that a
- *    crash released are visible to nobody before.
+ *    crash released are visible to nobody before. (With the firewall; without it nobody can be kept out.)
  */
+import { decodeJson } from '../../src/core/decode.ts';
+import { nodeReport } from '../../src/core/report.ts';
 import { nodeOfVoter } from '../../src/core/cluster/sync-set.ts';
 import type { ClusterState } from '../../src/core/state.ts';
 import type { Clients, Commit } from '../clients.ts';
@@ -63,7 +65,8 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     if (database === null || run === null || writers.isExcepted(node.name)) return;
     const before = opened.get(node.name);
     opened.set(node.name, { run, term });
-    if (before === undefined || before.run === run || before.term !== term) return;
+    // Without the firewall nobody can be kept out, and the product says so.
+    if (world.shape.firewall === 'off' || before === undefined || before.run === run || before.term !== term) return;
     const wanted = node.agent()?.knowledge().state?.quorum.wanted ?? null;
     if (wanted === null || wanted.k === 0) return;
     const last = lastCommit(run.inserted);
@@ -91,10 +94,22 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     ordered = attempt.term;
     // The old primary itself has every row; a planned change waits until the next one has its last record.
     if (attempt.acceptLoss || attempt.path === 'planned' || quorum.k === 0 || attempt.candidate === primary) return null;
-    const known = quorum.voters.filter((voter) => attempt.positions[nodeOfVoter(voter) ?? ''] !== undefined);
-    if (known.length > quorum.voters.length - quorum.k) return null;
-    const text = `${attempt.candidate ?? 'nobody'} is promoted for term ${attempt.term} on the positions of ${known.length} of (${quorum.voters.join(', ')}), ${quorum.k} of which acknowledge`;
+    const detached = quorum.voters.filter((voter) => isDetached(voter, attempt.term));
+    if (detached.length > quorum.voters.length - quorum.k) return null;
+    const text = `${attempt.candidate ?? 'nobody'} is promoted for term ${attempt.term} although only ${detached.length} are detached of (${quorum.voters.join(', ')}), ${quorum.k} of which acknowledge`;
     return new Violation('I6', text);
+  }
+
+  /** It said so by a final vote, and it is so: nothing streams to it. */
+  function isDetached(voter: string, term: number): boolean {
+    const name = nodeOfVoter(voter);
+    const raw = name === null ? null : (world.store.keyspace().get(world.keys.report(name))?.value ?? null);
+    const report = raw === null ? null : decodeJson(nodeReport, raw);
+    if (name === null || report === null || !report.ok) return false;
+    const { vote, postgres } = report.value;
+    const said = vote?.term === term && vote.final && `${name}.${postgres.incarnation ?? ''}` === voter;
+    const link = nodeOf(world, name).database?.server.core.run?.receiver?.link ?? null;
+    return said && (link === null || link.receiverGone);
   }
 
   return {
