@@ -33,6 +33,8 @@ export interface Clients {
   /** Milliseconds between two commits of one client; null: nobody writes any more. */
   setPace(ms: number | null): void;
   onAcknowledged(callback: (commit: Commit) => void): void;
+  /** At the moment when the server says that it is done, whether the client will hear it or not. */
+  onServed(callback: (commit: Commit, node: string) => void): void;
   onRead(callback: (read: Read) => void): void;
 }
 
@@ -47,6 +49,7 @@ export function createClients(world: World, random: Random, options: { readonly 
   const acknowledged: Commit[] = [];
   const reads: Read[] = [];
   const heard: ((commit: Commit) => void)[] = [];
+  const served: ((commit: Commit, node: string) => void)[] = [];
   const seen: ((read: Read) => void)[] = [];
   const names = world.dataNodes.map((node) => node.name);
   let paceMs: number | null = options.paceMs;
@@ -112,6 +115,7 @@ export function createClients(world: World, random: Random, options: { readonly 
         commits.push(commit);
         if (commit.bytes === pendingBurst) pendingBurst = 0;
         server.database.commit({ id: commit.id, bytes: commit.bytes }, (outcome) => {
+          if (outcome === 'acknowledged') for (const callback of served) callback(commit, node);
           // A session that the firewall cut off, or whose host is suspended, hears nothing.
           if (server.port.lets('client') && !world.machines.of(node).scope().paused()) answer(outcome);
         });
@@ -156,6 +160,7 @@ export function createClients(world: World, random: Random, options: { readonly 
       paceMs = ms;
     },
     onAcknowledged: (callback) => void heard.push(callback),
+    onServed: (callback) => void served.push(callback),
     onRead: (callback) => void seen.push(callback),
   };
 }

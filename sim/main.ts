@@ -25,7 +25,8 @@ const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated clus
   --profile NAME   ${profiles.map((profile) => profile.name).join(' | ')}; default: drawn from each seed
   --jobs K         worker processes (default: processors)
   --no-shrink      leave a failing seed as it is
-  --mutants        run the deliberate defects; fails if one survives
+  --mutants        run the deliberate defects, each with at most 2,000 seeds from 1; fails if one survives
+  --mutant NAME    only this defect; with --from and --seeds a part of its seeds
   --json           machine-readable; the last line is the summary
 `;
 

@@ -30,6 +30,9 @@ export interface Profile {
   readonly build: (random: Random) => Omit<Shape, 'profile'>;
 }
 
+/** Said, because three data nodes have a quorum when nothing is. */
+const ASYNCHRONOUS = { mode: 'async' };
+
 const data = (count: number): NodeShape[] =>
   Array.from({ length: count }, (_, index) => ({ name: `n${index + 1}`, kind: 'data', location: null, priority: 100 }));
 
@@ -56,14 +59,17 @@ function drawControl(random: Random, nodes: readonly NodeShape[]): Pick<Shape, '
   return { servers, store: beside ? nodes.slice(0, 3).map((node) => node.name) : ['e1', 'e2', 'e3'] };
 }
 
-function plain(nodes: (random: Random) => readonly NodeShape[]): Profile['build'] {
+function plain(
+  nodes: (random: Random) => readonly NodeShape[],
+  durability: (random: Random, dataNodes: number) => Record<string, unknown> = () => ASYNCHRONOUS,
+): Profile['build'] {
   return (random) => {
     const shape = nodes(random);
     return {
       nodes: shape,
       ...drawControl(random, shape),
       clients: ['c1'],
-      spec: drawSpec(random),
+      spec: { ...drawSpec(random), durability: durability(random, shape.filter((node) => node.kind === 'data').length) },
       firewall: random.chance(0.75) ? 'fail-closed' : 'off',
       sites: {},
     };
@@ -82,7 +88,7 @@ function twoSites(random: Random): Omit<Shape, 'profile'> {
     servers: ['s1', 's2'],
     store: ['e1', 'e2', 'e3'],
     clients: ['c1'],
-    spec: drawSpec(random),
+    spec: { ...drawSpec(random), durability: ASYNCHRONOUS },
     firewall: random.chance(0.75) ? 'fail-closed' : 'off',
     sites: { n1: 'east', n2: 'east', s1: 'east', e1: 'east', c1: 'east', n3: 'west', s2: 'west', e2: 'west', w1: 'middle', e3: 'middle' },
   };
@@ -96,6 +102,23 @@ export const profiles: readonly Profile[] = [
     build: plain(() => [...data(2), { name: 'w1', kind: 'witness', location: null, priority: 0 }]),
   },
   { name: 'five', what: 'five data nodes, one of them never to be promoted, asynchronous', build: plain(five) },
+  { name: 'quorum', what: 'three to five data nodes, k of them acknowledge, adaptive', build: plain(threeToFive, quorum) },
+  {
+    name: 'sync',
+    what: 'two data nodes and a witness, or three: the first ones acknowledge, adaptive',
+    build: plain(
+      (random) => (random.chance(0.3) ? [...data(2), { name: 'w1', kind: 'witness', location: null, priority: 0 }] : data(3)),
+      (_random) => ({ mode: 'sync' }),
+    ),
+  },
+  {
+    name: 'strict',
+    what: 'three data nodes or five, writes wait rather than be protected by fewer',
+    build: plain(
+      (random) => data(random.chance(0.8) ? 3 : 5),
+      (random, count) => ({ mode: random.pick(['sync', 'quorum']), strict: true, k: count > 3 ? random.pick([1, 2]) : 1 }),
+    ),
+  },
   { name: 'two-sites', what: 'two sites, a witness and the third store member at another place', build: twoSites },
 ];
 
@@ -104,13 +127,22 @@ function five(random: Random): readonly NodeShape[] {
   return data(5).map((node, index) => (index === spare ? { ...node, priority: 0 } : node));
 }
 
+function threeToFive(random: Random): readonly NodeShape[] {
+  return data(random.pick([3, 3, 3, 4, 5]));
+}
+
+function quorum(random: Random, count: number): Record<string, unknown> {
+  const k = count > 3 ? random.pick([1, 2]) : 1;
+  return { mode: 'quorum', k, minSync: random.chance(0.25) ? 1 : 0 };
+}
+
 /** Null when no profile has that name. */
 export function findProfile(name: string): Profile | null {
   return profiles.find((profile) => profile.name === name) ?? null;
 }
 
 /** How often each profile is drawn when none is asked for. */
-const WEIGHTS: Readonly<Record<string, number>> = { three: 5, 'two-witness': 3, five: 1, 'two-sites': 1 };
+const WEIGHTS: Readonly<Record<string, number>> = { three: 5, 'two-witness': 3, five: 1, 'two-sites': 1, quorum: 4, sync: 2, strict: 2 };
 
 export function drawProfile(random: Random): Profile {
   const total = profiles.reduce((sum, profile) => sum + (WEIGHTS[profile.name] ?? 1), 0);

@@ -4,6 +4,7 @@
  */
 import { runVirtually } from './clock.ts';
 import { createClients } from './clients.ts';
+import { createAcknowledgementChecks } from './checks/acknowledgements.ts';
 import { missingForWhole } from './checks/convergence.ts';
 import { createRecordChecks } from './checks/records.ts';
 import { Excused, Violation } from './checks/violation.ts';
@@ -58,6 +59,11 @@ const SETTLE_MS = 40_000;
 export const LIVENESS_MS = 300_000;
 /** Then a person looks, and does what `explain` says. */
 export const PERSON_MS = 70_000;
+/**
+ * A cluster counts as whole when it was so for this long without a break: what happened just before is in the reports by then. An agent that fell
+ * silent is noticed after its report's TTL (3 s), a lost lease after its TTL (5 s at most), a dead watch after 6 s.
+ */
+const SEEN_WHOLE_MS = 6500;
 /** A whole cluster stays whole this long, without another term. */
 export const CALM_MS = 5000;
 /**
@@ -86,7 +92,7 @@ function run(options: RunOptions): RunResult {
   const clients = createClients(world, drawn.stream('clients'), { writers: 2, paceMs: drawn.stream('pace').pick([40, 120, 400]) });
   const operator = createOperator(world);
   const writers = createWriterChecks(world);
-  const records = createRecordChecks(world, clients, writers.isExcepted);
+  const records = createRecordChecks(world, clients, { writers, acknowledgements: createAcknowledgementChecks(world, clients, writers) });
   const context: FaultContext = { world, operator, clients, writers };
   const stage: Stage = {
     ...context,
@@ -182,10 +188,15 @@ function untilWhole(stage: Stage, limitMs: number, what: string): void {
   const { world, writers, operator } = stage;
   const end = world.clock.now() + limitMs;
   let lookedAfter = world.clock.now() + PERSON_MS;
+  let wholeSince = world.clock.now();
+  let term = world.state()?.term ?? 0;
   for (;;) {
     const missing = missingForWhole(world, writers, operator);
-    if (missing.length === 0) return;
-    if (world.clock.now() >= end) throw new Violation('L1', `${what} is not whole after ${limitMs} ms: ${missing.join('; ')}`);
+    const present = world.state()?.term ?? 0;
+    if (missing.length > 0 || present !== term) wholeSince = world.clock.now();
+    term = present;
+    if (world.clock.now() - wholeSince >= SEEN_WHOLE_MS) return;
+    if (missing.length > 0 && world.clock.now() >= end) throw new Violation('L1', `${what} is not whole after ${limitMs} ms: ${missing.join('; ')}`);
     advance(stage, LOOK_MS);
     if (world.clock.now() >= lookedAfter) {
       lookedAfter = world.clock.now() + PERSON_MS;

@@ -3,6 +3,7 @@ import type { Operator } from '../operator.ts';
 import type { World } from '../world/world.ts';
 import { decodeJson } from '../../src/core/decode.ts';
 import { nodeReport } from '../../src/core/report.ts';
+import { durabilityOf } from '../../src/core/spec.ts';
 import type { WriterChecks } from './writers.ts';
 
 export function missingForWhole(world: World, writers: WriterChecks, operator: Operator): readonly string[] {
@@ -15,8 +16,14 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
   if (state.switchover !== null) missing.push(`a switchover is in phase ${state.switchover.phase}`);
   if (state.frozen !== null) missing.push('automatic actions are frozen');
   for (const [node, override] of Object.entries(state.overrides)) missing.push(`${node} is ${override.kind}: ${override.reason}`);
+  for (const [node, progress] of Object.entries(state.recovery))
+    missing.push(`${node} is being taken back: ${progress.lastError ?? `looked at ${progress.checks} times`}`);
   for (const task of operator.unfinished())
     missing.push(`task ${task.id} (${task.request.kind}) is ${task.status}: ${task.steps.at(-1)?.name ?? ''}`);
+  const { mode, k } = durabilityOf(world.spec);
+  const { quorum } = state;
+  if (mode !== 'async' && (quorum.k < k || quorum.lowered !== null))
+    missing.push(`${quorum.k} of ${k} standbys are waited for: ${quorum.lowered?.reason ?? 'the set is not in force'}`);
   const open = writers.writers().map((node) => node.name);
   if (open.length !== 1 || open[0] !== state.primary) missing.push(`primary ${state.primary ?? 'none'}, writable: ${open.join(', ') || 'none'}`);
   for (const node of world.dataNodes) {

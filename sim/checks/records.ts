@@ -11,7 +11,9 @@ import { type ClusterState, clusterState, termRecord, writeLease } from '../../s
 import type { WatchBatch } from '../../src/store/store.ts';
 import type { Clients, Commit } from '../clients.ts';
 import { type World, nodeOf } from '../world/world.ts';
+import type { AcknowledgementChecks } from './acknowledgements.ts';
 import { Violation } from './violation.ts';
+import type { WriterChecks } from './writers.ts';
 
 export interface RecordChecks {
   /** Rows whose loss was said. */
@@ -27,7 +29,12 @@ const HOLDERS = new Set(['create', 'adopt', 'primary', 'promote', 'handover']);
 const MAX_STATE_BYTES = 64 * 1024;
 const MAX_EVENTS = 1000 + 200;
 
-export function createRecordChecks(world: World, clients: Clients, isExcepted: (node: string) => boolean): RecordChecks {
+export function createRecordChecks(
+  world: World,
+  clients: Clients,
+  { writers, acknowledgements }: { readonly writers: WriterChecks; readonly acknowledgements: AcknowledgementChecks },
+): RecordChecks {
+  const { isExcepted } = writers;
   const { keys, store } = world;
   const lost = new Set<number>();
   const holders = new Map<number, string>();
@@ -51,6 +58,7 @@ export function createRecordChecks(world: World, clients: Clients, isExcepted: (
     }
     state = decoded.value;
     checkChoice(state);
+    broken ??= acknowledgements.takeState(state);
     if (state.term < term) fail('I3', `the term went back from ${term} to ${state.term}`);
     term = Math.max(term, state.term);
   }
@@ -88,18 +96,22 @@ export function createRecordChecks(world: World, clients: Clients, isExcepted: (
     if (former !== undefined) return;
     opened.set(record.term, record.primary);
     promotions.push({ term: record.term, node: record.primary, at: world.clock.now(), lostBytes: record.lostBytes });
-    const missing = missingAt(record.primary);
+    // It may have crashed again before its opening was noted: what counts is its WAL.
+    const missing = missingAt(record.primary, 'in its WAL');
     if (missing.length > 0 && record.lostBytes === 0)
       fail('I5', `term ${record.term} says that nothing was lost, and ${record.primary} has not ${describe(missing)}`);
+    const given = missing.filter((commit) => acknowledgements.isProtected(commit.id));
+    if (given.length > 0 && !acknowledgements.isLossAccepted(record.term))
+      fail('I4', `term ${record.term} was opened by ${record.primary} without ${describe(given)}, which standbys had acknowledged`);
     for (const commit of missing) lost.add(commit.id);
   }
 
   /** Told to a client, and not there; what was lost before is not counted again. */
-  function missingAt(node: string): readonly Commit[] {
+  function missingAt(node: string, where: 'visible' | 'in its WAL'): readonly Commit[] {
     const { database } = nodeOf(world, node);
-    return database === null
-      ? []
-      : clients.acknowledged.filter((commit) => !lost.has(commit.id) && !excused.has(commit.id) && !database.has(commit.id));
+    if (database === null) return [];
+    const has = where === 'visible' ? database.has : database.holds;
+    return clients.acknowledged.filter((commit) => !lost.has(commit.id) && !excused.has(commit.id) && !has(commit.id));
   }
 
   // Rows and answers of a server for which the product promises nothing (see writers.ts).
@@ -109,7 +121,7 @@ export function createRecordChecks(world: World, clients: Clients, isExcepted: (
     if (commit.acknowledged !== null && isExcepted(commit.acknowledged.node)) excused.add(commit.id);
   });
   clients.onRead((read) => {
-    if (read.role !== 'primary' || read.found || isExcepted(read.node)) return;
+    if (read.role !== 'primary' || read.found || isExcepted(read.node) || writers.supersededBy(read.node) !== null) return;
     staleReads.push({
       wanted: read.wanted,
       text: `at ${Math.round(read.at)} ms ${read.node} answered as the primary without row ${read.wanted}, which was not lost`,
@@ -135,10 +147,11 @@ export function createRecordChecks(world: World, clients: Clients, isExcepted: (
     lost,
     promotions,
     raise: () => {
+      broken ??= acknowledgements.broken();
       if (broken !== null) throw broken;
     },
     finish: (primary) => {
-      const missing = missingAt(primary);
+      const missing = missingAt(primary, 'visible');
       if (missing.length > 0) throw new Violation('I5', `${primary} has not ${describe(missing)}, and no term says that anything was lost`);
       for (const read of staleReads) if (!lost.has(read.wanted) && !excused.has(read.wanted)) throw new Violation('I1', read.text);
     },

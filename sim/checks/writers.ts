@@ -1,7 +1,8 @@
 /**
  * Who takes writes, looked at after every step.
  *
- * I1 *Invariant:* at most one node of the cluster takes writes of clients. Excepted, because the product says so itself: the moment after a suspended
+ * I1 *Invariant:* at most one node of the cluster takes writes of clients; beside a primary that was promoted on the quorum path the former one may be
+ *    writable until its lease ends, and acknowledge nothing (acknowledgements.ts). Excepted, because the product says so itself: the moment after a suspended
  *    machine goes on; a server that somebody promoted by hand, until it is fenced; without the firewall, a server whose agent and guard are both dead.
  * I2 *Invariant:* a node takes writes only before the deadline that its guard or agent holds, plus the margin that a fence may take.
  */
@@ -17,6 +18,12 @@ export interface WriterChecks {
   wasPromotedByHand(node: string): boolean;
   /** What it answers now counts for nothing: see above. */
   isExcepted(node: string): boolean;
+  /** A term that needs no lease to end: whoever was primary before can acknowledge nothing. */
+  openedByQuorum(term: number): void;
+  /** Who takes writes in a higher term than that node holds; null: nobody. */
+  supersededBy(node: string): string | null;
+  /** Called in the step in which a node begins to take writes of clients. */
+  onOpen(callback: (node: SimNode) => void): void;
   /** Nodes that take writes of clients now. */
   writers(): readonly SimNode[];
   /** Longest time that two took writes within an excepted window, for the report. */
@@ -40,6 +47,9 @@ export function createWriterChecks(world: World): WriterChecks {
   const tampered = new Map<string, boolean>();
   /** Without the firewall: agent and guard were both dead while it ran. */
   const unguarded = new Map<string, number>();
+  const openCalls: ((node: SimNode) => void)[] = [];
+  const open = new Set<string>();
+  const quorumTerms = new Set<number>();
   let overlapSince: number | null = null;
   let longest = 0;
 
@@ -49,6 +59,14 @@ export function createWriterChecks(world: World): WriterChecks {
     return machine.alive() && !machine.paused() && node.port.lets('client');
   };
   const isExcepted = (node: SimNode): boolean => tampered.has(node.name) || unguarded.has(node.name) || isJustBack(node);
+
+  const termOf = (node: SimNode): number => Math.max(node.guard.armed()?.term ?? 0, node.agent()?.heldTerm() ?? 0);
+
+  function isHarmless(a: SimNode, b: SimNode): boolean {
+    const [one, other] = [termOf(a), termOf(b)];
+    const sinceMs = clock.now() - (overlapSince ?? clock.now());
+    return one !== other && quorumTerms.has(Math.max(one, other)) && sinceMs <= spec.leaseTtlMs + spec.leaseMarginMs;
+  }
 
   function isJustBack({ lastPause, agentSince }: SimNode): boolean {
     if (lastPause === null) return false;
@@ -107,18 +125,30 @@ export function createWriterChecks(world: World): WriterChecks {
     if (late !== null) throw late;
   }
 
+  function noteOpen(node: SimNode, isOpen: boolean): void {
+    if (isOpen === open.has(node.name)) return;
+    if (!isOpen) open.delete(node.name);
+    else {
+      open.add(node.name);
+      for (const call of openCalls) call(node);
+    }
+  }
+
   function step(): void {
     let first: SimNode | null = null;
     let second: SimNode | null = null;
     for (const node of dataNodes) {
       noteDeadline(node);
       if (node.database === null || !node.database.isWritable()) {
+        noteOpen(node, false);
         if (tampered.get(node.name) === true && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
         continue;
       }
       if (tampered.has(node.name)) tampered.set(node.name, true);
       noteWeakness(node);
-      if (!takesWrites(node)) continue;
+      const takes = takesWrites(node);
+      noteOpen(node, takes);
+      if (!takes) continue;
       if (!isExcepted(node)) checkDeadline(node);
       if (first === null) first = node;
       else second = node;
@@ -129,12 +159,21 @@ export function createWriterChecks(world: World): WriterChecks {
       return;
     }
     overlapSince ??= clock.now();
-    if (!isExcepted(first) && !isExcepted(second)) throw new Violation('I1', `${first.name} and ${second.name} take writes at the same time`);
+    if (!isExcepted(first) && !isExcepted(second) && !isHarmless(first, second))
+      throw new Violation('I1', `${first.name} and ${second.name} take writes at the same time`);
   }
 
   return {
     step,
     isExcepted: (name) => dataNodes.some((node) => node.name === name && isExcepted(node)),
+    onOpen: (callback) => void openCalls.push(callback),
+    openedByQuorum: (term) => void quorumTerms.add(term),
+    supersededBy: (name) => {
+      const node = dataNodes.find((one) => one.name === name);
+      if (node === undefined || quorumTerms.size === 0) return null;
+      const newer = dataNodes.find((one) => one !== node && termOf(one) > termOf(node) && takesWrites(one));
+      return newer?.name ?? null;
+    },
     wasPromotedByHand: (node) => everTampered.has(node),
     tampered: (node) => {
       tampered.set(node, false);

@@ -6,7 +6,6 @@ import type { JobResult } from '../worker.ts';
 import { type Mutant, findMutant, mutants } from './mutants.ts';
 
 const LIMIT = 2000;
-const FIRST_SEED = 1;
 
 export interface MutantResult {
   readonly name: string;
@@ -21,6 +20,9 @@ export async function checkMutants(values: {
   readonly jobs?: string | undefined;
   readonly json: boolean;
   readonly mutant?: string | undefined;
+  /** First seed and number of them, so that a long search can be done in pieces. */
+  readonly from?: string | undefined;
+  readonly seeds?: string | undefined;
 }): Promise<number> {
   const chosen = values.mutant === undefined ? mutants : [findMutant(values.mutant)].filter((one): one is Mutant => one !== null);
   if (chosen.length === 0) {
@@ -29,7 +31,11 @@ export async function checkMutants(values: {
   }
   const results: MutantResult[] = [];
   for (const mutant of chosen) {
-    const result = await runMutant(mutant, Number(values.jobs ?? availableParallelism()));
+    const result = await runMutant(mutant, {
+      jobs: Number(values.jobs ?? availableParallelism()),
+      from: Number(values.from ?? 1),
+      limit: Math.min(LIMIT, Number(values.seeds ?? LIMIT)),
+    });
     results.push(result);
     if (!values.json)
       process.stdout.write(
@@ -44,15 +50,18 @@ export async function checkMutants(values: {
 }
 
 /** A seed that fails without the defect too proves nothing. */
-async function runMutant(mutant: Mutant, jobs: number): Promise<MutantResult> {
+async function runMutant(
+  mutant: Mutant,
+  { jobs, from, limit }: { readonly jobs: number; readonly from: number; readonly limit: number },
+): Promise<MutantResult> {
   let given = 0;
   let seeds = 0;
-  while (given < LIMIT) {
+  while (given < limit) {
     const failed: JobResult[] = [];
     await runPool({
       jobs,
       mutant: mutant.name,
-      next: () => (failed.length > 0 || given >= LIMIT ? null : { seed: String(FIRST_SEED + given++), profile: null }),
+      next: () => (failed.length > 0 || given >= limit ? null : { seed: String(from + given++), profile: null }),
       onResult: (result) => {
         seeds++;
         if (result.failure !== null) failed.push(result);

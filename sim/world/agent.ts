@@ -9,7 +9,7 @@ import { refuseDuplicateNode } from '../../src/agent/duplicate-node.ts';
 import { type Promiser, openPromiser } from '../../src/agent/promises/promiser.ts';
 import type { MemoryPort, SyncPort } from '../../src/agent/ports.ts';
 import { ok } from '../../src/core/result.ts';
-import type { BoundPostgres } from '../../src/agent/postgres-port.ts';
+import { createSyncKeeper } from '../../src/agent/postgres/sync-keeper.ts';
 import { createPublisher } from '../../src/agent/publisher.ts';
 import { createViewpoints } from '../../src/agent/viewpoints.ts';
 import { createWitnessPort } from '../../src/agent/witness-port.ts';
@@ -24,6 +24,7 @@ import { clusterKeys } from '../../src/store/keys.ts';
 import { keepSession } from '../../src/store/session.ts';
 import type { Store } from '../../src/store/store.ts';
 import type { Scope } from '../clock.ts';
+import type { ModelPort } from '../model/postgres/port.ts';
 import type { Trace } from '../trace.ts';
 import type { Disk } from './disk.ts';
 import type { SimGuard } from './guard.ts';
@@ -52,7 +53,7 @@ export interface AgentHost {
   readonly remembered: { current: RememberedCluster | null };
   /** A data node's; absent for a witness. */
   readonly postgres:
-    | ((options: { readonly spec: () => ReturnType<ClusterWatch['current']>['spec']; readonly closeFirewall: () => Promise<void> }) => BoundPostgres)
+    | ((options: { readonly spec: () => ReturnType<ClusterWatch['current']>['spec']; readonly closeFirewall: () => Promise<void> }) => ModelPort)
     | null;
   readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
   readonly agentAlive: (node: NodeId) => Promise<boolean>;
@@ -113,7 +114,10 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     },
   });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;
-  const postgres = host.postgres === null ? createWitnessPort() : host.postgres({ spec, closeFirewall: async () => lease?.gate.fence() });
+  const model = host.postgres === null ? null : host.postgres({ spec, closeFirewall: async () => lease?.gate.fence() });
+  const postgres = model ?? createWitnessPort();
+  const sync =
+    model === null ? NO_SYNC : createSyncKeeper({ instance: NO_INSTANCE, doors: model.sync, clock, log, wake: () => wake('synchronous set') });
   const promiser = openPromiser({
     stateDirectory: '/state',
     storage: host.disk.file('promises.json'),
@@ -165,7 +169,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     lease,
     viewpoints,
     postgres,
-    sync: NO_SYNC,
+    sync,
     overrides: { look: () => undefined, merge: (problems) => problems },
     put: session.put,
     certificateProblems: () => [],
@@ -176,7 +180,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     node,
     witness: host.kind === 'witness',
     postgres,
-    sync: NO_SYNC,
+    sync,
     lease: lease.keeper,
     firewall: lease.gate,
     memory: memory.value,
@@ -226,7 +230,10 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
   };
 }
 
-/** All profiles are asynchronous: no set is ever asked. */
+/** Only for its doors, which are modelled. */
+const NO_INSTANCE = {} as Parameters<typeof createSyncKeeper>[0]['instance'];
+
+/** A witness has no server. */
 const NO_SYNC: SyncPort = {
   step: () => undefined,
   prepare: async () => ok(null),

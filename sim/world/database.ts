@@ -1,13 +1,13 @@
 /** What the world wants of one host's modelled PostgreSQL, beside the door of its agent (`PostgresPort`). */
-import type { BoundPostgres } from '../../src/agent/postgres-port.ts';
 import type { ClusterSpec } from '../../src/core/spec.ts';
+import type { ModelPort } from '../model/postgres/port.ts';
 import type { Server } from '../model/postgres/server.ts';
 import type { Scope } from '../clock.ts';
 
 export interface Database {
   readonly server: Server;
   /** The door for one run of the agent, which lives in `agent`. */
-  bind(agent: Scope, options: { readonly spec: () => ClusterSpec | null; readonly closeFirewall: () => Promise<void> }): BoundPostgres;
+  bind(agent: Scope, options: { readonly spec: () => ClusterSpec | null; readonly closeFirewall: () => Promise<void> }): ModelPort;
   /** All processes of the directory are gone at the next moment; false when some could not be killed. */
   killAll(): Promise<boolean>;
   /** The same process as was armed. */
@@ -34,8 +34,12 @@ export interface Database {
   commit(commit: ClientCommit, done: (outcome: 'acknowledged' | 'refused') => void): void;
   /** A bounded write by another member; `answer` is never called while the server hangs. */
   probe(answer: (verdict: 'primary' | 'standby' | 'blocked' | 'failed') => void): void;
-  /** Identifiers of client commits that a reader sees there now. */
+  /** Whether a reader sees that client's commit there now. */
   has(commitId: number): boolean;
+  /** Whether that client's commit is in its WAL, whether it runs or not. */
+  holds(commitId: number): boolean;
+  /** Whether that commit is in the part of its WAL that survives a loss of power. */
+  hasDurably(commitId: number): boolean;
 }
 
 export interface ClientCommit {

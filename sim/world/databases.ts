@@ -4,7 +4,7 @@ import type { VirtualClock } from '../clock.ts';
 import type { StreamHub } from '../model/stream.ts';
 import { createModelPort } from '../model/postgres/port.ts';
 import { type Server, createServer } from '../model/postgres/server.ts';
-import type { WalRecord } from '../model/postgres/wal.ts';
+import { type WalRecord, contains } from '../model/postgres/wal.ts';
 import type { Network } from '../network.ts';
 import type { Random } from '../random.ts';
 import type { Trace } from '../trace.ts';
@@ -90,6 +90,16 @@ export function createDatabases(parts: DatabaseParts): (node: { readonly name: N
       has: (id) => {
         const record = journal.get(id);
         return record !== undefined && server.sees(record);
+      },
+      hasDurably: (id) => {
+        const record = journal.get(id);
+        const durable = core.disk.directory?.durable ?? null;
+        return record !== undefined && durable !== null && contains(durable, record);
+      },
+      holds: (id) => {
+        const record = journal.get(id);
+        const end = core.run?.role === 'primary' ? core.run.inserted : (core.disk.directory?.end ?? null);
+        return record !== undefined && end !== null && contains(end, record);
       },
     };
   };

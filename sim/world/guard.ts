@@ -60,6 +60,8 @@ const ANSWER_MS = 0.3;
 const ACK_LIMIT_MS = 200;
 const AGAIN_MS = 250;
 const TICK_MS = 250;
+/** *Source:* Node, timers: a delay below 1 ms is 1 ms. Without it a remainder that rounds to nothing would wake the guard without end. */
+const LEAST_TIMER_MS = 1;
 const WALL_INTERVAL_MS = 500;
 const FENCE_FILE = 'fenced.json';
 
@@ -92,7 +94,7 @@ export function createSimGuard(host: GuardHost): SimGuard {
     guard.cancelTimer();
     const { armed, phase } = guard.state;
     if (phase !== 'armed' || armed === null) return;
-    const timer = guard.scope.after(Math.min(TICK_MS, Math.max(0, armed.deadline - host.clock.monoMs())), () => {
+    const timer = guard.scope.after(Math.min(TICK_MS, Math.max(LEAST_TIMER_MS, armed.deadline - host.clock.monoMs())), () => {
       noteClocks(guard);
       if (isDue(guard.state, host.clock.monoMs())) fence(guard);
       else schedule(guard);

@@ -16,7 +16,8 @@ import { createModelObserver } from './port-observe.ts';
 import { type PortContext, clearUpstream, setUpstream, setWinning, slotName, withSession } from './port-session.ts';
 import { endpointOf } from './replication.ts';
 import type { Server } from './server.ts';
-import { type ModelSyncDoors, createSyncDoors } from './sync-doors.ts';
+import type { SyncDoors } from '../../../src/agent/postgres/sync-set.ts';
+import { createSyncDoors } from './sync-doors.ts';
 
 export interface ModelPortOptions {
   readonly server: Server;
@@ -39,7 +40,7 @@ const MARK_BYTES = 96;
 
 /** With the doors of the synchronous set. */
 export interface ModelPort extends BoundPostgres {
-  readonly sync: ModelSyncDoors;
+  readonly sync: SyncDoors;
 }
 
 export function createModelPort(options: ModelPortOptions): ModelPort {

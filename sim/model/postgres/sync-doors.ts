@@ -2,7 +2,10 @@
  * What an agent sees of synchronous replication on its modelled server, and does to it: as src/agent/postgres/sync-set.ts asks a real one. The same
  * fields, so that the real judgement (`judgeInForce`) works on them.
  */
-import { type Lsn, makeLsn } from '../../../src/core/lsn.ts';
+import type { SyncDoors, SyncLook } from '../../../src/agent/postgres/sync-set.ts';
+import { ROLES } from '../../../src/agent/postgres/instance.ts';
+import { renderSyncNames } from '../../../src/core/cluster/sync-set.ts';
+import { makeLsn } from '../../../src/core/lsn.ts';
 import type { Failure, Result } from '../../../src/core/result.ts';
 import { setting } from './core.ts';
 import { type PortContext, setWinning, withSession } from './port-session.ts';
@@ -10,32 +13,10 @@ import { endSender } from './replication.ts';
 
 const NAMES = 'synchronous_standby_names';
 
-export interface ModelSyncLook {
-  readonly names: string;
-  readonly recovery: boolean;
-  readonly nowMs: number;
-  readonly senders: readonly {
-    readonly pid: number;
-    readonly name: string;
-    readonly user: string;
-    readonly priority: number;
-    readonly flushLsn: Lsn | null;
-    readonly startedMs: number;
-  }[];
-  readonly checkpointer: 'idle' | 'busy';
-}
-
-export interface ModelSyncDoors {
-  apply(names: string): Promise<Result<{ readonly changed: boolean }, Failure>>;
-  hasNames(): boolean;
-  look(): Promise<Result<ModelSyncLook, Failure>>;
-  end(pids: readonly number[]): Promise<Result<null, Failure>>;
-}
-
-export function createSyncDoors(context: PortContext): ModelSyncDoors {
+export function createSyncDoors(context: PortContext): SyncDoors {
   return {
-    apply: (names) => applyNames(context, names),
-    hasNames: () => hasNames(context),
+    apply: (set) => applyNames(context, renderSyncNames(set)),
+    written: async () => context.core.disk.directory?.settings.get(NAMES) ?? null,
     look: () => lookAtNames(context),
     end: (pids) => endWalsenders(context, pids),
   };
@@ -46,13 +27,8 @@ function applyNames(context: PortContext, names: string): Promise<Result<{ reado
   return setWinning(context, { [NAMES]: names }, null);
 }
 
-/** True when the file names a set at all. */
-function hasNames(context: PortContext): boolean {
-  return (context.core.disk.directory?.settings.get(NAMES) ?? '') !== '';
-}
-
 /** One look: what a process that starts now acts on, every walsender with the priority that it has computed, and whether the checkpointer has it all. */
-function lookAtNames(context: PortContext): Promise<Result<ModelSyncLook, Failure>> {
+function lookAtNames(context: PortContext): Promise<Result<SyncLook, Failure>> {
   return withSession(context, null, async (session) => {
     await session.query();
     const { run } = session;
@@ -65,7 +41,7 @@ function lookAtNames(context: PortContext): Promise<Result<ModelSyncLook, Failur
         .map((link) => ({
           pid: link.pid,
           name: link.application,
-          user: 'pgherd_replicator',
+          user: ROLES.replication,
           priority: link.flush === null ? 0 : link.priority,
           flushLsn: link.flush === null ? null : makeLsn(BigInt(link.flush)),
           startedMs: link.startedAt,

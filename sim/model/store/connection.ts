@@ -19,6 +19,8 @@ export type Attempt =
 
 export interface Link {
   readonly member: string;
+  /** Of the member when the connection was made (service.ts). */
+  readonly generation: number;
   readonly up: Stream;
   readonly down: Stream;
   /** Calls that wait for an answer; called when the connection breaks. */
@@ -34,6 +36,8 @@ export interface ClientConnection {
   attempt(request: Request, limitMs: number): Promise<Attempt>;
   /** The standing connection to the present member; made when that is possible at once, else null. */
   link(): Link | null;
+  /** Something was sent on it to a server that does not know it any more: the answer is a reset, and the connection is over. */
+  reset(link: Link): void;
   foreign(): string | null;
   /** Notes the incarnation of an answer; null when it is the one that was seen first. */
   check(incarnation: string): string | null;
@@ -75,13 +79,26 @@ export function createClientConnection({ service, streams, network, host, scope 
     if (service.hostAnswers(member) && network.isOpen(member, host)) scope.after(network.delayMs(member, host), () => drop(member));
   });
 
+  function reset(dead: Link): void {
+    scope.after(network.delayMs(dead.member, host), () => {
+      if (links.get(dead.member) === dead) drop(dead.member);
+    });
+  }
+
   function link(): Link | null {
     const member = current();
     const known = links.get(member);
     if (known !== undefined || closed) return known ?? null;
     if (!network.isConnected(host, member) || !service.accepts(member)) return null;
     if (check(service.incarnation()) !== null) return null;
-    const made: Link = { member, up: streams.open(host, member), down: streams.open(member, host), waiting: new Set(), onBroken: new Set() };
+    const made: Link = {
+      member,
+      generation: service.generation(member),
+      up: streams.open(host, member),
+      down: streams.open(member, host),
+      waiting: new Set(),
+      onBroken: new Set(),
+    };
     links.set(member, made);
     return made;
   }
@@ -129,7 +146,11 @@ export function createClientConnection({ service, streams, network, host, scope 
           }
         });
         on.waiting.add(broken);
-        on.up.send(() =>
+        on.up.send(() => {
+          if (service.generation(member) !== on.generation) {
+            if (service.hostAnswers(member)) reset(on);
+            return;
+          }
           service.handle(member, request, (value) => {
             const from = service.incarnation();
             on.down.send(() =>
@@ -140,11 +161,12 @@ export function createClientConnection({ service, streams, network, host, scope 
                 finish(refusal === null ? { kind: 'answer', value } : { kind: 'foreign', message: refusal });
               }),
             );
-          }),
-        );
+          });
+        });
       });
     },
     link,
+    reset,
     foreign: () => foreign,
     check,
     closed: () => closed,

@@ -79,6 +79,8 @@ export interface StoreService {
   /** Null: attached. Else why not. */
   attach(watch: ServerWatch): { readonly kind: 'compacted'; readonly revision: number } | null;
   detach(watch: ServerWatch): void;
+  /** Counts the times that every connection to the member broke: one that was made under another number is dead, whether its client knows or not. */
+  generation(member: string): number;
   /** Called when connections to that member break. */
   onReset(callback: (member: string) => void): void;
   /** Called with each commit, for checkers. */
@@ -317,7 +319,11 @@ export function createStoreService(options: ServiceOptions): StoreService {
     }
   }
 
+  const generations = new Map<string, number>();
+  const generation = (member: string): number => generations.get(member) ?? 0;
+
   function breakConnections(member: string): void {
+    generations.set(member, generation(member) + 1);
     for (const watch of [...watches]) if (watch.member === member) watches.delete(watch);
     for (const callback of resets) callback(member);
   }
@@ -338,6 +344,7 @@ export function createStoreService(options: ServiceOptions): StoreService {
       return refused;
     },
     detach: (watch) => void watches.delete(watch),
+    generation,
     onReset: (callback) => void resets.push(callback),
     onCommit: (callback) => void commits.push(callback),
     kill: (name) => {

@@ -179,7 +179,11 @@ export function createWatchSet({ service, connection, network, host, scope, now,
       return false;
     }
     const { member } = session.server;
-    const fresh = session.attached && session.coming.length === 0 && network.isConnected(host, member) && service.isInSync(member);
+    const { link } = session;
+    // A confirmation is asked for on the connection: a server that was started anew meanwhile answers with a reset.
+    const dead = link !== null && service.generation(member) !== link.generation;
+    if (dead && network.isConnected(host, member) && service.hostAnswers(member)) connection.reset(link);
+    const fresh = !dead && session.attached && session.coming.length === 0 && network.isConnected(host, member) && service.isInSync(member);
     if (fresh) {
       session.freshAt = at;
       session.confirmedAt = at;

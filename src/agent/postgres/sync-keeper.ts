@@ -15,7 +15,7 @@ import type { SyncSet } from '../../core/state.ts';
 import type { SyncPort, WantedSet } from '../ports.ts';
 import { failure } from './failure.ts';
 import type { Instance } from './instance.ts';
-import { applySyncNames, endWalsenders, isOurs, judgeInForce, lookAtSync, writtenSyncNames } from './sync-set.ts';
+import { type SyncDoors, isOurs, judgeInForce, openSyncDoors } from './sync-set.ts';
 
 const LOOK_MS = 5;
 /** A reload takes milliseconds; what is not in force after so many looks waits for something else, and each look is a login. */
@@ -36,6 +36,8 @@ const PREPARE_MS = 300;
 
 export interface SyncKeeperOptions {
   readonly instance: Instance;
+  /** Those of the instance unless told. */
+  readonly doors?: SyncDoors;
   readonly clock: Clock;
   readonly log: Logger;
   readonly wake: () => void;
@@ -48,7 +50,8 @@ interface Track {
 }
 
 export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
-  const { instance, clock, log } = options;
+  const { clock, log } = options;
+  const doors = options.doors ?? openSyncDoors(options.instance);
   let wanted: WantedSet | null = null;
   let pid: number | null = null;
   /** The set that every process acts on, by our own look at this server; null: not known. */
@@ -104,11 +107,11 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
 
   async function work(asked: WantedSet): Promise<Result<null, Failure>> {
     // A node that never waited for anybody is left as it is: no write, no look.
-    if (asked.set.k === 0 && !isOurs(await writtenSyncNames(instance))) return served(asked.set);
+    if (asked.set.k === 0 && !isOurs(await doors.written())) return served(asked.set);
     const { k } = asked.set;
     const largerK = k > 1 && (possible === null || [...possible].some((other) => other > 0 && other < k));
     if (possible !== null) possible = new Set([...possible, k]);
-    const applied = await applySyncNames(instance, asked.set);
+    const applied = await doors.apply(asked.set);
     if (!applied.ok) return applied;
     if (applied.value.changed) log.info({ names: renderSyncNames(asked.set), revision: asked.revision }, 'synchronous set written');
     let loadedMs: number | null = null;
@@ -119,7 +122,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
     for (const until = clock.now().mono + ROUND_MS; clock.now().mono < until; await clock.sleep(looks > QUICK_LOOKS ? SLOW_LOOK_MS : LOOK_MS)) {
       looks++;
       if (wanted !== asked) return err(notInForce('another set is asked for'));
-      const look = await lookAtSync(instance);
+      const look = await doors.look();
       if (!look.ok) return look;
       if (look.value.names !== renderSyncNames(asked.set)) {
         why = 'the reload is under way';
@@ -127,7 +130,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
       }
       loadedMs ??= look.value.nowMs;
       const judged = judgeInForce(look.value, { set: asked.set, loadedMs, largerK });
-      if (judged.end.length > 0) await endWalsenders(instance, judged.end);
+      if (judged.end.length > 0) await doors.end(judged.end);
       writingSince = look.value.checkpointer === 'writing' ? (writingSince ?? clock.now().mono) : null;
       const loaded = look.value.checkpointer === 'idle' || (writingSince !== null && clock.now().mono - writingSince >= WRITING_MS);
       settled = judged.inForce && loaded ? settled + 1 : 0;
@@ -145,7 +148,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
   async function checkFile(): Promise<void> {
     const asked = wanted;
     if (asked === null || asked.set.k === 0 || !isServed()) return;
-    const names = await writtenSyncNames(instance);
+    const names = await doors.written();
     if (wanted !== asked || names === renderSyncNames(asked.set)) return;
     log.warn({ found: names ?? '', wanted: renderSyncNames(asked.set) }, 'synchronous_standby_names was changed by somebody else; it is set again');
     inForce = null;
@@ -223,8 +226,8 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
         return result;
       }
       if (seen?.state === 'running') return ok(null);
-      if (next.set.k === 0 && !isOurs(await writtenSyncNames(instance))) return ok(null);
-      const applied = await applySyncNames(instance, next.set);
+      if (next.set.k === 0 && !isOurs(await doors.written())) return ok(null);
+      const applied = await doors.apply(next.set);
       return applied.ok ? ok(null) : applied;
     },
     startsAfterCrash: () => {

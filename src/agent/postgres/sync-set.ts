@@ -33,6 +33,24 @@ export interface SyncLook {
   readonly checkpointer: 'idle' | 'writing' | 'busy';
 }
 
+/** What the keeper of the set sees of its server and does to it: one door, so that a modelled server can stand behind it. */
+export interface SyncDoors {
+  apply(set: SyncSet): Promise<Result<{ readonly changed: boolean }, Failure>>;
+  /** The text in the file; null when it says nothing. */
+  written(): Promise<string | null>;
+  look(): Promise<Result<SyncLook, Failure>>;
+  end(pids: readonly number[]): Promise<Result<null, Failure>>;
+}
+
+export function openSyncDoors(instance: Instance): SyncDoors {
+  return {
+    apply: (set) => applySyncNames(instance, set),
+    written: () => writtenSyncNames(instance),
+    look: () => lookAtSync(instance),
+    end: (pids) => endWalsenders(instance, pids),
+  };
+}
+
 const LIMITS: SqlLimits = { connectMs: 700, statementMs: 700 };
 const LOOK = `SELECT current_setting('synchronous_standby_names') AS names, pg_is_in_recovery() AS recovery,
   (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS now,

@@ -56,6 +56,21 @@ describe('the modelled store in trouble', () => {
       seen.close();
     });
 
+    test('a watch whose server was started anew behind a cut link gets what it missed, although nobody said goodbye', async () => {
+      const seen = collect(store, '/k', await put(store, '/k', '0'));
+      await clock.sleep(1500);
+      network.setLink('e1', 'client', { cut: true });
+      network.setLink('client', 'e1', { cut: true });
+      model.kill('e1');
+      model.start('e1');
+      await until('a leader', () => model.leader() !== null);
+      network.healAll();
+      const other = model.open({ host: 'other', scope: clock.scope('other'), now: time?.now as never });
+      await until('another client writes', async () => (await other.txn([], [{ kind: 'put', key: '/k', value: '1' }])).ok);
+      await until('the change is told', () => seen.events().length === 1);
+      seen.close();
+    });
+
     test('a write that was on its way when the leader was lost is unknown, and stands or not', async () => {
       const outcomes = new Set<string>();
       for (let i = 0; i < 30; i++) {

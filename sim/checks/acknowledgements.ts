@@ -1,0 +1,127 @@
+/**
+ * What an acknowledgement promises where commits wait for standbys. Looked at when the server says "done", not when the client hears it.
+ *
+ * I1 *Invariant:* once a node is open in a higher term, nobody acknowledges in a lower one. On the quorum path the old primary may still be writable for
+ *    the rest of its lease (architecture 4.5); what it may not do is acknowledge.
+ * I4 *Invariant:* a row that was acknowledged while the published facts named voters is on every later primary, also after protection was lowered, unless
+ *    a person gave it up.
+ * I6 *Invariant:* with published facts a promotion is ordered only while more than |voters| − k voters are detached, unless a person accepted the loss.
+ * I7 *Invariant:* the published facts are true: what the primary acknowledges is durable on k of the voters, in the very directories that are meant.
+ * I8 *Invariant:* a primary that was started again in its term is open only when k members of the set that it waits for hold what it recovered: rows that a
+ *    crash released are visible to nobody before. (With the firewall; without it nobody can be kept out.)
+ */
+import { decodeJson } from '../../src/core/decode.ts';
+import { nodeReport } from '../../src/core/report.ts';
+import { nodeOfVoter } from '../../src/core/cluster/sync-set.ts';
+import type { ClusterState } from '../../src/core/state.ts';
+import type { Clients, Commit } from '../clients.ts';
+import type { WalRecord } from '../model/postgres/wal.ts';
+import { type World, nodeOf } from '../world/world.ts';
+import { Violation } from './violation.ts';
+import type { WriterChecks } from './writers.ts';
+
+export interface AcknowledgementChecks {
+  /** Acknowledged under facts with voters. */
+  isProtected(commit: number): boolean;
+  /** A person gives up what the term's primary has not. */
+  isLossAccepted(term: number): boolean;
+  /** Each state that was written, in order. */
+  takeState(state: ClusterState): Violation | null;
+  /** The first acknowledgement that broke something; null: none. */
+  broken(): Violation | null;
+}
+
+export function createAcknowledgementChecks(world: World, clients: Clients, writers: WriterChecks): AcknowledgementChecks {
+  const guarded = new Set<number>();
+  const accepted = new Set<number>();
+  let ordered = 0;
+  let broken: Violation | null = null;
+
+  clients.onServed((commit, node) => {
+    broken ??= check(commit, node);
+  });
+
+  function check(commit: Commit, node: string): Violation | null {
+    if (writers.isExcepted(node)) return null;
+    const newer = writers.supersededBy(node);
+    if (newer !== null) return new Violation('I1', `${node} acknowledged row ${commit.id} although ${newer} is open in a higher term`);
+    const state = world.state();
+    if (state === null || state.quorum.k === 0 || state.primary !== node || state.quorum.term !== state.primaryTerm) return null;
+    const holding = state.quorum.voters.filter((voter) => holds(voter, commit.id));
+    if (holding.length < state.quorum.k) {
+      const text = `${node} acknowledged row ${commit.id}, which ${holding.length} of (${state.quorum.voters.join(', ')}) hold; published: ${state.quorum.k} (revision ${state.quorum.revision})`;
+      return new Violation('I7', text);
+    }
+    guarded.add(commit.id);
+    return null;
+  }
+
+  /** The server and the term in which a node was open last. */
+  const opened = new Map<string, { readonly run: unknown; readonly term: number }>();
+  writers.onOpen((node) => {
+    const { database } = node;
+    const term = node.guard.armed()?.term ?? 0;
+    const run = database?.server.core.run ?? null;
+    if (database === null || run === null || writers.isExcepted(node.name)) return;
+    const before = opened.get(node.name);
+    opened.set(node.name, { run, term });
+    // Without the firewall nobody can be kept out, and the product says so.
+    if (world.shape.firewall === 'off' || before === undefined || before.run === run || before.term !== term) return;
+    const wanted = node.agent()?.knowledge().state?.quorum.wanted ?? null;
+    if (wanted === null || wanted.k === 0) return;
+    const last = lastCommit(run.inserted);
+    if (last === null) return;
+    const holding = wanted.members.filter((voter) => holds(voter, last));
+    if (holding.length < wanted.k)
+      broken ??= new Violation(
+        'I8',
+        `${node.name} opened after a crash with row ${last}, which ${holding.length} of (${wanted.members.join(', ')}) hold`,
+      );
+  });
+
+  function holds(voter: string, commit: number): boolean {
+    const name = nodeOfVoter(voter);
+    const database = name === null ? null : nodeOf(world, name).database;
+    const directory = database?.server.disk.directory ?? null;
+    return database !== null && directory !== null && `${name}.${directory.incarnation ?? ''}` === voter && database.hasDurably(commit);
+  }
+
+  function takeState({ attempt, quorum, primary }: ClusterState): Violation | null {
+    if (attempt === null) return null;
+    if (attempt.acceptLoss) accepted.add(attempt.term);
+    if (attempt.path === 'quorum') writers.openedByQuorum(attempt.term);
+    if (attempt.phase !== 'promote' || attempt.term === ordered) return null;
+    ordered = attempt.term;
+    // The old primary itself has every row; a planned change waits until the next one has its last record.
+    if (attempt.acceptLoss || attempt.path === 'planned' || quorum.k === 0 || attempt.candidate === primary) return null;
+    const detached = quorum.voters.filter((voter) => isDetached(voter, attempt.term));
+    if (detached.length > quorum.voters.length - quorum.k) return null;
+    const text = `${attempt.candidate ?? 'nobody'} is promoted for term ${attempt.term} although only ${detached.length} are detached of (${quorum.voters.join(', ')}), ${quorum.k} of which acknowledge`;
+    return new Violation('I6', text);
+  }
+
+  /** It said so by a final vote, and it is so: nothing streams to it. */
+  function isDetached(voter: string, term: number): boolean {
+    const name = nodeOfVoter(voter);
+    const raw = name === null ? null : (world.store.keyspace().get(world.keys.report(name))?.value ?? null);
+    const report = raw === null ? null : decodeJson(nodeReport, raw);
+    if (name === null || report === null || !report.ok) return false;
+    const { vote, postgres } = report.value;
+    const said = vote?.term === term && vote.final && `${name}.${postgres.incarnation ?? ''}` === voter;
+    const link = nodeOf(world, name).database?.server.core.run?.receiver?.link ?? null;
+    return said && (link === null || link.receiverGone);
+  }
+
+  return {
+    isProtected: (commit) => guarded.has(commit),
+    isLossAccepted: (term) => accepted.has(term),
+    takeState,
+    broken: () => broken,
+  };
+}
+
+function lastCommit(end: WalRecord): number | null {
+  let at: WalRecord | null = end;
+  while (at !== null && at.commit === null) at = at.prev;
+  return at?.commit ?? null;
+}
