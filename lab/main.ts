@@ -6,17 +6,19 @@ import { parseArgs } from 'node:util';
 import { measureAgent } from './measure-agent.ts';
 import { cannotRunHere } from './network.ts';
 import { runScenario } from './runner.ts';
-import type { ResultLine, Scenario } from './scenario.ts';
+import { type ResultLine, STORE_KINDS, type Scenario, type StoreKind } from './scenario.ts';
 import { SCENARIOS, findScenario } from './scenarios/all.ts';
 import { MEASUREMENTS_FILE, renderRun, summarise, writeMeasurements } from './table.ts';
 
 const USAGE = `Usage: npm run lab -- list
-       npm run lab -- run NAME|all [--json] [--runs N] [--keep]
+       npm run lab -- run NAME|all [--json] [--runs N] [--keep] [--store embedded|etcd] [--seconds N]
        npm run lab -- table [--runs 5] [NAME …]      writes ${MEASUREMENTS_FILE}
        npm run lab -- measure-agent [--json]
 
 Real PostgreSQL and real agents on hosts that are network namespaces of this machine. Needs root.
 --keep keeps the working directory (logs, data) of each run.
+--store etcd runs any scenario with three etcd members on the nodes' hosts, with TLS and a login; without it each scenario has its own.
+--seconds shortens the scenarios that last minutes (etcd-member-loss, store-lost); what was measured then says so.
 `;
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
@@ -27,7 +29,7 @@ async function main(argv: readonly string[]): Promise<number> {
     say(`lab: ${parsed}\n\n${USAGE}`);
     return 2;
   }
-  const { command, names, runs, json, keep } = parsed;
+  const { command, names, runs, json, keep, store, lengthMs } = parsed;
   if (command === 'help') {
     process.stdout.write(USAGE);
     return 0;
@@ -43,19 +45,19 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   if (command === 'measure-agent') return measure({ json, keep });
   const scenarios = names.length === 0 || names[0] === 'all' ? SCENARIOS : names.map(findScenario).filter((scenario) => scenario !== null);
-  const lines = await runAll(scenarios, { runs, json: json && command === 'run', keep });
+  const lines = await runAll(scenarios, { runs, json: json && command === 'run', keep, store, lengthMs });
   if (command === 'table') await writeMeasurements(summarise(scenarios, lines), { runs, agent: await measureAgent({ keep, say }) });
   return lines.every((line) => line.ok) ? 0 : 1;
 }
 
 async function runAll(
   scenarios: readonly Scenario[],
-  options: { readonly runs: number; readonly json: boolean; readonly keep: boolean },
+  options: Pick<Parsed, 'runs' | 'json' | 'keep' | 'store' | 'lengthMs'>,
 ): Promise<readonly ResultLine[]> {
   const lines: ResultLine[] = [];
   for (const scenario of scenarios) {
     for (let run = 1; run <= options.runs && !interrupted; run++) {
-      const line = await runScenario(scenario, { keep: options.keep, say });
+      const line = await runScenario(scenario, { ...options, say });
       lines.push(line);
       process.stdout.write(options.json ? `${JSON.stringify(line)}\n` : `${renderRun(line)}\n`);
     }
@@ -75,6 +77,8 @@ interface Parsed {
   readonly runs: number;
   readonly json: boolean;
   readonly keep: boolean;
+  readonly store: StoreKind | undefined;
+  readonly lengthMs: number | undefined;
 }
 
 /** What is wrong with the arguments, in words, or the arguments. */
@@ -83,17 +87,30 @@ function parse(argv: readonly string[]): Parsed | string {
     const { values, positionals } = parseArgs({
       args: [...argv],
       allowPositionals: true,
-      options: { json: { type: 'boolean' }, keep: { type: 'boolean' }, runs: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+      options: {
+        json: { type: 'boolean' },
+        keep: { type: 'boolean' },
+        runs: { type: 'string' },
+        store: { type: 'string' },
+        seconds: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
     });
     const [command = 'help', ...names] = positionals;
-    if (values.help === true || command === 'help') return { command: 'help', names: [], runs: 1, json: false, keep: false };
+    if (values.help === true || command === 'help')
+      return { command: 'help', names: [], runs: 1, json: false, keep: false, store: undefined, lengthMs: undefined };
     if (command !== 'list' && command !== 'run' && command !== 'table' && command !== 'measure-agent') return `unknown command "${command}"`;
     const runs = Number(values.runs ?? (command === 'table' ? 5 : 1));
     if (!Number.isInteger(runs) || runs < 1 || runs > 1000) return `--runs ${values.runs ?? ''}: expected a whole number from 1 to 1000`;
     if (command === 'run' && names.length === 0) return 'run which scenario? "list" shows them';
     const unknown = names.find((name) => name !== 'all' && findScenario(name) === null);
     if (unknown !== undefined) return `there is no scenario "${unknown}"; "list" shows them`;
-    return { command, names, runs, json: values.json === true, keep: values.keep === true };
+    const store = STORE_KINDS.find((kind) => kind === values.store);
+    if (values.store !== undefined && store === undefined) return `--store ${values.store}: expected ${STORE_KINDS.join(' or ')}`;
+    const seconds = values.seconds === undefined ? undefined : Number(values.seconds);
+    if (seconds !== undefined && !(seconds >= 1 && seconds <= 86_400)) return `--seconds ${values.seconds}: expected a number from 1 to 86400`;
+    const lengthMs = seconds === undefined ? undefined : seconds * 1000;
+    return { command, names, runs, json: values.json === true, keep: values.keep === true, store, lengthMs };
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }

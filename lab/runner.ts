@@ -4,7 +4,7 @@ import { monoMs } from '../src/base/clock.ts';
 import { checkHistory } from '../src/demo/check.ts';
 import { waitUntil } from '../src/demo/children.ts';
 import { readRows } from '../src/demo/recording.ts';
-import { type ResultLine, type Scenario, brokenRun, judgeRun } from './scenario.ts';
+import { type ResultLine, type Scenario, type StoreKind, brokenRun, judgeRun } from './scenario.ts';
 import { ROOT, type Stage, openStage } from './stage.ts';
 import { renderRun } from './table.ts';
 import { saveRun } from './timeline.ts';
@@ -14,12 +14,25 @@ const FINAL_PRIMARY_MS = 10_000;
 
 export async function runScenario(
   scenario: Scenario,
-  options: { readonly keep: boolean; readonly say: (line: string) => void },
+  options: {
+    readonly keep: boolean;
+    readonly store?: StoreKind | undefined;
+    readonly lengthMs?: number | undefined;
+    readonly say: (line: string) => void;
+  },
 ): Promise<ResultLine> {
   const { keep, say } = options;
   let stage: Stage;
   try {
-    stage = await openStage({ spec: scenario.spec ?? {}, priorities: scenario.priorities ?? {}, proxies: scenario.proxies ?? 0, keep, say });
+    stage = await openStage({
+      spec: scenario.spec ?? {},
+      priorities: scenario.priorities ?? {},
+      proxies: scenario.proxies ?? 0,
+      store: options.store ?? scenario.store ?? 'embedded',
+      lengthMs: options.lengthMs ?? null,
+      keep,
+      say,
+    });
   } catch (error) {
     return brokenRun(scenario, messageOf(error));
   }

@@ -13,6 +13,9 @@ export interface Expectation {
   readonly rejoinMs: number | null;
 }
 
+export const STORE_KINDS = ['embedded', 'etcd'] as const;
+export type StoreKind = (typeof STORE_KINDS)[number];
+
 export interface Scenario {
   readonly name: string;
   /** One line: what is broken, and what is to happen. */
@@ -22,6 +25,8 @@ export interface Scenario {
   readonly spec?: Readonly<Record<string, unknown>>;
   /** Node → priority; default: all the same. */
   readonly priorities?: Readonly<Record<string, number>>;
+  /** Default: the server's own. `etcd`: three members, one on each node's host. */
+  readonly store?: StoreKind;
   /** How many proxies stand on the proxies' host, `p1`, `p2`, …; default: none. */
   readonly proxies?: number;
   readonly run: (stage: Stage) => Promise<Observation>;

@@ -10,7 +10,9 @@ import { type Herd, type HerdPlan, openHerd } from '../src/demo/herd.ts';
 import { waitStreaming, writableNode } from '../src/demo/look.ts';
 import { startHerd, stopHerd } from '../src/demo/processes.ts';
 import { type Recording, recordFrom } from '../src/demo/recording.ts';
+import { type LabEtcd, startEtcd } from './etcd.ts';
 import { type LabNetwork, createNetwork } from './network.ts';
+import type { StoreKind } from './scenario.ts';
 
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 export const PROGRAM = join(ROOT, 'dist', 'pgherd.mjs');
@@ -25,6 +27,10 @@ export interface Stage {
   readonly network: LabNetwork;
   readonly herd: Herd;
   readonly recording: Recording;
+  /** Null with the server's own store. */
+  readonly etcd: LabEtcd | null;
+  /** How long a scenario that takes minutes is to last; null: as long as it says itself. */
+  readonly lengthMs: number | null;
   /** At the start of the scenario. */
   readonly primary: string;
   readonly standbys: readonly [string, string];
@@ -47,6 +53,9 @@ export interface StageOptions {
   readonly spec: Readonly<Record<string, unknown>>;
   readonly priorities: Readonly<Record<string, number>>;
   readonly proxies: number;
+  readonly store: StoreKind;
+  /** See `Stage`. */
+  readonly lengthMs: number | null;
   readonly keep: boolean;
   readonly say: (line: string) => void;
 }
@@ -56,7 +65,8 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-lab-'));
   chmodSync(directory, 0o755);
   const network = createNetwork([SERVER, ...NODES, CLIENT, PROXY]);
-  const herd = openHerd(planOf(directory, network, options));
+  const etcd = options.store === 'etcd' ? await etcdOn(network, directory) : null;
+  const herd = openHerd(planOf(directory, network, { ...options, etcd }));
   const close = (recording: Recording | null) => async (): Promise<void> => {
     network.heal();
     await recording?.stop();
@@ -74,7 +84,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
       run: `run-${process.pid}-${Math.round(monoMs())}`,
       entry: join(ROOT, 'src', 'demo', 'recorder-main.ts'),
     });
-    const stage = makeStage({ network, herd, recording, primary, say: options.say, close: close(recording) });
+    const stage = makeStage({ network, herd, recording, etcd, lengthMs: options.lengthMs, primary, say: options.say, close: close(recording) });
     if (!(await recording.waitServing({ afterMs: 0, limitMs: 20_000, rows: WARM_ROWS }))) {
       await recording.stop();
       throw new Error('the recorder got no acknowledgements from the healthy cluster');
@@ -86,12 +96,30 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   }
 }
 
-function planOf(directory: string, network: LabNetwork, { spec, priorities, proxies }: StageOptions): HerdPlan {
+/** A start that fails leaves nothing behind. */
+async function etcdOn(network: LabNetwork, directory: string): Promise<LabEtcd> {
+  try {
+    return await startEtcd(
+      join(directory, 'etcd'),
+      NODES.map((node) => ({ name: node, address: network.address(node), inside: network.inside(node) })),
+    );
+  } catch (error) {
+    network.remove();
+    throw error;
+  }
+}
+
+function planOf(
+  directory: string,
+  network: LabNetwork,
+  { spec, priorities, proxies, etcd }: StageOptions & { readonly etcd: LabEtcd | null },
+): HerdPlan {
   return {
     directory,
     program: [process.execPath, PROGRAM],
     cluster: 'lab',
     server: { address: network.address(SERVER), apiPort: 8433, storePort: 2379, inside: network.inside(SERVER) },
+    ...(etcd === null ? {} : { store: etcd.store }),
     // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
     nodes: NODES.map((node, index) => {
       const priority = priorities[node];
@@ -113,7 +141,7 @@ function planOf(directory: string, network: LabNetwork, { spec, priorities, prox
   };
 }
 
-type StageParts = Pick<Stage, 'network' | 'herd' | 'recording' | 'primary' | 'say' | 'close'>;
+type StageParts = Pick<Stage, 'network' | 'herd' | 'recording' | 'etcd' | 'lengthMs' | 'primary' | 'say' | 'close'>;
 
 function makeStage(parts: StageParts): Stage {
   const { network, herd, primary } = parts;

@@ -60,6 +60,7 @@ export async function explain(stage: Stage): Promise<{ readonly rule: string; re
 /** The whole host returns: its agent is started as an init system would. */
 export function bootHost(stage: Stage, node: string): number {
   const fromMs = monoMs();
+  if (stage.etcd?.running(node) === false) stage.etcd.start(node);
   stage.herd.startAgent(node);
   return fromMs;
 }

@@ -104,7 +104,7 @@ export function writeMeasurements(rows: readonly Row[], about: { readonly runs: 
 
 Written by \`npm run lab -- table --runs ${about.runs}\`; run it again to reproduce or refute it. ${machine()}
 
-Medians of ${about.runs} runs, the worst in brackets. Three nodes in network namespaces, embedded store, default settings, asynchronous
+Medians of ${about.runs} runs, the worst in brackets. Three nodes in network namespaces, embedded store (scenarios with etcd in their name, and store-lost: three etcd members on the nodes' hosts), default settings, asynchronous
 replication. A client writes a numbered row every 10 ms with all hosts in its connection string, without a proxy; the outage is the
 longest gap between two acknowledgements. Every node is also written to directly every 50 ms. A row without a clear answer is an
 error, never an acknowledgement. In asynchronous mode the last rows before a lost host can be lost; they are counted here.

@@ -4,6 +4,7 @@ import { agentFreeze } from './agent-freeze.ts';
 import { agentKill } from './agent-kill.ts';
 import { agentRestart } from './agent-restart.ts';
 import { controllerLoss } from './controller-loss.ts';
+import { etcdMemberLoss, hostLossEtcd, hostLossEtcdAsync, hostLossEtcdLeader, serverLossEtcd, storeLost } from './etcd.ts';
 import { failoverProxy } from './failover-proxy.ts';
 import { hostKill } from './host-kill.ts';
 import { hostLoss } from './host-loss.ts';
@@ -62,6 +63,12 @@ export const SCENARIOS: readonly Scenario[] = [
   agentRestartQuorum,
   storeLossQuorum,
   syncStandbyLoss,
+  hostLossEtcd,
+  hostLossEtcdLeader,
+  hostLossEtcdAsync,
+  serverLossEtcd,
+  etcdMemberLoss,
+  storeLost,
 ];
 
 export function findScenario(name: string): Scenario | null {

@@ -14,13 +14,14 @@ import type { NodeId } from '../core/ids.ts';
 import type { Member } from '../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../core/result.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
-import { openStore } from '../store/etcd-client.ts';
+import { identityOf, openAccess } from '../store/access.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
 import type { Store } from '../store/store.ts';
 import { type CertificateKeeper, keepCertificate } from './certificate/keeper.ts';
 import { type ClusterWatch, watchCluster } from './cluster-watch.ts';
 import { type AgentConfig, agentConfig } from '../core/agent-config.ts';
+import { hostController } from './controller-host.ts';
 import { refuseDuplicateNode } from './duplicate-node.ts';
 import { createAgentClient } from './http/agent-client.ts';
 import { type AgentHttp, startAgentHttp } from './http/server.ts';
@@ -108,9 +109,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   const { config, log, setup, memory } = options;
   const { instance } = setup;
   const keys = clusterKeys(config.cluster);
-  const { ca, cert, key } = config.store;
-  const tls = ca === null || cert === null || key === null ? null : { ca, cert, key };
-  const store = openStore({ endpoints: config.store.endpoints, tls });
+  const tls = identityOf(config.store);
+  const store = openAccess(config.store, { near: [config.host, config.internalHost ?? config.host] });
   const single = await refuseDuplicateNode({ store, keys, clock: realClock, log, self: { ...config, bootId: setup.bootId } });
   if (!single.ok) {
     log.error({ code: single.error.code }, describeFailure(single.error));
@@ -267,11 +267,13 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       await running.step({ spec: current, state, stateRevision, incarnation });
     },
   });
+  const controller = hostController({ config, store, clock: realClock, log, primary: () => watch.current().state?.primary ?? null });
   const probing = startProbing({ log, watch, viewpoints, node: config.node });
   return {
     reloadTls: takeCertificates,
     stop: async () => {
       await certificate.keeper?.stop();
+      await controller.stop();
       await probing.stop();
       await loop?.stop();
       await running.stop();

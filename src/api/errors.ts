@@ -39,6 +39,7 @@ export const API_ERRORS = {
   'store.unknown': { status: 503, exit: 1, retryable: false },
   'store.not-empty': refused(409),
   'store.backup': { status: 500, exit: 1, retryable: true },
+  'store.files': { status: 500, exit: 1, retryable: true },
   'cluster.not-found': refused(404),
   'cluster.exists': refused(409),
   'cluster.unconfirmed': refused(409),

@@ -26,8 +26,12 @@ export interface JoinedHost {
   readonly node: string;
   readonly server: string;
   readonly storeEndpoints: readonly string[];
+  /** The user of the store; null where it has none. */
+  readonly storeUser: string | null;
   /** Where the files lie; all 0600. */
   readonly files: { readonly ca: string; readonly cert: string; readonly key: string; readonly secret: string };
+  /** The same for the store; null where it needs none. */
+  readonly storeFiles: { readonly authority: string | null; readonly password: string | null };
   readonly expiresAt: string;
 }
 
@@ -79,12 +83,18 @@ export async function joinServer(options: JoinOptions): Promise<Result<JoinedHos
     key: at(`${kind}.key`),
     secret: at(kind === 'proxy' ? 'proxy.secret' : 'cluster.secret'),
   };
+  const storeFiles = {
+    authority: store.authority === null ? null : at('store-ca.crt'),
+    password: store.password === null ? null : at('store.password'),
+  };
   try {
     await makeDirectory(options.stateDirectory);
     await writeFileAtomic(at('server.json'), `${JSON.stringify({ server, cluster, node })}\n`);
     // The certificate last: whoever finds it finds everything that belongs to it.
     await writeFileAtomic(files.ca, ca);
     await writeFileAtomic(files.secret, `${clusterSecret}\n`);
+    if (storeFiles.authority !== null) await writeFileAtomic(storeFiles.authority, store.authority ?? '');
+    if (storeFiles.password !== null) await writeFileAtomic(storeFiles.password, `${store.password}\n`);
     await writeFileAtomic(files.key, key);
     await writeFileAtomic(files.cert, certificate);
   } catch (cause) {
@@ -97,5 +107,18 @@ export async function joinServer(options: JoinOptions): Promise<Result<JoinedHos
       }),
     );
   }
-  return ok({ cluster, node, server, storeEndpoints: store.endpoints, files, expiresAt });
+  return ok({ cluster, node, server, storeEndpoints: store.endpoints, storeUser: store.username, files, storeFiles, expiresAt });
+}
+
+/** The part `store` of the joined host's configuration file. */
+export function storePart({ storeEndpoints, storeUser, files, storeFiles }: JoinedHost): Readonly<Record<string, unknown>> {
+  return {
+    endpoints: [...storeEndpoints],
+    ca: files.ca,
+    cert: files.cert,
+    key: files.key,
+    ...(storeFiles.authority === null ? {} : { authority: storeFiles.authority }),
+    ...(storeUser === null ? {} : { username: storeUser }),
+    ...(storeFiles.password === null ? {} : { passwordFile: storeFiles.password }),
+  };
 }

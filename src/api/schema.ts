@@ -326,6 +326,13 @@ export const joinBody = z.strictObject({
   /** PKCS#10, PEM. */
   csr: z.string().max(16_384),
 });
+/** How a host reaches the store. `authority`: PEM, where it is not pgherd's own; user and password where etcd has users. */
+export const storeGrant = z.looseObject({
+  endpoints: z.array(z.string()),
+  authority: z.string().nullable().default(null),
+  username: z.string().nullable().default(null),
+  password: z.string().nullable().default(null),
+});
 export const joinAnswer = z.looseObject({
   cluster: name,
   node: name,
@@ -333,7 +340,7 @@ export const joinAnswer = z.looseObject({
   certificate: z.string(),
   /** Of an agent: the cluster's secret. Of a proxy: the password of the role `pgherd_proxy`. */
   clusterSecret: z.string(),
-  store: z.looseObject({ endpoints: z.array(z.string()) }),
+  store: storeGrant,
   expiresAt: time,
 });
 export const caAnswer = z.looseObject({ ca: z.string(), fingerprint: z.string() });

@@ -28,6 +28,11 @@ export interface ControllerOptions {
   readonly name: string;
   readonly signal: AbortSignal;
   readonly ttlMs?: number;
+  /** See `electController`. */
+  readonly standBackMs?: () => number;
+  readonly yields?: () => boolean;
+  /** What a broken invariant ends; default: the process. */
+  readonly crash?: (error: Error) => void;
 }
 
 /** Waits that rules count pass also when nothing changes. */
@@ -53,7 +58,7 @@ interface Context extends ControllerOptions {
   lastLogged: string;
 }
 
-/** Runs until `signal` aborts; then resigns and returns. Never throws for a store that fails; a broken invariant ends the process (startLoop). */
+/** Runs until `signal` aborts; then resigns and returns. Never throws for a store that fails; a broken invariant ends the process (startLoop), or what `crash` says. */
 export async function runController(options: ControllerOptions): Promise<void> {
   const { store, clock, signal } = options;
   const log = options.log.child({ cluster: options.cluster });
@@ -67,13 +72,22 @@ export async function runController(options: ControllerOptions): Promise<void> {
     ttlMs: options.ttlMs ?? DEFAULTS.controllerTtlMs,
     clock,
     signal,
+    ...(options.standBackMs === undefined ? {} : { standBackMs: options.standBackMs }),
+    ...(options.yields === undefined ? {} : { yields: options.yields }),
     onChange: (leadership) => {
       log.info({ elected: leadership !== null }, leadership === null ? 'no longer the controller' : 'elected as the controller');
       wake('election');
     },
   });
   const context: Context = { ...options, log, keys, cache, election, incarnation, untold: [], eventsSinceTrim: TRIM_EVERY, lastLogged: '' };
-  const loop = startLoop({ name: `controller/${options.cluster}`, intervalMs: TICK_MS, log, clock, step: (reason) => step(context, reason) });
+  const loop = startLoop({
+    name: `controller/${options.cluster}`,
+    intervalMs: TICK_MS,
+    log,
+    clock,
+    step: (reason) => step(context, reason),
+    ...(options.crash === undefined ? {} : { crash: options.crash }),
+  });
   await followPrefix({
     store,
     prefix: keys.prefix,

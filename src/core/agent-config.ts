@@ -1,6 +1,7 @@
 /** agent.yaml: what this host's agent is, where its files are, how it reaches the store. */
-import { type Decoded, bool, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import { type Decoded, bool, nullable, number, object, oneOf, text, withDefault } from './decode.ts';
 import { clusterId, nodeId } from './spec.ts';
+import { storeAccess } from './store-access.ts';
 
 const port = number({ integer: true, min: 1, max: 65535 });
 
@@ -23,7 +24,9 @@ export const agentConfig = object(
     /** Runs PostgreSQL when the agent is root. */
     osUser: withDefault(text, 'postgres'),
     listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 8432) }, 'strict'), { host: '127.0.0.1', port: 8432 }),
-    store: object({ endpoints: storeEndpoints, ca: nullable(text), cert: nullable(text), key: nullable(text) }, 'strict'),
+    store: storeAccess,
+    /** This agent is a candidate for the controller, so that losing every server loses no failover. `auto`: with etcd, whose state outlives the servers. */
+    controller: withDefault(oneOf('auto', 'on', 'off'), 'auto'),
     /** `auto`: fail-closed nftables rules when root; `off`: fencing is weaker, and `show` says so. */
     firewall: withDefault(oneOf('auto', 'off'), 'auto'),
     /** False only for tests of single parts: without a guard nothing fences when the agent is frozen. */

@@ -1,6 +1,7 @@
 /** proxy.yaml: which cluster this proxy serves, on which ports, and within which limits. */
-import { type Decoded, list, number, nullable, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import { type Decoded, list, number, nullable, object, oneOf, text, withDefault } from './decode.ts';
 import { clusterId, nodeId } from './spec.ts';
+import { storeAccess } from './store-access.ts';
 
 const port = number({ integer: true, min: 1, max: 65535 });
 const milliseconds = number({ integer: true, min: 1, max: 86_400_000 });
@@ -39,7 +40,7 @@ export const proxyConfig = object(
     /** Name of this proxy; each one of a cluster has its own. */
     id: nodeId,
     listen: withDefault(listen, { host: '127.0.0.1', write: 5433, read: 5434, split: 5435, admin: 5436 }),
-    store: object({ endpoints: storeEndpoints, ca: nullable(text), cert: nullable(text), key: nullable(text) }, 'strict'),
+    store: storeAccess,
     /** Holds the password of the role `pgherd_proxy`, which can ask for login secrets and nothing else. */
     secretFile: text,
     /** `off`: clients speak clear text. `prefer`: TLS for those who ask. `require`: others are refused. Certificate and key: PEM files. */

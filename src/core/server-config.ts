@@ -11,7 +11,21 @@ const embedded = object(
   },
   'strict',
 );
-const etcd = object({ engine: literal('etcd'), endpoints: storeEndpoints, ca: text, cert: text, key: text }, 'strict');
+const etcd = object(
+  {
+    engine: literal('etcd'),
+    endpoints: storeEndpoints,
+    /** Who signed the certificates of etcd's members; null: pgherd's own authority. Agents and proxies are given it when they join. */
+    ca: withDefault(nullable(text), null),
+    /** What this server shows to etcd; null: its own certificate. */
+    cert: withDefault(nullable(text), null),
+    key: withDefault(nullable(text), null),
+    /** A user of etcd; hosts are given it, with its password, when they join. */
+    username: withDefault(nullable(text), null),
+    passwordFile: withDefault(nullable(text), null),
+  },
+  'strict',
+);
 
 /** A union on `engine`, which may be left out for the embedded one. */
 const store: Decoder<Decoded<typeof embedded> | Decoded<typeof etcd>> = (input, path) => {

@@ -33,6 +33,8 @@ export interface HerdPlan {
   readonly program: readonly string[];
   readonly cluster: string;
   readonly server: { readonly address: string; readonly apiPort: number; readonly storePort: number; readonly inside: readonly string[] };
+  /** The part `store` of server.yaml; default: the server's own store on `storePort`. */
+  readonly store?: Readonly<Record<string, unknown>>;
   readonly nodes: readonly NodePlan[];
   /** Default: none. */
   readonly proxies?: readonly ProxyPlan[];

@@ -75,14 +75,14 @@ async function firstStartOfServer(herd: Herd, say: Say): Promise<Failure | null>
     stringify({
       listen: { host: address, port: apiPort },
       dataDirectory: places.server,
-      store: { engine: 'embedded', listen: { host: address, port: storePort } },
+      store: plan.store ?? { engine: 'embedded', listen: { host: address, port: storePort } },
       names: [],
       controller: true,
       firstTokenFile: places.adminToken,
       log: { level: plan.logLevel ?? 'info' },
     }),
   );
-  say(`server on ${serverUrl(plan)}, store on port ${storePort}`);
+  say(`server on ${serverUrl(plan)}, ${plan.store === undefined ? `store on port ${storePort}` : 'store: etcd'}`);
   const role = herd.startServer();
   const answers = await waitUntil(
     async () => role.exit() !== null || (isReady(herd) && (await herd.verb(['clusters', '--json'], 5000)).code === 0),

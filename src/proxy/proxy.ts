@@ -12,7 +12,7 @@ import { VERSION } from '../base/version.ts';
 import { type ProxyConfig, proxyConfig } from '../core/proxy-config.ts';
 import { type Failure, type Result, describeFailure, err, ok } from '../core/result.ts';
 import { NO_ROUTE, type Route, decideRoute } from '../core/route/decide.ts';
-import { openStore } from '../store/etcd-client.ts';
+import { identityOf, openAccess } from '../store/access.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
 import { openControls } from './control.ts';
@@ -120,11 +120,8 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
   const { io, why } = await chooseIo();
   log.info({}, why);
   const keys = clusterKeys(config.cluster);
-  const files =
-    config.store.ca === null || config.store.cert === null || config.store.key === null
-      ? null
-      : { ca: config.store.ca, cert: config.store.cert, key: config.store.key };
-  const store = openStore({ endpoints: config.store.endpoints, tls: files });
+  const files = identityOf(config.store);
+  const store = openAccess(config.store, { near: [config.listen.host] });
   const controls = openControls({ id: config.id, password, ca, connectMs: config.limits.connectMs });
   const session = keepSession(store, keys.proxyAck(config.id), {
     ttlMs: ACK_TTL_MS,

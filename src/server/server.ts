@@ -13,6 +13,7 @@ import { MIN_TLS_VERSION } from '../base/tls.ts';
 import { type Failure, type Result, describeFailure, err, ok } from '../core/result.ts';
 import { runControllers } from '../controller/controllers.ts';
 import { type EmbeddedStore, startEmbeddedStore } from '../store/embedded/server.ts';
+import { openAccess } from '../store/access.ts';
 import { openStore } from '../store/etcd-client.ts';
 import type { Store } from '../store/store.ts';
 import { type App, buildApp } from './app.ts';
@@ -238,8 +239,10 @@ interface OpenedStore {
 async function openStoreOf(config: ServerConfig, authority: Authority, clock: Clock): Promise<Result<OpenedStore, Failure>> {
   const { store } = config;
   if (store.engine === 'etcd') {
-    const { endpoints, ca, cert, key } = store;
-    return ok({ store: openStore({ endpoints, tls: { ca, cert, key }, clock }), embedded: null, endpoints });
+    const own = authority.files;
+    const shown = store.cert === null || store.key === null ? own : { cert: store.cert, key: store.key };
+    const access = { ...store, ca: own.ca, cert: shown.cert, key: shown.key, authority: store.ca };
+    return ok({ store: openAccess(access, { clock, near: [config.listen.host, ...config.names] }), embedded: null, endpoints: store.endpoints });
   }
   const started = await startEmbeddedStore({
     file: join(config.dataDirectory, 'store.db'),

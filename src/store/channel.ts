@@ -80,6 +80,8 @@ export interface UnaryCall<I extends DescMessage, O extends DescMessage> {
   readonly metadata: Metadata;
   readonly limitMs: number;
   readonly clock: Clock;
+  /** Ends the call early: its endpoint was given up. What was sent is as unclear as after its limit. */
+  readonly signal: AbortSignal;
 }
 
 export function unaryCall<I extends DescMessage, O extends DescMessage>({
@@ -90,12 +92,14 @@ export function unaryCall<I extends DescMessage, O extends DescMessage>({
   metadata,
   limitMs,
   clock,
+  signal,
 }: UnaryCall<I, O>): Promise<Attempt<MessageShape<O>>> {
   if (limitMs <= 0)
     return Promise.resolve({ kind: 'failed', sent: false, error: { code: status.DEADLINE_EXCEEDED, details: `no time left for ${url}` } });
   return new Promise((resolve) => {
     const done = (cause: ServiceError | null, value?: MessageShape<O>): void => {
       clearTimeout(timer);
+      signal.removeEventListener('abort', giveUp);
       if (cause === null && value !== undefined) resolve({ kind: 'answer', value });
       else
         resolve({
@@ -107,6 +111,9 @@ export function unaryCall<I extends DescMessage, O extends DescMessage>({
     // gRPC's deadline tells the server when to give up; it is wall time, so a second, monotonic limit stands behind it.
     const deadline = clock.now().wall + limitMs;
     const call = client.makeUnaryRequest(method.path, method.serialize, method.deserialize, request, metadata, { deadline }, done);
-    const timer = setTimeout(() => call.cancel(), limitMs + 20);
+    const giveUp = (): void => call.cancel();
+    const timer = setTimeout(giveUp, limitMs + 20);
+    signal.addEventListener('abort', giveUp, { once: true });
+    if (signal.aborted) giveUp();
   });
 }

@@ -4,12 +4,14 @@
  * gRPC's own balancing and retries are off. A call is sent only on a connection that is ready and whose cluster id was checked, so that
  * "never sent" and "maybe applied" stay apart.
  */
+import { readFileSync } from 'node:fs';
 import { type DescMessage, type MessageShape, create } from '@bufbuild/protobuf';
 import { type Client, type ClientDuplexStream, Metadata, connectivityState, logVerbosity, setLogVerbosity, status } from '@grpc/grpc-js';
 import type { Clock } from '../base/clock.ts';
 import { type MonoMs, addMono } from '../core/ids.ts';
 import { type Attempt, openClient, unaryCall, waitReady } from './channel.ts';
 import { classify } from './classify.ts';
+import { watchEndpoints } from './endpoint-watch.ts';
 import type { TlsFiles } from './pem.ts';
 import { Auth, AuthenticateRequestSchema, Maintenance, type ResponseHeader, StatusRequestSchema } from './proto/gen/rpc_pb.ts';
 import { type Method, methodOf } from './proto/services.ts';
@@ -25,12 +27,15 @@ const SILENT_TRIES = 2;
 /** After so many refused connections in a row the certificate files are read again: they may have been renewed. About a second's worth. */
 const REFUSED_TRIES = 20;
 
+/** A file is read at each login, so that a changed password is found without a restart. */
+export type Password = string | { readonly file: string };
+
 export interface ConnectionOptions {
   /** `https://host:port` or `http://host:port`; at least one. */
   readonly endpoints: readonly string[];
   readonly tls: TlsFiles | null;
   readonly username?: string;
-  readonly password?: string;
+  readonly password?: Password;
   readonly clock: Clock;
 }
 
@@ -42,6 +47,8 @@ export interface Endpoint {
   verified: boolean;
   silentTries: number;
   refusedTries: number;
+  /** Aborted, and made anew, when the endpoint is given up because it is silent while another one answers. */
+  givenUp: AbortController;
 }
 
 export interface Connection {
@@ -98,9 +105,42 @@ export function openConnection(options: ConnectionOptions): Connection {
   if (options.endpoints.length === 0) throw new Error('the store needs at least one endpoint');
   const { clock } = options;
   const endpoints = options.endpoints.map(
-    (url): Endpoint => ({ url, client: openClient(url, options.tls), verified: false, silentTries: 0, refusedTries: 0 }),
+    (url): Endpoint => ({
+      url,
+      client: openClient(url, options.tls),
+      verified: false,
+      silentTries: 0,
+      refusedTries: 0,
+      givenUp: new AbortController(),
+    }),
   );
   const state: State = { options, clock, endpoints, index: 0, incarnation: null, foreign: null, token: null, abort: new AbortController() };
+  watchEndpoints({
+    endpoints,
+    clock,
+    signal: state.abort.signal,
+    current: () => endpoints[state.index] as Endpoint,
+    ask: async (endpoint, limitMs, signal) => {
+      const { client, url } = endpoint;
+      const answer = await unaryCall({
+        client,
+        url,
+        method: STATUS,
+        request: create(StatusRequestSchema),
+        metadata: metadataOf(state),
+        limitMs,
+        clock,
+        signal,
+      });
+      return answer.kind === 'answer';
+    },
+    moveTo: (endpoint) => {
+      const left = endpoints[state.index];
+      state.index = endpoints.indexOf(endpoint);
+      left?.givenUp.abort();
+      if (left !== undefined) left.givenUp = new AbortController();
+    },
+  });
   return {
     clock,
     current: () => endpoints[state.index] as Endpoint,
@@ -156,7 +196,7 @@ function send<I extends DescMessage, O extends DescMessage>(state: State, endpoi
   const { method, request, deadline } = order;
   const { client, url } = endpoint;
   const limitMs = Math.min(TRY_MS, deadline - state.clock.now().mono);
-  return unaryCall({ client, url, method, request, metadata: metadataOf(state), limitMs, clock: state.clock });
+  return unaryCall({ client, url, method, request, metadata: metadataOf(state), limitMs, clock: state.clock, signal: endpoint.givenUp.signal });
 }
 
 /** One try on a prepared connection; a login that ran out is renewed once (Z6). */
@@ -215,7 +255,14 @@ async function explain(state: State, endpoint: Endpoint, problem: number): Promi
 async function authenticate(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
   const { username, password } = state.options;
   if (username === undefined) return DONE;
-  const request = create(AuthenticateRequestSchema, { name: username, password: password ?? '' });
+  let secret: string;
+  try {
+    secret = typeof password === 'object' ? readFileSync(password.file, 'utf8').trim() : (password ?? '');
+  } catch (cause) {
+    const details = `the password of ${username} cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`;
+    return { kind: 'failed', sent: false, error: { code: status.UNAUTHENTICATED, details } };
+  }
+  const request = create(AuthenticateRequestSchema, { name: username, password: secret });
   state.token = null;
   const answer = await send(state, endpoint, { method: AUTHENTICATE, request, deadline });
   if (answer.kind !== 'answer') return answer;

@@ -24,6 +24,10 @@ export interface ElectionOptions {
   /** Whole seconds in both engines; etcd grants at least about 2 s. */
   readonly ttlMs: number;
   readonly clock?: Clock;
+  /** How long a vacancy is left to candidates that suit better; asked at each vacancy. Default: not at all. */
+  readonly standBackMs?: () => number;
+  /** Asked at each renewal: true resigns, so that another candidate can follow; at most once in `YIELD_EVERY_MS`, for there may be no other. */
+  readonly yields?: () => boolean;
   /** Ends the campaign like close(), without waiting. */
   readonly signal?: AbortSignal;
   /** Called at each change: elected, or no longer (null). */
@@ -57,11 +61,14 @@ const RETRY_MS = 100;
 /** A follower looks again after this time even when its watch says nothing. */
 const LOOK_MS = 1_000;
 const CLOSE_MS = 1_000;
+const YIELD_EVERY_MS = 60_000;
 
 interface State {
   leader: (Leadership & { readonly ttlMs: number }) | null;
   deadline: MonoMs;
   holder: string | null;
+  /** No yielding before. */
+  yieldAfter: MonoMs;
   closed: boolean;
   readonly abort: AbortController;
 }
@@ -72,6 +79,8 @@ interface Context {
   readonly value: string;
   readonly ttlMs: number;
   readonly clock: Clock;
+  readonly standBackMs: () => number;
+  readonly yields: () => boolean;
   readonly state: State;
   readonly onChange: (leadership: Leadership | null) => void;
 }
@@ -79,9 +88,26 @@ interface Context {
 /** Campaigns until closed; never throws, a lost store means: not elected. */
 export function electController(store: Store, key: string, options: ElectionOptions): Election {
   const clock = options.clock ?? realClock;
-  const state: State = { leader: null, deadline: clock.now().mono, holder: null, closed: false, abort: new AbortController() };
+  const state: State = {
+    leader: null,
+    deadline: clock.now().mono,
+    holder: null,
+    yieldAfter: clock.now().mono,
+    closed: false,
+    abort: new AbortController(),
+  };
   const value = encodeJson({ version: 1, name: options.name });
-  const context: Context = { store, key, value, ttlMs: options.ttlMs, clock, state, onChange: options.onChange ?? (() => undefined) };
+  const context: Context = {
+    store,
+    key,
+    value,
+    ttlMs: options.ttlMs,
+    clock,
+    standBackMs: options.standBackMs ?? (() => 0),
+    yields: options.yields ?? (() => false),
+    state,
+    onChange: options.onChange ?? (() => undefined),
+  };
   const stop = (): void => {
     state.closed = true;
     state.abort.abort();
@@ -112,11 +138,16 @@ async function campaign(context: Context): Promise<void> {
 }
 
 /** Grants a lease and creates the key in one guarded transaction. A lease that won nothing is revoked; one whose outcome is unknown runs out. */
-async function tryElect({ store, key, value, ttlMs, clock, state, onChange }: Context): Promise<'elected' | 'taken' | 'failed'> {
-  const found = await store.get(key);
-  if (!found.ok) return 'failed';
-  state.holder = found.value?.value ?? null;
-  if (found.value !== null) return 'taken';
+async function tryElect(context: Context): Promise<'elected' | 'taken' | 'failed'> {
+  const { store, key, value, ttlMs, clock, state, onChange } = context;
+  let vacant = await isVacant(context);
+  const standBack = context.standBackMs();
+  if (vacant === true && standBack > 0) {
+    await clock.sleep(standBack, state.abort.signal);
+    vacant = await isVacant(context);
+  }
+  if (vacant === null || state.closed) return 'failed';
+  if (!vacant) return 'taken';
   const sentAt = clock.now().mono;
   const granted = await store.grantLease(ttlMs);
   if (!granted.ok) return 'failed';
@@ -135,6 +166,14 @@ async function tryElect({ store, key, value, ttlMs, clock, state, onChange }: Co
   return done.ok ? 'taken' : 'failed';
 }
 
+/** Null when the store does not answer. */
+async function isVacant({ store, key, state }: Context): Promise<boolean | null> {
+  const found = await store.get(key);
+  if (!found.ok) return null;
+  state.holder = found.value?.value ?? null;
+  return found.value === null;
+}
+
 /** Renews until the leadership is over, then resigns. */
 async function lead(context: Context): Promise<void> {
   const { store, key, clock, state, onChange } = context;
@@ -145,6 +184,10 @@ async function lead(context: Context): Promise<void> {
   const wake = AbortSignal.any([gone.signal, state.abort.signal]);
   while (!wake.aborted && clock.now().mono < state.deadline) {
     const sentAt = clock.now().mono;
+    if (sentAt >= state.yieldAfter && context.yields()) {
+      state.yieldAfter = addMono(sentAt, YIELD_EVERY_MS);
+      break;
+    }
     const limit = { deadline: addMono(sentAt, Math.min(leader.ttlMs / 2, state.deadline - sentAt)) };
     const renewed = await store.keepAlive(leader.leaseId, limit);
     if (!renewed.ok && renewed.error.kind !== 'unavailable' && renewed.error.kind !== 'unknown') break;

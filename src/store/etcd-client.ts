@@ -5,7 +5,7 @@ import { type Clock, realClock } from '../base/clock.ts';
 import { type MonoMs, addMono, makeRevision } from '../core/ids.ts';
 import { type Result, err, ok } from '../core/result.ts';
 import { type Outcome, type RpcError, classify } from './classify.ts';
-import { type Connection, openConnection } from './connection.ts';
+import { type Connection, type Password, openConnection } from './connection.ts';
 import { keepAliveOnce } from './keep-alive.ts';
 import { buildTxn, isReadOnlyTxn, prefixRange, readKeyValue, toBytes } from './mapping.ts';
 import type { TlsFiles } from './pem.ts';
@@ -32,7 +32,7 @@ export interface OpenStoreOptions {
   readonly tls: TlsFiles | null;
   readonly clock?: Clock;
   readonly username?: string;
-  readonly password?: string;
+  readonly password?: Password;
 }
 
 /** Default of `CallOptions.deadline`. */

@@ -51,11 +51,15 @@ async function tryKeepAlive(connection: Connection, endpoint: Endpoint, lease: s
     const stream = connection.stream(endpoint, KEEP_ALIVE);
     const finish = (attempt: Attempt<LeaseKeepAliveResponse>): void => {
       clearTimeout(timer);
+      givenUp.removeEventListener('abort', leave);
       resolve(attempt);
       stream.cancel();
     };
     const fail = (code: number, details: string): void =>
       finish({ kind: 'failed', sent: true, error: { code, details: `${details} (${endpoint.url})` } });
+    const givenUp = endpoint.givenUp.signal;
+    const leave = (): void => fail(status.CANCELLED, 'the endpoint is silent while another one answers');
+    givenUp.addEventListener('abort', leave, { once: true });
     const limitMs = Math.max(1, Math.min(TRY_MS, deadline - connection.clock.now().mono));
     const timer = setTimeout(() => fail(status.DEADLINE_EXCEEDED, `no answer within ${Math.round(limitMs)} ms`), limitMs);
     stream.on('data', (value: LeaseKeepAliveResponse) => finish({ kind: 'answer', value }));

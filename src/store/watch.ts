@@ -30,6 +30,8 @@ const LOST_MS = 6_000;
 /** Distance of repeated progress requests while the member lags behind the read. */
 const REPEAT_PROGRESS_MS = 100;
 
+const GIVEN_UP = 'the endpoint is silent while another one answers';
+
 const WATCH = methodOf(Watch.method.watch);
 
 export interface WatchOptions {
@@ -82,6 +84,8 @@ async function run(session: Session): Promise<void> {
     else message = ready.kind === 'failed' ? ready.error.details : ready.message;
     if (session.over) return;
     connection.leave(endpoint);
+    // Another endpoint answers already: a pause would only make the view older.
+    if (endpoint !== connection.current() && message === GIVEN_UP) continue;
     if (/auth|permission/i.test(message)) connection.dropLogin();
     await connection.pause(addMono(clock.now().mono, 1_000));
   }
@@ -99,10 +103,10 @@ async function follow(session: Session, endpoint: Endpoint): Promise<string> {
   const { connection, prefix } = session.options;
   const stream = connection.stream(endpoint, WATCH);
   const stop = new AbortController();
-  const closeBoth = (): void => stop.abort();
-  const ending = AbortSignal.any([session.abort.signal, connection.signal]);
+  const closeBoth = (): void => leave(endpoint.givenUp.signal.aborted ? GIVEN_UP : 'the watch was closed');
+  const ending = AbortSignal.any([session.abort.signal, connection.signal, endpoint.givenUp.signal]);
   ending.addEventListener('abort', closeBoth, { once: true });
-  let reason = 'the watch was closed';
+  let reason = '';
   let seen = 0;
   const leave = (why: string): void => {
     if (stop.signal.aborted) return;

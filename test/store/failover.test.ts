@@ -81,6 +81,34 @@ describe('three etcd members', () => {
     client.close();
   });
 
+  test('a member that stands still is left within a second by everything that was under way on it: calls, renewals and watches', async () => {
+    const p = fresh();
+    const leader = await leaderIndex();
+    const follower = (leader + 1) % 3;
+    const order = [cluster.urls[follower], cluster.urls[leader], cluster.urls[(leader + 2) % 3]].map(String);
+    const client = openStore({ endpoints: order, tls: null });
+    const writer = openStore({ endpoints: [String(cluster.urls[leader])], tls: null });
+    const { id } = value(await client.grantLease(5_000));
+    const seen = collect(client, p, await put(client, `${p}0`, '0'));
+    await until('the watch stands', () => seen.state.alive > 0);
+    await pause(follower, async () => {
+      const stopped = monoMs();
+      await put(writer, `${p}1`, '1');
+      const both = await Promise.all([
+        client.get(`${p}1`),
+        client.keepAlive(id),
+        until('the change is seen', () => seen.events().length === 1, 5_000),
+      ]);
+      assert.equal(value(both[0])?.value, '1');
+      assert.ok(both[1].ok, JSON.stringify(both[1]));
+      assert.ok(monoMs() - stopped < 1_500, `${Math.round(monoMs() - stopped)} ms`);
+    });
+    assert.equal(seen.state.ended, null);
+    seen.close();
+    value(await client.revokeLease(id));
+    for (const one of [client, writer]) one.close();
+  });
+
   test('a lease that is renewed one call at a time outlives the loss of the leader (Z4, Z7)', async () => {
     const p = fresh();
     const { id, ttlMs } = value(await store.grantLease(5_000));

@@ -91,6 +91,39 @@ describe('roles over the store', () => {
       assert.equal(value(await store.get(key)), null);
     });
 
+    test('a candidate that stands back leaves a vacancy to one that does not, and takes it when nobody else does', async () => {
+      const key = `${fresh()}controller`;
+      const holder = open(key, 'a');
+      await until('it is elected', () => holder.leadership() !== null);
+      const patient = electController(store, key, { name: 'b', ttlMs: 1_000, standBackMs: () => 600 });
+      await until('it follows', () => patient.holder()?.includes('"a"') === true);
+      const eager = open(key, 'c');
+      await until('it follows too', () => eager.holder()?.includes('"a"') === true);
+      await holder.close();
+      await until('the eager one is elected', () => eager.leadership() !== null);
+      assert.equal(patient.leadership(), null);
+      await eager.close();
+      await until('the patient one is elected', () => patient.leadership() !== null);
+      await patient.close();
+    });
+
+    test('a leader that is to yield resigns once, and goes on leading when nobody follows', async () => {
+      const key = `${fresh()}controller`;
+      let asked = 0;
+      const changes: boolean[] = [];
+      const election = electController(store, key, {
+        name: 'a',
+        ttlMs: 1_000,
+        yields: () => ++asked > 2,
+        onChange: (leadership) => changes.push(leadership !== null),
+      });
+      await until('it was elected, yielded, and was elected again', () => changes.length === 3);
+      const since = monoMs();
+      await until('it goes on', () => monoMs() - since > 1_500);
+      assert.deepEqual(changes, [true, false, true]);
+      await election.close();
+    });
+
     test('a leader stays past its TTL, and its guards hold only while it leads', async () => {
       const key = `${fresh()}controller`;
       const changes: (Leadership | null)[] = [];

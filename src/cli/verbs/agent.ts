@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { checkConfigText } from '../../base/config.ts';
-import { type JoinedHost, joinServer } from '../../api/join-client.ts';
+import { type JoinedHost, joinServer, storePart } from '../../api/join-client.ts';
 import { parseJoinToken } from '../../api/join-token.ts';
 import { isName } from '../../core/ids.ts';
 import { toCli } from '../api.ts';
@@ -151,7 +151,7 @@ function writeAgentFile(flags: JoinFlags, stateDirectory: string, joined: Joined
     binDirectory: flags.binDirectory ?? null,
     osUser: flags.osUser,
     listen: { host: flags.listen, port: flags.agentPort },
-    store: { endpoints: [...joined.storeEndpoints], ca: joined.files.ca, cert: joined.files.cert, key: joined.files.key },
+    store: storePart(joined),
     firewall: flags.firewall,
     log: { level: 'info' },
   };

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { type JoinedHost, joinServer } from '../../api/join-client.ts';
+import { type JoinedHost, joinServer, storePart } from '../../api/join-client.ts';
 import { isName } from '../../core/ids.ts';
 import { toCli } from '../api.ts';
 import { shellQuote } from '../confirm.ts';
@@ -86,7 +86,7 @@ function writeProxyFile(flags: JoinFlags, stateDirectory: string, joined: Joined
     cluster: joined.cluster,
     id: flags.id,
     listen: { host: flags.listen, write: flags.writePort, read: flags.readPort, split: flags.splitPort },
-    store: { endpoints: [...joined.storeEndpoints], ca: joined.files.ca, cert: joined.files.cert, key: joined.files.key },
+    store: storePart(joined),
     secretFile: joined.files.secret,
     serverTls: flags.serverTls,
     log: { level: 'info' },

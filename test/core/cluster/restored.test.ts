@@ -86,6 +86,80 @@ test('an attempt that came back with a restored store waits for the primary or a
   assert.deepEqual([state.incarnation, state.attempt?.term], ['store-1', 5], 'a person says that this store counts');
 });
 
+test('a backup of the middle of a switchover: the candidate is open in its term, which is taken from it, and the command is done', () => {
+  const middle = (text: string): ReturnType<typeof picture> => {
+    const command = { ...makeTask({ kind: 'switchover', to: id('n2') }), status: 'running' as const };
+    const view = restored(text, { tasks: [command] });
+    const { attempt } = view.state;
+    return attempt === null ? view : { ...view, state: { ...view.state, attempt: { ...attempt, path: 'planned', taskId: command.id } } };
+  };
+  // The order for term 4 stands in the backup; since then n2 has opened it, and n1 follows.
+  const opened = decideCluster(
+    middle(`term 3 primary n1 attempt 4 promote:n2
+      n1 standby tl2 fork1@0/5000 knows4 @0/6000
+      n2 primary lease4 open tl2 fork1@0/5000 knows4 @0/6000
+      n3 dead`),
+    later(100_000),
+  );
+  assert.deepEqual([opened.state?.primary, opened.state?.primaryTerm, opened.state?.incarnation, opened.state?.attempt], ['n2', 4, 'store-1', null]);
+  assert.equal(opened.opened?.rule, 'housekeeping.republished');
+  assert.deepEqual(
+    opened.tasks.map((task) => task.status),
+    ['done'],
+  );
+  // A newer attempt than the term that is open was begun after that one was given up: nobody is believed.
+  const older = decideCluster(
+    middle(`term 3 primary n1 attempt 5 promote:n3
+      n1 dead
+      n2 primary lease4 open tl2 fork1@0/5000 knows4 @0/6000
+      n3 dead`),
+    later(100_000),
+  );
+  assert.deepEqual([older.rule, older.state?.primary ?? 'n1'], ['failover.blocked-store', 'n1']);
+});
+
+test('a backup of the middle of a promotion that did not come to its end: it goes on when everybody is heard and nobody knows more', () => {
+  const text = (third: string): string => `term 3 primary n1 attempt 4 promote:n2
+    n1 fenced knows4 @0/5000
+    n2 detached vote4@0/5000 knows4 @0/5000
+    n3 detached vote4@0/5000 ${third} @0/5000`;
+  const state = decideCluster(restored(text('knows4')), NOW).state;
+  assert.deepEqual([state?.incarnation, state?.attempt?.candidate, state?.attempt?.afterRestore], ['store-1', 'n2', true]);
+  // A newer term was begun after the backup: its outcome is not known here.
+  assert.equal(decideCluster(restored(text('knows5')), NOW).state?.incarnation, 'restored from store-0');
+  // Votes were still counted: the term may have been given to anybody since.
+  const voting = decideCluster(restored(text('knows4').replace('promote:n2', 'vote')), NOW);
+  assert.deepEqual([voting.rule, voting.state?.incarnation ?? 'restored from store-0'], ['failover.blocked-store', 'restored from store-0']);
+});
+
+test('a switchover of the backup keeps nobody from deciding by hand', () => {
+  const view = restored(
+    `term 3 primary n1
+      n1 dead knows3 @0/5000
+      n2 standby knows4 sees:n1=down @0/5000
+      n3 standby knows3 sees:n1=down @0/5000`,
+    {
+      tasks: [makeTask({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false })],
+      state: (one) => ({
+        ...one,
+        switchover: {
+          taskId: 't0',
+          from: id('n1'),
+          to: id('n2'),
+          phase: 'stop',
+          startedWallMs: NOW.wall,
+          phaseWallMs: NOW.wall,
+          deadlineWallMs: NOW.wall,
+          holdRoute: 1,
+          reason: '',
+        },
+      }),
+    },
+  );
+  const state = expectRule(view, 'failover.by-hand');
+  assert.deepEqual([state.switchover, state.attempt?.term], [null, 5]);
+});
+
 test('a report of another store proves nothing about what its agent has read (4.10)', () => {
   const fenced = (words: string): ReturnType<typeof picture> => ({
     ...picture(`term 3 primary n1 attempt 4 vote

@@ -90,7 +90,7 @@ export function checkFailover(view: ClusterView, now: Now, request: TaskOf<'fail
   if (state.phase !== 'running' || state.primary === null) add('not-running', `The cluster is ${state.phase}.`, 'Create or start the cluster first.');
   if (state.attempt?.phase === 'promote' && isOfThisStore(view))
     add('attempt', `${state.attempt.candidate} is being promoted in term ${state.attempt.term}.`, 'Wait for its outcome; see "pgherd show".');
-  if (state.switchover !== null)
+  if (state.switchover !== null && isOfThisStore(view))
     add('switchover', `The switchover to ${state.switchover.to} is running.`, `Cancel it with "pgherd task cancel ${state.switchover.taskId}".`);
   const node = request.to === null ? null : findNode(spec, request.to);
   if (request.to !== null && node === null)
@@ -146,7 +146,10 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
   const tasks = [start(task, now, isOpen(live(view, primary), view.state.primaryTerm) ? 'fence' : 'votes', text)];
   const events: Outcome['events'] = [{ level: 'warn', node: primary, text, detail: { reason } }];
   // A person says with it that the store which is here counts from now on (§4.10): members refuse terms below those they have seen.
-  const here = { ...view, state: { ...view.state, incarnation: view.incarnation } };
+  const here = {
+    ...view,
+    state: { ...view.state, incarnation: view.incarnation, switchover: isOfThisStore(view) ? view.state.switchover : null },
+  };
   // An attempt that waits (votes, lag) is taken over in its own term: the votes for it stand.
   const state =
     attempt === null

@@ -2,13 +2,14 @@
  * A store that is not the one in which the state was decided, or that has forgotten terms (architecture 4.10). What it forgot is learned from the
  * agents, which never forget a term; until then nobody becomes a primary by its word: agents take no lease, and no attempt goes on.
  */
-import { type NodeId, type Term, makeTerm } from '../../ids.ts';
+import { type NodeId, type Now, type Term, makeTerm } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import { findNode } from '../../spec.ts';
-import type { Attempt } from '../../state.ts';
+import type { Attempt, Task } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
 import { isForeignSystem, isOpen, live } from '../observe.ts';
+import { fail, finish, taskById } from '../tasks.ts';
 
 /** The newest term that a member which can be heard ever saw; 0 when none. */
 function newestKnown(view: ClusterView): Term {
@@ -20,7 +21,10 @@ function newestKnown(view: ClusterView): Term {
   return makeTerm(newest);
 }
 
-/** A member that is open in a term of which the state knows nothing; null when there is none, or when an attempt for that term or a newer one is open. */
+/**
+ * A member that is open in a term of which the state knows nothing; null when there is none, or when an attempt for that term or a newer one is open. An
+ * attempt that came back with a restored store is open no more when its own term has a primary: nobody else ever gives it an end.
+ */
 function openInUnknownTerm(view: ClusterView): { readonly report: NodeReport; readonly term: Term } | null {
   const { state } = view;
   // Before the first opening the bootstrap's own rules take it from there.
@@ -30,15 +34,43 @@ function openInUnknownTerm(view: ClusterView): { readonly report: NodeReport; re
     const report = live(view, node.id);
     const term = report?.leaseTerm ?? null;
     if (report === null || term === null || term <= state.primaryTerm || !isOpen(report, term) || isForeignSystem(view, report)) continue;
-    if (state.attempt !== null && state.attempt.term >= term) continue;
+    const { attempt } = state;
+    if (attempt !== null && (attempt.term > term || (attempt.term === term && state.incarnation === view.incarnation))) continue;
     if (found === null || term > found.term) found = { report, term };
   }
   return found;
 }
 
-/** Everybody can be heard and nobody knows a term that the state does not know as opened. */
+/**
+ * Everybody can be heard and nobody knows a term that the state does not know as opened, or as ordered to be opened.
+ *
+ * *Invariant:* a term is ordered for one candidate only. *Because:* whatever came after an order (a refusal, an undo, another candidate) began with a newer
+ * term, which somebody who can be heard would know; so the backup's order is the last one, and its candidate may go on or be replaced like any other.
+ * *Broken if:* an attempt that was still collecting votes counted too: its term may have been given to anybody since, and would be given again.
+ */
 function nobodyKnowsMore(view: ClusterView): boolean {
-  return view.spec.nodes.every((node) => live(view, node.id) !== null) && newestKnown(view) <= view.state.primaryTerm;
+  const { attempt, primaryTerm } = view.state;
+  const newest = attempt?.phase === 'promote' ? attempt.term : primaryTerm;
+  return view.spec.nodes.every((node) => live(view, node.id) !== null) && newestKnown(view) <= newest;
+}
+
+/** The commands whose place in the state is given up: they end here, by what is seen of their effect. */
+function endedTasks(view: ClusterView, now: Now, primary: NodeId): readonly Task[] {
+  const { attempt, switchover } = view.state;
+  const ids = new Set([attempt?.taskId ?? null, switchover?.taskId ?? null]);
+  return [...ids].flatMap((taskId) => {
+    const task = taskById(view, taskId);
+    if (task === null || task.status !== 'running') return [];
+    if (primary === (switchover?.to ?? attempt?.candidate))
+      return [finish(task, now, `${primary} is the primary; the store was restored in the middle of it`)];
+    return [
+      fail(task, now, {
+        code: 'task.restored',
+        text: `The store was restored in the middle of it, and ${primary} is the primary.`,
+        remedy: 'Look at "pgherd show", and ask again if it is still wanted.',
+      }),
+    ];
+  });
 }
 
 function isPrimaryOpen(view: ClusterView, primary: NodeId | null): boolean {
@@ -48,7 +80,7 @@ function isPrimaryOpen(view: ClusterView, primary: NodeId | null): boolean {
 export const restoredRules: readonly Rule[] = [
   {
     id: 'housekeeping.republished',
-    when: 'a member is open in a newer term than the state knows, and no attempt for it is open',
+    when: 'a member is open in a newer term than the state knows, and no attempt for it is open; one that came back with a restored store does not count',
     why: 'The store was restored from before that term; the primary brings back term, place and lineage, and keeps its clients (architecture 4.10, Z14).',
     decide: (view, now) => {
       const found = openInUnknownTerm(view);
@@ -72,6 +104,7 @@ export const restoredRules: readonly Rule[] = [
         why: reason,
         state: { ...state, term: makeTerm(Math.max(state.term, term)), incarnation: view.incarnation },
         opened,
+        tasks: endedTasks(view, now, report.node),
         events: [{ level: 'warn', node: report.node, text: `${reason}; it is taken from there`, detail: {} }],
         then: 'continue',
       };
@@ -79,7 +112,7 @@ export const restoredRules: readonly Rule[] = [
   },
   {
     id: 'housekeeping.incarnation',
-    when: 'the store is another one than before, or was restored, and either the primary of the newest known term is open in it, or all members can be heard and none knows a newer term',
+    when: 'the store is another one than before, or was restored, and either the primary of the newest known term is open in it, or all members can be heard and none knows a term that was neither opened nor ordered',
     why: 'Then no newer term was forgotten. Otherwise a person decides, by a failover by hand (architecture 4.10).',
     decide: (view) => {
       const { state } = view;
@@ -87,7 +120,8 @@ export const restoredRules: readonly Rule[] = [
       if (state.phase !== 'new' && !isPrimaryOpen(view, state.primary) && !nobodyKnowsMore(view)) return null;
       return {
         why: `the store's incarnation is ${view.incarnation}`,
-        state: { ...state, incarnation: view.incarnation },
+        // What is not known of the time since the backup is not known of the attempt either.
+        state: { ...state, incarnation: view.incarnation, attempt: state.attempt === null ? null : { ...state.attempt, afterRestore: true } },
         events: [
           {
             level: 'warn',
