@@ -3,6 +3,7 @@ import type { Scenario } from '../scenario.ts';
 import { agentFreeze } from './agent-freeze.ts';
 import { agentKill } from './agent-kill.ts';
 import { agentRestart } from './agent-restart.ts';
+import { clusterRestart } from './cluster-restart.ts';
 import { controllerLoss } from './controller-loss.ts';
 import { failoverProxy } from './failover-proxy.ts';
 import { hostKill } from './host-kill.ts';
@@ -12,6 +13,7 @@ import { partitionPrimary } from './partition-primary.ts';
 import { partitionStandby } from './partition-standby.ts';
 import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
+import { powerCutPrimaryFirst, powerCutPrimaryLast } from './power-cut.ts';
 import { promoteFails } from './promote-fails.ts';
 import { readYourWrites } from './read-your-writes.ts';
 import {
@@ -24,6 +26,7 @@ import {
   storeLossQuorum,
   switchoverQuorum,
 } from './quorum-mode.ts';
+import { rollingRestart } from './rolling-restart.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
@@ -62,6 +65,10 @@ export const SCENARIOS: readonly Scenario[] = [
   agentRestartQuorum,
   storeLossQuorum,
   syncStandbyLoss,
+  rollingRestart,
+  clusterRestart,
+  powerCutPrimaryFirst,
+  powerCutPrimaryLast,
 ];
 
 export function findScenario(name: string): Scenario | null {
