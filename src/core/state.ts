@@ -108,7 +108,10 @@ export const switchover = object({
   taskId: text,
   from: nodeId,
   to: nodeId,
-  /** checks → checkpoint → hold → stop → promote → follow. `undo`: give the old primary its role back. */
+  /**
+   * checks → checkpoint → hold → stop → promote → follow. `undo`: give the old primary its role back. With `from` = `to` the primary is restarted in
+   * place while proxies hold: checkpoint → hold → stop, and it is over when it is open again.
+   */
   phase: oneOf('checkpoint', 'hold', 'stop', 'promote', 'undo'),
   startedWallMs: wallMs,
   phaseWallMs: wallMs,
@@ -224,6 +227,8 @@ export const task = object({
   cancelRequested: bool,
   /** Journal, at most 200 entries. */
   steps: list(taskStep),
+  /** What its later steps must remember of the earlier ones. */
+  notes: withDefault(record(text), {}),
   /** Refusals and failures in words, one a line; empty otherwise. */
   problems: list(object({ code: text, text, remedy: text })),
   finishedWallMs: nullable(wallMs),

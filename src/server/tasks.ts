@@ -61,6 +61,7 @@ export async function writeTask(context: ServerContext, wanted: NewTask): Promis
     status: 'pending',
     cancelRequested: false,
     steps: [],
+    notes: {},
     problems: [],
     finishedWallMs: null,
     result: null,

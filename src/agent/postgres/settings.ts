@@ -9,15 +9,6 @@ import { readIfThere } from './files.ts';
 import { findPostmaster } from './postmaster.ts';
 import { withLocalSql } from './sql.ts';
 
-/** A standby must not have these lower than the primary (Z37). Source: PostgreSQL manual 27.4.3. */
-export const MINIMUMS = [
-  'max_connections',
-  'max_worker_processes',
-  'max_wal_senders',
-  'max_prepared_transactions',
-  'max_locks_per_transaction',
-] as const;
-
 export interface AppliedSettings {
   readonly changed: readonly string[];
   readonly reloaded: boolean;
@@ -60,33 +51,6 @@ export async function findOverrides(
     const winning = auto.get(name);
     return winning === undefined || winning === value ? [] : [{ name, ours: value, winning }];
   });
-}
-
-/** For a promotion's or a standby's check: names that are lower here than there, as a refusal; null when all are high enough. */
-export function compareMinimums(here: Readonly<Record<string, number>>, there: Readonly<Record<string, number>>): Failure | null {
-  const lower = MINIMUMS.filter((name) => (here[name] ?? Number.POSITIVE_INFINITY) < (there[name] ?? 0));
-  if (lower.length === 0) return null;
-  return failure(
-    'settings.too-low',
-    'a standby may not have these settings lower than its primary',
-    lower.map((name) => `${name} ${here[name]} < ${there[name]}`).join(', '),
-    'the standby would not start or would stop replay',
-    'raise them on the standby first',
-    false,
-  );
-}
-
-/** The values that a standby needs at least, from pg_control, when the configured ones are lower (Z37). */
-export function raisedParameters(
-  parameters: Readonly<Record<string, string>>,
-  control: Readonly<Record<string, number>>,
-): Readonly<Record<string, string>> {
-  const raised: Record<string, string> = { ...parameters };
-  for (const name of MINIMUMS) {
-    const needed = control[name];
-    if (needed !== undefined && parameters[name] !== undefined && Number(parameters[name]) < needed) raised[name] = String(needed);
-  }
-  return raised;
 }
 
 export function refuseOverridden(overrides: readonly { readonly name: string }[]): Result<null, Failure> {

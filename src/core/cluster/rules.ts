@@ -7,6 +7,7 @@ import { housekeepingRules, steadyRules } from './rules/housekeeping.ts';
 import { operationRules } from './rules/operations.ts';
 import { primaryLostRules } from './rules/primary-lost.ts';
 import { restoredRules } from './rules/restored.ts';
+import { rollingRules } from './rules/rolling.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
 import { syncRules } from './rules/sync.ts';
@@ -21,6 +22,7 @@ export const rules: readonly Rule[] = [
   ...commandRules,
   ...bootstrapRules,
   ...operationRules,
+  ...rollingRules,
   ...switchoverRules,
   ...attemptRules,
   ...primaryLostRules.map(alsoDuringAttempt),
@@ -42,7 +44,7 @@ export const ruleGroups: readonly { readonly title: string; readonly rules: read
   { title: 'Upkeep', rules: housekeepingRules },
   { title: 'Commands', rules: commandRules },
   { title: 'Creation and adoption', rules: bootstrapRules },
-  { title: 'Operations', rules: operationRules },
+  { title: 'Operations', rules: [...operationRules, ...rollingRules] },
   { title: 'Switchover', rules: switchoverRules },
   { title: 'The attempt for a new term', rules: attemptRules },
   { title: 'The primary does not serve', rules: primaryLostRules },

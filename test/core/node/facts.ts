@@ -31,6 +31,7 @@ export function postgres(change: Partial<PostgresReport> = {}): PostgresReport {
     postmasterPid: 42,
     startedAt: makeWallMs(1),
     minimums: {},
+    minimumsAfterRestart: {},
     stalledMs: null,
     incarnation: null,
     ...change,
