@@ -8,6 +8,7 @@ import { operationRules } from './rules/operations.ts';
 import { primaryLostRules } from './rules/primary-lost.ts';
 import { restoredRules } from './rules/restored.ts';
 import { rollingRules } from './rules/rolling.ts';
+import { standbySettingsRules } from './rules/standby-settings.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
 import { syncRules } from './rules/sync.ts';
@@ -28,6 +29,7 @@ export const rules: readonly Rule[] = [
   ...primaryLostRules.map(alsoDuringAttempt),
   ...syncRules,
   ...standbyRules,
+  ...standbySettingsRules,
   ...steadyRules,
 ];
 
@@ -49,6 +51,6 @@ export const ruleGroups: readonly { readonly title: string; readonly rules: read
   { title: 'The attempt for a new term', rules: attemptRules },
   { title: 'The primary does not serve', rules: primaryLostRules },
   { title: 'Synchronous replication', rules: syncRules },
-  { title: 'Standbys', rules: standbyRules },
+  { title: 'Standbys', rules: [...standbyRules, ...standbySettingsRules] },
   { title: 'Nothing to do', rules: steadyRules },
 ];

@@ -5,6 +5,7 @@ import { findNode } from '../../spec.ts';
 import type { Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { openAttempt, outageStart } from '../attempts.ts';
+import { cancelEffect } from '../cancel.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { without } from '../goals.ts';
 import { isLeaseTaken, isOpen, live, primaryEnd } from '../observe.ts';
@@ -40,7 +41,10 @@ function busy(view: ClusterView, now: Now): Outcome | null {
 
 function cancelled(view: ClusterView, now: Now): Outcome | null {
   const tasks = view.tasks
-    .filter((task) => task.cancelRequested && (task.status === 'pending' || (task.request.kind === 'create' && view.state.phase === 'new')))
+    .filter(
+      (task) =>
+        task.cancelRequested && (task.status === 'pending' || (task.request.kind === 'create' && cancelEffect(view.state, task).kind === 'undo')),
+    )
     .map((task) => cancel(task, now, 'cancelled before it began'));
   return tasks.length === 0 ? null : { why: `${tasks.length} commands were cancelled before they began`, tasks, then: 'continue' };
 }

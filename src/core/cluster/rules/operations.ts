@@ -3,10 +3,11 @@ import type { NodeId, Now } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import type { ClusterState, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
+import { cancelEffect } from '../cancel.ts';
 import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
-import { type RequestKind, addStep, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
+import { type RequestKind, addStep, cancel, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
 import { serverMark } from './rolling.ts';
@@ -151,6 +152,28 @@ function rejoinNode(view: ClusterView, now: Now): Outcome | null {
   };
 }
 
+/** `node stop` is undone by a start; its task ends at once, and the start is seen in `show`. */
+function stopUndone(view: ClusterView, now: Now): Outcome | null {
+  const task = findTask(view, 'nodeStop', 'running');
+  if (task === null || !task.cancelRequested) return null;
+  const { node } = task.request;
+  const text = `node stop ${node} was cancelled: it is started again`;
+  const state = withRole({ ...view.state, overrides: without(view.state.overrides, node) }, now, node);
+  return { why: text, state, tasks: [cancel(task, now, text)], events: [{ level: 'info', node, text, detail: {} }], then: 'continue' };
+}
+
+/** A stop of everything that nobody carries on: the state was set back, or a person's failover came first. Nothing may wait for it for ever (Q38). */
+function stopOvertaken(view: ClusterView, now: Now): Outcome | null {
+  const task = findTask(view, 'clusterStop', 'running') ?? restartTask(view, 'running', 'all');
+  if (task === null || view.state.phase === 'stopping' || hasStep(task, 'start')) return null;
+  const text = `${describeRequest(task.request)} did not end as planned; the cluster is ${view.state.phase}`;
+  return {
+    why: text,
+    tasks: [fail(task, now, { code: 'cluster-stop.overtaken', text: `${text}.`, remedy: 'See "pgherd events", then ask again.' })],
+    then: 'continue',
+  };
+}
+
 /** Ends the commands for one node whose effect, or failure, is seen. */
 function nodeDone(view: ClusterView, now: Now): Outcome | null {
   const tasks: Task[] = [];
@@ -244,6 +267,10 @@ function stopping(view: ClusterView, now: Now): Outcome | null {
   if (state.phase !== 'stopping' || state.primary === null) return null;
   const task = findTask(view, 'clusterStop', 'running') ?? restartTask(view, 'running', 'all');
   const primary = live(view, state.primary);
+  if (task?.cancelRequested === true && cancelEffect(state, task).kind === 'undo') {
+    const text = `${describeRequest(task.request)} was cancelled: every node is started again`;
+    return { why: text, state: startAll(view, now), tasks: [cancel(task, now, text)], events: [{ level: 'info', node: null, text, detail: {} }] };
+  }
   if (!isDown(primary) || (primary === null && view.writeLease !== null)) {
     const late = task !== null && elapsedMs(now, stepSince(task)) > STOP_LIMIT_MS;
     const broken = failureOf(view, state.primary);
@@ -352,6 +379,12 @@ export const operationRules: readonly Rule[] = [
     decide: rejoinNode,
   },
   {
+    id: 'node.stop-undone',
+    when: '`node stop` was cancelled',
+    why: 'It is undone by a start, whatever the stop has come to.',
+    decide: stopUndone,
+  },
+  {
     id: 'node.done',
     when: 'the effect or the failure of a command for one node is seen',
     why: 'Done means seen in a report, not an exit code (H57, I10).',
@@ -368,6 +401,12 @@ export const operationRules: readonly Rule[] = [
     when: 'the cluster is stopping',
     why: 'No failover rule speaks; a primary that does not stop gets its role back.',
     decide: stopping,
+  },
+  {
+    id: 'cluster.stop-overtaken',
+    when: 'a stop of everything is not carried on by anybody',
+    why: 'No lock outlives its holder: the task ends, and says how the cluster stands.',
+    decide: stopOvertaken,
   },
   {
     id: 'cluster.start',
