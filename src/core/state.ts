@@ -181,6 +181,8 @@ export const clusterState = object({
   }),
   attempt: nullable(attempt),
   switchover: nullable(switchover),
+  /** A standby that gets no new reads, because it is to be restarted; from which route on, and since when. */
+  draining: withDefault(nullable(object({ node: nodeId, epoch: integer, sinceWallMs: wallMs })), null),
   overrides: record(nodeOverride),
   recovery: record(recoveryProgress),
   frozen: nullable(object({ reason: text, by: text, sinceWallMs: wallMs, untilWallMs: nullable(wallMs) })),

@@ -164,11 +164,6 @@ test('the cluster stops primary first, then its standbys; it starts again with t
   expectRule(ask({ kind: 'clusterStart' }), 'cluster.refused');
 });
 
-test('a rolling restart begins with a standby', () => {
-  const state = expectRule(ask({ kind: 'clusterRestart', rolling: true }), 'cluster.rolling');
-  assert.deepEqual([state.goals[id('n1')]?.id, state.goals[id('n2')]?.id], ['primary-3-g0', 'standby-3-g1']);
-});
-
 type Phase = NonNullable<ClusterState['switchover']>['phase'];
 function switchover(phase: Phase): NonNullable<ClusterState['switchover']> {
   const at = makeWallMs(WALL);

@@ -105,6 +105,34 @@ test('one node alone is restarted in place', () => {
   assert.ok(host(world, 'n1').pg.startedAt > startedAt && isHealthy(world));
 });
 
+test('a standby gets no new reads before it stops, until every live proxy has taken it out and its reads had their time (H41)', () => {
+  const first = decideCluster(
+    picture(STEADY, {
+      tasks: [makeTask(ROLLING)],
+      acks: { p1: 4 },
+      state: (state) => ({ ...state, route: { epoch: 4, writer: id('n1'), readers: [id('n2'), id('n3')], hold: false } }),
+    }),
+    NOW,
+  );
+  assert.ok(first.state !== null);
+  assert.deepEqual([first.state.draining?.node, first.state.route.readers, first.state.goals[id('n2')]?.id], ['n2', ['n3'], 'standby-3-g0']);
+  const { epoch } = first.state.route;
+  const at = (acks: Readonly<Record<string, number>>, ms: number): string => {
+    const view = picture(STEADY, { tasks: first.tasks, acks });
+    return decideCluster({ ...view, state: first.state ?? view.state }, later(ms)).state?.goals[id('n2')]?.id ?? 'standby-3-g0';
+  };
+  assert.equal(at({ p1: epoch - 1 }, 2000), 'standby-3-g0', 'the proxy has not taken it out');
+  assert.equal(at({ p1: epoch }, 500), 'standby-3-g0', 'reads that are under way');
+  assert.equal(at({ p1: epoch }, 1000), 'standby-3-g1');
+  assert.equal(at({ p1: epoch - 1 }, 5000), 'standby-3-g1', 'a proxy that hangs');
+  assert.equal(at({}, 0), 'standby-3-g1', 'there is no proxy');
+});
+
+test('a standby that was drained for a restart that is over gets its reads again', () => {
+  const view = picture(STEADY, { state: (state) => ({ ...state, draining: { node: id('n2'), epoch: 0, sinceWallMs: makeWallMs(WALL) } }) });
+  assert.deepEqual(expectRule(view, 'cluster.undrained').route.readers, ['n2', 'n3']);
+});
+
 test('a node that is not in order refuses a rolling restart, and is named', () => {
   for (const [text, why] of [
     [STEADY.replace('n3 standby @0/5000', 'n3 dead'), /agent of n3 does not report/],

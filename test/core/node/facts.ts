@@ -93,6 +93,7 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
     },
     attempt: null,
     switchover: null,
+    draining: null,
     overrides: {},
     recovery: {},
     frozen: null,

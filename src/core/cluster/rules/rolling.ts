@@ -28,6 +28,11 @@ const LOWERED_LIMIT_MS = 30_000;
 
 const WORKING: ReadonlySet<PostgresState> = new Set(['starting', 'stopping', 'cloning', 'rewinding']);
 
+/** Reads that are under way when a proxy learns that their standby goes; longer ones are ended by its stop. */
+const READS_END_MS = 1000;
+/** A proxy that hangs does not keep the restart from going on; its report vanishes 3 s after its last sign of life. */
+const DRAIN_LIMIT_MS = 5000;
+
 type RollingTask = TaskOf<'clusterRestart'>;
 
 /** The rolling restart that waits or runs; null when there is none. */
@@ -102,7 +107,11 @@ function nextStep(view: ClusterView, now: Now, task: RollingTask, primary: NodeI
 }
 
 function cleared(state: ClusterState, nodes: readonly NodeId[]): ClusterState {
-  return nodes.reduce(withoutRestart, state);
+  return nodes.reduce(withoutRestart, undrained(state));
+}
+
+function undrained(state: ClusterState): ClusterState {
+  return state.draining === null ? state : { ...state, draining: null };
 }
 
 /** Somebody is not in good order: the next node waits for it, and when it takes too long or gave up nothing more is touched. */
@@ -161,6 +170,13 @@ function restartStandby(view: ClusterView, now: Now, task: RollingTask, node: No
   const late = elapsedMs(now, stepSince(task)) > LOWERED_LIMIT_MS;
   if (hasStep(task, LOWERED_STEP) && !late && !knowsLowered(view, node))
     return { why: `${node} has not yet replayed the lowered settings`, again: 200, then: 'continue' };
+  const { draining } = state;
+  if (draining?.node !== node) {
+    const epoch = state.route.epoch + (state.route.readers.includes(node) ? 1 : 0);
+    const drained: ClusterState = { ...state, draining: { node, epoch, sinceWallMs: now.wall } };
+    return { why: `rolling restart: ${node} gets no new reads`, state: drained, tasks: [addStep(task, now, `drain ${node}`)], again: 50 };
+  }
+  if (!isDrained(view, now, draining)) return { why: `reads on ${node} end`, again: 50, then: 'continue' };
   const goal = state.goals[node];
   const via: Via = goal?.kind === 'standby' ? goal.via : 'stream';
   const request = `${task.id}-${node}-${task.steps.length}`;
@@ -169,6 +185,19 @@ function restartStandby(view: ClusterView, now: Now, task: RollingTask, node: No
     state: withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via, restart: request }, 'anew'),
     tasks: [addStep(task, now, `restart ${node}`)],
   };
+}
+
+/** Every live proxy has taken it out of its reads, and statements that were under way had their time. Without a proxy there is nobody to wait for. */
+function isDrained(view: ClusterView, now: Now, { epoch, sinceWallMs }: NonNullable<ClusterState['draining']>): boolean {
+  const acks = Object.values(view.proxyAcks);
+  const sinceMs = elapsedMs(now, sinceWallMs);
+  return acks.length === 0 || sinceMs >= DRAIN_LIMIT_MS || (acks.every((acknowledged) => acknowledged >= epoch) && sinceMs >= READS_END_MS);
+}
+
+/** Whoever drained it is gone: reads go there again. */
+function drainedFor(view: ClusterView): Outcome | null {
+  if (view.state.draining === null || findTask(view, 'clusterRestart', 'running') !== null) return null;
+  return { why: `${view.state.draining.node} may get reads again`, state: undrained(view.state), then: 'continue' };
 }
 
 const LOWERED_STEP = 'lower settings';
@@ -223,5 +252,11 @@ export const rollingRules: readonly Rule[] = [
     when: 'a rolling restart was asked, or goes on',
     why: 'One node at a time, each streaming and caught up before the next; the role moves by switchover, so that writes go on; it stops when somebody is not in good order.',
     decide: rolling,
+  },
+  {
+    id: 'cluster.undrained',
+    when: 'a standby gets no reads because of a restart that is over',
+    why: 'It has its share of reads again, also when the restart was cancelled, failed or was overtaken (H41).',
+    decide: drainedFor,
   },
 ];
