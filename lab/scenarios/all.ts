@@ -26,7 +26,7 @@ import {
   storeLossQuorum,
   switchoverQuorum,
 } from './quorum-mode.ts';
-import { rollingRestart } from './rolling-restart.ts';
+import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
@@ -66,6 +66,7 @@ export const SCENARIOS: readonly Scenario[] = [
   storeLossQuorum,
   syncStandbyLoss,
   rollingRestart,
+  rollingRestartLower,
   clusterRestart,
   powerCutPrimaryFirst,
   powerCutPrimaryLast,

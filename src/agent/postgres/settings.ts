@@ -33,9 +33,12 @@ export async function applySettings(
     return ok({ changed, reloaded: false, pendingRestart: [], errors: [] });
   return withLocalSql(instance, options, async (sql) => {
     await sql.query('SELECT pg_reload_conf()');
+    // Reading the files marks, for this session, what waits for a restart; such a line is "not applied", and yet no error.
+    // Source: PostgreSQL guc.c, set_config_option, GUC_PENDING_RESTART.
+    await sql.query('SELECT count(*) FROM pg_file_settings');
     const pending = await sql.query('SELECT name FROM pg_settings WHERE pending_restart ORDER BY name');
     const wrong =
-      await sql.query(`SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error AS text FROM pg_file_settings WHERE error IS NOT NULL AND error NOT LIKE '%restart%'
+      await sql.query(`SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error AS text FROM pg_file_settings f WHERE error IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_settings s WHERE s.name = f.name AND s.pending_restart)
       UNION ALL SELECT 'pg_hba.conf:' || line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 20`);
     return { changed, reloaded: true, pendingRestart: pending.map((row) => String(row['name'])), errors: wrong.map((row) => String(row['text'])) };
   });
