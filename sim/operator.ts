@@ -45,6 +45,7 @@ export function createOperator(world: World): Operator {
         status: 'pending',
         cancelRequested: false,
         steps: [],
+        notes: {},
         problems: [],
         finishedWallMs: null,
         result: null,

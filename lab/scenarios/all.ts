@@ -3,6 +3,7 @@ import type { Scenario } from '../scenario.ts';
 import { agentFreeze } from './agent-freeze.ts';
 import { agentKill } from './agent-kill.ts';
 import { agentRestart } from './agent-restart.ts';
+import { clusterRestart } from './cluster-restart.ts';
 import { controllerLoss } from './controller-loss.ts';
 import { etcdMemberLoss, hostLossEtcd, hostLossEtcdAsync, hostLossEtcdLeader, serverLossEtcd, storeLost } from './etcd.ts';
 import { failoverProxy } from './failover-proxy.ts';
@@ -13,6 +14,7 @@ import { partitionPrimary } from './partition-primary.ts';
 import { partitionStandby } from './partition-standby.ts';
 import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
+import { powerCutPrimaryFirst, powerCutPrimaryLast } from './power-cut.ts';
 import { promoteFails } from './promote-fails.ts';
 import { readYourWrites } from './read-your-writes.ts';
 import {
@@ -25,6 +27,7 @@ import {
   storeLossQuorum,
   switchoverQuorum,
 } from './quorum-mode.ts';
+import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
@@ -69,6 +72,11 @@ export const SCENARIOS: readonly Scenario[] = [
   serverLossEtcd,
   etcdMemberLoss,
   storeLost,
+  rollingRestart,
+  rollingRestartLower,
+  clusterRestart,
+  powerCutPrimaryFirst,
+  powerCutPrimaryLast,
 ];
 
 export function findScenario(name: string): Scenario | null {

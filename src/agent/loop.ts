@@ -310,7 +310,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   async function housekeeping(postgres: PostgresReport, goal: Goal | null, spec: ClusterSpec | null, now: MonoMs): Promise<void> {
     if (spec === null || goal === null || running !== null || postgres.state !== 'running') return;
     if (goal.kind !== 'primary' && goal.kind !== 'standby') return;
-    if (lastSpec !== spec) {
+    if (lastSpec !== spec || ports.postgres.settingsOutdated()) {
       const applied = await ports.postgres.applySettings(spec);
       if (!applied.ok) ports.log.warn({ code: applied.error.code }, describeFailure(applied.error));
       lastSpec = spec;

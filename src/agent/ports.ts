@@ -27,6 +27,8 @@ export interface PostgresPort {
   initdb(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Managed files in order; returns whether something changed. Reloads a running server only then. */
   applySettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>>;
+  /** The managed files were written for another role, or what this standby needs at least has changed since. */
+  settingsOutdated(): boolean;
   startPrimary(spec: ClusterSpec, mayStart: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>>;
   startStandby(spec: ClusterSpec, upstream: Upstream | null, signal: AbortSignal): Promise<Result<string, Failure>>;
   /**

@@ -1,5 +1,5 @@
 /** Binds the loop's PostgresPort to the operations in postgres/, one line each where possible. */
-import { realClock } from '../base/clock.ts';
+import { monoMs, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { NodeId } from '../core/ids.ts';
 import { formatLsn } from '../core/lsn.ts';
@@ -14,6 +14,7 @@ import { readAutoConf } from './postgres/auto-conf.ts';
 import { runCheckpoint } from './postgres/checkpoint.ts';
 import { cloneFrom } from './postgres/clone.ts';
 import { parseConninfo } from './postgres/conninfo.ts';
+import { readControlData } from './postgres/control-data.ts';
 import { ensureStandbySignal } from './postgres/data-directory.ts';
 import { detachStandby } from './postgres/detach.ts';
 import { clearUpstream, followUpstream, setUpstream } from './postgres/follow.ts';
@@ -38,6 +39,8 @@ const FOLLOW_LIMIT_MS = 4000;
 /** Longer waits belong to the controller: it ends the attempt or the switchover. */
 const REPLAY_LIMIT_MS = 10_000;
 const IMMEDIATE_STOP_MS = 250;
+/** A lowered value is replayed once in a long while; later only delays the word that a restart is needed. */
+const MINIMUMS_EVERY_MS = 1000;
 /** A process that SIGKILL does not end within this sits in the kernel (a stuck disk); waiting longer only delays the alarm. */
 const KILL_LIMIT_MS = 2000;
 
@@ -73,6 +76,13 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   let watched: ({ readonly pid: number; readonly startTicks: number } & PostmasterWatch) | null = null;
   let systemIdentifier: string | null = null;
   let walsenders: PostgresReport['walsenders'] = [];
+  /** The role of the running server by the last look. */
+  let role: PostgresReport['role'] = null;
+  /** What a standby needs at least, as last read; empty for a primary. */
+  let atLeast: Readonly<Record<string, number>> = {};
+  let atLeastRead: { readonly at: number; readonly role: PostgresReport['role'] } = { at: -Infinity, role: null };
+  /** For whom the managed files were written last. */
+  let writtenFor: string | null = null;
 
   /** The death of the postmaster is noticed at once, whoever started it. */
   function watchProcess(pid: number | null): void {
@@ -112,17 +122,34 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     if (startedAs !== null && startedAs.pid === null) startedAs.pid = report.postmasterPid;
     systemIdentifier = report.systemIdentifier ?? systemIdentifier;
     walsenders = report.walsenders;
+    if (report.state === 'running') await lookAtMinimums(report.role);
     const isStandby = startedAs?.mode === 'standby' && startedAs.pid === report.postmasterPid && report.state !== 'running';
     return isStandby && report.role === 'primary' && report.postmasterPid !== null ? { ...report, role: 'standby' } : report;
   }
 
-  async function settingsOf(spec: ClusterSpec): Promise<ManagedSettings> {
-    return { ...managedSettingsOf(spec), freeBytes: await freeBytes(instance.dataDirectory) };
+  /** pg_control follows the primary's values as they are replayed. An unreadable one asks for nothing: the start itself says what is wrong. */
+  async function readMinimums(of: PostgresReport['role']): Promise<Readonly<Record<string, number>>> {
+    const control = of === 'standby' ? await readControlData(instance) : null;
+    return control?.ok === true ? control.value.minimums : {};
   }
 
-  async function bringSettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>> {
-    const applied = await applySettings(instance, await settingsOf(spec));
+  async function lookAtMinimums(of: PostgresReport['role']): Promise<void> {
+    role = of;
+    const at = monoMs();
+    if (atLeastRead.role === of && at - atLeastRead.at < MINIMUMS_EVERY_MS) return;
+    atLeastRead = { at, role: of };
+    atLeast = await readMinimums(of);
+  }
+
+  async function settingsOf(spec: ClusterSpec, as: PostgresReport['role']): Promise<ManagedSettings> {
+    return { ...managedSettingsOf(spec), freeBytes: await freeBytes(instance.dataDirectory), atLeast: await readMinimums(as) };
+  }
+
+  async function bringSettings(spec: ClusterSpec, as: PostgresReport['role'] = role): Promise<Result<{ readonly changed: boolean }, Failure>> {
+    const settings = await settingsOf(spec, as);
+    const applied = await applySettings(instance, settings);
     if (!applied.ok) return applied;
+    writtenFor = JSON.stringify([as, settings.atLeast]);
     for (const error of applied.value.errors) log.error({}, `PostgreSQL refuses a setting: ${error}`);
     problems = [
       ...applied.value.errors.map(
@@ -143,7 +170,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     mayStart: () => boolean,
     signal: AbortSignal,
   ): Promise<Result<string, Failure>> {
-    const settings = await bringSettings(spec);
+    const settings = await bringSettings(spec, mode);
     if (!settings.ok) return settings;
     startedAs = { mode, pid: null };
     const started = await startPostgres(instance, { mode, mayStart, signal, onProgress: (step) => log.info({ step }, 'PostgreSQL is starting') });
@@ -176,11 +203,12 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     },
     initdb: async (spec, signal) => {
       const made = await withoutServer('initdb', async () =>
-        runInitdb(instance, { checksums: spec.postgres.checksums, settings: await settingsOf(spec), signal }),
+        runInitdb(instance, { checksums: spec.postgres.checksums, settings: await settingsOf(spec, 'primary'), signal }),
       );
       return made.ok ? ok(`system identifier ${made.value.systemIdentifier}`) : made;
     },
-    applySettings: bringSettings,
+    applySettings: (spec) => bringSettings(spec),
+    settingsOutdated: () => role !== null && writtenFor !== null && writtenFor !== JSON.stringify([role, atLeast]),
     startPrimary: async (spec, mayStart, signal) => {
       // A primary has no upstream; the slot name would make a later standby start wait for a slot that may not exist (Q35).
       const cleared = await clearUpstream(instance, { signal });
@@ -236,12 +264,12 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     },
     rewind: async (spec, upstream, signal, onProgress) => {
       const rewound = await withoutServer('rewinding', async () =>
-        rewindTo(instance, { upstream, settings: await settingsOf(spec), keepSaved: spec.keepSavedDirectories, signal, onProgress }),
+        rewindTo(instance, { upstream, settings: await settingsOf(spec, 'standby'), keepSaved: spec.keepSavedDirectories, signal, onProgress }),
       );
       return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
     },
     clone: async (spec, upstream, signal, onProgress) => {
-      const settings = await settingsOf(spec);
+      const settings = await settingsOf(spec, 'standby');
       const cloned = await withoutServer('cloning', () =>
         cloneFrom(instance, { upstream, settings, systemIdentifier, keepSaved: spec.keepSavedDirectories, signal, onProgress }),
       );

@@ -52,6 +52,7 @@ export const API_ERRORS = {
   'task.not-found': refused(404),
   'task.conflict': refused(409),
   'task.finished': refused(409),
+  'task.too-late': refused(409),
   'task.refused': refused(409),
   'user.exists': refused(409),
   'user.not-found': refused(404),

@@ -91,6 +91,8 @@ export const postgresReport = object({
   startedAt: nullable(wallMs),
   /** Values of settings that a standby may not have lower than the primary. */
   minimums: record(integer),
+  /** Of those, the ones that wait for a restart, with the value that it will bring. */
+  minimumsAfterRestart: withDefault(record(integer), {}),
   /** Starting: milliseconds without any sign of progress, by the agent's own clock. Null in every other state. */
   stalledMs: withDefault(nullable(integer), null),
   /** Names this data directory among all that the node ever had: new with each initdb, clone and rewind. Null: none was given yet. */

@@ -108,7 +108,10 @@ export const switchover = object({
   taskId: text,
   from: nodeId,
   to: nodeId,
-  /** checks → checkpoint → hold → stop → promote → follow. `undo`: give the old primary its role back. */
+  /**
+   * checks → checkpoint → hold → stop → promote → follow. `undo`: give the old primary its role back. With `from` = `to` the primary is restarted in
+   * place while proxies hold: checkpoint → hold → stop, and it is over when it is open again.
+   */
   phase: oneOf('checkpoint', 'hold', 'stop', 'promote', 'undo'),
   startedWallMs: wallMs,
   phaseWallMs: wallMs,
@@ -178,6 +181,8 @@ export const clusterState = object({
   }),
   attempt: nullable(attempt),
   switchover: nullable(switchover),
+  /** A standby that gets no new reads, because it is to be restarted; from which route on, and since when. */
+  draining: withDefault(nullable(object({ node: nodeId, epoch: integer, sinceWallMs: wallMs })), null),
   overrides: record(nodeOverride),
   recovery: record(recoveryProgress),
   frozen: nullable(object({ reason: text, by: text, sinceWallMs: wallMs, untilWallMs: nullable(wallMs) })),
@@ -224,6 +229,8 @@ export const task = object({
   cancelRequested: bool,
   /** Journal, at most 200 entries. */
   steps: list(taskStep),
+  /** What its later steps must remember of the earlier ones. */
+  notes: withDefault(record(text), {}),
   /** Refusals and failures in words, one a line; empty otherwise. */
   problems: list(object({ code: text, text, remedy: text })),
   finishedWallMs: nullable(wallMs),

@@ -33,6 +33,7 @@ export function planTask({ view }: ServerView, { request, by }: { readonly reque
     status: 'pending',
     cancelRequested: false,
     steps: [],
+    notes: {},
     problems: [],
     finishedWallMs: null,
     result: null,

@@ -6,6 +6,7 @@ import { type ClusterId, type Now, makeClusterId, makeRevision } from '../core/i
 import { err, ok } from '../core/result.ts';
 import { findNode } from '../core/spec.ts';
 import { type Task, type TaskRequest, task as taskDecoder, taskRequest } from '../core/state.ts';
+import { type CancelEffect, cancelEffect } from '../core/cluster/cancel.ts';
 import { describeRequest, isExclusive, nodeOf } from '../core/cluster/tasks.ts';
 import { SERVER_ROOT, clusterKeys } from '../store/keys.ts';
 import type { Compare, Op } from '../store/store.ts';
@@ -61,6 +62,7 @@ export async function writeTask(context: ServerContext, wanted: NewTask): Promis
     status: 'pending',
     cancelRequested: false,
     steps: [],
+    notes: {},
     problems: [],
     finishedWallMs: null,
     result: null,
@@ -215,6 +217,17 @@ export const cancelTask: Handler<'cancelTask'> = async (context, { params }) => 
         }),
       );
     }
+    const effect = await effectOf(context, cluster, current);
+    if (effect?.kind === 'too-late') {
+      return err(
+        makeApiFailure('task.too-late', {
+          what: `${describeRequest(current.request)} (task ${params.id}) cannot be cancelled any more`,
+          cause: effect.text,
+          now: 'The task goes on.',
+          remedy: `Watch it with \`pgherd task log ${params.id}\`.`,
+        }),
+      );
+    }
     const changed: Task = { ...current, cancelRequested: true };
     const key = clusterKeys(cluster).task(current.id);
     const written = await context.store.txn(
@@ -226,6 +239,12 @@ export const cancelTask: Handler<'cancelTask'> = async (context, { params }) => 
   }
   return err(makeApiFailure('server.busy', { what: 'the task changes faster than it can be cancelled', remedy: 'Ask again.' }));
 };
+
+/** By the state as it is known here; null when it is not known. The controller judges once more when it comes to it. */
+async function effectOf(context: ServerContext, cluster: ClusterId, current: Task): Promise<CancelEffect | null> {
+  const found = await viewOf(context, cluster);
+  return found.ok ? cancelEffect(found.value.view.state, current) : null;
+}
 
 /** Read from the store itself: the caller may have created the task a millisecond ago. */
 async function findTask(

@@ -66,6 +66,7 @@ export function createWorld(): World {
     configuredUpstream: () => Promise.resolve(world.upstream),
     initdb: (_spec, signal) => run('initdb', signal, () => set({ state: 'stopped', role: 'primary' })),
     applySettings: () => Promise.resolve(ok({ changed: false })),
+    settingsOutdated: () => false,
     startPrimary: (_spec, may, signal) =>
       may() ? run('start-primary', signal, () => set({ state: 'running', role: 'primary' })) : Promise.resolve(err(failure('start.no-lease', true))),
     startStandby: (_spec, upstream, signal) =>

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeTimeline, makeNodeId } from '../../src/core/ids.ts';
 import { formatLsn, makeLsn, parseLsn } from '../../src/core/lsn.ts';
@@ -12,7 +13,7 @@ import { crc32c } from '../../src/agent/postgres/crc32c.ts';
 import { createCollector } from '../../src/agent/postgres/diverged.ts';
 import { binary } from '../../src/agent/postgres/instance.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
-import { renderHba, withBlock, writeManagedFiles } from '../../src/agent/postgres/managed-files.ts';
+import { activeSettings, renderHba, withBlock, writeManagedFiles } from '../../src/agent/postgres/managed-files.ts';
 import { forkPoint } from '../../src/agent/postgres/rewind.ts';
 import { compareLineage, lineageOf, parseHistory, timelineAt } from '../../src/agent/postgres/timeline-history.ts';
 import { readWalEnd } from '../../src/agent/postgres/wal-end.ts';
@@ -128,10 +129,36 @@ test('changed parameters are reloaded; those that need a restart are named; a br
     }),
   );
   assert.deepEqual([applied.reloaded, applied.pendingRestart], [true, ['max_connections']]);
+  assert.ok(!applied.errors.some((line) => /max_connections/.test(line)), `what waits for a restart is no error: ${applied.errors.join()}`);
   assert.ok(
     applied.errors.some((line) => /pg_hba/.test(line)),
     applied.errors.join(),
   );
+  must(await applySettings(n1, settings));
+});
+
+test('a standby keeps what its WAL needs of the settings that it may not have lower than its primary (Z37)', async () => {
+  const lower = { ...settings, parameters: { ...settings.parameters, max_connections: '33', max_worker_processes: '20' } };
+  const conf = async (atLeast: Readonly<Record<string, number>>): Promise<ReadonlyMap<string, string>> => {
+    must(await writeManagedFiles(n1, { ...lower, atLeast }));
+    return activeSettings(await readFile(join(n1.dataDirectory, 'pgherd.conf'), 'utf8'));
+  };
+  const kept = await conf({
+    max_connections: 160,
+    max_worker_processes: 8,
+    max_prepared_transactions: 7,
+    max_locks_per_transaction: 64,
+    max_wal_senders: 90,
+  });
+  assert.deepEqual(
+    ['max_connections', 'max_worker_processes', 'max_prepared_transactions', 'max_locks_per_transaction', 'max_wal_senders'].map((name) =>
+      kept.get(name),
+    ),
+    ['160', '20', '7', undefined, '90'],
+    'also where nobody sets it: the default is lower',
+  );
+  assert.equal((await conf({ max_connections: 33 })).get('max_connections'), '33', 'once the primary runs with less');
+  assert.equal((await conf({})).get('max_connections'), '33', 'a primary');
   must(await applySettings(n1, settings));
 });
 

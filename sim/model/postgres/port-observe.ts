@@ -112,6 +112,7 @@ function reportRunning(context: PortContext, run: Run): PostgresReport {
     postmasterPid: run.pid,
     startedAt: makeWallMs(Math.round(run.startedAt)),
     minimums: MINIMUMS,
+    minimumsAfterRestart: {},
   };
 }
 
@@ -204,5 +205,6 @@ function reportFiles(context: PortContext): PostgresReport {
     cleanShutdown: clean,
     shutdownLsn: clean && directory.state === 'shut down' ? lsn(directory.end.lsn) : null,
     minimums: MINIMUMS,
+    minimumsAfterRestart: {},
   };
 }

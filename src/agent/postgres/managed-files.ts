@@ -22,7 +22,22 @@ export interface ManagedSettings {
   readonly members: readonly { readonly host: string; readonly internalHost: string | null }[];
   /** Bytes free on the WAL disk; null when unknown. */
   readonly freeBytes?: number | null;
+  /** What a standby needs at least (MINIMUMS), from its pg_control; absent or empty for a primary, which may lower them. */
+  readonly atLeast?: Readonly<Record<string, number>>;
 }
+
+/**
+ * What holds where nobody sets them; a standby must not have these lower than its primary (Z37). Source: PostgreSQL manual 27.4.3 (the list), 20.3,
+ * 20.4, 20.6 and 20.12 (the defaults).
+ */
+const MINIMUM_DEFAULTS: Readonly<Record<string, number>> = {
+  max_connections: 100,
+  max_worker_processes: 8,
+  max_wal_senders: 10,
+  max_prepared_transactions: 0,
+  max_locks_per_transaction: 64,
+};
+export const MINIMUMS: readonly string[] = Object.keys(MINIMUM_DEFAULTS);
 
 export function managedSettingsOf(spec: ClusterSpec): ManagedSettings {
   return { parameters: spec.postgres.parameters, hba: spec.postgres.hba, members: spec.nodes };
@@ -258,7 +273,23 @@ export function renderConf(instance: Instance, settings: ManagedSettings, { peop
     lines.push(`${name} = ${quoteGuc(wish === undefined ? value : isMinimum ? String(Math.max(Number(wish) || 0, Number(value))) : wish)}`);
   }
   for (const [name, value] of parameters) if (!(name in forced)) lines.push(`${name} = ${quoteGuc(value)}`);
+  lines.push(...renderMinimums(settings.atLeast ?? {}, activeSettings(`${people}\n${lines.join('\n')}`)));
   return `${lines.join('\n')}\n`;
+}
+
+/**
+ * Invariant: a standby is never started, and never waits for a restart, with less than its primary had when it wrote the WAL that is replayed here.
+ * Because: PostgreSQL refuses to start such a standby, or stops its replay; pg_control follows the primary's values as they are replayed, so that the
+ * lower value is taken over once the primary runs with it. Broken if: a value is lowered on a standby before its primary.
+ */
+function renderMinimums(atLeast: Readonly<Record<string, number>>, present: ReadonlyMap<string, string>): readonly string[] {
+  return MINIMUMS.flatMap((name) => {
+    const needed = atLeast[name];
+    const wanted = Number(present.get(name) ?? MINIMUM_DEFAULTS[name]);
+    return needed === undefined || !(wanted < needed)
+      ? []
+      : [`# The primary had this; it is lowered there first.\n${name} = ${quoteGuc(String(needed))}`];
+  });
 }
 
 /** A node that is known by loopback addresses listens on them only; others on every address, since virtual addresses come and go. */

@@ -61,7 +61,10 @@ const LOOK = `SELECT pg_is_in_recovery() AS recovery, current_setting('server_ve
 const SETTINGS = `SELECT (SELECT system_identifier FROM pg_control_system())::text AS system,
   (SELECT array_agg(name::text) FROM pg_settings WHERE pending_restart) AS pending,
   (SELECT json_object_agg(name, setting::bigint) FROM pg_settings WHERE name IN
-    ('max_connections','max_worker_processes','max_wal_senders','max_prepared_transactions','max_locks_per_transaction')) AS minimums`;
+    ('max_connections','max_worker_processes','max_wal_senders','max_prepared_transactions','max_locks_per_transaction')) AS minimums,
+  (SELECT json_object_agg(s.name, coalesce((SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1), s.boot_val))
+    FROM pg_settings s WHERE s.pending_restart AND s.name IN
+    ('max_connections','max_worker_processes','max_wal_senders','max_prepared_transactions','max_locks_per_transaction')) AS after_restart`;
 
 /** Settings and slots are looked at every so many ms: they cost more than the look itself (pg_settings has 350 rows). */
 const SLOW_LOOK_MS = 5000;
@@ -92,6 +95,7 @@ export const EMPTY: PostgresReport = {
   postmasterPid: null,
   startedAt: null,
   minimums: {},
+  minimumsAfterRestart: {},
   stalledMs: null,
   incarnation: null,
 };
@@ -267,7 +271,14 @@ function buildRunning({ row, slow, timeline, history, postmaster, members }: Run
     postmasterPid: postmaster.pid,
     startedAt: makeWallMs(Math.round(Number(row['started']))),
     minimums: (slow['minimums'] ?? {}) as Readonly<Record<string, number>>,
+    minimumsAfterRestart: wholeNumbers(slow['after_restart']),
   };
+}
+
+/** Values of files are text of any form; one that is no plain number is left out. */
+function wholeNumbers(input: unknown): Readonly<Record<string, number>> {
+  const entries = Object.entries((input ?? {}) as Readonly<Record<string, unknown>>).map(([name, value]) => [name, Number(value)] as const);
+  return Object.fromEntries(entries.filter(([, value]) => Number.isInteger(value)));
 }
 
 function lsnOf(value: unknown): Lsn | null {

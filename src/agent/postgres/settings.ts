@@ -9,15 +9,6 @@ import { readIfThere } from './files.ts';
 import { findPostmaster } from './postmaster.ts';
 import { withLocalSql } from './sql.ts';
 
-/** A standby must not have these lower than the primary (Z37). Source: PostgreSQL manual 27.4.3. */
-export const MINIMUMS = [
-  'max_connections',
-  'max_worker_processes',
-  'max_wal_senders',
-  'max_prepared_transactions',
-  'max_locks_per_transaction',
-] as const;
-
 export interface AppliedSettings {
   readonly changed: readonly string[];
   readonly reloaded: boolean;
@@ -42,9 +33,12 @@ export async function applySettings(
     return ok({ changed, reloaded: false, pendingRestart: [], errors: [] });
   return withLocalSql(instance, options, async (sql) => {
     await sql.query('SELECT pg_reload_conf()');
+    // Reading the files marks, for this session, what waits for a restart; such a line is "not applied", and yet no error.
+    // Source: PostgreSQL guc.c, set_config_option, GUC_PENDING_RESTART.
+    await sql.query('SELECT count(*) FROM pg_file_settings');
     const pending = await sql.query('SELECT name FROM pg_settings WHERE pending_restart ORDER BY name');
     const wrong =
-      await sql.query(`SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error AS text FROM pg_file_settings WHERE error IS NOT NULL AND error NOT LIKE '%restart%'
+      await sql.query(`SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error AS text FROM pg_file_settings f WHERE error IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_settings s WHERE s.name = f.name AND s.pending_restart)
       UNION ALL SELECT 'pg_hba.conf:' || line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 20`);
     return { changed, reloaded: true, pendingRestart: pending.map((row) => String(row['name'])), errors: wrong.map((row) => String(row['text'])) };
   });
@@ -60,33 +54,6 @@ export async function findOverrides(
     const winning = auto.get(name);
     return winning === undefined || winning === value ? [] : [{ name, ours: value, winning }];
   });
-}
-
-/** For a promotion's or a standby's check: names that are lower here than there, as a refusal; null when all are high enough. */
-export function compareMinimums(here: Readonly<Record<string, number>>, there: Readonly<Record<string, number>>): Failure | null {
-  const lower = MINIMUMS.filter((name) => (here[name] ?? Number.POSITIVE_INFINITY) < (there[name] ?? 0));
-  if (lower.length === 0) return null;
-  return failure(
-    'settings.too-low',
-    'a standby may not have these settings lower than its primary',
-    lower.map((name) => `${name} ${here[name]} < ${there[name]}`).join(', '),
-    'the standby would not start or would stop replay',
-    'raise them on the standby first',
-    false,
-  );
-}
-
-/** The values that a standby needs at least, from pg_control, when the configured ones are lower (Z37). */
-export function raisedParameters(
-  parameters: Readonly<Record<string, string>>,
-  control: Readonly<Record<string, number>>,
-): Readonly<Record<string, string>> {
-  const raised: Record<string, string> = { ...parameters };
-  for (const name of MINIMUMS) {
-    const needed = control[name];
-    if (needed !== undefined && parameters[name] !== undefined && Number(parameters[name]) < needed) raised[name] = String(needed);
-  }
-  return raised;
 }
 
 export function refuseOverridden(overrides: readonly { readonly name: string }[]): Result<null, Failure> {

@@ -100,6 +100,7 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     },
     attempt: null,
     switchover: null,
+    draining: null,
     overrides: {},
     recovery: {},
     frozen: null,

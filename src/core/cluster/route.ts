@@ -39,7 +39,7 @@ function readersOf(view: ClusterView): readonly NodeId[] {
   const readers: NodeId[] = [];
   for (const node of otherDataNodes(view)) {
     const report = fresh(view, node.id);
-    if (report === null || !isAvailable(view, node.id) || isForeignSystem(view, report)) continue;
+    if (report === null || !isAvailable(view, node.id) || isForeignSystem(view, report) || state.draining?.node === node.id) continue;
     const kept = changing && state.route.readers.includes(node.id) && report.postgres.state === 'running' && report.postgres.role === 'standby';
     const verdict = lineageOf(view, report);
     if (kept || (isStreaming(report, state.primary) && verdict !== null && isContained(verdict))) readers.push(node.id);

@@ -7,6 +7,8 @@ import { housekeepingRules, steadyRules } from './rules/housekeeping.ts';
 import { operationRules } from './rules/operations.ts';
 import { primaryLostRules } from './rules/primary-lost.ts';
 import { restoredRules } from './rules/restored.ts';
+import { rollingRules } from './rules/rolling.ts';
+import { standbySettingsRules } from './rules/standby-settings.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
 import { syncRules } from './rules/sync.ts';
@@ -21,11 +23,13 @@ export const rules: readonly Rule[] = [
   ...commandRules,
   ...bootstrapRules,
   ...operationRules,
+  ...rollingRules,
   ...switchoverRules,
   ...attemptRules,
   ...primaryLostRules.map(alsoDuringAttempt),
   ...syncRules,
   ...standbyRules,
+  ...standbySettingsRules,
   ...steadyRules,
 ];
 
@@ -42,11 +46,11 @@ export const ruleGroups: readonly { readonly title: string; readonly rules: read
   { title: 'Upkeep', rules: housekeepingRules },
   { title: 'Commands', rules: commandRules },
   { title: 'Creation and adoption', rules: bootstrapRules },
-  { title: 'Operations', rules: operationRules },
+  { title: 'Operations', rules: [...operationRules, ...rollingRules] },
   { title: 'Switchover', rules: switchoverRules },
   { title: 'The attempt for a new term', rules: attemptRules },
   { title: 'The primary does not serve', rules: primaryLostRules },
   { title: 'Synchronous replication', rules: syncRules },
-  { title: 'Standbys', rules: standbyRules },
+  { title: 'Standbys', rules: [...standbyRules, ...standbySettingsRules] },
   { title: 'Nothing to do', rules: steadyRules },
 ];

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeRevision, makeTerm, makeWallMs } from '../../../src/core/ids.ts';
+import { cancelEffect } from '../../../src/core/cluster/cancel.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import type { ClusterState, TaskRequest } from '../../../src/core/state.ts';
 import { NOW, WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
@@ -161,11 +162,6 @@ test('the cluster stops primary first, then its standbys; it starts again with t
   );
   expectRule(picture(STEADY, { tasks: [task] }), 'cluster.serves');
   expectRule(ask({ kind: 'clusterStart' }), 'cluster.refused');
-});
-
-test('a rolling restart begins with a standby', () => {
-  const state = expectRule(ask({ kind: 'clusterRestart', rolling: true }), 'cluster.rolling');
-  assert.deepEqual([state.goals[id('n1')]?.id, state.goals[id('n2')]?.id], ['primary-3-g0', 'standby-3-g1']);
 });
 
 type Phase = NonNullable<ClusterState['switchover']>['phase'];
@@ -351,4 +347,53 @@ test('a rolling restart leaves a fenced node to its ladder, or to a person', () 
   const text = STEADY.replace('n3 standby', 'n3 stopped tl9 goal:fenced');
   const view = picture(text, { tasks: [makeTask({ kind: 'clusterRestart', rolling: true })] });
   assert.equal(decideCluster(view, NOW).state?.goals[id('n3')]?.kind, 'fenced');
+});
+
+const running = (request: TaskRequest, extra: Parameters<typeof makeTask>[1] = {}): ReturnType<typeof makeTask> =>
+  makeTask(request, { status: 'running', steps: [{ name: 'stop n1', state: 'running', atWallMs: makeWallMs(WALL), detail: '' }], ...extra });
+
+test('cluster stop that is cancelled starts everything again, also after the primary has stopped', () => {
+  for (const text of [
+    STEADY.replace('term', 'phase stopping term'),
+    'term 3 primary n1 phase stopping\nn1 stopped goal:stopped\nn2 standby\nn3 standby',
+  ]) {
+    const view = picture(text, { tasks: [running({ kind: 'clusterStop' }, { cancelRequested: true })] });
+    const decision = expectDecision(view, 'cluster.stopping');
+    assert.deepEqual([decision.tasks[0]?.status, decision.state?.phase, decision.state?.goals[id('n1')]?.kind], ['cancelled', 'running', 'primary']);
+  }
+});
+
+test('node stop that is cancelled starts the node again', () => {
+  const view = picture(STEADY.replace('n3 standby', 'n3 standby goal:stopped'), {
+    tasks: [running({ kind: 'nodeStop', node: id('n3') }, { cancelRequested: true })],
+    state: (state) => ({ ...state, overrides: { [id('n3')]: { kind: 'stopped', reason: '', by: 'anna', sinceWallMs: makeWallMs(WALL) } } }),
+  });
+  const decision = expectDecision(view, 'node.stop-undone');
+  assert.deepEqual([decision.tasks[0]?.status, decision.state?.goals[id('n3')]?.kind, decision.state?.overrides], ['cancelled', 'standby', {}]);
+});
+
+test('a stop of everything that nobody carries on ends, so that other commands can begin (Q38)', () => {
+  const view = picture(STEADY, { tasks: [running({ kind: 'clusterStop' })] });
+  const decision = expectDecision(view, 'cluster.stop-overtaken');
+  assert.deepEqual([decision.tasks[0]?.status, decision.tasks[0]?.problems[0]?.code], ['failed', 'cluster-stop.overtaken']);
+});
+
+test('each command says whether it can still be cancelled, and what that does', () => {
+  const { state } = picture(STEADY);
+  const effect = (request: TaskRequest, extra: Parameters<typeof makeTask>[1] = {}, of: ClusterState = state): string =>
+    cancelEffect(of, running(request, extra)).kind;
+  const node = id('n2');
+  assert.equal(effect({ kind: 'clusterRestart', rolling: true }), 'between-steps');
+  assert.equal(effect({ kind: 'nodeRestart', node }, { status: 'pending' }), 'undo');
+  assert.equal(effect({ kind: 'nodeRestart', node }), 'too-late');
+  assert.equal(effect({ kind: 'nodeRejoin', node, via: 'clone' }), 'too-late');
+  assert.equal(effect({ kind: 'clusterStop' }), 'undo');
+  assert.equal(effect({ kind: 'clusterStart' }), 'too-late');
+  assert.equal(effect({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }), 'too-late');
+  assert.equal(effect({ kind: 'create' }, {}, { ...state, phase: 'new' }), 'undo');
+  const move: TaskRequest = { kind: 'switchover', to: node };
+  assert.deepEqual(
+    (['checkpoint', 'hold', 'stop', 'promote'] as const).map((phase) => effect(move, {}, { ...state, switchover: switchover(phase) })),
+    ['undo', 'undo', 'undo', 'too-late'],
+  );
 });

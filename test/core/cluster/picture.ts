@@ -56,6 +56,7 @@ export function blankPostgres(): PostgresReport {
     postmasterPid: 1,
     startedAt: makeWallMs(1),
     minimums: {},
+    minimumsAfterRestart: {},
     stalledMs: null,
     incarnation: null,
   };
@@ -461,6 +462,7 @@ export function makeTask(request: TaskRequest, extra: Partial<Task> = {}): Task 
     createdWallMs: makeWallMs(WALL),
     status: 'pending',
     cancelRequested: false,
+    notes: {},
     steps: [],
     problems: [],
     finishedWallMs: null,

@@ -18,6 +18,22 @@ export interface Server {
   clean: boolean;
   upstream: NodeId | null;
   startedAt: number;
+  /** What the server runs with, of the settings that a standby may not have lower than its primary; and what its WAL says that the primary had. */
+  minimums: Minimums;
+  replayed: Minimums;
+}
+
+export type Minimums = Readonly<Record<'max_connections' | 'max_prepared_transactions', number>>;
+export const FIRST_MINIMUMS: Minimums = { max_connections: 100, max_prepared_transactions: 0 };
+
+/** What a start as `role` brings: a standby keeps what its WAL needs (agent/postgres/managed-files.ts). */
+export function minimumsAfterStart(world: World, one: Host, role: 'primary' | 'standby'): Minimums {
+  const { parameters } = world.spec.postgres;
+  const of = (name: keyof Minimums): number => {
+    const wanted = Number(parameters[name] ?? FIRST_MINIMUMS[name]);
+    return role === 'primary' ? wanted : Math.max(wanted, one.pg.replayed[name]);
+  };
+  return { max_connections: of('max_connections'), max_prepared_transactions: of('max_prepared_transactions') };
 }
 
 export interface Host {
@@ -122,6 +138,14 @@ export function observe(world: World, one: Host): PostgresReport {
     shutdownLsn: pg.clean && primary && !up ? lsn : null,
     streamingFrom: upstreamOf(world, one)?.id ?? null,
     startedAt: makeWallMs(WALL + pg.startedAt),
+    ...settingsOf(world, one),
     postmasterPid: 100 + pg.startedAt,
   };
+}
+
+function settingsOf(world: World, one: Host): Pick<PostgresReport, 'minimums' | 'minimumsAfterRestart' | 'pendingRestart'> {
+  const after: Readonly<Record<string, number>> = minimumsAfterStart(world, one, one.pg.role ?? 'standby');
+  const now: Readonly<Record<string, number>> = one.pg.minimums;
+  const pending = Object.keys(now).filter((name) => now[name] !== after[name]);
+  return { minimums: now, pendingRestart: pending, minimumsAfterRestart: Object.fromEntries(pending.map((name) => [name, after[name] ?? 0])) };
 }

@@ -10,7 +10,7 @@ import type { Task } from '../../../src/core/state.ts';
 import type { ClusterView, SeenReport } from '../../../src/core/view.ts';
 import { mayClaimAgain } from '../../../src/agent/lease/lease-rules.ts';
 import { WALL, blankReport, id, makeSpec } from './picture.ts';
-import { type Host, type World, big, upstreamOf } from './world-model.ts';
+import { FIRST_MINIMUMS, type Host, type World, big, minimumsAfterStart, upstreamOf } from './world-model.ts';
 import { acknowledge, canAcknowledge, missingOn, newSyncModel, observeAll, stepSync } from './world-sync.ts';
 
 export type { Host, World } from './world-model.ts';
@@ -33,7 +33,18 @@ export function createWorld(names: readonly string[] = ['n1', 'n2', 'n3'], extra
       linked: true,
       isolated: false,
       sync: newSyncModel(),
-      pg: { state: 'absent', role: null, timeline: 1, history: [], lsn: 0n, clean: false, upstream: null, startedAt: 0 },
+      pg: {
+        state: 'absent',
+        role: null,
+        timeline: 1,
+        history: [],
+        lsn: 0n,
+        clean: false,
+        upstream: null,
+        startedAt: 0,
+        minimums: FIRST_MINIMUMS,
+        replayed: FIRST_MINIMUMS,
+      },
       highestTerm: makeTerm(0),
       vote: null,
       refused: [],
@@ -133,6 +144,7 @@ function replicate(world: World, one: Host): void {
   one.pg.timeline = up.pg.timeline;
   one.pg.history = up.pg.history;
   one.pg.lsn = up.pg.lsn;
+  one.pg.replayed = up.pg.replayed;
 }
 
 function stepAgent(world: World, one: Host): void {
@@ -237,12 +249,16 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
       one.finished.add(`${goalId}/initdb`);
       break;
     case 'start-primary':
-      if (one.leaseTerm === action.term) one.pg = { ...one.pg, state: 'running', role: 'primary', upstream: null, clean: false, startedAt: world.t };
+      if (one.leaseTerm === action.term) {
+        const minimums = minimumsAfterStart(world, one, 'primary');
+        one.pg = { ...one.pg, state: 'running', role: 'primary', upstream: null, clean: false, startedAt: world.t, minimums, replayed: minimums };
+      }
       one.confirmed = false;
       finishRestart(one);
       break;
     case 'start-standby':
       one.pg = { ...one.pg, state: 'running', role: 'standby', upstream: action.upstream, clean: false, startedAt: world.t };
+      one.pg.minimums = minimumsAfterStart(world, one, 'standby');
       finishRestart(one);
       break;
     case 'stop':
@@ -269,6 +285,7 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
         upstream: null,
         history: [...one.pg.history, { timeline: makeTimeline(one.pg.timeline), forkLsn: makeLsn(one.pg.lsn) }],
         timeline: one.pg.timeline + 1,
+        replayed: one.pg.minimums,
       };
       one.confirmed = false;
       break;
@@ -285,7 +302,15 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
     case 'rewind':
     case 'clone':
       if (source === null) break;
-      one.pg = { ...one.pg, state: 'stopped', role: 'standby', timeline: source.timeline, history: source.history, lsn: source.lsn };
+      one.pg = {
+        ...one.pg,
+        state: 'stopped',
+        role: 'standby',
+        timeline: source.timeline,
+        history: source.history,
+        lsn: source.lsn,
+        replayed: source.replayed,
+      };
       one.sync.incarnation += 1;
       one.finished.add(`${goalId}/${action.kind}`);
       break;

@@ -5,9 +5,11 @@ import { findNode } from '../../spec.ts';
 import type { Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { openAttempt, outageStart } from '../attempts.ts';
+import { cancelEffect } from '../cancel.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { without } from '../goals.ts';
 import { isLeaseTaken, isOpen, live, primaryEnd } from '../observe.ts';
+import { checkRolling } from '../restart-order.ts';
 import { reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { type Problem, type TaskOf, cancel, describeRequest, findTask, finish, isExclusive, nodeOf, refuse, start } from '../tasks.ts';
 import { lagText } from './primary-lost.ts';
@@ -39,7 +41,10 @@ function busy(view: ClusterView, now: Now): Outcome | null {
 
 function cancelled(view: ClusterView, now: Now): Outcome | null {
   const tasks = view.tasks
-    .filter((task) => task.cancelRequested && (task.status === 'pending' || (task.request.kind === 'create' && view.state.phase === 'new')))
+    .filter(
+      (task) =>
+        task.cancelRequested && (task.status === 'pending' || (task.request.kind === 'create' && cancelEffect(view.state, task).kind === 'undo')),
+    )
     .map((task) => cancel(task, now, 'cancelled before it began'));
   return tasks.length === 0 ? null : { why: `${tasks.length} commands were cancelled before they began`, tasks, then: 'continue' };
 }
@@ -272,6 +277,7 @@ function clusterRefused(view: ClusterView, now: Now): Outcome | null {
       problems.push({ code: 'cluster.attempt', text: `Term ${attempt.term} is being opened.`, remedy: 'Wait until it is; see "pgherd show".' });
     if (kind === 'clusterRestart' && primary !== null && !isOpen(live(view, primary), view.state.primaryTerm))
       problems.push({ code: 'cluster.no-primary', text: `${primary} is not open for writes.`, remedy: 'See "pgherd explain".' });
+    if (task.request.kind === 'clusterRestart' && task.request.rolling && problems.length === 0) problems.push(...checkRolling(view, now));
     if (problems.length > 0)
       return {
         why: `${describeRequest(task.request)} refused: ${problems.map((problem) => problem.text).join(' ')}`,

@@ -3,14 +3,14 @@ import type { NodeId, Now } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import type { ClusterState, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
+import { cancelEffect } from '../cancel.ts';
 import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
 import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
-import { type RequestKind, addStep, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
+import { type RequestKind, addStep, cancel, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
-import { chooseSuccessor } from '../switchover-checks.ts';
-import { beginSwitchover } from './switchover.ts';
+import { serverMark } from './rolling.ts';
 
 /** A stop ladder ends long before; a start waits for recovery. Too early only ends the task, not the work. */
 const STOP_LIMIT_MS = 120_000;
@@ -113,9 +113,9 @@ function orderRestart(state: ClusterState, now: Now, node: NodeId, request: stri
   return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via, restart: request }, 'anew');
 }
 
-/** When the server that is to be restarted was started, so that another start can be told from it. */
+/** Kept as the detail of the step, so that another start can be told from it. */
 function startMark(report: NodeReport | null): string {
-  return `server of ${report?.postgres.startedAt ?? 0}, process ${report?.postgres.postmasterPid ?? 0}`;
+  return serverMark(report) ?? '';
 }
 
 function wasRestarted(view: ClusterView, node: NodeId, task: Task): boolean {
@@ -148,6 +148,28 @@ function rejoinNode(view: ClusterView, now: Now): Outcome | null {
     state,
     tasks: [start(task, now, via)],
     events: [{ level: 'info', node, text: `${node} is taken back by ${via} on request of ${task.by}`, detail: {} }],
+    then: 'continue',
+  };
+}
+
+/** `node stop` is undone by a start; its task ends at once, and the start is seen in `show`. */
+function stopUndone(view: ClusterView, now: Now): Outcome | null {
+  const task = findTask(view, 'nodeStop', 'running');
+  if (task === null || !task.cancelRequested) return null;
+  const { node } = task.request;
+  const text = `node stop ${node} was cancelled: it is started again`;
+  const state = withRole({ ...view.state, overrides: without(view.state.overrides, node) }, now, node);
+  return { why: text, state, tasks: [cancel(task, now, text)], events: [{ level: 'info', node, text, detail: {} }], then: 'continue' };
+}
+
+/** A stop of everything that nobody carries on: the state was set back, or a person's failover came first. Nothing may wait for it for ever (Q38). */
+function stopOvertaken(view: ClusterView, now: Now): Outcome | null {
+  const task = findTask(view, 'clusterStop', 'running') ?? restartTask(view, 'running', 'all');
+  if (task === null || view.state.phase === 'stopping' || hasStep(task, 'start')) return null;
+  const text = `${describeRequest(task.request)} did not end as planned; the cluster is ${view.state.phase}`;
+  return {
+    why: text,
+    tasks: [fail(task, now, { code: 'cluster-stop.overtaken', text: `${text}.`, remedy: 'See "pgherd events", then ask again.' })],
     then: 'continue',
   };
 }
@@ -245,6 +267,10 @@ function stopping(view: ClusterView, now: Now): Outcome | null {
   if (state.phase !== 'stopping' || state.primary === null) return null;
   const task = findTask(view, 'clusterStop', 'running') ?? restartTask(view, 'running', 'all');
   const primary = live(view, state.primary);
+  if (task?.cancelRequested === true && cancelEffect(state, task).kind === 'undo') {
+    const text = `${describeRequest(task.request)} was cancelled: every node is started again`;
+    return { why: text, state: startAll(view, now), tasks: [cancel(task, now, text)], events: [{ level: 'info', node: null, text, detail: {} }] };
+  }
   if (!isDown(primary) || (primary === null && view.writeLease !== null)) {
     const late = task !== null && elapsedMs(now, stepSince(task)) > STOP_LIMIT_MS;
     const broken = failureOf(view, state.primary);
@@ -337,74 +363,6 @@ function clusterServes(view: ClusterView, now: Now): Outcome | null {
   return { why: ended.result ?? 'the start is incomplete', tasks: [ended], then: 'continue' };
 }
 
-/** One standby after the other, then a switchover: the old primary is restarted by it, and writes go on. */
-function rolling(view: ClusterView, now: Now): Outcome | null {
-  const pending = restartTask(view, 'pending', 'rolling');
-  const task = pending ?? restartTask(view, 'running', 'rolling');
-  const { primary, phase, attempt, switchover } = view.state;
-  if (task === null || primary === null || phase !== 'running' || attempt !== null || switchover !== null || hasStep(task, 'checkpoint')) return null;
-  const others = dataNodes(view.spec).filter(
-    (node) =>
-      node.id !== primary &&
-      !isMaintenance(view, node.id) &&
-      view.state.overrides[node.id] === undefined &&
-      // A fenced node waits for its ladder or for a person; a restart must not bring it to the stream.
-      view.state.goals[node.id]?.kind !== 'fenced' &&
-      live(view, node.id) !== null,
-  );
-  for (const node of others) {
-    const name = `restart ${node.id}`;
-    if (hasStep(task, name) && wasRestarted(view, node.id, task)) continue;
-    if (!hasStep(task, name)) {
-      const detail = startMark(live(view, node.id));
-      const next = pending === null ? addStep(task, now, name, detail) : start(task, now, name, detail);
-      return { why: `rolling restart: ${node.id}`, state: orderRestart(view.state, now, node.id, `${task.id}-${node.id}`), tasks: [next] };
-    }
-    const broken =
-      failureOf(view, node.id) ?? (elapsedMs(now, stepSince(task)) > START_LIMIT_MS ? `${node.id} does not stream after ${START_LIMIT_MS} ms` : null);
-    if (broken === null) return null;
-    return {
-      why: broken,
-      state: withoutRestart(view.state, node.id),
-      tasks: [fail(task, now, { code: 'cluster-restart.failed', text: broken, remedy: 'The other nodes were not touched.' })],
-    };
-  }
-  return rollPrimary(
-    view,
-    now,
-    task,
-    primary,
-    others.map((node) => node.id),
-  );
-}
-
-function rollPrimary(view: ClusterView, now: Now, task: Task, primary: NodeId, others: readonly NodeId[]): Outcome | null {
-  const cleared = others.reduce((state, node) => withoutRestart(state, node), view.state);
-  const name = `restart ${primary}`;
-  if (others.length === 0 && hasStep(task, name)) {
-    return wasRestarted(view, primary, task)
-      ? { why: `${primary} was restarted`, state: withoutRestart(view.state, primary), tasks: [finish(task, now, 'every node was restarted')] }
-      : null;
-  }
-  if (others.length === 0) {
-    const detail = startMark(live(view, primary));
-    return {
-      why: `rolling restart: ${primary}, in place, since there is no standby`,
-      state: orderRestart(view.state, now, primary, task.id),
-      tasks: [task.status === 'pending' ? start(task, now, name, detail) : addStep(task, now, name, detail)],
-    };
-  }
-  const { to, problems } = chooseSuccessor(view, now);
-  if (to === null)
-    return { why: problems.map((problem) => problem.text).join(' '), tasks: problems.map((problem) => fail(task, now, problem)).slice(0, 1) };
-  const state = beginSwitchover({ ...view, state: cleared }, now, { task, to, from: primary });
-  return {
-    why: `rolling restart: ${primary} hands over to ${to}, and is restarted by that`,
-    state,
-    tasks: [addStep(task, now, 'checkpoint', `switchover from ${primary} to ${to}`)],
-  };
-}
-
 export const operationRules: readonly Rule[] = [
   { id: 'node.stop', when: '`node stop` was asked of a standby', why: 'It stays stopped until a person starts it.', decide: stopNode },
   { id: 'node.start', when: '`node start` was asked', why: 'It gets its role back: standby, or primary of the present term.', decide: startNode },
@@ -419,6 +377,12 @@ export const operationRules: readonly Rule[] = [
     when: '`node rejoin` or `node rebuild` was asked',
     why: 'A person may take back what no rule may: the directory is set aside, never deleted (I9).',
     decide: rejoinNode,
+  },
+  {
+    id: 'node.stop-undone',
+    when: '`node stop` was cancelled',
+    why: 'It is undone by a start, whatever the stop has come to.',
+    decide: stopUndone,
   },
   {
     id: 'node.done',
@@ -439,6 +403,12 @@ export const operationRules: readonly Rule[] = [
     decide: stopping,
   },
   {
+    id: 'cluster.stop-overtaken',
+    when: 'a stop of everything is not carried on by anybody',
+    why: 'No lock outlives its holder: the task ends, and says how the cluster stands.',
+    decide: stopOvertaken,
+  },
+  {
     id: 'cluster.start',
     when: '`cluster start` was asked',
     why: 'The last primary opens its own term again: it has the newest data (I29).',
@@ -449,11 +419,5 @@ export const operationRules: readonly Rule[] = [
     when: 'a started cluster serves, or its time is over',
     why: 'Done means open and streaming; who does not serve is named.',
     decide: clusterServes,
-  },
-  {
-    id: 'cluster.rolling',
-    when: 'a rolling restart was asked, or goes on',
-    why: 'One node at a time; the role moves by switchover, so that writes go on.',
-    decide: rolling,
   },
 ];

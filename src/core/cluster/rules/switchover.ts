@@ -12,7 +12,7 @@ import type { Attempt, ClusterState, Switchover, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, orderOpening } from '../attempts.ts';
 import { openingSet } from '../sync-wish.ts';
-import { withGoal } from '../goals.ts';
+import { withGoal, withoutRestart } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
 import { elapsedMs, endOfWal, gaveUp, activityFor, hasRead, isOpen, isStreaming, lastKnown, live, watchNeededMs } from '../observe.ts';
 import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById } from '../tasks.ts';
@@ -25,6 +25,8 @@ const CHECKPOINT_LIMIT_MS = 120_000;
 const HOLD_LIMIT_MS = 2000;
 /** Beyond the stop ladder's first rung, before the stop counts as failed. */
 const STOP_EXTRA_MS = 10_000;
+/** A start after a clean stop takes a second; with it ends the hold of a restart in place, and whoever waits sees an error. */
+const RESTART_EXTRA_MS = 10_000;
 /** The candidate has the lease and promotes; longer than any promotion without a backlog takes. */
 const PROMOTE_LIMIT_MS = 20_000;
 /** It has not even taken the lease: writes are held, and giving the role back is still free of risk. */
@@ -133,8 +135,30 @@ function stop(view: ClusterView, now: Now): Outcome | null {
   if (one === null || one.planned.phase !== 'hold') return null;
   const late = Object.entries(view.proxyAcks).filter(([, epoch]) => epoch < one.planned.holdRoute);
   if (late.length > 0) return null;
-  const state = withGoal(enter(view, now, one.planned, 'stop'), one.planned.from, view.state.primaryTerm, { kind: 'handover', to: one.planned.to });
+  const entered = enter(view, now, one.planned, 'stop');
+  if (isInPlace(one.planned)) {
+    const { from, taskId } = one.planned;
+    const tasks = journal(one.task, now, `restart ${from}`, 'in place');
+    return { why: `${from} is restarted in place`, state: restartInPlace(entered, now, from, `${taskId}-${from}`), tasks, again: 20 };
+  }
+  const state = withGoal(entered, one.planned.from, view.state.primaryTerm, { kind: 'handover', to: one.planned.to });
   return { why: `${one.planned.from} stops and hands over to ${one.planned.to}`, state, tasks: journal(one.task, now, 'stop', ''), again: 20 };
+}
+
+/** The primary keeps its role and its term, and only its server is another one afterwards. */
+function isInPlace(planned: Switchover): boolean {
+  return planned.from === planned.to;
+}
+
+/** Its agent says of this very goal, which names the restart, that it is reached: another server runs and is open. */
+function restarted(view: ClusterView): Outcome | null {
+  const one = running(view);
+  if (one === null || one.planned.phase !== 'stop' || !isInPlace(one.planned)) return null;
+  const { from } = one.planned;
+  const goal = view.state.goals[from] ?? null;
+  if (one.from === null || activityFor(one.from, goal)?.kind !== 'done' || !isOpen(one.from, view.state.primaryTerm)) return null;
+  const state = withoutRestart({ ...view.state, switchover: null }, from);
+  return { why: `${from} was restarted in place and is open again`, state, again: 20 };
 }
 
 /** Its shutdown checkpoint is written, its lease released: nothing that it acknowledged is missing in `shutdownLsn`. */
@@ -144,7 +168,7 @@ function hasHandedOver(view: ClusterView, report: NodeReport | null): report is 
 
 function promote(view: ClusterView, now: Now): Outcome | null {
   const one = running(view);
-  if (one === null || one.planned.phase !== 'stop' || !hasHandedOver(view, one.from)) return null;
+  if (one === null || one.planned.phase !== 'stop' || isInPlace(one.planned) || !hasHandedOver(view, one.from)) return null;
   const { planned, from } = one;
   const term = nextTerm(view.state.term);
   const reason = planned.reason;
@@ -182,6 +206,7 @@ function undoReason(view: ClusterView, now: Now, one: Running): Problem | null {
   const phaseMs = elapsedMs(now, planned.phaseWallMs);
   const problem = (code: string, text: string, remedy: string): Problem => ({ code: `switchover.${code}`, text, remedy });
   if (planned.phase === 'promote') return null;
+  if (isInPlace(planned) && planned.phase === 'stop') return restartTrouble(view, one, phaseMs);
   if (task === null || task.cancelRequested) return problem('cancelled', 'The switchover was cancelled.', '');
   if (from === null)
     return problem(
@@ -231,6 +256,17 @@ function undoReason(view: ClusterView, now: Now, one: Running): Problem | null {
       'End long transactions first; see "pgherd log".',
     );
   return null;
+}
+
+/** Why nobody waits any more for a restart in place: writes are held meanwhile. The failover rules then decide, as after any other stop. */
+function restartTrouble(view: ClusterView, { planned, from }: Running, phaseMs: number): Problem | null {
+  const remedy = 'The failover rules decide now; see "pgherd explain".';
+  if (from === null) return { code: 'switchover.primary-lost', text: `The agent of ${planned.from} fell silent during its restart.`, remedy };
+  if (gaveUp(from, view.state.goals[planned.from] ?? null))
+    return { code: 'switchover.restart-failed', text: `${planned.from} could not be restarted.`, remedy: `See "pgherd log ${planned.from}".` };
+  const limitMs = view.spec.stopFastMs + STOP_EXTRA_MS + RESTART_EXTRA_MS;
+  if (phaseMs <= limitMs) return null;
+  return { code: 'switchover.restart-slow', text: `${planned.from} was not open again ${limitMs} ms after the order to restart.`, remedy };
 }
 
 function undo(view: ClusterView, now: Now): Outcome | null {
@@ -330,7 +366,7 @@ function undoAfterStop(view: ClusterView, now: Now): Outcome | null {
 /** The task that ran a switchover which is over, or null. */
 function endedTask(view: ClusterView): Task | null {
   if (view.state.switchover !== null || view.state.attempt !== null) return null;
-  const task = findTask(view, 'switchover', 'running') ?? findTask(view, 'clusterRestart', 'running');
+  const task = findTask(view, 'switchover', 'running');
   return task !== null && hasStep(task, 'checkpoint') ? task : null;
 }
 
@@ -399,6 +435,12 @@ export const switchoverRules: readonly Rule[] = [
     when: 'every live proxy acknowledged that it holds',
     why: 'A proxy that does not know of the hold would show errors.',
     decide: stop,
+  },
+  {
+    id: 'switchover.restarted',
+    when: 'the primary was to be restarted in place, and is open again',
+    why: 'Its agent says so of the goal that named the restart; proxies resume.',
+    decide: restarted,
   },
   {
     id: 'switchover.promote',
