@@ -30,6 +30,8 @@ interface Side {
   readonly errors: readonly string[];
   /** From the first try of a statement to its answer. */
   readonly longest: LongWait;
+  /** The longest one of each client, the longest first. */
+  readonly waits: readonly LongWait[];
 }
 
 export interface ClientsReport {
@@ -110,7 +112,7 @@ export interface ClientLimits {
 export async function judgeClients(
   stage: Stage,
   clients: ProxyClients,
-  limits: ClientLimits,
+  limits: ClientLimits & { readonly faultMs: number },
 ): Promise<{ readonly wrong: readonly string[]; readonly detail: string }> {
   const report = await clients.stop();
   if (report === null) return { wrong: ['the clients of the proxy ended without a report'], detail: '' };
@@ -128,8 +130,15 @@ export async function judgeClients(
   if (lost === null) wrong.push('the rows of the proxy’s clients could not be compared');
   else if (lost > 0) wrong.push(`${lost} rows that were acknowledged through the proxy are missing`);
   const { writes, reads } = report;
-  const detail = `through the proxy: ${writes.statements} writes, ${writes.errorCount} errors, longest wait ${writes.longest.ms} ms; ${reads.statements} reads, ${reads.errorCount} errors, longest wait ${reads.longest.ms} ms`;
+  const told = (side: Side): string =>
+    `${side.errorCount} errors, longest wait ${side.longest.ms} ms from ${Math.round(side.longest.atMs - limits.faultMs)} ms on, median of the clients' longest ${median(side.waits)} ms`;
+  const detail = `through the proxy: ${writes.statements} writes, ${told(writes)}; ${reads.statements} reads, ${told(reads)}`;
   return { wrong, detail };
+}
+
+/** `waits` is sorted. */
+function median(waits: readonly LongWait[]): number {
+  return waits[Math.floor(waits.length / 2)]?.ms ?? 0;
 }
 
 async function countLost(stage: Stage, run: string, acknowledged: readonly number[]): Promise<number | null> {

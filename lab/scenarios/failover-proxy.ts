@@ -19,7 +19,7 @@ export const failoverProxy: Scenario = {
     const rejoin = await expectRejoin(stage, { node: stage.primary, fromMs: bootHost(stage, stage.primary) });
     await calm();
     // A writer whose answer was under way is told once that the outcome is unknown; nobody is told twice, and reads go on.
-    const seen = await judgeClients(stage, clients, { writeErrors: CLIENTS / 2, readErrors: 0, writeWaitMs: 6000, readWaitMs: 1000 });
+    const seen = await judgeClients(stage, clients, { faultMs, writeErrors: CLIENTS / 2, readErrors: 0, writeWaitMs: 6000, readWaitMs: 1000 });
     // Asynchronous replication may lose the last rows.
     const judged = seen.wrong.filter((text) => !/^\d+ rows that were acknowledged through the proxy are missing$/.test(text));
     const lost = seen.wrong.filter((text) => !judged.includes(text));

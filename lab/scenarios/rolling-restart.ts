@@ -60,7 +60,7 @@ function rolling(
       const wrong = await change(stage, options.parameters);
       const tookMs = Math.round(monoMs() - faultMs);
       await calm();
-      const seen = await judgeClients(stage, clients, { writeErrors: 0, readErrors: 0, writeWaitMs: options.writeWaitMs, readWaitMs: 1000 });
+      const seen = await judgeClients(stage, clients, { faultMs, writeErrors: 0, readErrors: 0, writeWaitMs: options.writeWaitMs, readWaitMs: 1000 });
       return { faultMs, rejoinMs: null, wrong: [...wrong, ...seen.wrong], detail: `took ${tookMs} ms; ${seen.detail}` };
     },
   };

@@ -22,7 +22,7 @@ export const switchoverProxy: Scenario = {
     wrong.push(...(await expectTakeover(stage, { faultMs, victim: stage.primary })));
     const rejoin = await expectRejoin(stage, { node: stage.primary, fromMs: faultMs });
     await calm();
-    const seen = await judgeClients(stage, clients, { writeErrors: 0, readErrors: 0, writeWaitMs: 300, readWaitMs: 300 });
+    const seen = await judgeClients(stage, clients, { faultMs, writeErrors: 0, readErrors: 0, writeWaitMs: 300, readWaitMs: 300 });
     return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: [...wrong, ...rejoin.wrong, ...seen.wrong], detail: seen.detail };
   },
 };

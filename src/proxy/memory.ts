@@ -93,6 +93,8 @@ export class SessionMemory {
   readonly #prepared = new Map<string, Uint8Array>();
   /** Those that only read. */
   readonly #reads = new Set<string>();
+  /** Those that show the session's token; the empty name is the unnamed statement. */
+  readonly #showsToken = new Set<string>();
   #preparedBytes = 0;
   #pins = 0;
   #asked = false;
@@ -111,6 +113,7 @@ export class SessionMemory {
   #commitSent = false;
   #catalogChanged = false;
   #version = 0;
+  #settingsRevision = 0;
 
   /** `fixed`: why the session can never be moved; null: it may be. */
   constructor(rules: () => Rules, fixed: string | null) {
@@ -121,6 +124,11 @@ export class SessionMemory {
   /** Changes with everything that a second connection of the session would have to learn. */
   get version(): number {
     return this.#version;
+  }
+
+  /** Changes with each setting. */
+  get settingsRevision(): number {
+    return this.#settingsRevision;
   }
 
   onClientMessage(type: number, bytes: Uint8Array, bodyAt: number, end: number): void {
@@ -200,6 +208,19 @@ export class SessionMemory {
     return this.#reads.has(name);
   }
 
+  /** The prepared statement of this name, or the unnamed one, shows the session's token. */
+  isTokenStatement(bytes: Uint8Array, from: number, to: number): boolean {
+    return this.#showsToken.size > 0 && this.#showsToken.has(decodeText(bytes, from, to));
+  }
+
+  /** What the session has set, as it stands in the statement but without quotes; null: nothing, or in a way that is not understood here. */
+  setting(name: string): string | null {
+    const text = this.#settings.get(name);
+    return text === undefined
+      ? null
+      : (/^\s*set\s+(?:session\s+)?\S+\s*(?:=|\sto\s)\s*(?:'([^'\\]*)'|([\w.:/-]+))\s*;?\s*$/i.exec(text)?.slice(1).find(Boolean) ?? '');
+  }
+
   /** Why the session cannot be moved, in words for the client; null: it can. */
   pinned(): string | null {
     if (this.#fixed !== null) return this.#fixed;
@@ -235,6 +256,8 @@ export class SessionMemory {
       else this.#settings.set(name, `SELECT pg_catalog.set_config(${quoteText(name)}, ${quoteText(value)}, false)`);
     }
     this.#asked = true;
+    this.#version += 1;
+    this.#settingsRevision += 1;
   }
 
   /** Messages that make the state again, each one cycle; empty: nothing to do. */
@@ -326,8 +349,11 @@ export class SessionMemory {
     this.#onText(bytes, nameEnd + 1, textEnd);
     // Executed when, and how often, is not followed: only statements without effects are certain.
     if (named && (shared.into.effects & (SETTINGS | FORGETS)) !== 0) this.#pin(EFFECT.opaque);
+    const name = named ? decodeText(bytes, bodyAt, nameEnd) : '';
+    if (showsToken(bytes, nameEnd + 1, textEnd)) this.#showsToken.add(name);
+    else this.#showsToken.delete(name);
     const message = named ? buildMessage(FRONTEND.parse, bytes.subarray(bodyAt, end)) : EMPTY;
-    this.#parsing.push({ cycle: this.#sent, read: isRead(), name: named ? decodeText(bytes, bodyAt, nameEnd) : '', message });
+    this.#parsing.push({ cycle: this.#sent, read: isRead(), name, message });
   }
 
   #onParsed(): void {
@@ -371,7 +397,9 @@ export class SessionMemory {
   }
 
   #apply({ effects, name, text }: Change): void {
-    this.#version += 1;
+    this.#settingsRevision += 1;
+    // The proxy alone looks at this one: a connection to a standby need not be made anew for each token that an application brings.
+    if (effects !== EFFECT.set || name !== WAIT_SETTING) this.#version += 1;
     if ((effects & EFFECT.discardAll) !== 0) {
       this.#settings.clear();
       this.#prepared.clear();
@@ -416,6 +444,22 @@ function isRead(): boolean {
 }
 
 const EMPTY = new Uint8Array(0);
+
+/** `SHOW pgherd.lsn`. Longer texts are none. */
+export function showsToken(bytes: Uint8Array, from: number, to: number): boolean {
+  if (to - from > MAX_SHOW || from >= to) return false;
+  const [first = 0, second = 0] = [bytes[from], bytes[from + 1]];
+  // Almost everything ends here; what begins with a space is looked at.
+  if (first > SPACE && ((first | 0x20) !== LETTER_S || (second | 0x20) !== LETTER_H)) return false;
+  return /^\s*show\s+"?pgherd"?\."?lsn"?\s*;?\s*$/i.test(decodeText(bytes, from, to));
+}
+
+const MAX_SHOW = 64;
+const SPACE = 0x20;
+const LETTER_S = 0x73;
+const LETTER_H = 0x68;
+/** The setting with which an application says what its reads must contain. */
+export const WAIT_SETTING = 'pgherd.wait_for_lsn';
 
 function quoteText(text: string): string {
   return text.includes('\\') ? ` E'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'` : `'${text.replaceAll("'", "''")}'`;

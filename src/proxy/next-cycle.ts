@@ -3,7 +3,7 @@ import { FRAME, type FrameWalker, beginChunk, createFrameWalker, stepFrame } fro
 import { type Texts, createTexts, readAbout, readBind, readExecute, readParse, readQuery } from '../wire/frontend.ts';
 import { FRONTEND, FRONTEND_LIMITS } from '../wire/protocol.ts';
 import { decodeText } from '../wire/bytes.ts';
-import type { SessionMemory } from './memory.ts';
+import { type SessionMemory, showsToken } from './memory.ts';
 
 export interface NextCycle {
   /** Offset behind the bytes that go together. */
@@ -14,6 +14,8 @@ export interface NextCycle {
   usesUnnamed: boolean;
   /** They prepare the unnamed statement. */
   parsesUnnamed: boolean;
+  /** They show the session's token, which must be known by then. For the primary. */
+  showsToken: boolean;
 }
 
 const walker: FrameWalker = createFrameWalker();
@@ -25,6 +27,7 @@ interface Cycle {
   parsed: boolean;
   bound: boolean;
   usesUnnamed: boolean;
+  showsToken: boolean;
 }
 
 /**
@@ -38,12 +41,15 @@ export function nextCycle(bytes: Uint8Array, length: number, memory: SessionMemo
   into.read = false;
   into.usesUnnamed = false;
   into.parsesUnnamed = false;
+  into.showsToken = false;
   while (into.end < length) {
-    const cycle: Cycle = { read: true, messages: 0, parsed: false, bound: false, usesUnnamed: false };
+    const cycle: Cycle = { read: true, messages: 0, parsed: false, bound: false, usesUnnamed: false, showsToken: false };
     const complete = readCycle(bytes, length, memory, cycle);
-    if (complete && cycle.read) {
+    if (complete && (cycle.read || cycle.showsToken)) {
       if (into.end > 0) return;
-      into.read = true;
+      into.read = !cycle.showsToken;
+      into.showsToken = cycle.showsToken;
+      into.usesUnnamed = cycle.showsToken && cycle.usesUnnamed;
       into.end = walker.at;
       into.parsesUnnamed = cycle.parsed;
       return;
@@ -62,7 +68,10 @@ function readCycle(bytes: Uint8Array, length: number, memory: SessionMemory, cyc
     cycle.messages += 1;
     switch (type) {
       case FRONTEND.query:
-        cycle.read = cycle.messages === 1 && readQuery(bytes, at, end, texts) && memory.onlyReads(bytes, texts.firstAt, texts.firstEnd);
+        cycle.read = cycle.messages === 1 && readQuery(bytes, at, end, texts);
+        if (!cycle.read) return true;
+        cycle.showsToken = showsToken(bytes, texts.firstAt, texts.firstEnd);
+        cycle.read = memory.onlyReads(bytes, texts.firstAt, texts.firstEnd);
         return true;
       case FRONTEND.sync:
         // A statement that is only prepared is executed by a later cycle, which must find it.
@@ -93,6 +102,7 @@ function readCycle(bytes: Uint8Array, length: number, memory: SessionMemory, cyc
 function readParseInto(bytes: Uint8Array, at: number, end: number, memory: SessionMemory, cycle: Cycle): void {
   const readable = readParse(bytes, at, end, texts);
   const named = readable && texts.firstEnd > texts.firstAt;
+  if (readable && showsToken(bytes, texts.secondAt, texts.secondEnd)) cycle.showsToken = true;
   if (!named) cycle.parsed = true;
   if (!readable || named || !memory.onlyReads(bytes, texts.secondAt, texts.secondEnd)) cycle.read = false;
 }
@@ -110,6 +120,7 @@ function readDescribeInto(bytes: Uint8Array, at: number, end: number, memory: Se
 }
 
 function useStatement(bytes: Uint8Array, from: number, to: number, memory: SessionMemory, cycle: Cycle): void {
+  if (memory.isTokenStatement(bytes, from, to)) cycle.showsToken = true;
   if (to > from) {
     if (!memory.isReadStatement(decodeText(bytes, from, to))) cycle.read = false;
   } else if (!cycle.parsed) {

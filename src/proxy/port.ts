@@ -15,6 +15,7 @@ import type { Io } from './io/door.ts';
 import { type Backend, type BackendFailure, openBackend } from './login/backend.ts';
 import type { Login } from './login/client-login.ts';
 import type { Positions } from './positions.ts';
+import { type PreparedBackends, createPreparedBackends } from './prepared-backends.ts';
 import { runOn } from './restore.ts';
 import type { RulesCache } from './rules.ts';
 import type { Session } from './session.ts';
@@ -40,6 +41,8 @@ export interface PortOptions {
 
 /** Logins that a node gets at once from one port: it forks for each of them, and those who wait longest come first. */
 const MAX_CONNECTING = 16;
+/** Under a hold: what stops and promotes must get its share of the processors. */
+const MAX_CONNECTING_HELD = 4;
 /** Between two tries of one session. */
 const RETRY_MS = 50;
 /** A switchover waits this long for statements on the standby that becomes the primary; a report that runs for minutes must not keep it for ever. */
@@ -59,7 +62,7 @@ export class Port {
   readonly #clock: Clock;
   readonly #waiting = new Set<Session>();
   readonly #connecting = new Set<Session>();
-  readonly #prepared = new Map<Session, Backend>();
+  readonly #prepared: PreparedBackends;
   readonly #busy = new Set<Session>();
   readonly #asked = new Set<Session>();
   readonly #sweeper: NodeJS.Timeout;
@@ -88,6 +91,14 @@ export class Port {
       onServed: (node) => void this.served.set(node, (this.served.get(node) ?? 0) + 1),
       readers: options.positions === null ? null : this.#readerHost(options.positions),
     };
+    this.#prepared = createPreparedBackends({
+      open: (session, target) => this.#openFor(session, target),
+      fits: (target) => !this.#closed && this.#route.next !== null && sameTarget(this.#route.next, target),
+      onMade: (session, backend, version) => this.#deliver(session, backend, version),
+      onMissing: (session) => {
+        if (session.waiting) this.#attach(session);
+      },
+    });
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
   }
 
@@ -128,13 +139,13 @@ export class Port {
     this.#closed = true;
     clearInterval(this.#sweeper);
     for (const session of [...this.sessions]) session.terminate('57P01', STOPS);
-    for (const backend of this.#prepared.values()) backend.stream.destroy();
     this.#prepared.clear();
   }
 
   #readerHost(positions: Positions): ReaderHost {
     return {
       positions,
+      term: () => this.#route.term,
       serves: (backend) => !this.#route.hold && this.#standbys().some((reader) => sameTarget(reader, backend.target)),
       onRead: (served) => {
         this.reads[served] += 1;
@@ -146,14 +157,18 @@ export class Port {
       },
       open: async (session) => {
         const target = pickReader(this.#standbys(), Math.random());
-        if (target === null || this.#closed) return null;
-        const opened = await this.#open(session, target);
-        if (!opened.ok) return null;
-        if ((await this.#restore(session, opened.value)) === null) return opened.value;
-        opened.value.stream.destroy();
-        return null;
+        return target === null || this.#closed ? null : this.#openFor(session, target);
       },
     };
+  }
+
+  /** Null: it could not be opened, or not be given the session's state. */
+  async #openFor(session: Session, target: RouteTarget): Promise<Backend | null> {
+    const opened = await this.#open(session, target);
+    if (!opened.ok) return null;
+    if ((await this.#restore(session, opened.value)) === null) return opened.value;
+    opened.value.stream.destroy();
+    return null;
   }
 
   #standbys(): readonly Reader[] {
@@ -188,11 +203,14 @@ export class Port {
       return;
     }
     this.#busy.clear();
-    for (const [session, backend] of [...this.#prepared]) {
-      this.#prepared.delete(session);
-      if (writer !== null && sameTarget(backend.target, writer)) session.adopt(backend);
+    if (route.next !== null) {
+      if (before.next === null || !sameTarget(before.next, route.next)) this.#prepared.begin(this.sessions, route.next);
+      return;
+    }
+    for (const [session, backend] of this.#prepared.takeAll()) {
+      if (backend !== null && writer !== null && sameTarget(backend.target, writer)) session.adopt(backend);
       else {
-        backend.stream.destroy();
+        backend?.stream.destroy();
         session.advance();
       }
     }
@@ -272,21 +290,20 @@ export class Port {
   #onClosed(session: Session): void {
     this.sessions.delete(session);
     this.#waiting.delete(session);
-    this.#prepared.get(session)?.stream.destroy();
-    this.#prepared.delete(session);
+    this.#prepared.drop(session);
     if (this.#busy.delete(session)) this.#checkHeld();
   }
 
   #attach(session: Session): void {
-    if (this.#prepared.has(session) || this.#connecting.has(session)) return;
     session.waitingSinceMs ??= this.#clock.now().mono;
+    if (this.#connecting.has(session) || (this.#holding() && this.#prepared.awaits(session))) return;
     this.#waiting.add(session);
     this.#pump();
   }
 
   #pump(): void {
     for (const session of this.#waiting) {
-      if (this.#connecting.size >= MAX_CONNECTING || this.#closed) return;
+      if (this.#connecting.size >= (this.#holding() ? MAX_CONNECTING_HELD : MAX_CONNECTING) || this.#closed) return;
       const target = this.#targetOf();
       if (target === null) return;
       this.#waiting.delete(session);
@@ -320,6 +337,7 @@ export class Port {
   }
 
   async #connect(session: Session, target: RouteTarget): Promise<void> {
+    const { version } = session.memory;
     const opened = await this.#open(session, target);
     const failure = opened.ok ? await this.#prepare(session, opened.value) : opened.error;
     this.#connecting.delete(session);
@@ -328,32 +346,21 @@ export class Port {
     } else if (failure !== null) {
       if (opened.ok) opened.value.stream.destroy();
       this.#onFailure(session, failure);
-    } else if (opened.ok) this.#deliver(session, opened.value);
+    } else if (opened.ok) this.#deliver(session, opened.value, version);
     this.#pump();
   }
 
-  #deliver(session: Session, backend: Backend): void {
-    const wanted = this.#targetOf();
-    const fits =
-      this.kind === 'read'
-        ? this.#route.readers.some((reader) => sameTarget(reader, backend.target))
-        : wanted !== null && sameTarget(wanted, backend.target);
-    if (!fits) {
+  #deliver(session: Session, backend: Backend, version: number): void {
+    const { next, writer, readers } = this.#route;
+    const at = backend.target;
+    const serves = this.kind === 'read' ? readers.some((reader) => sameTarget(reader, at)) : writer !== null && sameTarget(writer, at);
+    const whole = !session.closed && !this.#closed && version === session.memory.version;
+    if (whole && this.kind !== 'read' && next !== null && sameTarget(next, at)) this.#prepared.keep(session, backend, version);
+    else if (whole && serves && !this.#holding()) session.adopt(backend);
+    else {
       backend.stream.destroy();
-      this.#waiting.add(session);
-    } else if (this.#holding()) {
-      backend.stream.listen({
-        onData: () => undefined,
-        onDrain: () => undefined,
-        onEnd: () => {
-          if (this.#prepared.get(session) !== backend) return;
-          this.#prepared.delete(session);
-          this.#waiting.add(session);
-        },
-      });
-      this.#prepared.set(session, backend);
-      backend.stream.resume();
-    } else session.adopt(backend);
+      if (session.waiting && !session.closed) this.#attach(session);
+    }
   }
 
   async #prepare(session: Session, backend: Backend): Promise<BackendFailure | null> {

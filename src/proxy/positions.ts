@@ -5,8 +5,8 @@
  * Because: its token is the primary's insert position, asked after the primary's last answer to it; the standby is used only when it has replayed that far.
  * Broken if: the token were the flushed position: with `synchronous_commit = off` a commit is answered before its record is flushed.
  */
-import { realClock } from '../base/clock.ts';
-import type { Term } from '../core/ids.ts';
+import { type Clock, realClock } from '../base/clock.ts';
+import { type MonoMs, type Term, addMono, makeMonoMs } from '../core/ids.ts';
 import { type Lsn, parseLsn } from '../core/lsn.ts';
 import type { Route, RouteTarget } from '../core/route/decide.ts';
 import type { Controls } from './control.ts';
@@ -23,25 +23,43 @@ export interface Waiter {
 export interface Positions {
   /** Tells the primary's position as it is after this call; never, when it cannot be asked. */
   want(waiter: Waiter): void;
-  /** The standby has replayed what the token stands for, as far as is known; if not, it is asked until it has (bounded), for the next time. */
-  reached(target: RouteTarget, token: Token): boolean;
+  /**
+   * The standby has replayed what the token stands for, as far as is known. If not, it is asked, and `onReached` is called as soon as it has; never, when that takes
+   * longer than PATIENCE_MS or it does not answer.
+   */
+  reached(target: RouteTarget, token: Token, onReached?: () => void): boolean;
+  /** It was too far behind a moment ago: a read that waits for it would most likely wait in vain. */
+  late(target: RouteTarget): boolean;
   /** A new connection to it was made: it may have been restarted, and be further back than it was. */
   forget(target: RouteTarget): void;
 }
 
 /** Between two questions to a standby that is not there yet: most are within a millisecond, and each question costs it a tenth of one. */
 const AGAIN_MS = 1;
-/** A standby that is further behind is asked again when somebody reads. */
-const MOST_QUESTIONS = 20;
+/**
+ * A read waits this long for a standby before the primary gets it. Replay follows a commit within one or two milliseconds; one that takes longer has a reason that
+ * lasts, and then each further millisecond is latency for nothing.
+ */
+export const PATIENCE_MS = 10;
+/** A standby that was waited for in vain is not waited for during this time. */
+const LATE_MS = 100;
+
+interface Waiting {
+  readonly lsn: Lsn;
+  readonly untilMs: MonoMs;
+  readonly onReached: () => void;
+}
 
 interface Replay {
   lsn: Lsn | null;
-  wanted: Lsn;
   asking: boolean;
+  lateUntilMs: MonoMs;
+  waiting: Waiting[];
 }
 
-export function openPositions(options: { readonly controls: Controls; readonly route: () => Route }): Positions {
+export function openPositions(options: { readonly controls: Controls; readonly route: () => Route; readonly clock?: Clock }): Positions {
   const { controls } = options;
+  const clock = options.clock ?? realClock;
   let waiting: Set<Waiter> = new Set();
   let asking = false;
   const replayed = new Map<string, Replay>();
@@ -63,15 +81,28 @@ export function openPositions(options: { readonly controls: Controls; readonly r
 
   async function askReplay(target: RouteTarget, replay: Replay): Promise<void> {
     replay.asking = true;
-    for (let tries = 0; tries < MOST_QUESTIONS; tries++) {
-      if (tries > 0) await realClock.sleep(AGAIN_MS);
+    while (replay.waiting.length > 0) {
       const answer = await controls.of(target).ask('select pg_catalog.pg_last_wal_replay_lsn()::text as lsn');
       const lsn = answer.ok ? parseLsn(String(answer.value[0]?.['lsn'])) : null;
+      if (lsn === null) replay.lateUntilMs = addMono(clock.now().mono, LATE_MS);
       if (lsn === null || replayed.get(target.node) !== replay) break;
       replay.lsn = lsn;
-      if (lsn >= replay.wanted) break;
+      serve(replay);
+      if (replay.waiting.length > 0) await clock.sleep(AGAIN_MS);
     }
     replay.asking = false;
+    replay.waiting = [];
+  }
+
+  /** Who waits for more than there is goes on waiting, for a while. */
+  function serve(replay: Replay): void {
+    const now = clock.now().mono;
+    const { waiting: all, lsn } = replay;
+    replay.waiting = all.filter((one) => (lsn === null || one.lsn > lsn) && now < one.untilMs);
+    for (const one of all) {
+      if (lsn !== null && one.lsn <= lsn) one.onReached();
+      else if (now >= one.untilMs) replay.lateUntilMs = addMono(now, LATE_MS);
+    }
   }
 
   return {
@@ -80,19 +111,20 @@ export function openPositions(options: { readonly controls: Controls; readonly r
       waiting.add(waiter);
       void ask();
     },
-    reached: (target, token) => {
-      // Positions of another term are of another history.
-      if (token.term !== replayTerm) {
+    late: (target) => clock.now().mono < (replayed.get(target.node)?.lateUntilMs ?? 0),
+    reached: (target, token, onReached = () => undefined) => {
+      // Positions that were asked before a term was known may be of another history; a token of an older term stands for less than any of the present one.
+      if (replayTerm === null || token.term > replayTerm) {
         replayed.clear();
         replayTerm = token.term;
       }
       let replay = replayed.get(target.node);
       if (replay === undefined) {
-        replay = { lsn: null, wanted: token.lsn, asking: false };
+        replay = { lsn: null, asking: false, lateUntilMs: makeMonoMs(0), waiting: [] };
         replayed.set(target.node, replay);
       }
       if (replay.lsn !== null && replay.lsn >= token.lsn) return true;
-      if (token.lsn > replay.wanted) replay.wanted = token.lsn;
+      replay.waiting.push({ lsn: token.lsn, untilMs: addMono(clock.now().mono, PATIENCE_MS), onReached });
       if (!replay.asking) void askReplay(target, replay);
       return false;
     },

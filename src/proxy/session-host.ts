@@ -1,5 +1,6 @@
 /** The side of a port that its sessions see. */
 import type { Logger } from '../base/log.ts';
+import type { Term } from '../core/ids.ts';
 import type { Backend } from './login/backend.ts';
 import type { Session } from './session.ts';
 import type { Positions } from './positions.ts';
@@ -27,6 +28,8 @@ export interface SessionHost {
 /** Where a session of the split port gets its connection to a standby. */
 export interface ReaderHost {
   readonly positions: Positions;
+  /** Newest term that the proxy knows a primary of. */
+  term(): Term;
   /** Null: there is none now. Logged in as the session's user, with its state made again. Never rejects. */
   open(session: Session): Promise<Backend | null>;
   /** Makes the session's state anew on the connection. False: it broke, or the state could not be made. */

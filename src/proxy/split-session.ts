@@ -5,17 +5,19 @@
  * The session is at the primary (`current`) but for the time of one cycle at the standby. What the client sends meanwhile waits, so that answers come in
  * order. The connection to the standby is opened at the first read, and kept as long as it serves.
  */
-import { monoMs } from '../base/clock.ts';
+import { monoMs, realClock } from '../base/clock.ts';
 import { FRAME, type FrameWalker, beginChunk, createFrameWalker, stepFrame } from '../wire/frames.ts';
-import { buildSync } from '../wire/frontend.ts';
-import { hasSqlState } from '../wire/backend.ts';
+import { buildQuery, buildSync } from '../wire/frontend.ts';
+import { buildNotice, hasSqlState } from '../wire/backend.ts';
 import { joinBytes } from '../wire/bytes.ts';
 import { BACKEND, BACKEND_LIMITS, TRANSACTION } from '../wire/protocol.ts';
 import type { Backend } from './login/backend.ts';
 import { type NextCycle, nextCycle } from './next-cycle.ts';
-import type { Token } from './positions.ts';
+import { type Wishes, formatToken, readWishes } from './consistency.ts';
+import { PATIENCE_MS, type Token } from './positions.ts';
 import { runOn } from './restore.ts';
 import { Session } from './session.ts';
+import { isBetween } from './traffic.ts';
 
 /** Before another connection to a standby is tried. */
 const RETRY_MS = 500;
@@ -51,7 +53,16 @@ export class SplitSession extends Session {
   /** Message of the unnamed statement that only the standby has. */
   #unnamed: Uint8Array | null = null;
   readonly #swallow: FrameWalker = createFrameWalker();
-  readonly #next: NextCycle = { end: 0, read: false, usesUnnamed: false, parsesUnnamed: false };
+  readonly #next: NextCycle = { end: 0, read: false, usesUnnamed: false, parsesUnnamed: false, showsToken: false };
+  /** A read waits for its standby. */
+  #patience: AbortController | null = null;
+  /** It has waited long enough. */
+  #impatient = false;
+  #wishes: Wishes | null = null;
+  /** The session has shown its token before: what PostgreSQL remembers of that must not be shown again. */
+  #usesToken = false;
+  /** The primary's setting holds the present token. */
+  #tokenShown = false;
 
   override get backend(): Backend | null {
     return this.#away ? this.#home : this.current;
@@ -67,6 +78,7 @@ export class SplitSession extends Session {
       return;
     }
     if (this.current === null || !this.idle || this.repairing || this.host.holding() || this.memory.pinned() !== null) {
+      if (this.#usesToken && this.#forwardAroundToken(bytes, length)) return;
       if (this.current !== null && this.idle && !this.repairing && this.#mayLearn()) {
         this.park(bytes.slice(0, length));
         void this.ask();
@@ -75,7 +87,21 @@ export class SplitSession extends Session {
     }
     const next = this.#next;
     nextCycle(bytes, length, this.memory, next);
-    const away = next.read && this.#mayLeave();
+    if (next.showsToken && next.end > 0 && !this.#tokenShown) {
+      this.park(bytes.slice(0, length));
+      void this.#showToken();
+      return;
+    }
+    this.#tokenShown = false;
+    const way = next.read ? this.#wayOfRead() : 'primary';
+    if (way === 'soon') {
+      this.park(bytes.slice(0, length));
+      this.#wait();
+      return;
+    }
+    this.#endWait();
+    this.#impatient = false;
+    const away = way === 'standby';
     if (next.read) this.host.readers?.onRead(away ? 'standby' : 'primary');
     if (!away && next.usesUnnamed && this.#unnamed !== null) {
       this.park(bytes.slice(0, length));
@@ -100,29 +126,133 @@ export class SplitSession extends Session {
     return true;
   }
 
-  /** The standby is there, knows the session's state, and has replayed everything that the session has seen. */
-  #mayLeave(): boolean {
+  /** `standby`: it knows the session's state and has replayed all that the session wrote or saw. `soon`: it may have in a moment. */
+  #wayOfRead(): 'standby' | 'primary' | 'soon' {
     const readers = this.host.readers;
     const standby = this.#standby;
-    if (readers === null) return false;
+    const wishes = this.#wish();
+    if (readers === null || wishes.consistency === 'strong') return 'primary';
     if (standby === null) {
       this.#open();
-      return false;
+      return 'primary';
     }
     if (!readers.serves(standby)) {
       this.#drop();
-      return false;
+      return 'primary';
     }
-    if (this.#renewing) return false;
+    if (this.#renewing) return 'primary';
     if (this.#version !== this.memory.version) {
       if (monoMs() >= this.#renewNotBeforeMs) void this.#renew(standby);
+      return 'primary';
+    }
+    const needed = wishes.consistency === 'eventual' ? [wishes.floor] : [wishes.floor, this.#token];
+    const patient = !this.#impatient && !readers.positions.late(standby.target);
+    for (const token of needed) {
+      if (token === null) continue;
+      // A term that this proxy does not know yet: nobody it knows of is sure to have that.
+      if (token.term > readers.term()) return 'primary';
+      if (!readers.positions.reached(standby.target, token, () => this.#goOn())) return patient ? 'soon' : 'primary';
+    }
+    if (wishes.consistency === 'eventual' || this.#token !== null) return 'standby';
+    this.#want();
+    return patient ? 'soon' : 'primary';
+  }
+
+  #wait(): void {
+    if (this.#patience !== null) return;
+    const patience = new AbortController();
+    this.#patience = patience;
+    void realClock.sleep(PATIENCE_MS, patience.signal).then(() => {
+      if (patience.signal.aborted) return;
+      this.#impatient = true;
+      this.#goOn();
+    });
+  }
+
+  #endWait(): void {
+    this.#patience?.abort();
+    this.#patience = null;
+  }
+
+  /** The read that waits is looked at again. */
+  #goOn(): void {
+    if (this.#patience === null || this.closed) return;
+    if (this.#impatient) this.#endWait();
+    this.advance();
+  }
+
+  /** Read anew after each change of the session's settings; the client is told once what is not understood. */
+  #wish(): Wishes {
+    const revision = this.memory.settingsRevision;
+    if (this.#wishes !== null && this.#wishesRevision === revision) return this.#wishes;
+    const wishes = readWishes(this.memory, this.login.startup);
+    if (wishes.problem !== null && wishes.problem !== this.#wishes?.problem)
+      this.client.write(buildNotice({ severity: 'WARNING', sqlState: '22023', message: `${wishes.problem}: everything is read on the primary` }));
+    this.#wishes = wishes;
+    this.#wishesRevision = revision;
+    return wishes;
+  }
+
+  #wishesRevision = -1;
+
+  /**
+   * Inside a transaction, behind other cycles, or while something keeps the session at the primary: whoever has shown the token before finds it in PostgreSQL's
+   * memory, where it must not be older than what was seen since. False: nothing of this is about the token.
+   */
+  #forwardAroundToken(bytes: Uint8Array, length: number): boolean {
+    const { traffic } = this;
+    if (this.current === null || this.repairing || this.asking || traffic.client.have !== 0 || traffic.copyIn || traffic.batchOpen) return false;
+    if (this.host.holding() && this.idle) return false;
+    if (this.#tokenShown) {
+      this.#tokenShown = false;
       return false;
     }
-    if (this.#token === null) {
-      this.#want();
-      return false;
+    const next = this.#next;
+    nextCycle(bytes, length, this.memory, next);
+    if (next.showsToken) {
+      this.park(bytes.slice(0, length));
+      // Else the answers before it call `advance`.
+      if (isBetween(traffic)) void this.#showToken();
+      return true;
     }
-    return readers.positions.reached(standby.target, this.#token);
+    if (next.end >= length) return false;
+    super.forward(bytes.subarray(0, next.end), next.end);
+    if (this.closed) return true;
+    const rest = bytes.slice(next.end, length);
+    this.park(this.parked === null ? rest : joinBytes([this.parked, rest]));
+    return true;
+  }
+
+  /** The primary learns the token as a setting of the session, and then answers the client itself, in whatever protocol it asks. */
+  async #showToken(): Promise<void> {
+    const home = this.current;
+    if (home === null) return;
+    this.#usesToken = true;
+    this.asking = true;
+    const token = this.#token ?? (await this.#askToken());
+    const text = token === null ? '' : formatToken(token);
+    const question = buildQuery(`select pg_catalog.set_config('pgherd.lsn', '${text}', false)`);
+    const answered = this.current === home ? await runOn(home, question, { cycles: 1, limitMs: PARSE_LIMIT_MS }) : null;
+    this.asking = false;
+    if (this.current !== home) return;
+    this.#tokenShown = true;
+    if (answered === null) this.lose(`${home.target.node} did not answer in time`);
+    else this.hear(home);
+    this.advance();
+  }
+
+  /** Null when nobody tells it in time. */
+  #askToken(): Promise<Token | null> {
+    const { promise, resolve } = Promise.withResolvers<Token | null>();
+    const ended = new AbortController();
+    this.host.readers?.positions.want({
+      onToken: (token) => {
+        ended.abort();
+        resolve(token);
+      },
+    });
+    void realClock.sleep(PARSE_LIMIT_MS, ended.signal).then(() => resolve(null));
+    return promise;
   }
 
   #want(): void {
@@ -133,8 +263,9 @@ export class SplitSession extends Session {
       onToken: (token) => {
         if (asked !== this.#asked) return;
         this.#token = token;
+        if (this.#patience !== null) this.#goOn();
         // Asked now, the standby's answer is there when the client reads next.
-        if (this.#standby !== null) this.host.readers?.positions.reached(this.#standby.target, token);
+        else if (this.#standby !== null) this.host.readers?.positions.reached(this.#standby.target, token);
       },
     });
   }
@@ -269,6 +400,7 @@ export class SplitSession extends Session {
 
   override close(): void {
     if (this.closed) return;
+    this.#endWait();
     const others = [this.#standby, this.#home].filter((one) => one !== null && one !== this.current);
     super.close();
     for (const one of others) one?.stream.destroy();

@@ -168,6 +168,32 @@ describe('a hold', () => {
     stage.route({ writer: stage.targets.a });
   });
 
+  test('finds the connections that were made while it was only coming', async () => {
+    const [client, other] = [await stage.connect({ application_name: 'ahead' }), await stage.connect({ application_name: 'ahead' })];
+    const ahead = async (): Promise<number> => {
+      const [row] = await servers.b.query("select count(*)::int as n from pg_stat_activity where application_name = 'ahead'");
+      return Number(row?.['n']);
+    };
+    const pids = async (of: Client): Promise<number> => (await of.query('select pg_backend_pid() as pid')).rows[0].pid;
+    stage.route({ next: stage.targets.b });
+    await until(async () => (await ahead()) === 2, 5000);
+    assert.equal(await portOf(client), servers.a.port, 'nothing waits yet');
+    const made = (await servers.b.query("select pid from pg_stat_activity where application_name = 'ahead'")).map((row) => Number(row['pid']));
+    await other.query("set datestyle = 'German'");
+    const before = stage.held.length;
+    stage.route({ hold: true });
+    await until(() => stage.held.length === before + 1, 5000);
+    stage.route({ hold: false, next: null, writer: stage.targets.b });
+    assert.ok(made.includes(await pids(client)));
+    assert.ok(!made.includes(await pids(other)), 'its settings were changed since');
+    assert.equal((await other.query('show datestyle')).rows[0].DateStyle, 'German, DMY');
+    stage.route({ writer: stage.targets.a });
+    stage.route({ next: stage.targets.b });
+    stage.route({ next: null });
+    await until(async () => (await ahead()) === 0, 5000);
+    assert.equal(await portOf(client), servers.a.port, 'a switchover that was taken back before its hold costs nothing');
+  });
+
   test('that is taken back leads back to the old primary', async () => {
     const client = await stage.connect();
     await client.query('select 1');

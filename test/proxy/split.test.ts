@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import type { Client } from 'pg';
+import type { Client, QueryConfig } from 'pg';
 import { makeTerm } from '../../src/core/ids.ts';
 import { makeLsn } from '../../src/core/lsn.ts';
 import { openRawBinding } from '../../src/proxy/io/raw-handle.ts';
@@ -8,13 +8,25 @@ import type { Positions } from '../../src/proxy/positions.ts';
 import { until } from '../lab/plain-postgres.ts';
 import { type ProxyStage, type Servers, openStage, portOf, sqlStateOf, startServers } from './stage.ts';
 
-/** Stands in for the nodes' positions: the test says whether the standby has everything. */
+/** Stands in for the nodes' positions: the test says whether the standby has everything, and up to where. */
 const positions = {
   reach: true,
+  upTo: makeLsn(100n),
+  /** Reads do not wait for a standby that has not everything. */
+  tooLate: true,
+  /** What happens when somebody waits. */
+  onWait: (_onReached: () => void): void => undefined,
+};
+const asPositions: Positions = {
   want: (waiter) => waiter.onToken({ term: makeTerm(1), lsn: makeLsn(1n) }),
-  reached: () => positions.reach,
+  reached: (_target, token, onReached) => {
+    if (positions.reach && token.lsn <= positions.upTo) return true;
+    if (onReached !== undefined) positions.onWait(onReached);
+    return false;
+  },
+  late: () => positions.tooLate,
   forget: () => undefined,
-} satisfies Positions & { reach: boolean } as Positions & { reach: boolean };
+};
 
 let servers: Servers;
 let stage: ProxyStage;
@@ -37,6 +49,9 @@ after(async () => {
 });
 beforeEach(() => {
   positions.reach = true;
+  positions.upTo = makeLsn(100n);
+  positions.tooLate = true;
+  positions.onWait = () => undefined;
 });
 
 async function open(): Promise<{ readonly client: Client; readonly where: () => Promise<'a' | 'b'> }> {
@@ -52,7 +67,7 @@ async function open(): Promise<{ readonly client: Client; readonly where: () => 
 
 describe('the split port', () => {
   before(async () => {
-    stage = await openStage(servers, { io: openRawBinding(), kind: 'split', positions });
+    stage = await openStage(servers, { io: openRawBinding(), kind: 'split', positions: asPositions });
     stage.route({ readers: [{ ...stage.targets.b, weight: 1, lagBytes: 0 }] });
   });
   after(() => stage.close());
@@ -87,6 +102,85 @@ describe('the split port', () => {
     positions.reach = false;
     assert.equal(await where(), 'a');
     positions.reach = true;
+    assert.equal(await where(), 'b');
+  });
+
+  test('a read waits a moment for the standby, and then goes to the primary', async () => {
+    const { where } = await open();
+    positions.tooLate = false;
+    positions.reach = false;
+    positions.onWait = (onReached) => {
+      queueMicrotask(() => {
+        positions.reach = true;
+        onReached();
+      });
+    };
+    assert.equal(await where(), 'b');
+    positions.onWait = () => undefined;
+    positions.reach = false;
+    assert.equal(await where(), 'a');
+  });
+
+  test('a session chooses how old its reads may be, as it chooses any other setting', async () => {
+    const { client, where } = await open();
+    await client.query('set pgherd.consistency = strong');
+    assert.equal(await where(), 'a');
+    await client.query("set session pgherd.consistency to 'eventual'");
+    positions.reach = false;
+    await until(async () => (await where()) === 'b', 5000);
+    await client.query('begin; set pgherd.consistency = strong; rollback');
+    await until(async () => (await where()) === 'b', 5000);
+    await client.query('reset pgherd.consistency');
+    assert.equal(await where(), 'a');
+    assert.equal(await where(), 'a');
+    const other = await stage.connect({ options: '-c pgherd.consistency=eventual' });
+    await until(async () => (await other.query('select where_am_i() as port')).rows[0].port === servers.b.port, 5000);
+  });
+
+  test('a word that is no consistency is answered with a warning, and read on the primary', async () => {
+    const { client, where } = await open();
+    const notices: string[] = [];
+    client.on('notice', (notice) => void notices.push(`${notice.code} ${notice.message}`));
+    await client.query("set pgherd.consistency = 'sometimes'");
+    assert.equal(await where(), 'a');
+    assert.equal(await where(), 'a');
+    assert.equal(notices.length, 1);
+    assert.match(notices[0] ?? '', /^22023 .*sometimes/);
+  });
+
+  test('a token is shown in both protocols, prepared, pipelined, and in a transaction', async () => {
+    const { client } = await open();
+    const shown = async (query: string | QueryConfig): Promise<string> => {
+      const { rows } = await client.query<Record<string, string>>(query as string);
+      return rows[0]?.['pgherd.lsn'] ?? '';
+    };
+    assert.equal(await shown('show pgherd.lsn'), '1:0/1');
+    assert.equal(await shown({ text: 'SHOW pgherd.lsn;', values: [] }), '1:0/1');
+    await client.query("select set_config('pgherd.lsn', 'old', false)");
+    for (let n = 0; n < 3; n++) {
+      assert.equal(await shown({ name: 'token', text: 'show pgherd.lsn' }), '1:0/1');
+      await client.query("select set_config('pgherd.lsn', 'old', false)");
+    }
+    await client.query('begin');
+    await client.query("insert into seen values ('token')");
+    assert.equal(await shown('show pgherd.lsn'), '1:0/1');
+    await client.query('commit');
+    await client.query("select set_config('pgherd.lsn', 'old', false)");
+    const [, both] = await Promise.all([client.query("insert into seen values ('token')"), shown('show pgherd.lsn')]);
+    assert.equal(both, '1:0/1');
+  });
+
+  test('a session waits for what another one has shown', async () => {
+    const { client, where } = await open();
+    await client.query("set pgherd.wait_for_lsn = '1:0/C8'");
+    assert.equal(await where(), 'a', 'the standby is at 0/64');
+    positions.upTo = makeLsn(0xc8n);
+    assert.equal(await where(), 'b');
+    await client.query("set pgherd.wait_for_lsn = '2:0/C8'");
+    assert.equal(await where(), 'a', 'nobody is known who would have that term');
+    await client.query("set pgherd.wait_for_lsn = 'C8'");
+    assert.equal(await where(), 'a', 'it is no token');
+    await client.query("set pgherd.wait_for_lsn = ''");
     assert.equal(await where(), 'b');
   });
 

@@ -29,20 +29,35 @@ export function publishRoute(view: ClusterView): ClusterState {
 }
 
 /**
- * While an attempt is open the standbys are detached: who read before goes on as long as it can be heard. So it is when none of them streams any more: then
- * it is the primary that is gone, whose report may stand for another while. Proxies bound the lag by themselves (H41).
+ * While an attempt or a switchover is open the standbys are detached: who read before goes on as long as it can be heard. So it is when none of them streams any
+ * more and the primary does not contradict: then the primary is what is gone, and its last report may stand for another while (H41).
+ *
+ * Invariant: a standby that a living primary has lost gets no reads (§4.1, I24).
+ * Because: the primary's own report lists its walsenders, and one that is missing there ended while the primary went on; what it wrote since is on no such standby.
+ *   A primary that died has no time to report the loss, and one that is cut off keeps the walsender for at most `wal_sender_timeout` (5 s).
+ * Broken if: all readers were kept whenever none streams: the only standby of two nodes would serve ever older reads for as long as it is cut off.
  */
 function readersOf(view: ClusterView): readonly NodeId[] {
   const { state } = view;
   const cutOff = otherDataNodes(view).every((node) => !isStreaming(fresh(view, node.id), state.primary));
-  const changing = state.attempt !== null || state.switchover !== null || cutOff;
+  const changing = state.attempt !== null || state.switchover !== null;
   const readers: NodeId[] = [];
   for (const node of otherDataNodes(view)) {
     const report = fresh(view, node.id);
     if (report === null || !isAvailable(view, node.id) || isForeignSystem(view, report) || state.draining?.node === node.id) continue;
-    const kept = changing && state.route.readers.includes(node.id) && report.postgres.state === 'running' && report.postgres.role === 'standby';
     const verdict = lineageOf(view, report);
-    if (kept || (isStreaming(report, state.primary) && verdict !== null && isContained(verdict))) readers.push(node.id);
+    if (verdict !== null && !isContained(verdict)) continue;
+    const was = state.route.readers.includes(node.id) && report.postgres.state === 'running' && report.postgres.role === 'standby';
+    const kept = was && (changing || (cutOff && !isMissedByPrimary(view, node.id)));
+    if (kept || (verdict !== null && isStreaming(report, state.primary))) readers.push(node.id);
   }
   return readers;
+}
+
+/** The primary runs, and says itself that this standby does not stream from it. False while nothing can be heard of it. */
+function isMissedByPrimary(view: ClusterView, node: NodeId): boolean {
+  const { primary } = view.state;
+  const report = primary === null ? null : fresh(view, primary);
+  if (report === null || report.postgres.state !== 'running' || report.postgres.role !== 'primary') return false;
+  return !report.postgres.walsenders.some((sender) => sender.node === node && sender.state === 'streaming');
 }

@@ -53,7 +53,7 @@ export interface Route {
   readonly unreachable: readonly NodeId[];
   /** New transactions wait; running ones go on. */
   readonly hold: boolean;
-  /** Who is to be the primary after the hold, so that connections can be made beforehand; null: unknown. */
+  /** Who is to be the primary after the hold that is to come, or has begun, so that connections can be made beforehand; null: nobody. */
   readonly next: RouteTarget | null;
 }
 
@@ -69,38 +69,62 @@ export const NO_ROUTE: Route = {
 };
 
 /**
- * Invariant: nobody gets writes but the writer of the newest published route, and only while that knowledge is fresh (§4.8, I16).
- * Because: the controller takes the old primary out of the route before another may be promoted (Q28), and a proxy that hears neither the store
- *   nor the primary's own agent for `staleMs` closes.
+ * Invariant: nobody gets writes but the writer of the newest published route, or the candidate that has opened the term after it; and only while that
+ *   knowledge is fresh (§4.8, I16).
+ * Because: the controller takes the old primary out of the route before another may be promoted (Q28), a term is opened by its lease's holder alone,
+ *   and a proxy that hears neither the store nor the primary's own agent for `staleMs` closes.
  * Broken if: an agent's answer of an older term counted, or one of a newer term did not close the way to the older primary.
  */
 export function decideRoute(facts: RouteFacts, limits: RouteLimits): Route {
   const { state } = facts;
   if (state === null) return NO_ROUTE;
-  const { writer: named, hold, epoch } = state.route;
+  const { epoch } = state.route;
+  const opened = openedAhead(state, facts.reports);
+  const term = opened === null ? state.primaryTerm : opened.term;
+  const named = opened === null ? state.route.writer : opened.node;
+  const hold = state.route.hold && opened === null;
   const writer = named === null ? null : targetOf(facts, named);
-  const closed = closedBecause(facts, limits, { named, known: writer !== null });
-  const next = hold && state.switchover !== null ? targetOf(facts, state.switchover.to) : null;
+  const closed = closedBecause(facts, limits, { named, term, known: writer !== null });
+  const { switchover } = state;
+  const coming = switchover !== null && (hold || (switchover.phase === 'checkpoint' && opened === null));
+  const next = coming ? targetOf(facts, switchover.to) : null;
   return {
     epoch,
-    term: state.primaryTerm,
+    term,
     writer: closed === null ? writer : null,
     closed,
-    readers: readersOf(facts, limits, { writer: closed === null && !hold ? writer : null, leaving: next?.node ?? null }),
+    readers: readersOf(facts, limits, { writer: closed === null && !hold ? writer : null, leaving: next?.node ?? opened?.node ?? null, hold }),
     unreachable: [...facts.down].sort(),
     hold,
     next,
   };
 }
 
-function closedBecause(facts: RouteFacts, limits: RouteLimits, { named, known }: { named: NodeId | null; known: boolean }): string | null {
+/**
+ * The candidate says that it is open in the attempt's term: clients that connect to it directly are let in by now, and the controller's word for it, which
+ * comes some ten milliseconds later, can say nothing else.
+ * Because: a term's number is used once, so that no older report can carry it, and `open` is said only after the lease of that term was confirmed.
+ */
+function openedAhead(state: ClusterState, reports: RouteFacts['reports']): { readonly node: NodeId; readonly term: Term } | null {
+  const { attempt } = state;
+  if (attempt === null || attempt.candidate === null || attempt.term <= state.primaryTerm) return null;
+  const report = reports.get(attempt.candidate);
+  const open = report?.open === true && report.leaseTerm === attempt.term;
+  return open && report.postgres.role === 'primary' && report.postgres.state === 'running' ? { node: attempt.candidate, term: attempt.term } : null;
+}
+
+function closedBecause(
+  facts: RouteFacts,
+  limits: RouteLimits,
+  { named, term, known }: { readonly named: NodeId | null; readonly term: Term; readonly known: boolean },
+): string | null {
   const { state, confirmed, ageMs } = facts;
   if (state === null) return NO_ROUTE.closed;
   if (named === null) return state.attempt === null ? 'the cluster has no primary now' : `a primary for term ${state.attempt.term} is being chosen`;
   if (!known) return `the address of ${named} is not known`;
-  if (confirmed !== null && confirmed.term > state.primaryTerm)
+  if (confirmed !== null && confirmed.term > term)
     return `${confirmed.node} is the primary of term ${confirmed.term}, which this proxy knows nothing of yet`;
-  const vouched = confirmed !== null && confirmed.node === named && confirmed.term === state.primaryTerm && confirmed.forMs > 0;
+  const vouched = confirmed !== null && confirmed.node === named && confirmed.term === term && confirmed.forMs > 0;
   if (ageMs > limits.staleMs && !vouched)
     return Number.isFinite(ageMs)
       ? `neither the store nor the agent of ${named} was heard for ${Math.round(ageMs)} ms`
@@ -113,23 +137,28 @@ function targetOf(facts: RouteFacts, node: NodeId): RouteTarget | null {
   return member === undefined ? null : { node, host: member.host, port: member.port };
 }
 
-/** Under a hold the old primary is about to stop, and the next one resets its clients' connections when it opens its term: neither serves reads then. */
+/**
+ * Under a hold the old primary is about to stop, and the next one resets its clients' connections when it opens its term: neither serves reads then. Before the
+ * hold its readers leave it already, if there are others, so that there is less to do while clients wait.
+ */
 function readersOf(
   facts: RouteFacts,
   limits: RouteLimits,
-  { writer, leaving }: { readonly writer: RouteTarget | null; readonly leaving: NodeId | null },
+  { writer, leaving, hold }: { readonly writer: RouteTarget | null; readonly leaving: NodeId | null; readonly hold: boolean },
 ): readonly Reader[] {
   const { state } = facts;
   if (state === null) return [];
-  const readers: Reader[] = [];
+  let readers: Reader[] = [];
   for (const node of state.route.readers) {
     const target = targetOf(facts, node);
     const weight = facts.weights.get(node) ?? 1;
-    if (target === null || weight <= 0 || node === leaving || facts.down.has(node)) continue;
+    if (target === null || weight <= 0 || facts.down.has(node)) continue;
     const lagBytes = lagOf(facts, node);
     if (lagBytes !== null && lagBytes > limits.maxReadLagBytes) continue;
     readers.push({ ...target, weight, lagBytes });
   }
+  const staying = readers.filter((reader) => reader.node !== leaving);
+  if (hold || staying.length > 0 || leaving === writer?.node) readers = staying;
   const withPrimary = limits.primaryReads === 'always' || (limits.primaryReads === 'last-resort' && readers.length === 0);
   const weight = writer === null ? 0 : (facts.weights.get(writer.node) ?? 1);
   if (withPrimary && writer !== null && weight > 0) readers.push({ ...writer, weight, lagBytes: 0 });

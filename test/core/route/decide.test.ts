@@ -88,7 +88,7 @@ describe('the route of a proxy', () => {
     assert.deepEqual(readers({ ...nobody, ageMs: Infinity }), [], 'a primary that is not known to be one serves nothing');
   });
 
-  test('names the next primary only under a hold', () => {
+  test('names the next primary while a switchover is coming or under way', () => {
     const switchover: ClusterState['switchover'] = {
       taskId: 't',
       from: n1,
@@ -106,6 +106,38 @@ describe('the route of a proxy', () => {
     const two = { ...held, route: { ...held.route, readers: [n2] } };
     assert.deepEqual(readers({ state: two }), [], 'the old one is about to stop');
     assert.equal(decideRoute(facts({ state: state({ switchover }) }), LIMITS).next, null);
+    const coming = state({ switchover: { ...switchover, phase: 'checkpoint' } });
+    const before = decideRoute(facts({ state: coming }), LIMITS);
+    assert.deepEqual([before.next?.node, before.hold, before.writer?.node], ['n2', false, 'n1']);
+    assert.deepEqual(readers({ state: coming }), ['n3'], 'its readers leave it while nobody waits');
+    const onlyNext = { ...coming, route: { ...coming.route, readers: [n2] } };
+    assert.deepEqual(readers({ state: onlyNext }), ['n2'], 'until the hold, where there is no other');
+  });
+
+  test('follows a candidate that has opened the attempt’s term, before the controller says so', () => {
+    const attempt = { term: makeTerm(5), candidate: n2, path: 'planned' } as ClusterState['attempt'];
+    const route = { epoch: 8, writer: n1, readers: [n2, n3], hold: true };
+    const opened = (change: object, postgres: object = {}): ReadonlyMap<NodeId, NodeReport> => {
+      const base = report(n2, 6000, null);
+      const more = { open: true, leaseTerm: makeTerm(5), ...change, postgres: { ...base.postgres, role: 'primary', state: 'running', ...postgres } };
+      return new Map([[n2, { ...base, ...more } as NodeReport]]);
+    };
+    const held = state({ attempt, route });
+    const ahead = decideRoute(facts({ state: held, reports: opened({}) }), LIMITS);
+    assert.deepEqual([ahead.writer?.node, ahead.term, ahead.hold, ahead.epoch], ['n2', 5, false, 8]);
+    assert.deepEqual(
+      ahead.readers.map((reader) => reader.node),
+      ['n3'],
+    );
+    const lost = state({ attempt: { ...attempt, path: 'lease' } as ClusterState['attempt'], route: { ...route, writer: null, hold: false } });
+    assert.equal(writer({ state: lost, reports: opened({}) }), 'n2');
+    assert.equal(writer({ state: lost, reports: opened({}), ageMs: 3001 }), null, 'old knowledge closes in any case');
+    assert.equal(writer({ state: lost, reports: opened({ open: false }) }), null, 'not open yet');
+    assert.equal(writer({ state: lost, reports: opened({ leaseTerm: makeTerm(4) }) }), null, 'a report of a former term');
+    assert.equal(writer({ state: lost, reports: opened({ leaseTerm: null }) }), null, 'the lease is gone');
+    assert.equal(writer({ state: lost, reports: opened({}, { role: 'standby' }) }), null);
+    const other = state({ attempt: { ...attempt, candidate: n3 } as ClusterState['attempt'], route: { ...route, writer: null, hold: false } });
+    assert.equal(writer({ state: other, reports: opened({}) }), null, 'another candidate was chosen');
   });
 
   test('weights decide how often a reader is picked', () => {
