@@ -32,7 +32,7 @@ export function publishRoute(view: ClusterView): ClusterState {
  * While an attempt is open the standbys are detached: who read before goes on as long as it can be heard. So it is when none of them streams any more: then
  * it is the primary that is gone, whose report may stand for another while. Proxies bound the lag by themselves (H41).
  */
-function readersOf(view: ClusterView): readonly NodeId[] {
+export function readersOf(view: ClusterView): readonly NodeId[] {
   const { state } = view;
   const cutOff = otherDataNodes(view).every((node) => !isStreaming(fresh(view, node.id), state.primary));
   const changing = state.attempt !== null || state.switchover !== null || cutOff;
