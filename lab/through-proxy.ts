@@ -80,12 +80,15 @@ export async function runOnClient<T>(stage: Stage, entry: string, config: unknow
   return output === '' ? null : (JSON.parse(output) as T);
 }
 
+export interface OnClient {
+  /** Everything that it wrote; empty when it could not run. */
+  readonly output: Promise<string>;
+  /** Closes its standard input: it is to end. */
+  readonly end: () => void;
+}
+
 /** It gets `config` as one line, so that a password is in no argument list. */
-function startOnClient(
-  { network, clientHost }: Stage,
-  entry: string,
-  config: unknown,
-): { readonly output: Promise<string>; readonly end: () => void } {
+export function startOnClient({ network, clientHost }: Stage, entry: string, config: unknown): OnClient {
   const [program = '', ...rest] = [...network.inside(clientHost), process.execPath, join(ROOT, 'lab', entry)];
   const child = spawn(program, rest, { stdio: ['pipe', 'pipe', 'inherit'] });
   let text = '';

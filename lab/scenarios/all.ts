@@ -35,6 +35,7 @@ import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
 import { switchoverProxy } from './switchover-proxy.ts';
 import { syncStandbyLoss } from './sync-standby-loss.ts';
 import { twoFailures } from './two-failures.ts';
+import { vipConflict, vipFailover, vipPartition } from './virtual-addresses.ts';
 
 export const SCENARIOS: readonly Scenario[] = [
   postgresCrash,
@@ -77,6 +78,9 @@ export const SCENARIOS: readonly Scenario[] = [
   clusterRestart,
   powerCutPrimaryFirst,
   powerCutPrimaryLast,
+  vipFailover,
+  vipPartition,
+  vipConflict,
 ];
 
 export function findScenario(name: string): Scenario | null {

@@ -171,6 +171,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     postgres,
     sync,
     overrides: { look: () => undefined, merge: (problems) => problems },
+    vips: { report: () => [], problems: () => [] },
     put: session.put,
     certificateProblems: () => [],
     incarnation: () => watch.current().incarnation,

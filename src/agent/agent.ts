@@ -42,6 +42,7 @@ import { reloadAgent, reloadTls } from './reload.ts';
 import { readRemembered, rememberCluster } from './remembered-cluster.ts';
 import { agentStatus, renderMetrics } from './status.ts';
 import { type Viewpoints, createViewpoints } from './viewpoints.ts';
+import { type AgentVips, createAgentVips, ownMacs } from './vip/agent-vips.ts';
 import { type WriteLeaseParts, createWriteLease } from './write-lease.ts';
 
 /** The report vanishes this long after the agent's last sign of life. Shorter than this, a slow disk of the store would make nodes blink. */
@@ -128,6 +129,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   let loop: Loop | null = null;
   let lease: WriteLeaseParts | null = null;
   let agentLoop: AgentLoop | null = null;
+  let vips: AgentVips | null = null;
   const wake = (reason: string): void => loop?.wake(reason);
   const rememberedFile = join(instance.stateDirectory, 'cluster.json');
   const remembering = rememberCluster(rememberedFile, log);
@@ -145,7 +147,9 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;
   const postgres =
-    config.kind === 'witness' ? createWitnessPort() : createPostgresPort({ instance, log, spec, closeFirewall: async () => lease?.gate.fence() });
+    config.kind === 'witness'
+      ? createWitnessPort()
+      : createPostgresPort({ instance, log, spec, closeFirewall: async () => lease?.gate.fence(), dropAddresses: async () => vips?.keeper.drop() });
   const promiser = openPromiser({
     stateDirectory: instance.stateDirectory,
     bootId: setup.bootId,
@@ -180,6 +184,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       return endpoint === null || client === null ? null : client.promise(endpoint, request);
     },
     postmaster: () => postgres.postmaster(),
+    addresses: () => vips?.keeper.places() ?? [],
     kill: () => postgres.kill(),
     onLost: () => agentLoop?.leaseLost(),
     onChange: () => wake('lease'),
@@ -197,6 +202,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     onChange: () => wake('viewpoint'),
   });
   const certificate: { keeper: CertificateKeeper | null } = { keeper: null };
+  vips = createAgentVips({ config, clock: realClock, log, watch, lease: lease.keeper, viewpoints, onChange: () => wake('virtual address') });
+  const addresses = vips;
   const sync = createSyncKeeper({ instance, clock: realClock, log, wake: () => wake('synchronous set') });
   const publisher = createPublisher({
     node: config.node,
@@ -210,6 +217,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     postgres,
     overrides: createOverrideWatch(instance, log),
     sync,
+    vips: addresses.keeper,
     put: session.put,
     certificateProblems: () => certificate.keeper?.problems() ?? [],
     incarnation: () => watch.current().incarnation,
@@ -226,7 +234,10 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     sync,
     clock: realClock,
     log,
-    onStatus: publisher.publish,
+    onStatus: (status) => {
+      addresses.note(status);
+      publisher.publish(status);
+    },
     wake: () => wake('action'),
   });
   const http = await openHttp({ ...options, watch, promiser: promiser.value, lease, publisher });
@@ -234,6 +245,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     // What is open keeps the process alive: an agent that cannot start must end.
     await session.close();
     watch.close();
+    await addresses.keeper.stop();
     lease.stop();
     prober.close();
     postgres.close();
@@ -277,6 +289,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       await probing.stop();
       await loop?.stop();
       await running.stop();
+      await addresses.keeper.stop();
       registration.abort();
       watch.close();
       await http.close();
@@ -305,6 +318,7 @@ function register(options: StartOptions, store: Store, key: string): AbortContro
     agentVersion: VERSION,
     postgresVersion: setup.postgresVersion,
     registeredWallMs: readNow().wall,
+    macs: ownMacs(),
   };
   const run = async (): Promise<void> => {
     while (!stopping.signal.aborted) {

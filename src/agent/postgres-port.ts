@@ -49,6 +49,7 @@ export interface PostgresPortOptions {
   readonly log: Logger;
   readonly spec: () => ClusterSpec | null;
   readonly closeFirewall: () => Promise<void>;
+  readonly dropAddresses: () => Promise<void>;
 }
 
 export interface BoundPostgres extends PostgresPort {
@@ -233,7 +234,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     kill: async () => {
       const fenced = await runFence({
         closeFirewall: options.closeFirewall,
-        dropWriteAddress: () => Promise.resolve(),
+        dropWriteAddress: options.dropAddresses,
         stopImmediate: async () => {
           await stopPostgres(instance, { from: 'immediate', immediateMs: IMMEDIATE_STOP_MS });
         },

@@ -20,6 +20,7 @@ export interface PublishInput {
   readonly guard: NodeReport['guard'];
   readonly slots: NodeReport['slots'];
   readonly sync: NodeReport['sync'];
+  readonly vips: NodeReport['vips'];
   readonly problems: ReturnType<PostgresPort['problems']>;
 }
 
@@ -49,6 +50,7 @@ export function buildReport(input: PublishInput): NodeReport {
     trustedReachable: input.viewpoints.trustedReachable(),
     slots: input.slots,
     sync: input.sync,
+    vips: input.vips,
     problems: [...weakFencing(input), ...input.problems],
   };
 }
@@ -99,6 +101,7 @@ export function urgentPart(report: NodeReport): string {
     probes,
     report.guard,
     report.trustedReachable,
+    report.vips,
     report.sync === null ? null : [report.sync.revision, report.sync.inForceLsn !== null, report.sync.silence.map((one) => one.ms >= SILENT_MS)],
     // Who holds all WAL of the moment in which the set was in force: the facts wait for it.
     report.sync?.inForceLsn == null

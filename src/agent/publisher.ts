@@ -9,6 +9,7 @@ import type { LoopStatus } from './loop.ts';
 import type { OverrideWatch } from './overridden-settings.ts';
 import type { MemoryPort, PostgresPort, SyncPort, ViewpointPort } from './ports.ts';
 import { buildReport, urgentPart } from './publish.ts';
+import type { VipKeeper } from './vip/keeper.ts';
 import type { WriteLeaseParts } from './write-lease.ts';
 
 export interface PublisherOptions {
@@ -24,6 +25,7 @@ export interface PublisherOptions {
   readonly postgres: PostgresPort;
   readonly sync: Pick<SyncPort, 'report'>;
   readonly overrides: OverrideWatch;
+  readonly vips: Pick<VipKeeper, 'report' | 'problems'>;
   readonly put: (value: string) => void;
   readonly certificateProblems: () => NodeReport['problems'];
   /** Of the store that the agent acts on; null before it is known. */
@@ -64,7 +66,13 @@ export function createPublisher(options: PublisherOptions): Publisher {
         guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
         slots,
         sync: options.sync.report(),
-        problems: [...options.overrides.merge(options.postgres.problems()), ...options.lease.problems(), ...options.certificateProblems()],
+        vips: options.vips.report(),
+        problems: [
+          ...options.overrides.merge(options.postgres.problems()),
+          ...options.lease.problems(),
+          ...options.certificateProblems(),
+          ...options.vips.problems(),
+        ],
       });
       const urgent = urgentPart(latest);
       if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;

@@ -55,5 +55,18 @@ export function renderMetrics(status: AgentStatus, report: NodeReport | null): s
   gauge('pgherd_node_timeline', 'Timeline of the server.', report?.postgres.timeline ?? null);
   gauge('pgherd_node_lag_bytes', 'Bytes behind the last known position of the primary.', status.lagBytes);
   gauge('pgherd_node_guard_alive', '1 when the guard process answers.', report?.guard === 'alive' ? 1 : 0);
+  const addresses = report?.vips ?? [];
+  const perVip = (name: string, help: string, value: (vip: (typeof addresses)[number]) => boolean): void => {
+    if (addresses.length === 0) return;
+    lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} gauge`);
+    for (const vip of addresses)
+      lines.push(`${name}{cluster="${status.cluster}",node="${status.node}",vip="${vip.vip}",address="${vip.address}"} ${value(vip) ? 1 : 0}`);
+  };
+  perVip('pgherd_node_vip_held', '1 when the virtual address is on this host.', (vip) => vip.state === 'held');
+  perVip(
+    'pgherd_node_vip_conflict',
+    '1 when another host answers for the virtual address.',
+    (vip) => vip.state === 'conflict' || vip.otherMac !== null,
+  );
   return `${lines.join('\n')}\n`;
 }

@@ -12,7 +12,7 @@ import { type Firewall, openFirewall } from './firewall/firewall.ts';
 import { type Gate, createGate } from './firewall/gate.ts';
 import { resolveMembers } from './firewall/member-addresses.ts';
 import { type GuardClient, adoptable, createGuardClient } from './guard/guard-client.ts';
-import { NO_GUARD, createLeaseGuard } from './guard/lease-guard.ts';
+import { type GuardedPostgres, NO_GUARD, createLeaseGuard } from './guard/lease-guard.ts';
 import type { AgentConfig } from '../core/agent-config.ts';
 import { bootMs } from './lease/boot-clock.ts';
 import { type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
@@ -20,6 +20,7 @@ import type { Promiser } from './promises/promiser.ts';
 import type { PromiseAnswer, PromiseRequest } from '../core/node/promises.ts';
 import { askForPromises } from './promises/round.ts';
 import type { Instance } from './postgres/instance.ts';
+import type { Place } from './vip/kernel.ts';
 
 /** What this part opens by itself, unless somebody else (the simulator) brings a model of it. */
 export interface WriteLeaseDoors {
@@ -47,6 +48,8 @@ export interface WriteLeaseOptions {
   readonly promiser: () => Promiser;
   readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
   readonly postmaster: () => { readonly pid: number; readonly startTicks: number } | null;
+  /** Virtual addresses that may be on this host; the guard removes them when it fences. Absent: none. */
+  readonly addresses?: () => readonly Place[];
   readonly kill: () => Promise<Result<string, Failure>>;
   /** After the fence of a lost lease began; the loop takes over from here. */
   readonly onLost: () => void;
@@ -81,12 +84,13 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     members: () => members?.current() ?? [],
     onFailure: (failure) => log.error({ code: failure.code }, describeFailure(failure)),
   });
-  const guarded = (): { dataDirectory: string; postmaster: { pid: number; startTime: number } | null; table: string | null } => {
+  const guarded = (): GuardedPostgres => {
     const found = options.postmaster();
     return {
       dataDirectory: instance.dataDirectory,
       postmaster: found === null ? null : { pid: found.pid, startTime: found.startTicks },
       table: firewall.table,
+      addresses: options.addresses?.() ?? [],
     };
   };
   keeper = createLeaseKeeper({

@@ -1,7 +1,8 @@
 /** agent.yaml: what this host's agent is, where its files are, how it reaches the store. */
-import { type Decoded, bool, nullable, number, object, oneOf, text, withDefault } from './decode.ts';
+import { type Decoded, bool, nullable, number, object, oneOf, refine, text, withDefault } from './decode.ts';
 import { clusterId, nodeId } from './spec.ts';
 import { storeAccess } from './store-access.ts';
+import { isInterfaceName } from './vips.ts';
 
 const port = number({ integer: true, min: 1, max: 65535 });
 
@@ -29,6 +30,8 @@ export const agentConfig = object(
     controller: withDefault(oneOf('auto', 'on', 'off'), 'auto'),
     /** `auto`: fail-closed nftables rules when root; `off`: fencing is weaker, and `show` says so. */
     firewall: withDefault(oneOf('auto', 'off'), 'auto'),
+    /** Where this host has the virtual addresses, when its interface has another name than on the others; null: `vips` of the spec says it. */
+    vipInterface: withDefault(nullable(refine(text, (name) => (isInterfaceName(name) ? name : null), 'the name of a network interface')), null),
     /** False only for tests of single parts: without a guard nothing fences when the agent is frozen. */
     guard: withDefault(bool, true),
     log: withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' as const }),

@@ -165,6 +165,18 @@ export const syncReport = object({
 });
 export type SyncReport = Decoded<typeof syncReport>;
 
+/** One virtual address as this node has it. Listed only where it is held, wanted, or cannot be removed. */
+export const vipReport = object({
+  vip: oneOf('write', 'read'),
+  address: text,
+  /** `held`: it is on an interface here. `conflict`: another host answers for it, so it was not taken. `failed`: `detail` says what could not be done. */
+  state: oneOf('held', 'conflict', 'failed'),
+  /** The hardware address of another host that answers for it; null: none was seen. */
+  otherMac: nullable(text),
+  detail: text,
+});
+export type VipReport = Decoded<typeof vipReport>;
+
 export const nodeReport = object({
   version: integer,
   node: nodeId,
@@ -200,6 +212,7 @@ export const nodeReport = object({
   problems: list(nodeProblem),
   /** Null for a node that is no primary. */
   sync: withDefault(nullable(syncReport), null),
+  vips: withDefault(list(vipReport), []),
 });
 export type NodeReport = Decoded<typeof nodeReport>;
 
@@ -215,6 +228,8 @@ export const member = object({
   agentVersion: text,
   postgresVersion: nullable(integer),
   registeredWallMs: wallMs,
+  /** Hardware addresses of its interfaces, lower case: an answer from one of them for a virtual address is no foreign host's. */
+  macs: withDefault(list(text), []),
 });
 export type Member = Decoded<typeof member>;
 

@@ -4,6 +4,7 @@
  */
 import { type Decoded, type Decoder, bool, list, nullable, number, object, oneOf, record, refine, text, withDefault } from './decode.ts';
 import { type ClusterId, type NodeId, parseClusterId, parseNodeId } from './ids.ts';
+import { checkVips } from './vips.ts';
 
 export const nodeId: Decoder<NodeId> = refine(text, parseNodeId, 'a name of a–z, 0–9, "-" and "_" (at most 63 characters)');
 export const clusterId: Decoder<ClusterId> = refine(text, parseClusterId, 'a name of a–z, 0–9, "-" and "_" (at most 63 characters)');
@@ -86,7 +87,9 @@ export const nodeSpec = object(
 );
 export type NodeSpec = Decoded<typeof nodeSpec>;
 
+/** `interface` null: on each node the one whose network holds the address. Checked by `checkVips`. */
 const vip = object({ address: text, interface: withDefault(nullable(text), null) }, 'strict');
+export type VipSpec = Decoded<typeof vip>;
 
 export const clusterSpec = object(
   {
@@ -129,6 +132,7 @@ export const clusterSpec = object(
       ),
       { parameters: {}, hba: [], checksums: true },
     ),
+    /** `write` follows the primary, `read` a healthy standby; see docs/operations/virtual-addresses.md. */
     vips: withDefault(object({ write: withDefault(nullable(vip), null), read: withDefault(nullable(vip), null) }, 'strict'), {
       write: null,
       read: null,
@@ -188,7 +192,7 @@ export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; 
       message: `two renewals (2 × ${spec.leaseRenewMs} ms) and the margin (${spec.leaseMarginMs} ms) do not fit into the lease TTL (${spec.leaseTtlMs} ms)`,
     });
   }
-  return problems;
+  return [...problems, ...checkVips(spec)];
 }
 
 /** False when the policy keeps a promotion from `home`, the primary's location, to this node. Unknown locations are near everywhere. */

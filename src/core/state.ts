@@ -137,6 +137,11 @@ export const recoveryProgress = object({
 });
 export type RecoveryProgress = Decoded<typeof recoveryProgress>;
 
+/** Who holds a virtual address by its own word, and who else answers for it. */
+const vipSeen = object({ node: nullable(nodeId), otherMac: nullable(text) });
+const NO_VIP_SEEN = { node: null, otherMac: null };
+export const NO_VIPS = { read: null, seen: { write: NO_VIP_SEEN, read: NO_VIP_SEEN } } as const;
+
 export const clusterState = object({
   version: integer,
   /** Incarnation of the store in which this was decided. */
@@ -194,6 +199,15 @@ export const clusterState = object({
   terms: list(termRecord),
   /** Grows with every change that a proxy must apply. */
   route: object({ epoch: integer, writer: nullable(nodeId), readers: list(nodeId), hold: bool }),
+  /** The write address needs no decision here: it is where the write lease is open. */
+  vips: withDefault(
+    object({
+      /** Who is to hold the read address, since when, and why that node. Null: nobody can serve reads, or there is no read address. */
+      read: nullable(object({ node: nodeId, sinceWallMs: wallMs, why: text })),
+      seen: object({ write: vipSeen, read: vipSeen }),
+    }),
+    NO_VIPS,
+  ),
   /** Last decision: rule id and why. */
   decided: object({ rule: text, why: text, atWallMs: wallMs }),
 });

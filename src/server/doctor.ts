@@ -29,6 +29,8 @@ const WARNINGS: ReadonlySet<string> = new Set([
   'node.maintenance',
   'node.stopped',
   'node.pending-restart',
+  'vip.no-interface',
+  'vip.not-permitted',
 ]);
 
 export const doctor: Handler<'doctor'> = async (context) => {

@@ -24,6 +24,7 @@ const member: Member = {
   agentVersion: '0.1.0',
   postgresVersion: 150018,
   registeredWallMs: makeWallMs(1),
+  macs: [],
 };
 
 test('a name is free when nobody reports under it, or only a former run of the same agent (Z40)', () => {

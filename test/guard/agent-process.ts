@@ -14,6 +14,7 @@ const armed = await client.arm({
   dataDirectory,
   postmaster: { pid: Number(pid), startTime: Number(startTime) },
   table: table ?? null,
+  addresses: [],
   at: null,
 });
 process.stdout.write(armed ? 'armed\n' : 'refused\n');

@@ -199,7 +199,16 @@ test('the guard of a silent agent closes the port and kills', async () => {
     await apply({ kind: 'timed', until: soon(30_000) });
     assert.equal((await client.ensure()).ok, true);
     assert.equal(
-      await client.arm({ at: null, term: 1, leaseId: '1', deadline: soon(1000), dataDirectory: rig.dataDirectory, postmaster, table: table.name }),
+      await client.arm({
+        at: null,
+        addresses: [],
+        term: 1,
+        leaseId: '1',
+        deadline: soon(1000),
+        dataDirectory: rig.dataDirectory,
+        postmaster,
+        table: table.name,
+      }),
       true,
     );
     await until(async () => !(await reachable()), 5000, 'the port is closed');

@@ -39,7 +39,10 @@ test('the guard fences a real PostgreSQL whose every process is stopped (SIGSTOP
     assert.equal((await client.ensure()).ok, true);
     for (const info of all()) process.kill(info.pid, 'SIGSTOP');
     const deadline = addMono(monoMs(), 1000);
-    assert.equal(await client.arm({ at: null, term: 1, leaseId: '1', deadline, dataDirectory: rig.dataDirectory, postmaster, table: null }), true);
+    assert.equal(
+      await client.arm({ at: null, addresses: [], term: 1, leaseId: '1', deadline, dataDirectory: rig.dataDirectory, postmaster, table: null }),
+      true,
+    );
     await until(() => all().length === 0, 5000, 'no process is left');
     const took = monoMs() - deadline;
     assert.ok(took > 0 && took < 3000, `${took} ms after the deadline`);

@@ -38,7 +38,7 @@ function openClient(onGone?: () => void, entry?: string): GuardClient {
 }
 
 function armedUntil(deadline: MonoMs, more: Partial<Armed> = {}): Armed {
-  return { term: 3, leaseId: '77', deadline, dataDirectory: rig.dataDirectory, postmaster: null, table: null, at: null, ...more };
+  return { term: 3, leaseId: '77', deadline, dataDirectory: rig.dataDirectory, postmaster: null, table: null, addresses: [], at: null, ...more };
 }
 
 const left = (): number => findProcesses({ dataDirectory: rig.dataDirectory, postmaster: null }).length;

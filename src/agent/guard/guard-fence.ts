@@ -1,5 +1,5 @@
 /**
- * What the guard does at the deadline: close the port, kill everything, keep PostgreSQL from starting writable, write it down.
+ * What the guard does at the deadline: close the port and drop the virtual addresses, kill everything, keep PostgreSQL from starting writable, write it down.
  * The disk is touched only after the kill, because a stuck disk is one of the reasons for a fence (I6, Q34).
  */
 import { execFile } from 'node:child_process';
@@ -7,12 +7,16 @@ import { chown, open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatWall, monoMs, wallMs } from '../../base/clock.ts';
 import { writeFileAtomic } from '../../base/files.ts';
+import { parseAddress } from '../../core/address.ts';
+import { isInterfaceName } from '../../core/vips.ts';
 import { isTableName, renderClose } from '../firewall/rules.ts';
 import { killTree } from './kill-tree.ts';
 import type { Armed, FenceRecord } from './protocol.ts';
 
 /** nft needs 3 ms. The element has timed out by now anyway, so that the kill does not wait longer for it. */
 const NFT_LIMIT_MS = 100;
+/** `ip` needs 2 ms. The addresses end by themselves some seconds later, so that the kill does not wait longer for it either. */
+const ADDRESS_LIMIT_MS = 100;
 /** One round of killing; the guard begins another one when something is left. */
 export const KILL_ROUND_MS = 2000;
 const DISK_LIMIT_MS = 2000;
@@ -28,9 +32,14 @@ export async function fenceNow(armed: Armed, why: string, options: FenceOptions)
   const problems: string[] = [];
   const begin = monoMs();
   const firewall = armed.table === null ? Promise.resolve(null) : closePort(armed.table);
+  // Both at the same time: they wait for different programs, and the kill for neither.
+  const addresses = within(dropAddresses(armed), ADDRESS_LIMIT_MS);
   const closed = await within(firewall, NFT_LIMIT_MS);
   if (closed.kind === 'late') problems.push('nft did not answer in time');
   else if (closed.value !== null) problems.push(`nft: ${closed.value}`);
+  const dropped = await addresses;
+  if (dropped.kind === 'late') problems.push('ip did not answer in time');
+  else problems.push(...dropped.value);
   const target = { dataDirectory: armed.dataDirectory, postmaster: armed.postmaster };
   const kill = await killTree(options.executables === undefined ? target : { ...target, executables: options.executables }, {
     limitMs: KILL_ROUND_MS,
@@ -112,6 +121,24 @@ function closePort(table: string): Promise<string | null> {
   return new Promise((resolve) => {
     execFile('nft', [renderClose(table)], { timeout: 1000, killSignal: 'SIGKILL', cwd: '/' }, (error, _stdout, stderr) => {
       resolve(error === null ? null : (stderr.trim().split('\n')[0] ?? '') || error.message);
+    });
+  });
+}
+
+/** What went wrong, for each address; empty when none is left. One that was not there is as good. */
+async function dropAddresses(armed: Armed): Promise<readonly string[]> {
+  const outcomes = await Promise.all(armed.addresses.map(dropAddress));
+  return outcomes.filter((outcome) => outcome !== null);
+}
+
+function dropAddress({ address, interface: device }: Armed['addresses'][number]): Promise<string | null> {
+  const parsed = parseAddress(address);
+  if (parsed === null || !isInterfaceName(device)) return Promise.resolve(`${address} on ${device} is no address of ours`);
+  const argv = ['addr', 'del', `${parsed.text}/${parsed.family === 4 ? 32 : 128}`, 'dev', device];
+  return new Promise((resolve) => {
+    execFile('ip', argv, { timeout: 1000, killSignal: 'SIGKILL', cwd: '/', env: { ...process.env, LC_ALL: 'C' } }, (error, _stdout, stderr) => {
+      const gone = error === null || /cannot assign requested address|address not found|cannot find device/i.test(stderr);
+      resolve(gone ? null : `ip: ${(stderr.trim().split('\n')[0] ?? '') || error.message}`);
     });
   });
 }

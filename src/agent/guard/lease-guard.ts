@@ -2,6 +2,7 @@
 import type { LeaseGuard } from '../lease/lease-keeper.ts';
 import type { GuardClient } from './guard-client.ts';
 import type { ProcessId } from './kill-tree.ts';
+import type { Place } from '../vip/kernel.ts';
 import type { FenceRecord } from './protocol.ts';
 
 export interface GuardedPostgres {
@@ -10,6 +11,8 @@ export interface GuardedPostgres {
   readonly postmaster: ProcessId | null;
   /** `firewall.table`. */
   readonly table: string | null;
+  /** Virtual addresses that may be on this host. */
+  readonly addresses: readonly Place[];
 }
 
 export function createLeaseGuard(options: {

@@ -39,6 +39,8 @@ export const armed = object({
   postmaster: nullable(processId),
   /** nft's family and name; null when the firewall is off. */
   table: nullable(text),
+  /** Virtual addresses that may be on this host: removed first. An agent of an older version names none. */
+  addresses: withDefault(list(object({ address: text, interface: text })), []),
   /** The agent's clocks when `deadline` was right: a pause since then is taken off by the guard. Null: an agent of an older version. */
   at: withDefault(nullable(object({ mono, boot: number(), wall: number() })), null),
 });

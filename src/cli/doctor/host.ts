@@ -38,6 +38,7 @@ export async function checkHost(view: HostView): Promise<readonly HostCheck[]> {
     checkOsUser(view),
     checkSpace(view),
     checkFirewall(view),
+    checkIp(view),
     checkArping(view),
     checkUnit(view),
     checkWatchdog(view),
@@ -122,13 +123,24 @@ function checkFirewall({ root, path, isRoot }: HostView): HostCheck {
   return { code: 'host.nft', level: 'ok', text: isRoot ? 'nft is installed' : 'nft is installed, but only root may use it', remedy: '' };
 }
 
+function checkIp({ root, path }: HostView): HostCheck {
+  return findProgram(root, path, 'ip') === null
+    ? {
+        code: 'host.ip-missing',
+        level: 'warn',
+        text: 'ip is not installed: virtual addresses cannot be moved',
+        remedy: 'install iproute2 (only for virtual addresses)',
+      }
+    : { code: 'host.ip', level: 'ok', text: 'ip is installed', remedy: '' };
+}
+
 function checkArping({ root, path }: HostView): HostCheck {
   return findProgram(root, path, 'arping') === null
     ? {
         code: 'host.arping-missing',
         level: 'warn',
-        text: 'arping is not installed: neighbours learn of a moved virtual address late',
-        remedy: 'install iputils-arping (only needed with VIPs)',
+        text: 'arping of iputils is not installed: a foreign host that takes a virtual address later is not noticed',
+        remedy: 'install iputils-arping (only for virtual addresses; taking and announcing them works without it)',
       }
     : { code: 'host.arping', level: 'ok', text: 'arping is installed', remedy: '' };
 }

@@ -5,6 +5,7 @@ import type { NodeProblem, NodeReport } from '../report.ts';
 import { type NodeSpec, durabilityOf } from '../spec.ts';
 import type { Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
+import type { VipRole } from '../vips.ts';
 import { isContained } from './lineage.ts';
 import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isOpen, isStreaming, lastKnown, lineageOf, live, primaryEnd } from './observe.ts';
 import { clusterProblems, groupProblems, nodeProblems } from './problems.ts';
@@ -185,11 +186,13 @@ function nodeWord(view: ClusterView, node: NodeSpec, report: NodeReport | null):
   return pg;
 }
 
-function showVip(view: ClusterView, which: 'write' | 'read'): { readonly address: string; readonly node: NodeId | null } | null {
+/** The node that says that it has the address; null: none does. */
+function showVip(view: ClusterView, which: VipRole): { readonly address: string; readonly node: NodeId | null } | null {
   const vip = view.spec.vips[which];
   if (vip === null) return null;
-  const { writer, readers } = view.state.route;
-  return { address: vip.address, node: which === 'write' ? writer : (readers[0] ?? writer) };
+  const holders = view.spec.nodes.filter((node) => live(view, node.id)?.vips.some((one) => one.vip === which && one.state === 'held'));
+  const wanted = which === 'write' ? view.state.primary : (view.state.vips.read?.node ?? null);
+  return { address: vip.address, node: (holders.find((node) => node.id === wanted) ?? holders[0])?.id ?? null };
 }
 
 /** `lsn --json`: one row a data node, in the spec's order. */

@@ -2,7 +2,7 @@
 import { type NodeId, type Now, type Term, makeTerm } from '../ids.ts';
 import type { Lsn } from '../lsn.ts';
 import { NO_SET } from './sync-set.ts';
-import type { ClusterState, Goal } from '../state.ts';
+import { type ClusterState, type Goal, NO_VIPS } from '../state.ts';
 
 /**
  * Begins `lastError` of a node whose promotion was ordered and not seen to its end. It may have opened a timeline that another candidate opened
@@ -108,6 +108,7 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     primaryLsn: null,
     terms: [],
     route: { epoch: 0, writer: null, readers: [], hold: false },
+    vips: NO_VIPS,
     decided: { rule: 'cluster.new', why: 'nothing was decided yet', atWallMs: now.wall },
   };
 }

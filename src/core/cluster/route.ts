@@ -37,7 +37,7 @@ export function publishRoute(view: ClusterView): ClusterState {
  *   A primary that died has no time to report the loss, and one that is cut off keeps the walsender for at most `wal_sender_timeout` (5 s).
  * Broken if: all readers were kept whenever none streams: the only standby of two nodes would serve ever older reads for as long as it is cut off.
  */
-function readersOf(view: ClusterView): readonly NodeId[] {
+export function readersOf(view: ClusterView): readonly NodeId[] {
   const { state } = view;
   const cutOff = otherDataNodes(view).every((node) => !isStreaming(fresh(view, node.id), state.primary));
   const changing = state.attempt !== null || state.switchover !== null;

@@ -12,14 +12,16 @@ import { standbySettingsRules } from './rules/standby-settings.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
 import { syncRules } from './rules/sync.ts';
+import { vipRules } from './rules/vips.ts';
 
 /**
- * Upkeep first, because the others count on it; commands before the automatic rules, so that a person's word is not overtaken;
+ * Upkeep first, because the others count on it, and virtual addresses, which no later rule may hold back; commands before the automatic rules, so that a person's word is not overtaken;
  * a planned change before an attempt, an attempt before the look for a lost primary; standbys last.
  */
 export const rules: readonly Rule[] = [
   ...restoredRules,
   ...housekeepingRules,
+  ...vipRules,
   ...commandRules,
   ...bootstrapRules,
   ...operationRules,
@@ -44,6 +46,7 @@ export const marks: readonly { readonly id: string; readonly when: string }[] = 
 export const ruleGroups: readonly { readonly title: string; readonly rules: readonly Rule[] }[] = [
   { title: 'A restored store', rules: restoredRules },
   { title: 'Upkeep', rules: housekeepingRules },
+  { title: 'Virtual addresses', rules: vipRules },
   { title: 'Commands', rules: commandRules },
   { title: 'Creation and adoption', rules: bootstrapRules },
   { title: 'Operations', rules: [...operationRules, ...rollingRules] },

@@ -4,7 +4,7 @@
  *   term 3 primary n1 lease n1/3 [attempt 4 vote|promote:n2] [goneMs 9000] [watched 100] [frozen] [phase new] [lsn 0/5000] [flapped]
  *   n1 primary|standby|detached|crashed|stopped|hung|starting|absent|incomplete|fenced|dead|witness [@0/5000] [tl2] [fork1@0/4000] [vote4@0/5000|vote4?]
  *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000] [knows5] [other-store]
- *      [inc:NAME] [silent:n2=900] [notinforce@0/5000|inforce@0/5000]
+ *      [vip:write=held] [vip:read=conflict/MAC] [inc:NAME] [silent:n2=900] [notinforce@0/5000|inforce@0/5000]
  *
  * With `quorum 1/n2,n3` in the first line replication is synchronous: facts and wanted set are that (`quorum 0/`: nobody is waited for), each node's
  * directory has the incarnation `a`, and the primary reports walsenders of the standbys that stream.
@@ -13,10 +13,11 @@ import { NO_SET } from '../../../src/core/cluster/sync-set.ts';
 import { withGoal, initialState, type Wanted } from '../../../src/core/cluster/goals.ts';
 import { type NodeId, type Now, makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { type Lsn, parseLsn } from '../../../src/core/lsn.ts';
-import type { NodeReport, PostgresReport, ProbeResult } from '../../../src/core/report.ts';
+import type { NodeReport, PostgresReport, ProbeResult, VipReport } from '../../../src/core/report.ts';
 import { type ClusterSpec, clusterSpec } from '../../../src/core/spec.ts';
 import type { ClusterState, Task, TaskRequest } from '../../../src/core/state.ts';
 import type { ClusterView, SeenReport } from '../../../src/core/view.ts';
+import type { VipRole } from '../../../src/core/vips.ts';
 
 export const WALL = 1_800_000_000_000;
 export const NOW: Now = { mono: makeMonoMs(1_000_000), wall: makeWallMs(WALL) };
@@ -88,6 +89,7 @@ export function blankReport(node: NodeId): NodeReport {
     slots: [],
     problems: [],
     sync: null,
+    vips: [],
   };
 }
 
@@ -415,6 +417,11 @@ function overridesOf(words: readonly string[]): Partial<NodeReport> {
     const sees = /^sees:(\w+)=(\w+)$/.exec(word);
     if (sees !== null)
       probes[sees[1] ?? ''] = { verdict: sees[2] as ProbeResult['verdict'], failures: 2, lastOkAgoMs: 2500, error: null, agentAlive: false };
+    const vip = /^vip:(write|read)=(held|conflict|failed)(?:\/(.+))?$/.exec(word);
+    if (vip !== null) {
+      const one = { vip: vip[1] as VipRole, address: '10.0.0.9', state: vip[2] as VipReport['state'], otherMac: vip[3] ?? null, detail: '' };
+      out.vips = [...(out.vips ?? []), one];
+    }
     if (word.startsWith('refuses')) out.refusedTerms = [makeTerm(Number(word.slice(7)))];
     if (word === 'trusted' || word === 'untrusted') out.trustedReachable = word === 'trusted';
     if (/^knows\d+$/.test(word)) out.highestTerm = makeTerm(Number(word.slice(5)));

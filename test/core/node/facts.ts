@@ -4,7 +4,7 @@ import { makeMonoMs, makeNodeId, makeRevision, makeTerm, makeTimeline, makeWallM
 import { makeLsn } from '../../../src/core/lsn.ts';
 import type { LocalFacts } from '../../../src/core/node/decide.ts';
 import type { PostgresReport } from '../../../src/core/report.ts';
-import type { ClusterState, Goal } from '../../../src/core/state.ts';
+import { type ClusterState, type Goal, NO_VIPS } from '../../../src/core/state.ts';
 
 export const N1 = makeNodeId('n1');
 export const N2 = makeNodeId('n2');
@@ -101,6 +101,7 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
     primaryLsn: null,
     terms: [],
     route: { epoch: 1, writer: N2, readers: [], hold: false },
+    vips: NO_VIPS,
     decided: { rule: 'test', why: 'test', atWallMs: makeWallMs(0) },
     ...change,
   };
