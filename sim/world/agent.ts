@@ -20,6 +20,7 @@ import { encodeJson } from '../../src/core/decode.ts';
 import type { ClusterId, MonoMs, NodeId, Term } from '../../src/core/ids.ts';
 import type { PromiseAnswer, PromiseRequest } from '../../src/core/node/promises.ts';
 import { DEFAULTS, findNode } from '../../src/core/spec.ts';
+import { isHandingOver } from '../../src/core/state.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import { keepSession } from '../../src/store/session.ts';
 import type { Store } from '../../src/store/store.ts';
@@ -176,6 +177,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     certificateProblems: () => [],
     incarnation: () => watch.current().incarnation,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
+    handingOver: () => isHandingOver(watch.current().state),
   });
   agentLoop = createAgentLoop({
     node,

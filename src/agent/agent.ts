@@ -14,6 +14,7 @@ import type { NodeId } from '../core/ids.ts';
 import type { Member } from '../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../core/result.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
+import { isHandingOver } from '../core/state.ts';
 import { identityOf, openAccess } from '../store/access.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
@@ -222,6 +223,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     certificateProblems: () => certificate.keeper?.problems() ?? [],
     incarnation: () => watch.current().incarnation,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
+    handingOver: () => isHandingOver(watch.current().state),
   });
   agentLoop = createAgentLoop({
     node: config.node,

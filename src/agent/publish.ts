@@ -74,38 +74,58 @@ function weakFencing(input: PublishInput): readonly NodeProblem[] {
   return problems;
 }
 
+export interface UrgentParts {
+  /** What the role and the promotion of a node rest on: told at once, always. */
+  readonly decisive: string;
+  /** Told at once too, except during a handover. */
+  readonly news: string;
+}
+
 /**
- * What must be told at once when it changes. Positions and times are left out: they change all the time and are
- * told with the next regular report.
+ * What must be told at once when it changes. Positions and times are left out: they change all the time and are told with the next regular report.
+ *
+ * While a switchover stops the old primary and promotes the new one, only the decisive part is: everybody sees connections end, probes fail and orders
+ * change at that moment, and a dozen reports of it would use the processor time that the switchover needs. No rule waits for them.
  */
-export function urgentPart(report: NodeReport): string {
+export function urgentParts(report: NodeReport): UrgentParts {
+  return { decisive: JSON.stringify(decisivePart(report)), news: JSON.stringify(newsPart(report)) };
+}
+
+function decisivePart(report: NodeReport): readonly unknown[] {
   const { postgres } = report;
-  const probes = Object.entries(report.probes).map(([node, probe]) => `${node}:${probe.verdict}`);
-  return JSON.stringify([
-    report.stateRevision,
+  return [
     postgres.state,
     postgres.role,
     postgres.timeline,
-    postgres.streamingFrom,
     postgres.cleanShutdown,
-    postgres.walsenders.map((w) => [w.node, w.state, w.syncState]),
     report.leaseTerm,
     report.open,
     report.fenced,
     report.vote?.term,
     report.vote?.final,
     report.refusedTerms,
+    report.vips,
+    report.activity.kind === 'failed' ? [report.activity.goalId, report.activity.code] : '',
+  ];
+}
+
+function newsPart(report: NodeReport): readonly unknown[] {
+  const { postgres } = report;
+  const probes = Object.entries(report.probes).map(([node, probe]) => `${node}:${probe.verdict}`);
+  return [
+    report.stateRevision,
+    postgres.streamingFrom,
+    postgres.walsenders.map((w) => [w.node, w.state, w.syncState]),
     report.activity.kind,
     report.activity.kind === 'idle' ? '' : report.activity.goalId,
     report.activity.kind === 'busy' || report.activity.kind === 'failed' ? report.activity.step : '',
     probes,
     report.guard,
     report.trustedReachable,
-    report.vips,
     report.sync === null ? null : [report.sync.revision, report.sync.inForceLsn !== null, report.sync.silence.map((one) => one.ms >= SILENT_MS)],
     // Who holds all WAL of the moment in which the set was in force: the facts wait for it.
     report.sync?.inForceLsn == null
       ? ''
       : postgres.walsenders.filter((one) => one.flushLsn !== null && one.flushLsn >= (report.sync?.inForceLsn ?? 0n)).length,
-  ]);
+  ];
 }

@@ -8,7 +8,7 @@ import type { NodeReport } from '../core/report.ts';
 import type { LoopStatus } from './loop.ts';
 import type { OverrideWatch } from './overridden-settings.ts';
 import type { MemoryPort, PostgresPort, SyncPort, ViewpointPort } from './ports.ts';
-import { buildReport, urgentPart } from './publish.ts';
+import { type UrgentParts, buildReport, urgentParts } from './publish.ts';
 import type { VipKeeper } from './vip/keeper.ts';
 import type { WriteLeaseParts } from './write-lease.ts';
 
@@ -31,6 +31,8 @@ export interface PublisherOptions {
   /** Of the store that the agent acts on; null before it is known. */
   readonly incarnation: () => string | null;
   readonly reportIntervalMs: () => number;
+  /** A switchover is between the order to stop and the opening. */
+  readonly handingOver: () => boolean;
 }
 
 export interface Publisher {
@@ -45,7 +47,7 @@ const SLOTS_EVERY_MS = 5000;
 export function createPublisher(options: PublisherOptions): Publisher {
   let latest: NodeReport | null = null;
   let slots: NodeReport['slots'] = [];
-  let lastUrgent = '';
+  let last: UrgentParts = { decisive: '', news: '' };
   let lastPut = -Infinity;
   let lastSlots = -Infinity;
   return {
@@ -74,9 +76,10 @@ export function createPublisher(options: PublisherOptions): Publisher {
           ...options.vips.problems(),
         ],
       });
-      const urgent = urgentPart(latest);
-      if (urgent === lastUrgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
-      lastUrgent = urgent;
+      const parts = urgentParts(latest);
+      const urgent = parts.decisive !== last.decisive || (parts.news !== last.news && !options.handingOver());
+      if (!urgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
+      last = parts;
       lastPut = at.mono;
       options.put(encodeJson(latest));
       if (at.mono - lastSlots < SLOTS_EVERY_MS || status.postgres.state !== 'running') return;

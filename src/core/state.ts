@@ -278,3 +278,8 @@ export function votesNeeded(members: number): { readonly promotion: number; read
 export function goalOf(state: ClusterState, node: NodeId): Goal | null {
   return state.goals[node] ?? null;
 }
+
+/** A switchover is between the order to stop and the opening: writes wait for it. False in every other phase, and without a state. */
+export function isHandingOver(state: ClusterState | null): boolean {
+  return state?.switchover?.phase === 'stop' || state?.switchover?.phase === 'promote';
+}
