@@ -1,5 +1,5 @@
 /** What a gRPC status of etcd means for the caller: the table that decides between retry, unknown outcome and refusal. */
-import { status } from '@grpc/grpc-js';
+import { status } from './grpc-status.ts';
 
 export interface RpcError {
   readonly code: number;

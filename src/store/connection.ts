@@ -6,11 +6,11 @@
  */
 import { readFileSync } from 'node:fs';
 import { type DescMessage, type MessageShape, create } from '@bufbuild/protobuf';
-import { type Client, type ClientDuplexStream, Metadata, connectivityState, logVerbosity, setLogVerbosity, status } from '@grpc/grpc-js';
 import type { Clock } from '../base/clock.ts';
-import { type MonoMs, addMono } from '../core/ids.ts';
-import { type Attempt, openClient, unaryCall, waitReady } from './channel.ts';
+import type { MonoMs } from '../core/ids.ts';
+import { type Attempt, type Channel, type GrpcStream, type Metadata, type StreamHandlers, openChannel } from './channel.ts';
 import { classify } from './classify.ts';
+import { status } from './grpc-status.ts';
 import { watchEndpoints } from './endpoint-watch.ts';
 import type { TlsFiles } from './pem.ts';
 import { Auth, AuthenticateRequestSchema, Maintenance, type ResponseHeader, StatusRequestSchema } from './proto/gen/rpc_pb.ts';
@@ -20,8 +20,6 @@ import { type Method, methodOf } from './proto/services.ts';
 export const TRY_MS = 800;
 /** Wait before the same endpoints are tried again when all refused. */
 const PAUSE_MS = 50;
-/** Limit of asking a failed connection why; it answers at once. */
-const EXPLAIN_MS = 50;
 /** After so many tries in a row without any answer the connection itself is suspect (half open after a power loss) and made anew. */
 const SILENT_TRIES = 2;
 /** After so many refused connections in a row the certificate files are read again: they may have been renewed. About a second's worth. */
@@ -42,7 +40,7 @@ export interface ConnectionOptions {
 /** What a loop over endpoints needs to know of one of them. */
 export interface Endpoint {
   readonly url: string;
-  client: Client;
+  channel: Channel;
   /** The cluster id of this connection was checked. */
   verified: boolean;
   silentTries: number;
@@ -69,7 +67,8 @@ export interface Connection {
   stream<I extends DescMessage, O extends DescMessage>(
     endpoint: Endpoint,
     method: Method<I, O>,
-  ): ClientDuplexStream<MessageShape<I>, MessageShape<O>>;
+    handlers: StreamHandlers<MessageShape<O>>,
+  ): GrpcStream<MessageShape<I>>;
   /** Null when the header belongs to the store that was seen first; else the sticky refusal. */
   checkHeader(header: ResponseHeader | undefined): string | null;
   /** The next use of any endpoint logs in again: a stream was refused, perhaps for an expired token. */
@@ -100,14 +99,12 @@ interface State {
 
 /** Throws without endpoints, for one that is no URL, and for PEM files that cannot be read: mistakes of configuration, found at start. */
 export function openConnection(options: ConnectionOptions): Connection {
-  // gRPC's own lines on standard error have no structure, and every failure comes back as a value.
-  setLogVerbosity(logVerbosity.NONE);
   if (options.endpoints.length === 0) throw new Error('the store needs at least one endpoint');
   const { clock } = options;
   const endpoints = options.endpoints.map(
     (url): Endpoint => ({
       url,
-      client: openClient(url, options.tls),
+      channel: openChannel(url, options.tls, clock),
       verified: false,
       silentTries: 0,
       refusedTries: 0,
@@ -120,18 +117,8 @@ export function openConnection(options: ConnectionOptions): Connection {
     clock,
     signal: state.abort.signal,
     current: () => endpoints[state.index] as Endpoint,
-    ask: async (endpoint, limitMs, signal) => {
-      const { client, url } = endpoint;
-      const answer = await unaryCall({
-        client,
-        url,
-        method: STATUS,
-        request: create(StatusRequestSchema),
-        metadata: metadataOf(state),
-        limitMs,
-        clock,
-        signal,
-      });
+    ask: async ({ channel }, limitMs, signal) => {
+      const answer = await channel.unary({ method: STATUS, request: create(StatusRequestSchema), metadata: metadataOf(state), limitMs, signal });
       return answer.kind === 'answer';
     },
     moveTo: (endpoint) => {
@@ -149,7 +136,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     },
     prepare: (endpoint, deadline) => prepare(state, endpoint, deadline),
     call: (endpoint, method, request, deadline) => call(state, endpoint, { method, request, deadline }),
-    stream: (endpoint, method) => endpoint.client.makeBidiStreamRequest(method.path, method.serialize, method.deserialize, metadataOf(state)),
+    stream: (endpoint, method, handlers) => endpoint.channel.stream(method, metadataOf(state), handlers),
     checkHeader: (header) => checkHeader(state, header),
     dropLogin: () => {
       state.token = null;
@@ -162,7 +149,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     signal: state.abort.signal,
     close: () => {
       state.abort.abort();
-      for (const endpoint of endpoints) endpoint.client.close();
+      for (const endpoint of endpoints) endpoint.channel.close();
     },
   };
 }
@@ -178,11 +165,8 @@ function checkHeader(state: State, header: ResponseHeader | undefined): string |
 }
 
 function metadataOf({ token }: State): Metadata {
-  const out = new Metadata();
   // A member without a leader answers at once instead of hanging. *Source:* etcd 3.4, rpctypes MetadataHasLeader.
-  out.set('hasleader', 'true');
-  if (token !== null) out.set('token', token);
-  return out;
+  return token === null ? { hasleader: 'true' } : { hasleader: 'true', token };
 }
 
 interface Call<I extends DescMessage, O extends DescMessage> {
@@ -194,9 +178,8 @@ interface Call<I extends DescMessage, O extends DescMessage> {
 /** Sends without looking at the connection. */
 function send<I extends DescMessage, O extends DescMessage>(state: State, endpoint: Endpoint, order: Call<I, O>): Promise<Attempt<MessageShape<O>>> {
   const { method, request, deadline } = order;
-  const { client, url } = endpoint;
   const limitMs = Math.min(TRY_MS, deadline - state.clock.now().mono);
-  return unaryCall({ client, url, method, request, metadata: metadataOf(state), limitMs, clock: state.clock, signal: endpoint.givenUp.signal });
+  return endpoint.channel.unary({ method, request, metadata: metadataOf(state), limitMs, signal: endpoint.givenUp.signal });
 }
 
 /** One try on a prepared connection; a login that ran out is renewed once (Z6). */
@@ -219,12 +202,10 @@ async function call<I extends DescMessage, O extends DescMessage>(
 }
 
 async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
-  const { client } = endpoint;
-  const problem = await waitReady(client, Math.min(TRY_MS, deadline - state.clock.now().mono), state.clock);
-  if (problem !== null) {
-    return count(state, endpoint, { kind: 'failed', sent: false, error: { code: problem, details: await explain(state, endpoint, problem) } });
-  }
-  if (endpoint.verified && endpoint.client === client) return DONE;
+  const { channel } = endpoint;
+  const problem = await channel.ready(Math.min(TRY_MS, deadline - state.clock.now().mono));
+  if (problem !== null) return count(state, endpoint, { kind: 'failed', sent: false, error: problem });
+  if (endpoint.verified && endpoint.channel === channel) return DONE;
   const answer = count(state, endpoint, await send(state, endpoint, { method: STATUS, request: create(StatusRequestSchema), deadline }));
   if (answer.kind !== 'answer') return answer.kind === 'failed' ? { ...answer, sent: false } : answer;
   const refusal = checkHeader(state, answer.value.header);
@@ -233,23 +214,15 @@ async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Prom
     const login = await authenticate(state, endpoint, deadline);
     if (login.kind !== 'answer') return login.kind === 'failed' ? { ...login, sent: false } : login;
   }
-  // Another call may have found the connection silent and made it anew meanwhile; to watch a closed one is an error.
-  if (endpoint.client !== client)
+  // Another call may have found the connection silent and made it anew meanwhile.
+  if (endpoint.channel !== channel)
     return { kind: 'failed', sent: false, error: { code: status.UNAVAILABLE, details: `the connection to ${endpoint.url} was made anew` } };
   endpoint.verified = true;
   // A connection that was lost may come back to another store on the same address: it is verified again before its next use.
-  client.getChannel().watchConnectivityState(connectivityState.READY, Number.POSITIVE_INFINITY, () => {
-    if (endpoint.client === client) endpoint.verified = false;
+  channel.onceLost(() => {
+    if (endpoint.channel === channel) endpoint.verified = false;
   });
   return DONE;
-}
-
-/** The state of a channel has no text; a call on a failed channel fails at once and has one. */
-async function explain(state: State, endpoint: Endpoint, problem: number): Promise<string> {
-  if (problem === status.DEADLINE_EXCEEDED) return `no connection to ${endpoint.url} in time`;
-  const deadline = addMono(state.clock.now().mono, EXPLAIN_MS);
-  const attempt = await send(state, endpoint, { method: STATUS, request: create(StatusRequestSchema), deadline });
-  return attempt.kind === 'failed' ? attempt.error.details : `no connection to ${endpoint.url}`;
 }
 
 async function authenticate(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
@@ -283,14 +256,14 @@ function renew(state: State, endpoint: Endpoint): void {
   endpoint.silentTries = 0;
   endpoint.refusedTries = 0;
   if (state.abort.signal.aborted) return;
-  let client: Client;
+  let channel: Channel;
   try {
-    client = openClient(endpoint.url, state.options.tls);
+    channel = openChannel(endpoint.url, state.options.tls, state.clock);
   } catch {
     // The certificate files are just being replaced: the old connection stays, and the next failures lead here again.
     return;
   }
-  endpoint.client.close();
-  endpoint.client = client;
+  endpoint.channel.close();
+  endpoint.channel = channel;
   endpoint.verified = false;
 }

@@ -1,11 +1,11 @@
 /** One keep-alive, one answer: a stream that is opened for it and closed after it, so that no renewal hides behind a stuck stream. */
 import { create } from '@bufbuild/protobuf';
-import { status } from '@grpc/grpc-js';
 import type { MonoMs } from '../core/ids.ts';
 import { type Result, err, ok } from '../core/result.ts';
 import { type RpcError, classify } from './classify.ts';
 import type { Attempt } from './channel.ts';
 import { type Connection, type Endpoint, TRY_MS } from './connection.ts';
+import { status } from './grpc-status.ts';
 import { Lease, LeaseKeepAliveRequestSchema, type LeaseKeepAliveResponse } from './proto/gen/rpc_pb.ts';
 import { methodOf } from './proto/services.ts';
 import type { StoreError } from './store.ts';
@@ -48,23 +48,22 @@ async function tryKeepAlive(connection: Connection, endpoint: Endpoint, lease: s
   const ready = await connection.prepare(endpoint, deadline);
   if (ready.kind !== 'answer') return ready;
   return new Promise((resolve) => {
-    const stream = connection.stream(endpoint, KEEP_ALIVE);
     const finish = (attempt: Attempt<LeaseKeepAliveResponse>): void => {
       clearTimeout(timer);
       givenUp.removeEventListener('abort', leave);
       resolve(attempt);
       stream.cancel();
     };
-    const fail = (code: number, details: string): void =>
-      finish({ kind: 'failed', sent: true, error: { code, details: `${details} (${endpoint.url})` } });
+    const fail = (code: number, details: string): void => finish({ kind: 'failed', sent: true, error: { code, details } });
+    const stream = connection.stream(endpoint, KEEP_ALIVE, {
+      onMessage: (value) => finish({ kind: 'answer', value }),
+      onEnd: (error) => fail(error?.code ?? status.UNAVAILABLE, error?.details ?? `the stream ended without an answer (${endpoint.url})`),
+    });
     const givenUp = endpoint.givenUp.signal;
-    const leave = (): void => fail(status.CANCELLED, 'the endpoint is silent while another one answers');
+    const leave = (): void => fail(status.CANCELLED, `the endpoint is silent while another one answers (${endpoint.url})`);
     givenUp.addEventListener('abort', leave, { once: true });
     const limitMs = Math.max(1, Math.min(TRY_MS, deadline - connection.clock.now().mono));
-    const timer = setTimeout(() => fail(status.DEADLINE_EXCEEDED, `no answer within ${Math.round(limitMs)} ms`), limitMs);
-    stream.on('data', (value: LeaseKeepAliveResponse) => finish({ kind: 'answer', value }));
-    stream.on('error', (cause: Error & { code?: number; details?: string }) => fail(cause.code ?? status.UNKNOWN, cause.details ?? cause.message));
-    stream.on('end', () => fail(status.UNAVAILABLE, 'the stream ended without an answer'));
+    const timer = setTimeout(() => fail(status.DEADLINE_EXCEEDED, `no answer within ${Math.round(limitMs)} ms (${endpoint.url})`), limitMs);
     stream.write(create(LeaseKeepAliveRequestSchema, { ID: BigInt(lease) }));
   });
 }

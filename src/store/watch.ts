@@ -11,10 +11,10 @@
  * (*Source:* etcd issue 15220). Resuming therefore counts delivered events only, never progress.
  */
 import { create } from '@bufbuild/protobuf';
-import type { ClientDuplexStream } from '@grpc/grpc-js';
 import { untilTick } from '../base/clock.ts';
 import { type MonoMs, addMono, makeRevision, type Revision } from '../core/ids.ts';
 import type { Result } from '../core/result.ts';
+import type { GrpcStream } from './channel.ts';
 import { type Connection, type Endpoint, TRY_MS } from './connection.ts';
 import { prefixRange, readKeyValue } from './mapping.ts';
 import type { Event } from './proto/gen/kv_pb.ts';
@@ -101,7 +101,6 @@ function end(session: Session, reason: 'compacted' | 'lost', message: string): v
 /** Follows one stream until it is lost or stale; answers why. */
 async function follow(session: Session, endpoint: Endpoint): Promise<string> {
   const { connection, prefix } = session.options;
-  const stream = connection.stream(endpoint, WATCH);
   const stop = new AbortController();
   const closeBoth = (): void => leave(endpoint.givenUp.signal.aborted ? GIVEN_UP : 'the watch was closed');
   const ending = AbortSignal.any([session.abort.signal, connection.signal, endpoint.givenUp.signal]);
@@ -113,11 +112,12 @@ async function follow(session: Session, endpoint: Endpoint): Promise<string> {
     reason = why;
     stop.abort();
   };
-  stream.on('error', (cause: Error) => leave(cause.message));
-  stream.on('end', () => leave('the server ended the stream'));
-  stream.on('data', (response: WatchResponse) => {
-    if (stop.signal.aborted || session.over) return;
-    seen = Math.max(seen, receive(session, response, leave));
+  const stream = connection.stream(endpoint, WATCH, {
+    onEnd: (error) => leave(error?.details ?? 'the server ended the stream'),
+    onMessage: (response) => {
+      if (stop.signal.aborted || session.over) return;
+      seen = Math.max(seen, receive(session, response, leave));
+    },
   });
   stream.write(
     create(WatchRequestSchema, {
@@ -164,7 +164,7 @@ function toBatch(events: readonly Event[]): WatchBatch {
 }
 
 interface Followed {
-  readonly stream: ClientDuplexStream<WatchRequest, WatchResponse>;
+  readonly stream: GrpcStream<WatchRequest>;
   readonly signal: AbortSignal;
   readonly seen: () => number;
   readonly leave: (why: string) => void;
