@@ -92,6 +92,9 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     if (attempt.path === 'quorum') writers.openedByQuorum(attempt.term);
     if (attempt.phase !== 'promote' || attempt.term === ordered) return null;
     ordered = attempt.term;
+    const incomplete = attempt.candidate === null ? null : (nodeOf(world, attempt.candidate).database?.server.disk.incomplete ?? null);
+    if (incomplete !== null)
+      return new Violation('I13', `${attempt.candidate} is promoted for term ${attempt.term} with an incomplete ${incomplete}`);
     // The old primary itself has every row; a planned change waits until the next one has its last record.
     if (attempt.acceptLoss || attempt.path === 'planned' || quorum.k === 0 || attempt.candidate === primary) return null;
     const detached = quorum.voters.filter((voter) => isDetached(voter, attempt.term));
