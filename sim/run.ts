@@ -198,6 +198,7 @@ function untilWhole(stage: Stage, limitMs: number, what: string): void {
     if (world.clock.now() - wholeSince >= SEEN_WHOLE_MS) return;
     if (missing.length > 0 && world.clock.now() >= end) throw new Violation('L1', `${what} is not whole after ${limitMs} ms: ${missing.join('; ')}`);
     advance(stage, LOOK_MS);
+    stage.directories.look();
     if (world.clock.now() >= lookedAfter) {
       lookedAfter = world.clock.now() + PERSON_MS;
       helpAsAPerson(stage);

@@ -27,6 +27,8 @@ export interface AcknowledgementChecks {
   isLossAccepted(term: number): boolean;
   /** Each state that was written, in order. */
   takeState(state: ClusterState): Violation | null;
+  /** Each report that was written while an attempt was open. */
+  takeReport(text: string): void;
   /** The first acknowledgement that broke something; null: none. */
   broken(): Violation | null;
 }
@@ -66,7 +68,8 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     const before = opened.get(node.name);
     opened.set(node.name, { run, term });
     // Without the firewall nobody can be kept out, and the product says so.
-    if (world.shape.firewall === 'off' || before === undefined || before.run === run || before.term !== term) return;
+    if (world.shape.firewall === 'off' || before === undefined || before.run === run) return;
+    if (term === 0 || before.term !== term) return;
     const wanted = node.agent()?.knowledge().state?.quorum.wanted ?? null;
     if (wanted === null || wanted.k === 0) return;
     const last = lastCommit(run.inserted);
@@ -87,11 +90,17 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   }
 
   function takeState({ attempt, quorum, primary }: ClusterState): Violation | null {
-    if (attempt === null) return null;
+    if (attempt === null) {
+      votes.clear();
+      return null;
+    }
     if (attempt.acceptLoss) accepted.add(attempt.term);
     if (attempt.path === 'quorum') writers.openedByQuorum(attempt.term);
     if (attempt.phase !== 'promote' || attempt.term === ordered) return null;
     ordered = attempt.term;
+    const incomplete = attempt.candidate === null ? null : (nodeOf(world, attempt.candidate).database?.server.disk.incomplete ?? null);
+    if (incomplete !== null)
+      return new Violation('I13', `${attempt.candidate} is promoted for term ${attempt.term} with an incomplete ${incomplete}`);
     // The old primary itself has every row; a planned change waits until the next one has its last record.
     if (attempt.acceptLoss || attempt.path === 'planned' || quorum.k === 0 || attempt.candidate === primary) return null;
     const detached = quorum.voters.filter((voter) => isDetached(voter, attempt.term));
@@ -100,22 +109,27 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     return new Violation('I6', text);
   }
 
+  /** Final votes that were reported since the last promotion: a report may vanish before the decision that rested on it is written. */
+  const votes = new Set<string>();
+
+  function takeReport(text: string): void {
+    const report = decodeJson(nodeReport, text);
+    if (!report.ok || report.value.vote === null || !report.value.vote.final) return;
+    votes.add(`${report.value.node}.${report.value.postgres.incarnation ?? ''} ${report.value.vote.term}`);
+  }
+
   /** It said so by a final vote, and it is so: nothing streams to it. */
   function isDetached(voter: string, term: number): boolean {
     const name = nodeOfVoter(voter);
-    const raw = name === null ? null : (world.store.keyspace().get(world.keys.report(name))?.value ?? null);
-    const report = raw === null ? null : decodeJson(nodeReport, raw);
-    if (name === null || report === null || !report.ok) return false;
-    const { vote, postgres } = report.value;
-    const said = vote?.term === term && vote.final && `${name}.${postgres.incarnation ?? ''}` === voter;
-    const link = nodeOf(world, name).database?.server.core.run?.receiver?.link ?? null;
-    return said && (link === null || link.receiverGone);
+    const link = name === null ? null : (nodeOf(world, name).database?.server.core.run?.receiver?.link ?? null);
+    return votes.has(`${voter} ${term}`) && (link === null || link.receiverGone);
   }
 
   return {
     isProtected: (commit) => guarded.has(commit),
     isLossAccepted: (term) => accepted.has(term),
     takeState,
+    takeReport,
     broken: () => broken,
   };
 }

@@ -6,6 +6,7 @@
  * I10 *Invariant:* initdb runs only while no node has data.
  * I11 *Invariant:* one system identifier.
  * I12 *Invariant:* a reader that the route names has no row that the primary has not.
+ * I13 *Invariant:* a directory that is being cloned or rewound is neither a reader's nor (acknowledgements.ts) a candidate's.
  */
 import type { DataDirectory } from '../model/postgres/directory.ts';
 import { type WalRecord, contains } from '../model/postgres/wal.ts';
@@ -17,7 +18,7 @@ import { Excused, Violation } from './violation.ts';
 export interface DirectoryChecks {
   /** Looks every time: directories are compared by identity, so that most looks cost nothing. */
   step(): void;
-  /** Once in a while: what the route names. */
+  /** Called every now and then while nothing is broken: what the route names. While nobody can decide, it names what it named. */
   look(): void;
 }
 
@@ -91,29 +92,52 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
   }
 
   function look(): void {
+    const pausedMs = world.clock.now() - lookedAt;
+    lookedAt = world.clock.now();
+    if (pausedMs > LOOK_GAP_MS) for (const known of [divergedSince, incompleteSince]) known.clear();
     const state = world.state();
     if (state === null || state.primary === null) return;
     const primary = nodes.find((node) => node.name === state.primary)?.database?.server ?? null;
     if (primary === null || !primary.isWritable() || primary.core.run === null) return;
+    let wrong = false;
     for (const name of state.route.readers) {
       const reader = nodes.find((node) => node.name === name)?.database?.server ?? null;
+      if (reader !== null && reader.disk.incomplete !== null) {
+        wrong = true;
+        since(incompleteSince, name, (ms) => {
+          throw new Violation('I13', `${name} is named as a reader ${ms} ms after its ${reader.disk.incomplete ?? ''} began`);
+        });
+        continue;
+      }
+      incompleteSince.delete(name);
       const replayed = reader?.core.run?.status === 'standby' ? reader.core.run.replayed : null;
       if (replayed === null || contains(primary.core.run.inserted, replayed)) continue;
-      divergedSince.set(name, divergedSince.get(name) ?? world.clock.now());
-      const sinceMs = world.clock.now() - (divergedSince.get(name) ?? 0);
-      if (sinceMs > READER_LIMIT_MS)
-        throw new Violation('I12', `${name} is named as a reader ${Math.round(sinceMs)} ms after it diverged from ${state.primary}`);
-      return;
+      wrong = true;
+      since(divergedSince, name, (ms) => {
+        throw new Violation('I12', `${name} is named as a reader ${ms} ms after it diverged from ${state.primary ?? 'nobody'}`);
+      });
     }
-    divergedSince.clear();
+    if (!wrong) divergedSince.clear();
   }
 
+  /** Calls `late` when it has been so for longer than news and a decision take. */
+  function since(known: Map<string, number>, name: string, late: (ms: number) => void): void {
+    const began = known.get(name) ?? world.clock.now();
+    known.set(name, began);
+    const ms = world.clock.now() - began;
+    if (ms > READER_LIMIT_MS) late(Math.round(ms));
+  }
+
+  let lookedAt = Number.NEGATIVE_INFINITY;
   const divergedSince = new Map<string, number>();
+  const incompleteSince = new Map<string, number>();
   return { step, look };
 }
 
-/** A report, a decision, and the way to the store. */
-const READER_LIMIT_MS = 5000;
+/** After everything healed: a watch that is given up and listed again (6 s), a controller elected anew (2 s), a report (3 s), and a decision. */
+const READER_LIMIT_MS = 12_000;
+/** No look for longer than this: there was trouble meanwhile, and what was wrong before it counts anew. */
+const LOOK_GAP_MS = 6000;
 
 /** The newest record that a client was told of; heartbeats, checkpoints and rows that nobody was told of are nobody's. */
 function lastTold(end: WalRecord, told: ReadonlySet<number>): WalRecord {

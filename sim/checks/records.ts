@@ -139,6 +139,7 @@ export function createRecordChecks(
       else if (key === keys.writeLease) takeLease(value);
       else if (key.startsWith(keys.history)) takeTerm(value);
       else if (key.startsWith(keys.events)) events++;
+      else if (state !== null && state.attempt !== null && key.startsWith(keys.nodes) && key.endsWith('/report')) acknowledgements.takeReport(value);
     }
     if (events > MAX_EVENTS) fail('I22', `${events} events are kept`);
   });

@@ -18,6 +18,7 @@ const EXECUTE = 'src/agent/execute.ts';
 const DECIDE = 'src/core/node/decide.ts';
 const ATTEMPT = 'src/core/cluster/rules/attempt.ts';
 const ATTEMPTS = 'src/core/cluster/attempts.ts';
+const SYNC_SET = 'src/core/cluster/sync-set.ts';
 const PROMISES = 'src/core/node/promises.ts';
 
 export const mutants: readonly Mutant[] = [
@@ -319,6 +320,55 @@ export const mutants: readonly Mutant[] = [
     name: 'prepared-lease-is-new',
     breaks: 'a lease that was granted ahead runs since it was granted (architecture 4.2)',
     patches: [{ file: KEEPER, from: 'const sent = claimed.value.fresh || prepared === null ? asked : prepared.sent;', to: 'const sent = asked;' }],
+  },
+  {
+    name: 'facts-before-they-are-true',
+    breaks: 'stronger facts are published only when the set is in force and its members hold everything (architecture 4.4, Q33)',
+    patches: [
+      {
+        file: SYNC_SET,
+        from: 'const facts = implies(mixtureOf(mayStand), now.facts) ? now.facts : coveringFacts(now.facts, mayStand);',
+        to: 'const facts: Facts = next.k === 0 ? NO_FACTS : { k: next.k, voters: next.members };',
+      },
+    ],
+  },
+  {
+    name: 'weaker-facts-late',
+    breaks: 'weaker facts are published before PostgreSQL may acknowledge with less (architecture 4.4, I7)',
+    patches: [
+      {
+        file: SYNC_SET,
+        from: 'const facts = implies(mixtureOf(mayStand), now.facts) ? now.facts : coveringFacts(now.facts, mayStand);',
+        to: 'const { facts } = now;',
+      },
+    ],
+  },
+  {
+    name: 'lowering-answers-a-detach',
+    breaks: 'the facts of a term are frozen while another one is attempted (architecture 4.4)',
+    patches: [
+      {
+        file: 'src/core/cluster/rules/sync.ts',
+        from: "return state.phase === 'running' && state.attempt === null && state.switchover === null && state.frozen === null;",
+        to: "return state.phase === 'running' && state.frozen === null;",
+      },
+    ],
+  },
+  {
+    name: 'one-voter-too-few',
+    breaks: 'a promotion needs final positions of more than |voters| - k voters (architecture 4.5, I6)',
+    patches: [{ file: SYNC_SET, from: 'facts.voters.length - facts.k + 1', to: 'facts.voters.length - facts.k' }],
+  },
+  {
+    name: 'open-with-uncovered-rows',
+    breaks: 'after a crash clients stay out until enough voters hold what was recovered (architecture 4.4, Q27, I8)',
+    patches: [
+      {
+        file: 'src/agent/postgres/sync-keeper.ts',
+        from: 'if (recovered === null || wanted.set.k === 0) return true;',
+        to: 'if (recovered !== undefined) return true;',
+      },
+    ],
   },
 ];
 
