@@ -28,6 +28,7 @@ import {
   switchoverQuorum,
 } from './quorum-mode.ts';
 import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
+import { rollingServerDies } from './rolling-server-dies.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
@@ -75,6 +76,7 @@ export const SCENARIOS: readonly Scenario[] = [
   storeLost,
   rollingRestart,
   rollingRestartLower,
+  rollingServerDies,
   clusterRestart,
   powerCutPrimaryFirst,
   powerCutPrimaryLast,

@@ -163,7 +163,7 @@ function readList(source: SourceValue, read: Read): Result<null, ImportError> {
       return importError(source, source.locate(`[${index}].Host`), `[${index}].Host: expected HOST or HOST:PORT, found "${row.Host}"`);
     read.cluster ??= row.Cluster;
     const known = read.nodes.get(row.Member);
-    const primary = /^(leader|master|primary)$/i.test(row.Role);
+    const primary = /^(leader|primary)$/i.test(row.Role);
     read.nodes.set(
       row.Member,
       known === undefined
