@@ -26,6 +26,11 @@ export interface Note {
   readonly text: string;
 }
 
+export interface ImportedAddress {
+  readonly address: string;
+  readonly interface?: string;
+}
+
 /** Fields of a cluster.yaml other than name and nodes; only those that are not the default. */
 export interface ImportedSettings {
   readonly failover?: 'manual';
@@ -34,7 +39,7 @@ export interface ImportedSettings {
   readonly durability?: { readonly mode: 'async' | 'sync' | 'quorum'; readonly k?: number; readonly strict?: boolean };
   readonly trustedAddresses?: readonly string[];
   readonly postgres?: { readonly parameters?: Readonly<Record<string, string>>; readonly hba?: readonly string[] };
-  readonly vips?: { readonly write: { readonly address: string } | null; readonly read: { readonly address: string } | null };
+  readonly vips?: { readonly write: ImportedAddress | null; readonly read: ImportedAddress | null };
 }
 
 export interface Imported {

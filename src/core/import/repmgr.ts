@@ -149,6 +149,7 @@ function settingsOf(conf: Conf, notes: Note[]): ImportedSettings {
     .map((address) => address.trim())
     .filter((address) => address !== '');
   const vip = conf.get('virtual_ip')?.value.replace(/\/\d+$/, '');
+  const device = conf.get('net_device')?.value;
   const synchronous = value('synchronous');
   if (value('failover') === undefined)
     notes.push({ setting: 'failover', text: 'repmgr fails over only when it says "automatic"; it says nothing, so failover stays with a person' });
@@ -157,7 +158,9 @@ function settingsOf(conf: Conf, notes: Note[]): ImportedSettings {
     ...(recovery === 'manual' || recovery === 'standby' ? { recovery } : {}),
     durability: durabilityFrom(synchronous),
     ...(trusted.length === 0 ? {} : { trustedAddresses: trusted }),
-    ...(vip === undefined || vip === '' ? {} : { vips: { write: { address: vip }, read: null } }),
+    ...(vip === undefined || vip === ''
+      ? {}
+      : { vips: { write: { address: vip, ...(device === undefined || device === '' ? {} : { interface: device }) }, read: null } }),
   };
 }
 
@@ -179,7 +182,7 @@ const TEXTS: Readonly<Record<string, string>> = {
   witness_sync_interval: 'a witness votes and probes; nothing is copied to it',
   replication_user: 'pgherd makes a replication role of its own, whose password only it knows',
   upstream_node_id: 'standbys stream from the primary; cascading is not taken over',
-  virtual_ip: 'taken over as the write address; see whether this version of pgherd moves addresses ("pgherd show")',
+  virtual_ip: 'taken over as the write address; where an interface has another name on some host, its agent.yaml says so (vipInterface)',
 };
 
 function notesOf(confs: readonly Conf[]): readonly Note[] {

@@ -77,7 +77,7 @@ export function planTakeover(imported: Imported): readonly TakeoverStep[] {
     },
     {
       text: 'Look at what the adoption would do, then adopt. Nothing is restarted: agents write their settings, roles and slots, and take the write lease.',
-      commands: ['pgherd init -f cluster.yaml --dry-run', 'pgherd init -f cluster.yaml', 'pgherd show; pgherd doctor'],
+      commands: ['pgherd init -f cluster.yaml --dry-run', 'pgherd init -f cluster.yaml', ...addressCommands(imported), 'pgherd show; pgherd doctor'],
       back: `see "The way back after step 5"; it costs an outage of the length of a restart`,
     },
     {
@@ -101,6 +101,18 @@ export function planTakeover(imported: Imported): readonly TakeoverStep[] {
       back: null,
     },
   ];
+}
+
+/** An address with a prefix is left alone as one that people made: the old manager's must go before ours, which comes back within seconds, can be found. */
+function addressCommands({ settings }: Imported): readonly string[] {
+  const { write = null, read = null } = settings.vips ?? {};
+  return [write, read].flatMap((vip) =>
+    vip === null
+      ? []
+      : [
+          `on the host that has ${vip.address} ("ip -br addr"): ip addr del ${shellWord(vip.address)}/PREFIX dev INTERFACE        # it is added anew within 3 s`,
+        ],
+  );
 }
 
 /** A witness keeps no data, and the directory that it names stays empty. */
