@@ -56,8 +56,10 @@ async function killInEachStep(stage: Stage, id: string): Promise<{ readonly task
 
 export const rollingServerDies: Scenario = {
   name: 'rolling-server-dies',
-  about: 'the server, and with it store and controller, is killed once in each step of a rolling restart that is seen: the task goes on to its end',
+  about:
+    'the server, and with it store and controller, is killed once in each step of a rolling restart that is seen, with quorum commit: the task goes on to its end',
   expect: { outageMs: null, clientErrors: null, lostRows: 0, rejoinMs: null },
+  spec: { durability: { mode: 'quorum', k: 1 } },
   run: async (stage) => {
     const before = new Map(NODES.map((node) => [node, stage.herd.postmaster(node)]));
     const faultMs = monoMs();
