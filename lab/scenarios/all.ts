@@ -14,7 +14,7 @@ import { partitionPrimary } from './partition-primary.ts';
 import { partitionStandby } from './partition-standby.ts';
 import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
-import { powerCutPrimaryFirst, powerCutPrimaryLast } from './power-cut.ts';
+import { powerCutAsync, powerCutPrimaryFirst, powerCutPrimaryLast } from './power-cut.ts';
 import { promoteFails } from './promote-fails.ts';
 import { readYourWrites } from './read-your-writes.ts';
 import {
@@ -80,6 +80,7 @@ export const SCENARIOS: readonly Scenario[] = [
   clusterRestart,
   powerCutPrimaryFirst,
   powerCutPrimaryLast,
+  powerCutAsync,
   vipFailover,
   vipPartition,
   vipConflict,
