@@ -14,7 +14,7 @@ import { partitionPrimary } from './partition-primary.ts';
 import { partitionStandby } from './partition-standby.ts';
 import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
-import { powerCutPrimaryFirst, powerCutPrimaryLast } from './power-cut.ts';
+import { powerCutAsync, powerCutPrimaryFirst, powerCutPrimaryLast } from './power-cut.ts';
 import { promoteFails } from './promote-fails.ts';
 import { readYourWrites } from './read-your-writes.ts';
 import {
@@ -28,6 +28,7 @@ import {
   switchoverQuorum,
 } from './quorum-mode.ts';
 import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
+import { rollingServerDies } from './rolling-server-dies.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
@@ -75,9 +76,11 @@ export const SCENARIOS: readonly Scenario[] = [
   storeLost,
   rollingRestart,
   rollingRestartLower,
+  rollingServerDies,
   clusterRestart,
   powerCutPrimaryFirst,
   powerCutPrimaryLast,
+  powerCutAsync,
   vipFailover,
   vipPartition,
   vipConflict,

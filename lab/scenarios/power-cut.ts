@@ -37,6 +37,8 @@ function powerCut(name: string, about: string, order: readonly Host[], spec: Rea
       await cutPower(stage);
       await bootAll(stage, order);
       const wrong = [...(await expectServing(stage, { afterMs: faultMs }))];
+      const now = await stage.writableNode();
+      if (spec['durability'] === undefined && now !== stage.primary) wrong.push(`${now ?? 'nobody'} accepts writes, not ${stage.primary}`);
       if (!(await waitShowHealthy(stage, HEALTHY_MS)))
         wrong.push('the cluster is not healthy after all hosts returned', ...(await explanation(stage)));
       await calm();
@@ -53,3 +55,11 @@ export const powerCutPrimaryLast = powerCut(
   ['server', 'first', 'second', 'primary'],
   { durability: { mode: 'quorum', k: 1 } },
 );
+
+/** Nobody but the primary surely has the newest rows: it is waited for. */
+export const powerCutAsync = powerCut('power-cut-async', 'the server returns first, the primary last; asynchronous, so the primary is waited for', [
+  'server',
+  'first',
+  'second',
+  'primary',
+]);

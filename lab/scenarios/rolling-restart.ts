@@ -42,11 +42,7 @@ const RAISED = { max_connections: '160', max_prepared_transactions: '20' } as co
 /** Below what PostgreSQL has when nobody sets them. */
 const LOWERED = { max_connections: '80', max_locks_per_transaction: '48' } as const;
 
-function rolling(
-  name: string,
-  about: string,
-  options: { readonly parameters: Readonly<Record<string, string>>; readonly writeWaitMs: number },
-): Scenario {
+function rolling(name: string, about: string, options: { readonly parameters: Readonly<Record<string, string>>; readonly waitMs: number }): Scenario {
   return {
     name,
     about: `${about}, while ${CLIENTS} clients work through a proxy`,
@@ -60,7 +56,13 @@ function rolling(
       const wrong = await change(stage, options.parameters);
       const tookMs = Math.round(monoMs() - faultMs);
       await calm();
-      const seen = await judgeClients(stage, clients, { faultMs, writeErrors: 0, readErrors: 0, writeWaitMs: options.writeWaitMs, readWaitMs: 1000 });
+      const seen = await judgeClients(stage, clients, {
+        faultMs,
+        writeErrors: 0,
+        readErrors: 0,
+        writeWaitMs: options.waitMs,
+        readWaitMs: options.waitMs,
+      });
       return { faultMs, rejoinMs: null, wrong: [...wrong, ...seen.wrong], detail: `took ${tookMs} ms; ${seen.detail}` };
     },
   };
@@ -68,11 +70,11 @@ function rolling(
 
 export const rollingRestart = rolling('rolling-restart', 'settings that need a restart are raised by a rolling restart', {
   parameters: RAISED,
-  writeWaitMs: 1000,
+  waitMs: 1000,
 });
 
 /** The primary is restarted in place: its clients wait for a stop and a start, and their connections are made anew afterwards. */
 export const rollingRestartLower = rolling('rolling-restart-lower', 'settings that no standby may have lower than its primary are lowered', {
   parameters: LOWERED,
-  writeWaitMs: 2000,
+  waitMs: 2000,
 });

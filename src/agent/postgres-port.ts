@@ -128,10 +128,14 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     return isStandby && report.role === 'primary' && report.postmasterPid !== null ? { ...report, role: 'standby' } : report;
   }
 
-  /** pg_control follows the primary's values as they are replayed. An unreadable one asks for nothing: the start itself says what is wrong. */
+  /**
+   * pg_control follows the primary's values as they are replayed. One that cannot be read now (it is being written) says nothing new: what was read
+   * before holds, so that no standby is given less by a look that failed.
+   */
   async function readMinimums(of: PostgresReport['role']): Promise<Readonly<Record<string, number>>> {
-    const control = of === 'standby' ? await readControlData(instance) : null;
-    return control?.ok === true ? control.value.minimums : {};
+    if (of !== 'standby') return {};
+    const control = await readControlData(instance);
+    return control.ok ? control.value.minimums : atLeast;
   }
 
   async function lookAtMinimums(of: PostgresReport['role']): Promise<void> {

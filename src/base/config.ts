@@ -72,6 +72,27 @@ export function checkConfigText<T>(options: LoadConfigOptions<T> & { readonly te
   return err(invalid(where, result.error));
 }
 
+export interface LocatedText {
+  /** An empty text is an empty object. */
+  readonly value: unknown;
+  /** The line of a path as decoders name it (`nodes[2].port`), or of the nearest container that is there; counts from 1. */
+  readonly locate: (path: string) => number;
+}
+
+/** YAML, and with it JSON, whose lines can be asked for afterwards. Failure: `config.syntax`. */
+export function parseLocated(file: string, text: string): Result<LocatedText, Failure> {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
+  const [syntax] = document.errors;
+  if (syntax !== undefined) return err(badSyntax(place(file, lines, syntax.pos[0]), syntax.message));
+  try {
+    const value: unknown = document.toJS() ?? {};
+    return { ok: true, value: { value, locate: (path) => Math.max(1, lines.linePos(offsetOf(document.contents, { path, message: '' }) ?? 0).line) } };
+  } catch (cause) {
+    return err(badSyntax(file, cause instanceof Error ? cause.message : String(cause)));
+  }
+}
+
 interface Override {
   readonly name: string;
   readonly path: readonly string[];

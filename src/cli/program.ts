@@ -19,6 +19,7 @@ import { explainCommand } from './verbs/explain.ts';
 import { failoverCommand } from './verbs/failover.ts';
 import { freezeCommand, unfreezeCommand } from './verbs/freeze.ts';
 import { historyCommand } from './verbs/history.ts';
+import { importCommand } from './verbs/import.ts';
 import { initCommand } from './verbs/init.ts';
 import { lagCommand } from './verbs/lag.ts';
 import { logCommand } from './verbs/log.ts';
@@ -40,7 +41,7 @@ import { VERSION } from '../base/version.ts';
 const GROUPS: readonly (readonly [string, readonly ((host: Host) => Command)[]])[] = [
   ['Look:', [clustersCommand, showCommand, lsnCommand, lagCommand, explainCommand, eventsCommand, historyCommand, logCommand]],
   ['Operate:', [initCommand, switchoverCommand, failoverCommand, freezeCommand, unfreezeCommand, nodeCommand, clusterCommand, taskCommand]],
-  ['Configure:', [settingsCommand, metaCommand, configCommand]],
+  ['Configure:', [settingsCommand, metaCommand, configCommand, importCommand]],
   ['Administer:', [userCommand, tokenCommand, certCommand, storeCommand, doctorCommand]],
   ['Tools:', [demoCommand, psqlCommand, completionCommand, versionCommand]],
 ];

@@ -378,6 +378,10 @@ describe('tasks', () => {
       'POST /tasks/t-1/cancel': { body: task({ cancelRequested: true }) },
     };
     assert.match((await pgherd(['task', 'list'], routes)).out, /t-1 +demo +switchover/);
+    assert.match((await pgherd(['task', 'list', '--search', 'N2 OPENED'], routes)).out, /t-1 +demo/);
+    assert.match((await pgherd(['task', 'list', '--search', 'nothing of the kind'], routes)).out, /no tasks/);
+    assert.match((await pgherd(['task', 'list', '--status', 'cancelled'], routes)).out, /no tasks/);
+    assert.equal((await pgherd(['task', 'list', '--status', 'odd'], routes)).exit, 2);
     assert.match((await pgherd(['task', 'show', 't-1'], routes)).out, /promote: n2 opened term 4/);
     assert.match((await pgherd(['task', 'cancel', 't-1'], routes)).out, /asked to stop/);
   });

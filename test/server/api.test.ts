@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { encodeJson } from '../../src/core/decode.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import { makeClusterId } from '../../src/core/ids.ts';
+import type { TaskView } from '../../src/api/schema.ts';
 import type { Store } from '../../src/store/store.ts';
 import { conflicts } from '../../src/server/tasks.ts';
 import { eventually, expectFailure, specOf, startTestServer, expectOk } from './harness.ts';
@@ -274,6 +275,29 @@ test('a task is followed live until its end, and one that is asked to stop carri
   assert.equal(expectFailure(await server.admin.call('cancelTask', { params: { id: task.id } })).code, 'task.finished');
 });
 
+test('a task that cannot be undone any more is not asked to stop: the answer says why, and the task goes on', async (t) => {
+  const server = await startTestServer(t);
+  expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
+  const { store } = server.server.context;
+  await finishTasks(store, 'demo');
+  const at = { params: { cluster: 'demo' } };
+  const asked = async (): Promise<TaskView> => {
+    const answer = await server.admin.call('createTask', { ...at, body: { request: { kind: 'nodeRestart', node: 'n1' } } });
+    const { task } = expectOk(answer);
+    assert.ok(task !== null);
+    return task;
+  };
+  const early = await asked();
+  assert.equal(expectOk(await server.admin.call('cancelTask', { params: { id: early.id } })).cancelRequested, true, 'before it began');
+  await finishTasks(store, 'demo');
+  const late = await asked();
+  await setStatus(store, 'demo', { from: 'pending', to: 'running' });
+  const refused = expectFailure(await server.admin.call('cancelTask', { params: { id: late.id } }));
+  assert.deepEqual([refused.code, refused.exit], ['task.too-late', 3]);
+  assert.match(`${refused.what} ${refused.cause} ${refused.now}`, /node restart n1.*comes back by itself.*goes on/);
+  assert.equal(expectOk(await server.admin.call('task', { params: { id: late.id } })).cancelRequested, false);
+});
+
 test('events are listed by page, and followed from the last one that the reader has', async (t) => {
   const server = await startTestServer(t);
   expectOk(await server.admin.call('createCluster', { body: specOf('demo') }));
@@ -378,15 +402,17 @@ test('the description of the API is the reviewed one', async (t) => {
 });
 
 /** What a controller would do at the end. */
-async function finishTasks(store: Store, cluster: string): Promise<void> {
+function finishTasks(store: Store, cluster: string): Promise<void> {
+  return setStatus(store, cluster, { from: 'pending', to: 'done' });
+}
+
+/** As the controller would: every task of the first status gets the second. */
+async function setStatus(store: Store, cluster: string, { from, to }: { readonly from: string; readonly to: 'done' | 'running' }): Promise<void> {
+  const end = to === 'done' ? { finishedWallMs: 1_700_000_000_000, result: 'done' } : {};
   const listing = await store.list(clusterKeys(makeClusterId(cluster)).tasks);
   assert.ok(listing.ok);
   for (const kv of listing.value.kvs) {
     const task = JSON.parse(kv.value) as { status: string };
-    if (task.status === 'pending')
-      await store.txn(
-        [],
-        [{ kind: 'put', key: kv.key, value: JSON.stringify({ ...task, status: 'done', finishedWallMs: 1_700_000_000_000, result: 'done' }) }],
-      );
+    if (task.status === from) await store.txn([], [{ kind: 'put', key: kv.key, value: JSON.stringify({ ...task, status: to, ...end }) }]);
   }
 }

@@ -1,4 +1,4 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import type { TaskView } from '../../api/schema.ts';
 import { readDuration } from '../context.ts';
 import { EXIT } from '../exit.ts';
@@ -20,17 +20,38 @@ export function taskCommand(host: Host): Command {
 }
 
 function listCommand(host: Host): Command {
-  return new Command('list').description('tasks of all clusters (or of -c), newest first').action(
-    act(host, async (session) => {
-      const api = session.api();
-      if (!api.ok) return api;
-      const { cluster } = session.flags;
-      const tasks = cluster === undefined ? await api.value.call('tasks', {}) : await api.value.call('clusterTasks', { params: { cluster } });
-      if (!tasks.ok) return tasks;
-      session.show(tasks.value, () => (tasks.value.length === 0 ? 'no tasks' : renderTasks(tasks.value, session)));
-      return { ok: true, value: EXIT.done };
-    }),
-  );
+  return new Command('list')
+    .description('tasks of all clusters (or of -c), newest first')
+    .addOption(new Option('--status <status>', 'only those').choices(Object.keys(STATUS_TONES)))
+    .option('--search <text>', 'only those with this text in their command, steps, problems, result, reason or name of a person')
+    .action(
+      act(host, async (session, self) => {
+        const filter = self.opts<TaskFilter>();
+        const api = session.api();
+        if (!api.ok) return api;
+        const { cluster } = session.flags;
+        const tasks = cluster === undefined ? await api.value.call('tasks', {}) : await api.value.call('clusterTasks', { params: { cluster } });
+        if (!tasks.ok) return tasks;
+        const found = tasks.value.filter((task) => fits(task, filter));
+        session.show(found, () => (found.length === 0 ? 'no tasks' : renderTasks(found, session)));
+        return { ok: true, value: EXIT.done };
+      }),
+    );
+}
+
+interface TaskFilter {
+  readonly status?: string;
+  readonly search?: string;
+}
+
+/** Case does not count. */
+function fits(task: TaskView, { status, search }: TaskFilter): boolean {
+  if (status !== undefined && task.status !== status) return false;
+  if (search === undefined) return true;
+  const steps = task.steps.flatMap((step) => [step.name, step.detail]);
+  const problems = task.problems.flatMap((problem) => [problem.code, problem.text]);
+  const texts = [task.id, task.cluster, taskWords(task), task.by, task.reason, task.result ?? '', ...steps, ...problems];
+  return texts.some((text) => text.toLowerCase().includes(search.toLowerCase()));
 }
 
 const COLUMNS = [

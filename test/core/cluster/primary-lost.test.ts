@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { makeWallMs } from '../../../src/core/ids.ts';
 import { type Picture, NOW, WALL, goalsOf, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
-import { id, later } from './picture.ts';
+import type { NodeReport } from '../../../src/core/report.ts';
+import { id, later, lsnOf } from './picture.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 
 const LOST = `term 3 primary n1
@@ -90,6 +91,36 @@ test('after the store was restored nothing is promoted (Z14)', () => {
     lost((text) => text, { state: (state) => ({ ...state, incarnation: 'store-0' }) }),
     'failover.blocked-store',
   );
+});
+
+test('everything was off: in asynchronous mode the primary is waited for, and not for ever (Q15, Q24)', () => {
+  const base = lost((text) => text);
+  type Postgres = NodeReport['postgres'];
+  /** As the standbys are after a loss of power: started a moment ago, without a record of the primary since. */
+  const off = (change: (postgres: Postgres, node: string) => Partial<Postgres>): typeof base => ({
+    ...base,
+    reports: Object.fromEntries(
+      Object.entries(base.reports).map(([node, seen]) => {
+        const { postgres } = seen.report;
+        return [node, { ...seen, report: { ...seen.report, postgres: { ...postgres, ...(node === 'n1' ? {} : change(postgres, node)) } } }];
+      }),
+    ),
+  });
+  const startedAt = makeWallMs(WALL - 10_000);
+  const quiet = off(() => ({ startedAt, receivedLsn: null }));
+  assert.match(
+    expectDecision(quiet, 'failover.blocked-return').why,
+    /n2, n3 heard nothing of n1 since they were started.*"pgherd failover" does not wait/,
+  );
+  expectRule(
+    off(() => ({ startedAt, receivedLsn: lsnOf('0/3000') })),
+    'failover.blocked-return',
+  );
+  expectRule(quiet, 'primary.lost', later(50_000));
+  const one = off((postgres, node) => ({ startedAt, receivedLsn: node === 'n2' ? postgres.replayedLsn : null }));
+  expectRule(one, 'primary.lost');
+  const synchronous = { ...quiet, state: { ...quiet.state, quorum: { ...quiet.state.quorum, k: 1, voters: ['n2.a', 'n3.a'] } } };
+  assert.notEqual(decideCluster(synchronous, NOW).rule, 'failover.blocked-return');
 });
 
 test('the last known position of the primary bounds the loss (Q45)', () => {

@@ -96,6 +96,26 @@ test('one setting raised and another lowered: standbys, the primary, standbys ag
   );
 });
 
+test('with quorum commit a node is counted on again before the next one goes, and protection is never lowered', () => {
+  const world = created({ antiFlappingMs: 0, durability: { mode: 'quorum', k: 1 } });
+  runUntil(world, 'both are counted on', (one) => one.state?.quorum.voters.length === 2, 20_000);
+  const lowered: string[] = [];
+  ask(world);
+  runUntil(
+    world,
+    'the rolling restart ended',
+    (one) => {
+      const reason = one.state?.quorum.lowered?.reason;
+      if (reason !== undefined && one.state?.attempt === null && lowered.at(-1) !== reason) lowered.push(reason);
+      return ended(one);
+    },
+    60_000,
+  );
+  assert.equal(rollOf(world)?.status, 'done', JSON.stringify(rollOf(world)?.problems));
+  assert.deepEqual(lowered, []);
+  runUntil(world, 'both are counted on again', (one) => one.state?.quorum.voters.length === 2, 20_000);
+});
+
 test('one node alone is restarted in place', () => {
   const world = created({ antiFlappingMs: 0 }, ['n1']);
   const { startedAt } = host(world, 'n1').pg;
@@ -261,6 +281,12 @@ const INTERRUPTED: Readonly<Record<string, (world: World) => void>> = {
   },
   'rolling restart with a lowered setting': (world) => {
     set(world, { max_connections: '50' });
+    ask(world);
+  },
+  'rolling restart with quorum commit and a lowered setting': (world) => {
+    world.spec = { ...world.spec, durability: { mode: 'quorum', k: 1, strict: false, minSync: 0 } };
+    runUntil(world, 'both are counted on', (one) => one.state?.quorum.voters.length === 2, 20_000);
+    world.spec = { ...world.spec, postgres: { ...world.spec.postgres, parameters: { max_connections: '50' } } };
     ask(world);
   },
   'restart of everything': (world) => addTask(world, makeTask({ kind: 'clusterRestart', rolling: false }, { id: 'all' })),

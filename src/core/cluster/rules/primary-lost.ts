@@ -8,7 +8,7 @@ import { type Assessment, assessedRules } from '../assessed-rules.ts';
 import { askVotes, openAttempt, outageStart } from '../attempts.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal } from '../goals.ts';
-import { endOfWal, gaveUp, activityFor, isGone, isOpen, live, primaryEnd, viewpoints, watchNeededMs, isDue } from '../observe.ts';
+import { endOfWal, gaveUp, activityFor, isGone, isOpen, live, otherDataNodes, primaryEnd, viewpoints, watchNeededMs, isDue } from '../observe.ts';
 import { countReachable, describeQuorum, reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
@@ -23,6 +23,11 @@ const OWN_AGENT_GRACE_MS = 2000;
 export const START_STALL_LIMIT_MS = 30_000;
 /** Tries of the last step before clients (the gate, the opening) until another node is better: with the growing pause about 15 s. */
 const OPEN_TRIES = 5;
+/**
+ * After a loss of power hosts come back within a minute of each other. Too short loses what only the primary wrote; too long keeps a cluster whose primary
+ * stays away without a writer, once, after an outage of everything.
+ */
+const POWER_RETURN_MS = 60_000;
 /** A report travels and is written within this. */
 const REPORT_LATE_MS = 100;
 /** A restart in place that is neither open nor refused by now has failed, unless the server still starts (crash recovery takes as long as it takes). */
@@ -223,12 +228,38 @@ function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean):
       );
     return blocked(view, 'viewpoints', `${agreeing} of ${needed} needed viewpoints see ${primary} down (${seen.down.join(', ') || 'none'})`);
   }
+  const returning = own ? null : returnGate(view, now, primary);
+  if (returning !== null) return returning;
   const candidate = candidateGate(view, now);
   if (candidate !== null) return candidate;
   const reason = own
     ? `${primary} fenced itself and did not take its lease back`
     : `${primary} is lost: its agent is silent,${leaseHeld ? '' : ' its write lease expired,'} seen down by ${seen.down.join(', ')}`;
   return attemptFrom(view, now, primary, 'primary.lost', reason);
+}
+
+/**
+ * Everything was off: no standby has heard of the primary since its own server was started, so each of them may lack what the primary wrote last, and its
+ * host is probably on its way as theirs were. Null with synchronous replication, where what was acknowledged is on a voter.
+ */
+function returnGate(view: ClusterView, now: Now, primary: NodeId): Assessment | null {
+  if (view.state.quorum.k > 0) return null;
+  const standbys = otherDataNodes(view).flatMap((node) => live(view, node.id) ?? []);
+  const running = standbys.filter((report) => report.postgres.state === 'running' && report.postgres.role === 'standby');
+  if (running.length === 0 || !running.every((report) => hasReceivedNothing(report.postgres))) return null;
+  const startedAt = Math.max(...running.map((report) => report.postgres.startedAt ?? 0));
+  const until = makeWallMs(startedAt + POWER_RETURN_MS);
+  if (isDue(now, until, POWER_RETURN_MS)) return null;
+  return blocked(
+    view,
+    'return',
+    `${running.map((report) => report.node).join(', ')} heard nothing of ${primary} since they were started, so everything was off, and ${primary} may have newer rows; it is waited for until ${formatIso(until)}; "pgherd failover" does not wait`,
+  );
+}
+
+/** Before the first record comes, the receive position is none, or the start of the segment that was asked for. Source: PostgreSQL walreceiverfuncs.c, RequestXLogStreaming. */
+function hasReceivedNothing({ receivedLsn, replayedLsn }: NodeReport['postgres']): boolean {
+  return receivedLsn === null || (replayedLsn !== null && receivedLsn < replayedLsn);
 }
 
 function assessHang(view: ClusterView, now: Now, primary: NodeId): Assessment {
@@ -370,6 +401,11 @@ export const primaryLostRules: readonly Rule[] = [
     'failover.blocked-trusted',
     'the members that see the primary down reach no trusted address',
     'They may be the ones that are cut off (H17, I28).',
+  ),
+  rule(
+    'failover.blocked-return',
+    'replication is asynchronous, and every standby was started less than 60 s ago and has heard nothing of the primary since',
+    'The power of everything failed: the primary has the newest rows, and comes back as the others did (Q15, Q24). Later, availability counts more.',
   ),
   rule(
     'failover.blocked-no-candidate',
