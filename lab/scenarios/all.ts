@@ -16,6 +16,7 @@ import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
 import { powerCutPrimaryFirst, powerCutPrimaryLast } from './power-cut.ts';
 import { promoteFails } from './promote-fails.ts';
+import { proxyLoss } from './proxy-loss.ts';
 import { readYourWrites } from './read-your-writes.ts';
 import {
   agentRestartQuorum,
@@ -28,6 +29,7 @@ import {
   switchoverQuorum,
 } from './quorum-mode.ts';
 import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
+import { rollingRestartProxy } from './rolling-restart-proxy.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
@@ -57,6 +59,8 @@ export const SCENARIOS: readonly Scenario[] = [
   twoFailures,
   switchoverProxy,
   failoverProxy,
+  proxyLoss,
+  rollingRestartProxy,
   readYourWrites,
   hostLossQuorum,
   hostKillQuorum,

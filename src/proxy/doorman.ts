@@ -11,7 +11,8 @@ import { type ClientArrival, type ClientTls, receiveClient } from './login/clien
 import type { Secrets } from './login/secrets.ts';
 import { SessionMemory } from './memory.ts';
 import type { RulesCache } from './rules.ts';
-import type { Port } from './port.ts';
+import type { Port, PortKind } from './port.ts';
+import { ReadSession } from './read-session.ts';
 import { Session } from './session.ts';
 import { SplitSession } from './split-session.ts';
 
@@ -41,6 +42,8 @@ export interface Doorman {
   close(): void;
 }
 
+const KINDS = { write: Session, read: ReadSession, split: SplitSession } as const satisfies Record<PortKind, typeof Session>;
+
 type Guest = Extract<ClientArrival, { kind: 'session' }>;
 
 /** Clients that are logging in, beside those who are in. */
@@ -55,7 +58,7 @@ export async function openDoorman(options: DoormanOptions): Promise<Result<Doorm
     cancel: (key) => cancel(options, key),
     admit: ({ login, stream, rest }) => {
       counter = (counter + 1) & 0x7fffffff;
-      const Kind = port.kind === 'split' && !login.replication ? SplitSession : Session;
+      const Kind = login.replication ? Session : KINDS[port.kind];
       const memory = new SessionMemory(rules.of(login.database), login.replication ? 'a replication connection' : null);
       port.add(new Kind({ host: port.host, login, client: stream, processId: counter, memory, rest }));
     },

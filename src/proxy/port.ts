@@ -85,6 +85,7 @@ export class Port {
       writes: options.kind !== 'read',
       holding: () => this.#holding(),
       closedBecause: () => this.#route.closed,
+      serves: (target) => this.#serves(target),
       attach: (session) => this.#attach(session),
       onQuiet: (session) => this.#onQuiet(session),
       onClosed: (session) => this.#onClosed(session),
@@ -186,12 +187,18 @@ export class Port {
     });
   }
 
+  #serves(target: RouteTarget): boolean {
+    const { writer, readers } = this.#route;
+    return this.kind === 'read' ? readers.some((reader) => sameTarget(reader, target)) : writer !== null && sameTarget(writer, target);
+  }
+
   #holding(): boolean {
     return this.kind !== 'read' && this.#route.hold;
   }
 
   #applyWriter(before: Route, route: Route): void {
     const { writer, hold } = route;
+    if (!hold) this.#heldEpoch = 0;
     for (const session of [...this.sessions]) {
       const at = session.backend?.target ?? null;
       if (at === null || (writer !== null && sameTarget(at, writer))) continue;
@@ -235,7 +242,10 @@ export class Port {
         void session.ask();
       } else if (!session.idle) this.#busy.add(session);
     }
-    if (!route.hold) return;
+    if (!route.hold) {
+      this.#heldEpoch = 0;
+      return;
+    }
     if (!before.hold) this.#holdDeadline = addMono(this.#clock.now().mono, READ_PATIENCE_MS);
     this.#checkHeld();
   }
@@ -351,12 +361,11 @@ export class Port {
   }
 
   #deliver(session: Session, backend: Backend, version: number): void {
-    const { next, writer, readers } = this.#route;
+    const { next } = this.#route;
     const at = backend.target;
-    const serves = this.kind === 'read' ? readers.some((reader) => sameTarget(reader, at)) : writer !== null && sameTarget(writer, at);
     const whole = !session.closed && !this.#closed && version === session.memory.version;
     if (whole && this.kind !== 'read' && next !== null && sameTarget(next, at)) this.#prepared.keep(session, backend, version);
-    else if (whole && serves && !this.#holding()) session.adopt(backend);
+    else if (whole && this.#serves(at) && !this.#holding()) session.adopt(backend);
     else {
       backend.stream.destroy();
       if (session.waiting && !session.closed) this.#attach(session);

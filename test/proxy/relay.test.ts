@@ -323,6 +323,33 @@ describe('the read port', () => {
     assert.deepEqual(await Promise.all(clients.map(portOf)), [servers.b.port, servers.b.port, servers.b.port, servers.b.port]);
     stage.close();
   });
+
+  test('runs a read again when its node left the route before it answered, but not one that may have ended its node itself', async () => {
+    const stage = await openStage(servers, { io: WAYS['raw handles'], kind: 'read' });
+    const only = (target: ProxyStage['targets']['a']): void => stage.route({ readers: [{ ...target, weight: 1, lagBytes: 0 }] });
+    const text = 'select count(*)::int as n from generate_series(1, 10000000) s';
+    const busy = `from pg_stat_activity where query like '%generate_series%' and state = 'active' and pid <> pg_backend_pid()`;
+    const runs = (): Promise<void> => until(async () => Number((await servers.a.query(`select count(*)::int as n ${busy}`))[0]?.['n']) > 0, 5000);
+    const terminate = (): Promise<unknown> => servers.a.query(`select pg_terminate_backend(pid) ${busy}`);
+    only(stage.targets.a);
+    const client = await stage.connect();
+    await portOf(client);
+    const leaving = client.query(text);
+    await runs();
+    only(stage.targets.b);
+    await terminate();
+    assert.equal((await leaving).rows[0].n, 10_000_000);
+    assert.equal(await portOf(client), servers.b.port);
+    only(stage.targets.a);
+    await until(async () => (await portOf(client)) === servers.a.port, 5000);
+    const staying = sqlStateOf(client.query(text));
+    await runs();
+    await terminate();
+    assert.equal(await staying, '40001');
+    stage.route({ writer: stage.targets.b });
+    assert.equal((await client.query('select 1 as n')).rows[0].n, 1, 'the session goes on');
+    stage.close();
+  });
 });
 
 describe('what a session has made', () => {

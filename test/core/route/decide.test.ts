@@ -137,6 +137,9 @@ describe('the route of a proxy', () => {
     assert.equal(writer({ state: lost, reports: opened({ leaseTerm: null }) }), null, 'the lease is gone');
     assert.equal(writer({ state: lost, reports: opened({}, { role: 'standby' }) }), null);
     const other = state({ attempt: { ...attempt, candidate: n3 } as ClusterState['attempt'], route: { ...route, writer: null, hold: false } });
+    assert.deepEqual(readers({ state: lost, reports: new Map() }), ['n3'], 'its readers leave a candidate, which is about to reset them');
+    const alone = state({ attempt: lost.attempt, route: { ...lost.route, readers: [n2] } });
+    assert.deepEqual(readers({ state: alone, reports: new Map() }), ['n2'], 'until it is open, where there is no other');
     assert.equal(writer({ state: other, reports: opened({}) }), null, 'another candidate was chosen');
   });
 
