@@ -113,7 +113,8 @@ async function openDoor(options: DoorOptions, inside: Inside): Promise<Result<Pi
       arriving -= 1;
     });
     if (arrival.kind === 'session') inside.admit(arrival);
-    else if (arrival.kind === 'cancel') await inside.cancel(arrival.key);
+    // The end tells its sender that the request was delivered: it cannot hit what the client sends afterwards.
+    else if (arrival.kind === 'cancel') await inside.cancel(arrival.key).finally(() => opening.close());
     else log.info({ sqlState: arrival.sqlState, client: opening.remote }, `a client was refused: ${arrival.why}`);
   };
   const onOpen = (opening: Opening): void => {
