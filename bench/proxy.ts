@@ -3,8 +3,8 @@
  * CPU. HAProxy and PgBouncer run beside ours where they are installed.
  */
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, readdirSync, realpathSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describeFailure } from '../src/core/result.ts';
@@ -208,4 +208,21 @@ export function renderProxyBench({ measures, missing }: ProxyBench): string {
   });
   const notes = missing.length === 0 ? [] : ['', `Not installed, so not measured: ${missing.join(', ')}.`];
   return ['| way | mode | clients | tps | to direct | proxy CPU us/tx |', '|---|---|---|---|---|---|', ...rows, ...notes].join('\n');
+}
+
+/** Read anew with each run of `--write`. */
+const FILE = join(ROOT, 'docs', 'measurements-proxy.md');
+
+export function writeProxyBench(bench: ProxyBench, options: { readonly seconds: string; readonly runs: string }): void {
+  const text = `# What a proxy costs
+
+Written by \`npm run bench -- proxy --write --seconds ${options.seconds} --runs ${options.runs}\`; run it again to reproduce or refute it. ${cpus().length} processors
+(${cpus()[0]?.model ?? 'unknown'}).
+
+\`pgbench -S\` (connect: a new connection for each transaction), every way in turn, ${options.runs} times, medians. pgbench, PostgreSQL and what is measured share
+the processors, so a ratio is a bill for CPU. The split port and pgpool-II read on a standby, too; the others on one server only.
+
+${renderProxyBench(bench)}
+`;
+  writeFileSync(FILE, text);
 }
