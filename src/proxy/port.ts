@@ -4,6 +4,7 @@
  * Hold (write port): new transactions wait; when every session is idle, `onHeld` is told, and connections to the next primary are made while the old one
  * stops. The route's next change releases: waiting sessions get the connection that was made for them.
  */
+import { surplusOf } from '../core/route/balance.ts';
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type Route, type RouteTarget, type Reader, NO_ROUTE, pickReader } from '../core/route/decide.ts';
@@ -244,10 +245,31 @@ export class Port {
     }
     if (!route.hold) {
       this.#heldEpoch = 0;
+      if (!sameWeights(before.readers, route.readers)) this.#balance();
       return;
     }
     if (!before.hold) this.#holdDeadline = addMono(this.#clock.now().mono, READ_PATIENCE_MS);
     this.#checkHeld();
+  }
+
+  /** A reader came, or has another weight: idle sessions move until each reader has its share. Others stay where they are. */
+  #balance(): void {
+    const surplus = new Map(surplusOf(this.#route.readers, this.#load()));
+    for (const session of this.sessions) {
+      const node = session.backend?.target.node ?? '';
+      const left = surplus.get(node) ?? 0;
+      if (left > 0 && session.detach()) surplus.set(node, left - 1);
+    }
+  }
+
+  /** Sessions by node. */
+  #load(): Map<string, number> {
+    const load = new Map<string, number>();
+    for (const session of this.sessions) {
+      const node = session.backend?.target.node;
+      if (node !== undefined) load.set(node, (load.get(node) ?? 0) + 1);
+    }
+    return load;
   }
 
   #beginHold(): void {
@@ -332,11 +354,7 @@ export class Port {
 
   /** The reader with the fewest sessions for its weight. */
   #leastLoaded(readers: readonly Reader[]): Reader | null {
-    const load = new Map<string, number>();
-    for (const session of this.sessions) {
-      const node = session.backend?.target.node;
-      if (node !== undefined) load.set(node, (load.get(node) ?? 0) + 1);
-    }
+    const load = this.#load();
     let best: Reader | null = null;
     let bestLoad = Infinity;
     for (const reader of readers) {
@@ -427,6 +445,10 @@ export class Port {
       session.giveUp(this.kind !== 'read' ? 'there is no primary for this statement' : 'there is no node for this statement', why);
     }
   }
+}
+
+function sameWeights(a: readonly Reader[], b: readonly Reader[]): boolean {
+  return a.length === b.length && a.every((reader, index) => sameTarget(reader, b[index] ?? reader) && reader.weight === b[index]?.weight);
 }
 
 function sameTarget(a: RouteTarget, b: RouteTarget): boolean {

@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import type { Client } from 'pg';
 import { openRawBinding } from '../../src/proxy/io/raw-handle.ts';
+import type { Reader } from '../../src/core/route/decide.ts';
 import { chooseIo } from '../../src/proxy/io/self-test.ts';
 import { buildQuery } from '../../src/wire/frontend.ts';
 import { login, until } from '../lab/plain-postgres.ts';
@@ -321,6 +322,12 @@ describe('the read port', () => {
     assert.equal(ports.filter((port) => port === servers.a.port).length, 2);
     stage.route({ readers: [{ ...stage.targets.b, weight: 1, lagBytes: 0 }] });
     assert.deepEqual(await Promise.all(clients.map(portOf)), [servers.b.port, servers.b.port, servers.b.port, servers.b.port]);
+    const [a, b] = [stage.targets.a, stage.targets.b].map((target) => ({ ...target, weight: 1, lagBytes: 0 })) as [Reader, Reader];
+    const atA = async (): Promise<number> => (await Promise.all(clients.map(portOf))).filter((port) => port === servers.a.port).length;
+    stage.route({ readers: [a, b] });
+    assert.equal(await atA(), 2, 'one that comes back gets its share of the sessions that are there');
+    stage.route({ readers: [{ ...a, weight: 3 }, b] });
+    assert.equal(await atA(), 3);
     stage.close();
   });
 
