@@ -1,6 +1,6 @@
-/** `npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32]`, `npm run bench -- sim`: measurements, never part of the tests. */
+/** `npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32] [--write]`, `npm run bench -- sim`: measurements, never part of the tests. */
 import { parseArgs } from 'node:util';
-import { benchProxy, renderProxyBench } from './proxy.ts';
+import { benchProxy, renderProxyBench, writeProxyBench } from './proxy.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -9,6 +9,7 @@ const { values, positionals } = parseArgs({
     seconds: { type: 'string', default: '3' },
     runs: { type: 'string', default: '3' },
     clients: { type: 'string', default: '1,8,32' },
+    write: { type: 'boolean', default: false },
   },
 });
 
@@ -19,10 +20,11 @@ if (positionals[0] === 'proxy') {
     clients: values.clients.split(',').map(Number),
     say: (line) => void process.stderr.write(`${line}\n`),
   });
+  if (values.write) writeProxyBench(result, values);
   process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${renderProxyBench(result)}\n`);
 } else if (positionals[0] === 'sim') {
   await import('./sim.ts');
 } else {
-  process.stderr.write('npm run bench -- sim\nnpm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32]\n');
+  process.stderr.write('npm run bench -- sim\nnpm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32] [--write]\n');
   process.exitCode = 2;
 }

@@ -2,16 +2,18 @@
  * What a proxy costs: pgbench -S through each way, interleaved, on this machine. Client, PostgreSQL and proxy share the processors, so a ratio is a bill for
  * CPU. HAProxy and PgBouncer run beside ours where they are installed.
  */
-import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describeFailure } from '../src/core/result.ts';
-import { sendSignal } from '../src/demo/children.ts';
+import { Client } from 'pg';
+import { sendSignal, waitUntil } from '../src/demo/children.ts';
 import { type Herd, openHerd } from '../src/demo/herd.ts';
 import { findFreePorts } from '../src/demo/ports.ts';
 import { startHerd, stopHerd } from '../src/demo/processes.ts';
+import { startRivals } from './rivals.ts';
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 const ADDRESS = '127.0.0.1';
@@ -66,13 +68,20 @@ export async function benchProxy(options: Options): Promise<ProxyBench> {
       { name: 'write port', port: proxy?.writePort ?? 0, pid },
       { name: 'split port', port: proxy?.splitPort ?? 0, pid },
     ];
-    const rivals = await startRivals(herd, direct, others);
-    ways.push(...rivals.ways);
+    const standby = herd.targets.find((target) => target.node !== primary)?.port ?? 0;
+    const { rivals, missing } = await startRivals(
+      { directory: herd.plan.directory, address: ADDRESS, primary: direct, standby, login: herd.login },
+      others,
+    );
+    const silent: string[] = [];
+    for (const rival of rivals)
+      if (await answers(herd, rival.port)) ways.push(rival);
+      else silent.push(`${rival.name} (it does not answer)`);
     const measures = [
       ...MODES.flatMap((mode) => options.clients.map((clients) => measureWays(herd, ways, { ...options, mode, clients }))).flat(),
       ...measureWays(herd, ways, { ...options, mode: 'connect', clients: 8 }),
     ];
-    return { measures, missing: rivals.missing };
+    return { measures, missing: [...missing, ...silent] };
   } finally {
     for (const pid of others) sendSignal(pid, 'SIGTERM');
     await stopHerd(herd, { keep: false });
@@ -122,52 +131,52 @@ function pgbench(herd: Herd, port: number, args: readonly string[]): string {
   });
 }
 
-/** Of the process and its threads, since its start. Source: proc_pid_stat(5), fields 14 and 15. */
+/** Of the process, its threads and its children that live, since their start. Source: proc_pid_stat(5), fields 4, 14 and 15. */
 function cpuTicks(pid: number | null): number | null {
   if (pid === null) return null;
-  const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return Number(fields[11]) + Number(fields[12]);
+  let sum = 0;
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    const fields = statOf(Number(entry));
+    if (Number(entry) === pid || Number(fields?.[1]) === pid) sum += Number(fields?.[11] ?? 0) + Number(fields?.[12] ?? 0);
+  }
+  return sum;
 }
 
-async function startRivals(
-  herd: Herd,
-  direct: number,
-  pids: number[],
-): Promise<{ readonly ways: readonly Way[]; readonly missing: readonly string[] }> {
-  const [haproxyPort, pgbouncerPort] = await findFreePorts(ADDRESS, { preferred: 17_433, count: 2 });
-  const ways: Way[] = [];
-  const missing: string[] = [];
-  const start = (name: string, program: string, port: number | undefined, config: string, args: (file: string) => readonly string[]): void => {
-    if (!existsSync(program) || port === undefined) {
-      missing.push(name);
-      return;
-    }
-    const file = join(herd.plan.directory, `${name}.conf`);
-    writeFileSync(file, config, { mode: 0o644 });
-    const child = spawn(program, [...args(file)], { stdio: 'ignore', ...(name === 'pgbouncer' && process.getuid?.() === 0 ? { uid: 65534 } : {}) });
-    if (child.pid === undefined) return;
-    pids.push(child.pid);
-    ways.push({ name, port, pid: child.pid });
-  };
-  start(
-    'haproxy',
-    '/usr/sbin/haproxy',
-    haproxyPort,
-    `global\n nbthread 1\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\nlisten pg\n bind ${ADDRESS}:${haproxyPort}\n server s ${ADDRESS}:${direct}\n`,
-    (file) => ['-db', '-f', file],
+/** From the third field on; null when the process is gone. */
+function statOf(pid: number): readonly string[] | null {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return text.slice(text.lastIndexOf(')') + 2).split(' ');
+  } catch {
+    // Gone between the listing and the look.
+    return null;
+  }
+}
+
+/** Answers by now, or it is not measured; pgpool-II starts its forty processes first. */
+const READY_MS = 10_000;
+
+async function answers(herd: Herd, port: number): Promise<boolean> {
+  const { user, password, database } = herd.login;
+  return waitUntil(
+    async () => {
+      const db = new Client({ host: ADDRESS, port, user, password, database, connectionTimeoutMillis: 1000 });
+      db.on('error', () => undefined);
+      try {
+        await db.connect();
+        await db.query('select 1');
+        return true;
+      } catch {
+        // Not yet: it is tried again until the limit, and then said to be missing.
+        return false;
+      } finally {
+        await db.end().catch(() => undefined);
+      }
+    },
+    READY_MS,
+    200,
   );
-  const { user, password } = herd.login;
-  const users = join(herd.plan.directory, 'pgbouncer.users');
-  writeFileSync(users, `"${user}" "${password}"\n`, { mode: 0o644 });
-  start(
-    'pgbouncer',
-    '/usr/sbin/pgbouncer',
-    pgbouncerPort,
-    `[databases]\n* = host=${ADDRESS} port=${direct}\n[pgbouncer]\nlisten_addr=${ADDRESS}\nlisten_port=${pgbouncerPort}\nauth_type=scram-sha-256\nauth_file=${users}\npool_mode=session\nmax_client_conn=200\ndefault_pool_size=100\nunix_socket_dir=\n`,
-    (file) => [file],
-  );
-  return { ways, missing };
 }
 
 async function planOf(): Promise<Parameters<typeof openHerd>[0]> {
@@ -199,4 +208,21 @@ export function renderProxyBench({ measures, missing }: ProxyBench): string {
   });
   const notes = missing.length === 0 ? [] : ['', `Not installed, so not measured: ${missing.join(', ')}.`];
   return ['| way | mode | clients | tps | to direct | proxy CPU us/tx |', '|---|---|---|---|---|---|', ...rows, ...notes].join('\n');
+}
+
+/** Read anew with each run of `--write`. */
+const FILE = join(ROOT, 'docs', 'measurements-proxy.md');
+
+export function writeProxyBench(bench: ProxyBench, options: { readonly seconds: string; readonly runs: string }): void {
+  const text = `# What a proxy costs
+
+Written by \`npm run bench -- proxy --write --seconds ${options.seconds} --runs ${options.runs}\`; run it again to reproduce or refute it. ${cpus().length} processors
+(${cpus()[0]?.model ?? 'unknown'}).
+
+\`pgbench -S\` (connect: a new connection for each transaction), every way in turn, ${options.runs} times, medians. pgbench, PostgreSQL and what is measured share
+the processors, so a ratio is a bill for CPU. The split port and pgpool-II read on a standby, too; the others on one server only.
+
+${renderProxyBench(bench)}
+`;
+  writeFileSync(FILE, text);
 }

@@ -34,7 +34,7 @@ async function main(): Promise<void> {
     const own: number[] = [];
     acknowledged.push(own);
     // Half of the writers prepare their statement by name, as drivers do.
-    return loop(config, { port: config.writePort, tally: writes, signal: stopping.signal }, async (db, n) => {
+    return loop(config, { port: 'write', tally: writes, signal: stopping.signal }, async (db, n) => {
       const values = [config.run, client * 1_000_000 + n, 'proxy'];
       const text = 'insert into recorder (run, n, node) values ($1, $2, $3)';
       await db.query(client % 2 === 0 ? { text, values } : { name: 'write', text, values });
@@ -43,7 +43,7 @@ async function main(): Promise<void> {
   });
   for (let client = 0; client < config.readers; client++)
     all.push(
-      loop(config, { port: config.readPort, tally: reads, signal: stopping.signal }, async (db) => {
+      loop(config, { port: 'read', tally: reads, signal: stopping.signal }, async (db) => {
         await db.query('select count(*) from recorder where run = $1 and n < 1000', [config.run]);
       }),
     );
@@ -70,7 +70,7 @@ function summary(tally: Tally): ClientsReport['writes'] {
 }
 
 interface LoopOptions {
-  readonly port: number;
+  readonly port: 'write' | 'read';
   readonly tally: Tally;
   readonly signal: AbortSignal;
 }
@@ -108,12 +108,27 @@ function usable(db: Client): boolean {
   return !broken.has(db);
 }
 
-async function open(config: ClientsConfig, port: number): Promise<Client> {
-  const db = new Client({ host: config.host, port, ...config.login, connectionTimeoutMillis: STATEMENT_LIMIT_MS, query_timeout: STATEMENT_LIMIT_MS });
-  db.on('error', () => void broken.add(db));
-  db.on('end', () => void broken.add(db));
-  await db.connect();
-  return db;
+/** At the first of the proxies that lets it in; rejects with the last one's error. */
+async function open(config: ClientsConfig, port: 'write' | 'read'): Promise<Client> {
+  let last: unknown = new Error('no proxy is named');
+  for (const proxy of config.proxies) {
+    const db = new Client({
+      host: proxy.host,
+      port: proxy[port],
+      ...config.login,
+      connectionTimeoutMillis: STATEMENT_LIMIT_MS,
+      query_timeout: STATEMENT_LIMIT_MS,
+    });
+    db.on('error', () => void broken.add(db));
+    db.on('end', () => void broken.add(db));
+    try {
+      await db.connect();
+      return db;
+    } catch (error) {
+      last = error;
+    }
+  }
+  throw last;
 }
 
 await main();

@@ -8,9 +8,8 @@ import { ROOT, type Stage } from './stage.ts';
 
 export interface ClientsConfig {
   readonly run: string;
-  readonly host: string;
-  readonly writePort: number;
-  readonly readPort: number;
+  /** Tried one after the other, as a driver does with several hosts in its connection string. */
+  readonly proxies: readonly { readonly host: string; readonly write: number; readonly read: number }[];
   readonly writers: number;
   readonly readers: number;
   readonly login: Login;
@@ -50,15 +49,16 @@ export interface ProxyClients {
 /** Half of them write, half of them read. */
 export const CLIENTS = 32;
 
-export function startProxyClients(stage: Stage, id: string): ProxyClients {
+/** They know these proxies, and begin with the first. */
+export function startProxyClients(stage: Stage, ...ids: readonly string[]): ProxyClients {
   const { herd, recording } = stage;
-  const proxy = findProxy(herd.plan, id);
   const run = `${recording.run}-proxy`;
   const config: ClientsConfig = {
     run,
-    host: proxy.address,
-    writePort: proxy.writePort,
-    readPort: proxy.readPort,
+    proxies: ids.map((id) => {
+      const { address, writePort, readPort } = findProxy(herd.plan, id);
+      return { host: address, write: writePort, read: readPort };
+    }),
     writers: CLIENTS / 2,
     readers: CLIENTS / 2,
     login: herd.login,

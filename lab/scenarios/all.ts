@@ -16,6 +16,7 @@ import { postgresCrash } from './postgres-crash.ts';
 import { postgresHang } from './postgres-hang.ts';
 import { powerCutAsync, powerCutPrimaryFirst, powerCutPrimaryLast } from './power-cut.ts';
 import { promoteFails } from './promote-fails.ts';
+import { proxyLoss } from './proxy-loss.ts';
 import { readYourWrites } from './read-your-writes.ts';
 import {
   agentRestartQuorum,
@@ -29,6 +30,7 @@ import {
 } from './quorum-mode.ts';
 import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
 import { rollingServerDies } from './rolling-server-dies.ts';
+import { rollingRestartProxy } from './rolling-restart-proxy.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
@@ -58,6 +60,8 @@ export const SCENARIOS: readonly Scenario[] = [
   twoFailures,
   switchoverProxy,
   failoverProxy,
+  proxyLoss,
+  rollingRestartProxy,
   readYourWrites,
   hostLossQuorum,
   hostKillQuorum,

@@ -105,6 +105,35 @@ export const showAnswer = z.looseObject({
 });
 export type ShowAnswer = z.infer<typeof showAnswer>;
 
+/** `weight` 0: drained. */
+export const trafficAnswer = z.looseObject({
+  paused: z.boolean(),
+  by: z.string().nullable(),
+  sinceWallMs: z.number().nullable(),
+  /** A switchover holds new transactions now. */
+  hold: z.boolean(),
+  epoch: count,
+  backends: z.array(
+    z.looseObject({
+      node: name,
+      host: z.string().nullable(),
+      port: count.nullable(),
+      weight: z.number(),
+      writes: z.boolean(),
+      reads: z.boolean(),
+      lagBytes: z.number().nullable(),
+    }),
+  ),
+  proxies: z.array(z.looseObject({ id: z.string(), host: z.string(), epoch: count, term: count, paused: z.boolean() })),
+});
+export type TrafficAnswer = z.infer<typeof trafficAnswer>;
+
+export const trafficBody = z.strictObject({
+  /** Only the nodes that are named change. */
+  weights: z.record(name, z.number().min(0).max(100)).optional(),
+  paused: z.boolean().optional(),
+});
+
 export const lsnRow = z.looseObject({ node: name, role: nodeRole.nullable(), timeline: count.nullable(), lsn: lsn.nullable() });
 export type LsnRow = z.infer<typeof lsnRow>;
 

@@ -21,6 +21,7 @@ import { freezeCommand, unfreezeCommand } from './verbs/freeze.ts';
 import { historyCommand } from './verbs/history.ts';
 import { importCommand } from './verbs/import.ts';
 import { initCommand } from './verbs/init.ts';
+import { lbCommand } from './verbs/lb.ts';
 import { lagCommand } from './verbs/lag.ts';
 import { logCommand } from './verbs/log.ts';
 import { lsnCommand } from './verbs/lsn.ts';
@@ -40,7 +41,10 @@ import { VERSION } from '../base/version.ts';
 /** Verbs by what a person wants of them, in the order of the help page. */
 const GROUPS: readonly (readonly [string, readonly ((host: Host) => Command)[]])[] = [
   ['Look:', [clustersCommand, showCommand, lsnCommand, lagCommand, explainCommand, eventsCommand, historyCommand, logCommand]],
-  ['Operate:', [initCommand, switchoverCommand, failoverCommand, freezeCommand, unfreezeCommand, nodeCommand, clusterCommand, taskCommand]],
+  [
+    'Operate:',
+    [initCommand, switchoverCommand, failoverCommand, freezeCommand, unfreezeCommand, nodeCommand, clusterCommand, lbCommand, taskCommand],
+  ],
   ['Configure:', [settingsCommand, metaCommand, configCommand, importCommand]],
   ['Administer:', [userCommand, tokenCommand, certCommand, storeCommand, doctorCommand]],
   ['Tools:', [demoCommand, psqlCommand, completionCommand, versionCommand]],

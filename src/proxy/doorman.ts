@@ -11,7 +11,8 @@ import { type ClientArrival, type ClientTls, receiveClient } from './login/clien
 import type { Secrets } from './login/secrets.ts';
 import { SessionMemory } from './memory.ts';
 import type { RulesCache } from './rules.ts';
-import type { Port } from './port.ts';
+import type { Port, PortKind } from './port.ts';
+import { ReadSession } from './read-session.ts';
 import { Session } from './session.ts';
 import { SplitSession } from './split-session.ts';
 
@@ -41,6 +42,8 @@ export interface Doorman {
   close(): void;
 }
 
+const KINDS = { write: Session, read: ReadSession, split: SplitSession } as const satisfies Record<PortKind, typeof Session>;
+
 type Guest = Extract<ClientArrival, { kind: 'session' }>;
 
 /** Clients that are logging in, beside those who are in. */
@@ -55,7 +58,7 @@ export async function openDoorman(options: DoormanOptions): Promise<Result<Doorm
     cancel: (key) => cancel(options, key),
     admit: ({ login, stream, rest }) => {
       counter = (counter + 1) & 0x7fffffff;
-      const Kind = port.kind === 'split' && !login.replication ? SplitSession : Session;
+      const Kind = login.replication ? Session : KINDS[port.kind];
       const memory = new SessionMemory(rules.of(login.database), login.replication ? 'a replication connection' : null);
       port.add(new Kind({ host: port.host, login, client: stream, processId: counter, memory, rest }));
     },
@@ -110,7 +113,8 @@ async function openDoor(options: DoorOptions, inside: Inside): Promise<Result<Pi
       arriving -= 1;
     });
     if (arrival.kind === 'session') inside.admit(arrival);
-    else if (arrival.kind === 'cancel') await inside.cancel(arrival.key);
+    // The end tells its sender that the request was delivered: it cannot hit what the client sends afterwards.
+    else if (arrival.kind === 'cancel') await inside.cancel(arrival.key).finally(() => opening.close());
     else log.info({ sqlState: arrival.sqlState, client: opening.remote }, `a client was refused: ${arrival.why}`);
   };
   const onOpen = (opening: Opening): void => {

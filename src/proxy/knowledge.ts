@@ -8,6 +8,7 @@ import { type ClusterId, type MonoMs, type NodeId, type Revision, addMono, makeN
 import { type Member, type NodeReport, member, nodeReport, term } from '../core/report.ts';
 import type { RouteFacts, RouteTarget } from '../core/route/decide.ts';
 import { type ClusterState, clusterState } from '../core/state.ts';
+import { type TrafficWishes, trafficWishes } from '../core/traffic.ts';
 import { nodeId } from '../core/spec.ts';
 import type { ClusterKeys } from '../store/keys.ts';
 import { followPrefix } from '../store/follow.ts';
@@ -22,6 +23,8 @@ const ASK_LIMIT_MS = 400;
 export interface Knowledge {
   /** What the store and the agents say, as of now. */
   facts(): Omit<RouteFacts, 'weights' | 'down'>;
+  /** What people want of the traffic; null: nobody has said anything. */
+  wishes(): TrafficWishes | null;
   /** Nodes that the published route names for reads, with their addresses. */
   readers(): readonly RouteTarget[];
   close(): void;
@@ -46,6 +49,7 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
   const members = new Map<NodeId, Member>();
   const reports = new Map<NodeId, NodeReport>();
   let state: ClusterState | null = null;
+  let wishes: TrafficWishes | null = null;
   let stateRevision: Revision = makeRevision(0);
   let freshAt: MonoMs | null = null;
   let confirmed: { readonly node: NodeId; readonly term: ReturnType<typeof makeTerm>; readonly until: MonoMs } | null = null;
@@ -63,7 +67,8 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       if (kv.modRevision < stateRevision) return;
       state = decode(clusterState, kv) ?? state;
       stateRevision = kv.modRevision;
-    } else if (kv.key.startsWith(keys.nodes)) {
+    } else if (kv.key === keys.traffic) wishes = decode(trafficWishes, kv) ?? wishes;
+    else if (kv.key.startsWith(keys.nodes)) {
       const found = kv.key.endsWith('/member') ? decode(member, kv) : null;
       if (found !== null) members.set(found.node, found);
       const report = kv.key.endsWith('/report') ? decode(nodeReport, kv) : null;
@@ -75,7 +80,8 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
     if (key === keys.state) {
       state = null;
       stateRevision = makeRevision(0);
-    } else if (key.startsWith(keys.nodes)) {
+    } else if (key === keys.traffic) wishes = null;
+    else if (key.startsWith(keys.nodes)) {
       const node = makeNodeId(key.slice(keys.nodes.length).split('/')[0] ?? '');
       if (key.endsWith('/member')) members.delete(node);
       else if (key.endsWith('/report')) reports.delete(node);
@@ -96,6 +102,7 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
         members.clear();
         reports.clear();
         if (!listing.kvs.some((kv) => kv.key === keys.state)) drop(keys.state);
+        if (!listing.kvs.some((kv) => kv.key === keys.traffic)) drop(keys.traffic);
         for (const kv of listing.kvs) take(kv);
         options.onChange();
       },
@@ -139,6 +146,7 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       const forMs = confirmed === null ? 0 : confirmed.until - clock.now().mono;
       return { state, members, reports, ageMs: ageMs(), confirmed: confirmed === null || forMs <= 0 ? null : { ...confirmed, forMs } };
     },
+    wishes: () => wishes,
     readers: () =>
       (state?.route.readers ?? []).flatMap((node) => {
         const found = members.get(node);

@@ -4,6 +4,7 @@
  * Hold (write port): new transactions wait; when every session is idle, `onHeld` is told, and connections to the next primary are made while the old one
  * stops. The route's next change releases: waiting sessions get the connection that was made for them.
  */
+import { surplusOf } from '../core/route/balance.ts';
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type Route, type RouteTarget, type Reader, NO_ROUTE, pickReader } from '../core/route/decide.ts';
@@ -85,6 +86,7 @@ export class Port {
       writes: options.kind !== 'read',
       holding: () => this.#holding(),
       closedBecause: () => this.#route.closed,
+      serves: (target) => this.#serves(target),
       attach: (session) => this.#attach(session),
       onQuiet: (session) => this.#onQuiet(session),
       onClosed: (session) => this.#onClosed(session),
@@ -186,12 +188,18 @@ export class Port {
     });
   }
 
+  #serves(target: RouteTarget): boolean {
+    const { writer, readers } = this.#route;
+    return this.kind === 'read' ? readers.some((reader) => sameTarget(reader, target)) : writer !== null && sameTarget(writer, target);
+  }
+
   #holding(): boolean {
     return this.kind !== 'read' && this.#route.hold;
   }
 
   #applyWriter(before: Route, route: Route): void {
     const { writer, hold } = route;
+    if (!hold) this.#heldEpoch = 0;
     for (const session of [...this.sessions]) {
       const at = session.backend?.target ?? null;
       if (at === null || (writer !== null && sameTarget(at, writer))) continue;
@@ -235,9 +243,33 @@ export class Port {
         void session.ask();
       } else if (!session.idle) this.#busy.add(session);
     }
-    if (!route.hold) return;
+    if (!route.hold) {
+      this.#heldEpoch = 0;
+      if (!sameWeights(before.readers, route.readers)) this.#balance();
+      return;
+    }
     if (!before.hold) this.#holdDeadline = addMono(this.#clock.now().mono, READ_PATIENCE_MS);
     this.#checkHeld();
+  }
+
+  /** A reader came, or has another weight: idle sessions move until each reader has its share. Others stay where they are. */
+  #balance(): void {
+    const surplus = new Map(surplusOf(this.#route.readers, this.#load()));
+    for (const session of this.sessions) {
+      const node = session.backend?.target.node ?? '';
+      const left = surplus.get(node) ?? 0;
+      if (left > 0 && session.detach()) surplus.set(node, left - 1);
+    }
+  }
+
+  /** Sessions by node. */
+  #load(): Map<string, number> {
+    const load = new Map<string, number>();
+    for (const session of this.sessions) {
+      const node = session.backend?.target.node;
+      if (node !== undefined) load.set(node, (load.get(node) ?? 0) + 1);
+    }
+    return load;
   }
 
   #beginHold(): void {
@@ -322,11 +354,7 @@ export class Port {
 
   /** The reader with the fewest sessions for its weight. */
   #leastLoaded(readers: readonly Reader[]): Reader | null {
-    const load = new Map<string, number>();
-    for (const session of this.sessions) {
-      const node = session.backend?.target.node;
-      if (node !== undefined) load.set(node, (load.get(node) ?? 0) + 1);
-    }
+    const load = this.#load();
     let best: Reader | null = null;
     let bestLoad = Infinity;
     for (const reader of readers) {
@@ -351,12 +379,11 @@ export class Port {
   }
 
   #deliver(session: Session, backend: Backend, version: number): void {
-    const { next, writer, readers } = this.#route;
+    const { next } = this.#route;
     const at = backend.target;
-    const serves = this.kind === 'read' ? readers.some((reader) => sameTarget(reader, at)) : writer !== null && sameTarget(writer, at);
     const whole = !session.closed && !this.#closed && version === session.memory.version;
     if (whole && this.kind !== 'read' && next !== null && sameTarget(next, at)) this.#prepared.keep(session, backend, version);
-    else if (whole && serves && !this.#holding()) session.adopt(backend);
+    else if (whole && this.#serves(at) && !this.#holding()) session.adopt(backend);
     else {
       backend.stream.destroy();
       if (session.waiting && !session.closed) this.#attach(session);
@@ -418,6 +445,10 @@ export class Port {
       session.giveUp(this.kind !== 'read' ? 'there is no primary for this statement' : 'there is no node for this statement', why);
     }
   }
+}
+
+function sameWeights(a: readonly Reader[], b: readonly Reader[]): boolean {
+  return a.length === b.length && a.every((reader, index) => sameTarget(reader, b[index] ?? reader) && reader.weight === b[index]?.weight);
 }
 
 function sameTarget(a: RouteTarget, b: RouteTarget): boolean {

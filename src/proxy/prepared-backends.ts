@@ -73,7 +73,9 @@ export function createPreparedBackends(options: {
     all.delete(session);
   };
   const work = async (target: RouteTarget): Promise<void> => {
-    for (let session = queue.shift(); session !== undefined && options.fits(target); session = queue.shift()) {
+    while (options.fits(target)) {
+      const session = queue.shift();
+      if (session === undefined) return;
       if (session.closed || all.has(session) || making.has(session)) continue;
       making.add(session);
       await make(session, target);

@@ -9,9 +9,11 @@ import { handleShutdown } from '../base/shutdown.ts';
 import { notifySystemd } from '../base/systemd.ts';
 import { MIN_TLS_VERSION } from '../base/tls.ts';
 import { VERSION } from '../base/version.ts';
+import { type NodeId, makeNodeId } from '../core/ids.ts';
 import { type ProxyConfig, proxyConfig } from '../core/proxy-config.ts';
 import { type Failure, type Result, describeFailure, err, ok } from '../core/result.ts';
 import { NO_ROUTE, type Route, decideRoute } from '../core/route/decide.ts';
+import type { TrafficWishes } from '../core/traffic.ts';
 import { identityOf, openAccess } from '../store/access.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
@@ -135,7 +137,8 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
   let acknowledged = 0;
   const acknowledge = (epoch: number): void => {
     acknowledged = epoch;
-    session.put(JSON.stringify({ version: 1, id: config.id, host: hostname(), epoch, term: route.term }));
+    const stands = knowledge.wishes()?.paused === true && route.hold && PORTS.every((one) => ports[one] === null || held.get(one) === epoch);
+    session.put(JSON.stringify({ version: 1, id: config.id, host: hostname(), epoch, term: route.term, paused: stands }));
   };
   const held = new Map<string, number>();
   const positions = openPositions({ controls, route: () => route });
@@ -164,17 +167,18 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
   let paused = false;
   const apply = (): void => {
     const decided = decideRoute(
-      { ...knowledge.facts(), weights: new Map(), down: health.down() },
+      { ...knowledge.facts(), weights: weightsOf(knowledge.wishes()), down: health.down() },
       { staleMs: STALE_MS, maxReadLagBytes: config.read.maxLagBytes, primaryReads: config.read.primary },
     );
-    const next = paused ? { ...decided, hold: true } : decided;
+    const next = paused || knowledge.wishes()?.paused === true ? { ...decided, hold: true } : decided;
     const changed = JSON.stringify(next, withoutLag) !== JSON.stringify(route, withoutLag);
     const before = route;
     route = next;
     if (!changed) return;
     logChange(log, before, next);
+    if (!next.hold) held.clear();
     for (const kind of PORTS) ports[kind]?.apply(next);
-    if (next.epoch !== acknowledged && (!next.hold || PORTS.every((kind) => ports[kind] === null))) acknowledge(next.epoch);
+    if ((next.epoch !== acknowledged || before.hold) && (!next.hold || PORTS.every((kind) => ports[kind] === null))) acknowledge(next.epoch);
   };
   const knowledge = watchKnowledge({ cluster: config.cluster, store, keys, clock: realClock, log, tls: files, onChange: apply });
   const health = watchHealth({ controls, clock: realClock, log, targets: () => knowledge.readers(), onChange: () => apply() });
@@ -274,6 +278,10 @@ async function openAdmin({ config, io, tls, secrets, log, overview }: AdminParts
   if (!opened.ok) return opened;
   log.info({ host, port: number }, 'the admin port is open');
   return ok(opened.value.close);
+}
+
+function weightsOf(wishes: TrafficWishes | null): ReadonlyMap<NodeId, number> {
+  return new Map(Object.entries(wishes?.weights ?? {}).map(([node, weight]) => [makeNodeId(node), weight]));
 }
 
 /** Lags change with every report, and only matter when a reader comes or goes. */

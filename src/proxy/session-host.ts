@@ -1,6 +1,7 @@
 /** The side of a port that its sessions see. */
 import type { Logger } from '../base/log.ts';
 import type { Term } from '../core/ids.ts';
+import type { RouteTarget } from '../core/route/decide.ts';
 import type { Backend } from './login/backend.ts';
 import type { Session } from './session.ts';
 import type { Positions } from './positions.ts';
@@ -14,6 +15,8 @@ export interface SessionHost {
   readonly closedBecause: () => string | null;
   /** Writes may have happened on this port: an answer that was lost is an unknown outcome. */
   readonly writes: boolean;
+  /** By the present route it may get what this port carries. */
+  readonly serves: (target: RouteTarget) => boolean;
   /** Asks for a node; `adopt` or `refuse` is called later, unless the session was closed. */
   readonly attach: (session: Session) => void;
   /** The session was attached and busy, and is idle now (or gone). */

@@ -362,7 +362,8 @@ export class SplitSession extends Session {
       this.#standby = null;
       this.host.readers?.positions.forget(backend.target);
       if (!this.#away) return;
-      if (this.#replay !== null) {
+      // While the standby still serves, the statement itself may have ended the connection: it must not be carried to the primary (read-session.ts).
+      if (this.#replay !== null && this.host.readers?.serves(backend) !== true) {
         this.#again();
         return;
       }

@@ -9,6 +9,7 @@ import { nodeLog, serverLog } from './node-log.ts';
 import * as reads from './reads.ts';
 import * as spec from './spec.ts';
 import * as tasks from './tasks.ts';
+import { putTraffic, traffic } from './traffic.ts';
 
 export const HANDLERS: { readonly [R in RouteName]: Handler<R> } = {
   version: admin.version,
@@ -26,6 +27,8 @@ export const HANDLERS: { readonly [R in RouteName]: Handler<R> } = {
   meta: spec.meta,
   getSettings: spec.getSettings,
   postSettings: spec.postSettings,
+  traffic,
+  putTraffic,
   createTask: tasks.createTask,
   clusterTasks: tasks.clusterTasks,
   tasks: tasks.tasks,

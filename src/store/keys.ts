@@ -18,6 +18,8 @@ export interface ClusterKeys {
   readonly events: string;
   readonly history: string;
   readonly proxies: string;
+  /** What people want of the traffic. */
+  readonly traffic: string;
   proxyAck(proxy: string): string;
   member(node: NodeId): string;
   report(node: NodeId): string;
@@ -43,6 +45,7 @@ export function clusterKeys(cluster: ClusterId): ClusterKeys {
     events: `${prefix}events/`,
     history: `${prefix}history/`,
     proxies: `${prefix}proxies/`,
+    traffic: `${prefix}traffic`,
     proxyAck: (proxy) => `${prefix}proxies/${proxy}/ack`,
     member: (node) => `${prefix}nodes/${node}/member`,
     report: (node) => `${prefix}nodes/${node}/report`,

@@ -24,7 +24,8 @@ export interface PlainPostgres {
   remove(): Promise<void>;
 }
 
-export async function startPlainPostgres(port: number): Promise<PlainPostgres> {
+/** With `standbyOf` a copy of that one, which streams from it. */
+export async function startPlainPostgres(port: number, options: { readonly standbyOf?: PlainPostgres } = {}): Promise<PlainPostgres> {
   const root = mkdtempSync(join(tmpdir(), 'pgherd-plain-'));
   const directory = join(root, 'data');
   const user = process.getuid?.() === 0 ? postgresUser() : null;
@@ -33,11 +34,24 @@ export async function startPlainPostgres(port: number): Promise<PlainPostgres> {
   chmodSync(root, 0o755);
   const passwordFile = join(root, 'password');
   writeFileSync(passwordFile, login.password, { mode: 0o644 });
-  execFileSync(`${BIN}/initdb`, ['-D', directory, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', passwordFile, '-N'], {
-    ...as,
-    cwd: root,
-    stdio: 'ignore',
-  });
+  const upstream = options.standbyOf;
+  if (upstream === undefined)
+    execFileSync(`${BIN}/initdb`, ['-D', directory, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', passwordFile, '-N'], {
+      ...as,
+      cwd: root,
+      stdio: 'ignore',
+    });
+  else
+    execFileSync(
+      `${BIN}/pg_basebackup`,
+      ['-D', directory, '-R', '-X', 'stream', '-c', 'fast', '-h', '127.0.0.1', '-p', String(upstream.port), '-U', login.user],
+      {
+        ...as,
+        cwd: root,
+        stdio: 'ignore',
+        env: { PGPASSWORD: login.password },
+      },
+    );
   const start = (): void => {
     const settings = ['-c', `port=${port}`, '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${root}`, '-c', 'fsync=off'];
     spawn(`${BIN}/postgres`, ['-D', directory, ...settings], { ...as, cwd: root, stdio: 'ignore', detached: true }).unref();

@@ -56,6 +56,8 @@ export async function openStage(
     readonly kind?: 'write' | 'read' | 'split';
     readonly positions?: Positions;
     readonly tls?: ClientTls;
+    /** PEM of the authority that the servers' certificates are checked against. */
+    readonly ca?: string;
     readonly waitMs?: number;
     readonly maxClients?: number;
     readonly loginMs?: number;
@@ -68,7 +70,7 @@ export async function openStage(
   const sessions = new Port({
     kind: options.kind ?? 'write',
     io: options.io,
-    ca: null,
+    ca: options.ca ?? null,
     log: silentLogger,
     connectMs: 3000,
     waitMs: options.waitMs ?? 10_000,
@@ -82,7 +84,7 @@ export async function openStage(
     number: 0,
     io: options.io,
     tls: options.tls ?? null,
-    ca: null,
+    ca: options.ca ?? null,
     rules,
     secrets: {
       find: async (user) => {

@@ -29,17 +29,17 @@ export function publishRoute(view: ClusterView): ClusterState {
 }
 
 /**
- * While an attempt or a switchover is open the standbys are detached: who read before goes on as long as it can be heard. So it is when none of them streams any
- * more and the primary does not contradict: then the primary is what is gone, and its last report may stand for another while (H41).
+ * While an attempt or a switchover is open the standbys are detached: who read before goes on as long as it can be heard. So it is when one does not stream any
+ * more and the primary does not contradict: then the primary may be what is gone, and its last report may stand for another while (H41).
  *
  * Invariant: a standby that a living primary has lost gets no reads (§4.1, I24).
  * Because: the primary's own report lists its walsenders, and one that is missing there ended while the primary went on; what it wrote since is on no such standby.
  *   A primary that died has no time to report the loss, and one that is cut off keeps the walsender for at most `wal_sender_timeout` (5 s).
- * Broken if: all readers were kept whenever none streams: the only standby of two nodes would serve ever older reads for as long as it is cut off.
+ * Broken if: all readers were kept whenever none streams: the only standby of two nodes would serve ever older reads for as long as it is cut off; or if
+ *   one were dropped at its own word: the last one to notice the loss of the primary, often the next primary, would be left with all reads.
  */
 export function readersOf(view: ClusterView): readonly NodeId[] {
   const { state } = view;
-  const cutOff = otherDataNodes(view).every((node) => !isStreaming(fresh(view, node.id), state.primary));
   const changing = state.attempt !== null || state.switchover !== null;
   const readers: NodeId[] = [];
   for (const node of otherDataNodes(view)) {
@@ -48,7 +48,7 @@ export function readersOf(view: ClusterView): readonly NodeId[] {
     const verdict = lineageOf(view, report);
     if (verdict !== null && !isContained(verdict)) continue;
     const was = state.route.readers.includes(node.id) && report.postgres.state === 'running' && report.postgres.role === 'standby';
-    const kept = was && (changing || (cutOff && !isMissedByPrimary(view, node.id)));
+    const kept = was && (changing || !isMissedByPrimary(view, node.id));
     if (kept || (verdict !== null && isStreaming(report, state.primary))) readers.push(node.id);
   }
   return readers;

@@ -93,7 +93,11 @@ export function decideRoute(facts: RouteFacts, limits: RouteLimits): Route {
     term,
     writer: closed === null ? writer : null,
     closed,
-    readers: readersOf(facts, limits, { writer: closed === null && !hold ? writer : null, leaving: next?.node ?? opened?.node ?? null, hold }),
+    readers: readersOf(facts, limits, {
+      writer: closed === null && !hold ? writer : null,
+      leaving: next?.node ?? opened?.node ?? state.attempt?.candidate ?? null,
+      hold,
+    }),
     unreachable: [...facts.down].sort(),
     hold,
     next,
@@ -139,7 +143,7 @@ function targetOf(facts: RouteFacts, node: NodeId): RouteTarget | null {
 
 /**
  * Under a hold the old primary is about to stop, and the next one resets its clients' connections when it opens its term: neither serves reads then. Before the
- * hold its readers leave it already, if there are others, so that there is less to do while clients wait.
+ * hold, and when a candidate was chosen after a loss, its readers leave it already, if there are others.
  */
 function readersOf(
   facts: RouteFacts,

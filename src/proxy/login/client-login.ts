@@ -53,7 +53,7 @@ export interface LoginOptions {
 /** For users who do not exist: the same invented salt each time, so that nobody learns who exists. */
 const MOCK_NONCE = randomBytes(32);
 
-/** Never rejects. The opening is closed unless the result is a session. */
+/** Never rejects. The opening is closed unless the result is a session, or a cancel request, whose sender waits for the end of the connection. */
 export async function receiveClient(opening: Opening, options: LoginOptions): Promise<ClientArrival> {
   const clock = options.clock ?? realClock;
   const deadline = addMono(clock.now().mono, options.limitMs);
@@ -82,10 +82,7 @@ export async function receiveClient(opening: Opening, options: LoginOptions): Pr
       reader = new MessageReader(opening, { clock, deadline });
       continue;
     }
-    if (packet.kind === 'cancel') {
-      opening.close();
-      return { kind: 'cancel', key: packet.key };
-    }
+    if (packet.kind === 'cancel') return { kind: 'cancel', key: packet.key };
     if (options.tls?.mode === 'require' && channel.kind === 'plain') return refuse(opening, '28000', 'this port wants TLS');
     return authenticate(opening, reader, { ...options, startup: packet.startup, channel });
   }

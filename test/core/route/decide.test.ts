@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import fc from 'fast-check';
 import { initialState } from '../../../src/core/cluster/goals.ts';
 import { type NodeId, makeMonoMs, makeNodeId, makeTerm, makeWallMs } from '../../../src/core/ids.ts';
 import { makeLsn } from '../../../src/core/lsn.ts';
@@ -137,6 +138,9 @@ describe('the route of a proxy', () => {
     assert.equal(writer({ state: lost, reports: opened({ leaseTerm: null }) }), null, 'the lease is gone');
     assert.equal(writer({ state: lost, reports: opened({}, { role: 'standby' }) }), null);
     const other = state({ attempt: { ...attempt, candidate: n3 } as ClusterState['attempt'], route: { ...route, writer: null, hold: false } });
+    assert.deepEqual(readers({ state: lost, reports: new Map() }), ['n3'], 'its readers leave a candidate, which is about to reset them');
+    const alone = state({ attempt: lost.attempt, route: { ...lost.route, readers: [n2] } });
+    assert.deepEqual(readers({ state: alone, reports: new Map() }), ['n2'], 'until it is open, where there is no other');
     assert.equal(writer({ state: other, reports: opened({}) }), null, 'another candidate was chosen');
   });
 
@@ -145,5 +149,62 @@ describe('the route of a proxy', () => {
     const picked = Array.from({ length: 100 }, (_, roll) => pickReader(all, roll / 100)?.node);
     assert.equal(picked.filter((node) => node === 'n2').length, 75);
     assert.equal(pickReader([], 0.5), null);
+  });
+
+  test('whatever is known: writes go to nobody but the published writer or whoever opened the next term, and to nobody on old knowledge', () => {
+    const node = fc.constantFrom(n1, n2, n3);
+    const known = fc.record({
+      term: fc.integer({ min: 1, max: 4 }),
+      named: fc.option(node),
+      candidate: fc.option(node),
+      attemptTerm: fc.integer({ min: 1, max: 6 }),
+      attempt: fc.boolean(),
+      hold: fc.boolean(),
+      phase: fc.option(fc.constantFrom('checkpoint' as const, 'hold' as const, 'stop' as const, 'promote' as const)),
+      ageMs: fc.constantFrom(0, 2999, 3001, Infinity),
+      confirmed: fc.option(fc.record({ node, term: fc.integer({ min: 1, max: 6 }), forMs: fc.constantFrom(0, 500) })),
+      open: fc.array(
+        fc.record({ node, term: fc.option(fc.integer({ min: 1, max: 6 })), open: fc.boolean(), primary: fc.boolean(), runs: fc.boolean() }),
+      ),
+      readers: fc.uniqueArray(node),
+      down: fc.uniqueArray(node),
+    });
+    fc.assert(
+      fc.property(known, (one) => {
+        const switchover = one.phase === null ? null : ({ from: n1, to: n2, phase: one.phase } as ClusterState['switchover']);
+        const attempt = one.attempt
+          ? ({ term: makeTerm(one.attemptTerm), candidate: one.candidate, path: 'planned' } as ClusterState['attempt'])
+          : null;
+        const published = { epoch: 1, writer: one.named, readers: one.readers, hold: one.hold };
+        const reports = new Map(
+          one.open.map(({ node: of, term, open, primary, runs }) => {
+            const base = report(of, 5000, 5000);
+            const postgres = { ...base.postgres, role: primary ? 'primary' : 'standby', state: runs ? 'running' : 'crashed' };
+            return [of, { ...base, open, leaseTerm: term === null ? null : makeTerm(term), postgres } as NodeReport] as const;
+          }),
+        );
+        const confirmed = one.confirmed === null ? null : { ...one.confirmed, term: makeTerm(one.confirmed.term) };
+        const given = state({ primaryTerm: makeTerm(one.term), switchover, attempt, route: published });
+        const route = decideRoute(facts({ state: given, reports, confirmed, ageMs: one.ageMs, down: new Set(one.down) }), LIMITS);
+        const ahead = route.term > one.term;
+        if (ahead) {
+          const said = reports.get(one.candidate ?? n1);
+          assert.ok(one.attempt && route.term === one.attemptTerm && said?.open === true && said.leaseTerm === route.term);
+          assert.ok(said.postgres.role === 'primary' && said.postgres.state === 'running' && !route.hold);
+        } else assert.equal(route.hold, one.hold);
+        if (route.writer === null) assert.ok(route.closed !== null);
+        else {
+          assert.equal(route.writer.node, ahead ? one.candidate : one.named);
+          assert.ok(confirmed === null || confirmed.term <= route.term);
+          assert.ok(one.ageMs <= LIMITS.staleMs || (confirmed?.node === route.writer.node && confirmed.term === route.term && confirmed.forMs > 0));
+        }
+        for (const reader of route.readers) {
+          assert.ok(one.readers.includes(reader.node) || reader.node === route.writer?.node);
+          assert.ok(!one.down.includes(reader.node) || reader.node === route.writer?.node);
+          if (route.hold && route.next !== null) assert.notEqual(reader.node, route.next.node);
+        }
+      }),
+      { numRuns: 5000, seed: 20_261_121 },
+    );
   });
 });
