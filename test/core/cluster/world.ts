@@ -5,7 +5,8 @@ import { type NodeId, type Now, type Term, makeMonoMs, makeRevision, makeTerm, m
 import { makeLsn } from '../../../src/core/lsn.ts';
 import type { NodeAction } from '../../../src/core/node/action.ts';
 import { decideNode } from '../../../src/core/node/decide.ts';
-import type { NodeReport } from '../../../src/core/report.ts';
+import type { Member, NodeReport } from '../../../src/core/report.ts';
+import { slotName } from '../../../src/core/slot-name.ts';
 import type { Task } from '../../../src/core/state.ts';
 import type { ClusterView, SeenReport } from '../../../src/core/view.ts';
 import { mayClaimAgain } from '../../../src/agent/lease/lease-rules.ts';
@@ -317,6 +318,9 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
     case 'checkpoint':
       one.finished.add(`${one.known?.switchover?.taskId ?? ''}/checkpoint`);
       break;
+    case 'drop-data':
+      one.pg = { ...one.pg, state: 'absent', role: null, upstream: null };
+      break;
     case 'adopt':
       one.finished.add(`${goalId}/adopt`);
       break;
@@ -380,9 +384,17 @@ function publish(world: World, one: Host): void {
     activity: one.activity,
     probes: probesOf(world, one),
     sync: one.sync.report,
+    // A server keeps a slot for each other member that it knows of; it looks at once when that changes.
+    slots: postgres.state === 'running' ? slotsOf(world, one) : [],
     atWallMs: nowOf(world).wall,
   };
   one.lastReportAt = world.t;
+}
+
+function slotsOf(world: World, one: Host): NodeReport['slots'] {
+  return world.spec.nodes
+    .filter((node) => node.id !== one.id)
+    .map((node) => ({ name: slotName(node.id), active: true, retainedBytes: 0, walStatus: 'reserved' }));
 }
 
 export function viewOf(world: World): ClusterView {
@@ -395,6 +407,7 @@ export function viewOf(world: World): ClusterView {
     state: world.state ?? initialState(STORE, nowOf(world)),
     stateRevision: makeRevision(world.stateRevision),
     reports: reports as ClusterView['reports'],
+    members: Object.fromEntries([...world.hosts.keys()].map((node) => [node, memberOf(node)])) as ClusterView['members'],
     writeLease: world.lease === null ? null : { term: world.lease.term, holder: world.lease.holder },
     writeLeaseGoneMs: world.lease === null ? world.t - world.leaseGoneAt : 0,
     tasks: [...world.tasks.values()].filter((task) => task.status === 'pending' || task.status === 'running'),
@@ -404,12 +417,28 @@ export function viewOf(world: World): ClusterView {
   };
 }
 
+function memberOf(node: NodeId): Member {
+  return {
+    version: 1,
+    node,
+    host: `${node}.example`,
+    internalHost: null,
+    port: 5432,
+    agentPort: 8432,
+    dataDirectory: '/data',
+    agentVersion: '0.1.0',
+    postgresVersion: 150_018,
+    registeredWallMs: makeWallMs(WALL),
+    macs: [],
+  };
+}
+
 function stepController(world: World): void {
   const view = viewOf(world);
   const decision = decideCluster(view, nowOf(world));
   const lost = world.audit(world, decision);
   if (lost !== null) throw new Error(`${lost}\n${world.story.slice(-60).join('\n')}`);
-  if (decision.state === null && decision.tasks.length === 0) return;
+  if (decision.state === null && decision.spec === null && decision.tasks.length === 0) return;
   const promoted = decision.state !== null && decision.state.attempt?.phase === 'promote' && view.state.attempt?.phase !== 'promote';
   if (promoted && view.writeLease !== null && decision.state?.attempt?.path !== 'quorum')
     throw new Error(`promote order while ${view.writeLease.holder} holds the lease`);
@@ -418,6 +447,7 @@ function stepController(world: World): void {
     world.state = decision.state;
     world.stateRevision = world.revision;
   }
+  if (decision.spec !== null) world.spec = decision.spec;
   for (const task of decision.tasks) world.tasks.set(task.id, task);
   world.decisions.push(decision.rule);
   tell(world, `controller ${decision.rule}: ${decision.why} [${decision.tasks.map((task) => task.status).join()}]`);
