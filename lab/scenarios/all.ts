@@ -39,6 +39,7 @@ import { switchoverProxy } from './switchover-proxy.ts';
 import { syncStandbyLoss } from './sync-standby-loss.ts';
 import { twoFailures } from './two-failures.ts';
 import { vipConflict, vipFailover, vipPartition } from './virtual-addresses.ts';
+import { witnessFailover } from './witness.ts';
 
 export const SCENARIOS: readonly Scenario[] = [
   postgresCrash,
@@ -85,6 +86,7 @@ export const SCENARIOS: readonly Scenario[] = [
   powerCutPrimaryFirst,
   powerCutPrimaryLast,
   powerCutAsync,
+  witnessFailover,
   vipFailover,
   vipPartition,
   vipConflict,
