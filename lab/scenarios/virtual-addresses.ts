@@ -70,7 +70,7 @@ async function cutOff(stage: Stage, cut: () => void, heal: () => void): ReturnTy
 export const vipFailover: Scenario = {
   name: 'vip-failover',
   about: "clients know the virtual addresses only: the cable of the primary's host is pulled, and put back later",
-  expect: { outageMs: 2500, clientErrors: null, lostRows: 0, rejoinMs: 10_000 },
+  expect: { outageMs: 2500, clientErrors: null, lostRows: 0, rejoinMs: 15_000 },
   spec,
   run: (stage) =>
     cutOff(
