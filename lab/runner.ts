@@ -27,6 +27,7 @@ export async function runScenario(
     stage = await openStage({
       spec: scenario.spec ?? {},
       priorities: scenario.priorities ?? {},
+      witness: scenario.witness ?? null,
       proxies: scenario.proxies ?? 0,
       store: options.store ?? scenario.store ?? 'embedded',
       lengthMs: options.lengthMs ?? null,

@@ -24,6 +24,8 @@ export interface Scenario {
   /** Further fields of the cluster's spec. */
   readonly spec?: Readonly<Record<string, unknown>>;
   /** Node → priority; default: all the same. */
+  /** The node that holds no data; default: none. */
+  readonly witness?: string;
   readonly priorities?: Readonly<Record<string, number>>;
   /** Default: the server's own. `etcd`: three members, one on each node's host. */
   readonly store?: StoreKind;

@@ -54,6 +54,7 @@ export interface Stage {
 export interface StageOptions {
   readonly spec: Readonly<Record<string, unknown>>;
   readonly priorities: Readonly<Record<string, number>>;
+  readonly witness: string | null;
   readonly proxies: number;
   readonly store: StoreKind;
   /** See `Stage`. */
@@ -114,7 +115,7 @@ async function etcdOn(network: LabNetwork, directory: string): Promise<LabEtcd> 
 function planOf(
   directory: string,
   network: LabNetwork,
-  { spec, priorities, proxies, etcd }: StageOptions & { readonly etcd: LabEtcd | null },
+  { spec, priorities, witness, proxies, etcd }: StageOptions & { readonly etcd: LabEtcd | null },
 ): HerdPlan {
   return {
     directory,
@@ -126,7 +127,7 @@ function planOf(
     nodes: NODES.map((node, index) => {
       const priority = priorities[node];
       const place = { node, address: network.address(node), port: 26_432 + index, agentPort: 8432, inside: network.inside(node) };
-      return priority === undefined ? place : { ...place, priority };
+      return { ...place, ...(priority === undefined ? {} : { priority }), ...(node === witness ? { kind: 'witness' as const } : {}) };
     }),
     spares: [{ node: SPARE, address: network.address(SPARE), port: 26_432 + NODES.length, agentPort: 8432, inside: network.inside(SPARE) }],
     proxies: Array.from({ length: proxies }, (_, index) => ({

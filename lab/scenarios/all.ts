@@ -40,6 +40,7 @@ import { switchoverProxy } from './switchover-proxy.ts';
 import { syncStandbyLoss } from './sync-standby-loss.ts';
 import { twoFailures } from './two-failures.ts';
 import { vipConflict, vipFailover, vipPartition } from './virtual-addresses.ts';
+import { witnessFailover } from './witness.ts';
 
 export const SCENARIOS: readonly Scenario[] = [
   postgresCrash,
@@ -86,6 +87,7 @@ export const SCENARIOS: readonly Scenario[] = [
   powerCutPrimaryFirst,
   powerCutPrimaryLast,
   powerCutAsync,
+  witnessFailover,
   vipFailover,
   vipPartition,
   vipConflict,

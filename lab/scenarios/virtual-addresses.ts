@@ -46,7 +46,7 @@ async function cutOff(stage: Stage, cut: () => void, heal: () => void): ReturnTy
   const faultMs = monoMs();
   cut();
   const wrong = [...(await expectTakeover(stage, { faultMs, victim: stage.primary }))];
-  const next = (await stage.writableNode()) ?? '';
+  const next = await nextPrimary(stage);
   const takenMs = await vips.waitHeld(WRITE_VIP, next, 5000);
   if (takenMs === null) wrong.push(`${next} did not take the write address`);
   const takenAfter = Math.round((vips.times(WRITE_VIP, next)[0]?.fromMs ?? monoMs()) - faultMs);
@@ -70,7 +70,7 @@ async function cutOff(stage: Stage, cut: () => void, heal: () => void): ReturnTy
 export const vipFailover: Scenario = {
   name: 'vip-failover',
   about: "clients know the virtual addresses only: the cable of the primary's host is pulled, and put back later",
-  expect: { outageMs: 2500, clientErrors: null, lostRows: 0, rejoinMs: 10_000 },
+  expect: { outageMs: 2500, clientErrors: null, lostRows: 0, rejoinMs: 15_000 },
   spec,
   run: (stage) =>
     cutOff(
@@ -111,7 +111,7 @@ export const vipConflict: Scenario = {
     const faultMs = monoMs();
     stage.network.unplug(stage.primary);
     wrong.push(...(await expectTakeover(stage, { faultMs, victim: stage.primary })));
-    const next = (await stage.writableNode()) ?? '';
+    const next = await nextPrimary(stage);
     await calm(10_000);
     if (vips.times(WRITE_VIP, next).length > 0) wrong.push(`${next} took the address of a foreign host`);
     const told = (await eventsOf(stage, 'vip.conflict')).filter((text) => text.includes(mac)).length;
@@ -130,6 +130,20 @@ export const vipConflict: Scenario = {
     return { faultMs, rejoinMs: null, wrong: [...wrong, ...seen.wrong], detail };
   },
 };
+
+/** The old one may be writable by its own word until its lease ends, although it acknowledges nothing. */
+async function nextPrimary(stage: Stage): Promise<string> {
+  let next: string | null = null;
+  await waitUntil(
+    async () => {
+      next = await stage.writableNode();
+      return next !== null && next !== stage.primary;
+    },
+    10_000,
+    50,
+  );
+  return next ?? '';
+}
 
 /** Milliseconds until `events` events name the hardware address; null when they do not. */
 async function named(stage: Stage, mac: string, events: number): Promise<number | null> {

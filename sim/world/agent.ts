@@ -128,7 +128,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
   });
   if (!promiser.ok) throw new Error(promiser.error.what);
   lease = await createWriteLease({
-    config: { node, cluster: host.cluster, port: 5432, firewall: 'auto', guard: true },
+    config: { node, cluster: host.cluster, port: 5432, firewall: 'auto', guard: true, watchdog: { mode: 'off', device: '', timeoutSeconds: 5 } },
     instance: { stateDirectory: '/state', dataDirectory: '/data' } as Parameters<typeof createWriteLease>[0]['instance'],
     doors: {
       clock,

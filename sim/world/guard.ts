@@ -16,7 +16,7 @@ import {
   noteLostTime,
   shorten,
 } from '../../src/agent/guard/guard-state.ts';
-import { type Armed, type FenceRecord, GUARD_PROTOCOL, type GuardStatus } from '../../src/agent/guard/protocol.ts';
+import { type Armed, type FenceRecord, GUARD_PROTOCOL, type GuardStatus, NO_WATCHDOG } from '../../src/agent/guard/protocol.ts';
 import { type TickClocks, pausedMs } from '../../src/agent/lease/pause.ts';
 import { addMono } from '../../src/core/ids.ts';
 import { type Result, err, ok } from '../../src/core/result.ts';
@@ -160,6 +160,7 @@ export function createSimGuard(host: GuardHost): SimGuard {
       phase: guard.state.phase,
       armed: guard.state.armed,
       fenced: guard.state.fenced,
+      watchdog: NO_WATCHDOG,
     };
   }
 
@@ -264,6 +265,8 @@ export function createSimGuard(host: GuardHost): SimGuard {
       acknowledge: () => command('acknowledge'),
       status: async () => (await ask(agent, 'status'))?.status ?? null,
       isConnected: () => living() !== null,
+      watchdog: () => NO_WATCHDOG,
+      openWatchdog: async () => undefined,
       quit: async () => false,
       close: () => undefined,
     };

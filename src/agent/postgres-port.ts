@@ -239,7 +239,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     kill: async () => {
       const fenced = await runFence({
         closeFirewall: options.closeFirewall,
-        dropWriteAddress: options.dropAddresses,
+        dropAddresses: options.dropAddresses,
         stopImmediate: async () => {
           await stopPostgres(instance, { from: 'immediate', immediateMs: IMMEDIATE_STOP_MS });
         },

@@ -18,6 +18,7 @@ export interface PublishInput {
   readonly viewpoints: ViewpointPort;
   readonly firewall: FirewallPort['kind'];
   readonly guard: NodeReport['guard'];
+  readonly watchdog: NodeReport['watchdog'];
   readonly slots: NodeReport['slots'];
   readonly sync: NodeReport['sync'];
   readonly vips: NodeReport['vips'];
@@ -47,7 +48,7 @@ export function buildReport(input: PublishInput): NodeReport {
     probes: input.viewpoints.probes(),
     guard: input.guard,
     firewall: input.firewall,
-    watchdog: 'off',
+    watchdog: input.watchdog,
     trustedReachable: input.viewpoints.trustedReachable(),
     slots: input.slots,
     sync: input.sync,

@@ -22,7 +22,7 @@ export interface PublisherOptions {
   readonly clock: Pick<Clock, 'now'>;
   readonly log: Logger;
   readonly memory: MemoryPort;
-  readonly lease: Pick<WriteLeaseParts, 'gate' | 'guard' | 'problems'>;
+  readonly lease: Pick<WriteLeaseParts, 'gate' | 'guard' | 'problems' | 'watchdog'>;
   readonly viewpoints: ViewpointPort;
   readonly postgres: PostgresPort;
   readonly sync: Pick<SyncPort, 'report'>;
@@ -72,6 +72,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         viewpoints: options.viewpoints,
         firewall: options.lease.gate.kind,
         guard: options.lease.guard === null ? 'off' : options.lease.guard.isConnected() ? 'alive' : 'missing',
+        watchdog: options.lease.watchdog().state === 'armed' ? 'armed' : 'off',
         slots,
         sync: options.sync.report(),
         vips: options.vips.report(),

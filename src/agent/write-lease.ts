@@ -14,6 +14,7 @@ import { resolveMembers } from './firewall/member-addresses.ts';
 import { type GuardClient, adoptable, createGuardClient } from './guard/guard-client.ts';
 import { type GuardedPostgres, NO_GUARD, createLeaseGuard } from './guard/lease-guard.ts';
 import type { AgentConfig } from '../core/agent-config.ts';
+import { NO_WATCHDOG, type WatchdogConfig, type WatchdogStatus } from './guard/protocol.ts';
 import { bootMs } from './lease/boot-clock.ts';
 import { type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
 import type { Promiser } from './promises/promiser.ts';
@@ -36,7 +37,7 @@ export interface WriteLeaseDoors {
 }
 
 export interface WriteLeaseOptions {
-  readonly config: Pick<AgentConfig, 'node' | 'cluster' | 'port' | 'firewall' | 'guard'>;
+  readonly config: Pick<AgentConfig, 'node' | 'cluster' | 'port' | 'firewall' | 'guard' | 'watchdog'>;
   readonly instance: Pick<Instance, 'stateDirectory' | 'dataDirectory'>;
   readonly doors?: WriteLeaseDoors;
   readonly bootId: string;
@@ -61,6 +62,8 @@ export interface WriteLeaseParts {
   readonly gate: Gate;
   readonly firewall: Firewall;
   readonly guard: GuardClient | null;
+  /** Of the watchdog device, as the guard told last. */
+  readonly watchdog: () => WatchdogStatus;
   /** Members whose names cannot be resolved for the firewall. */
   problems(): readonly NodeProblem[];
   /** Takes over what the guard guards for a former run of this agent; true when there was a lease. */
@@ -102,10 +105,14 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     bootMs: doors.bootMs,
     guard:
       guard === null
-        ? NO_GUARD
+        ? config.watchdog.mode === 'required'
+          ? NO_WATCHDOG_KEEPER
+          : NO_GUARD
         : createLeaseGuard({
             client: guard,
             postgres: guarded,
+            watchdog: watchdogOf(config),
+            clock: doors.clock,
             onFenced: (record) => log.error({ record }, `the guard fenced this node: ${record.why}`),
           }),
     askPromises: (term, ttlMs) => askMembers(options, term, ttlMs),
@@ -133,7 +140,8 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     gate,
     firewall,
     guard,
-    problems: () => members?.problems() ?? [],
+    watchdog: () => guard?.watchdog() ?? NO_WATCHDOG,
+    problems: () => [...(members?.problems() ?? []), ...watchdogProblems(config, keeper?.heldTerm() ?? null, guard)],
     adopt: async () => {
       const status = guard === null ? null : await Promise.race([guard.ensure(), doors.clock.sleep(ADOPT_LIMIT_MS).then(() => null)]);
       if (status === null || !status.ok) return false;
@@ -152,6 +160,27 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     },
   };
 }
+
+function watchdogOf({ watchdog }: WriteLeaseOptions['config']): WatchdogConfig | null {
+  const { mode, device, timeoutSeconds } = watchdog;
+  return mode === 'off' ? null : { mode, device, timeoutSeconds };
+}
+
+/** A node without a write lease has nothing to guard, except that a required device keeps it from getting one. */
+function watchdogProblems({ watchdog }: WriteLeaseOptions['config'], held: Term | null, guard: GuardClient | null): readonly NodeProblem[] {
+  const { state, detail } = guard?.watchdog() ?? { state: 'off', detail: 'there is no guard to keep it' };
+  if (watchdog.mode === 'off' || state === 'armed' || (held === null && state === 'off')) return [];
+  const code = 'fence.no-watchdog';
+  const text = `the watchdog device ${watchdog.device} is not in use: ${detail}`;
+  const remedy =
+    watchdog.mode === 'required'
+      ? 'This node gets no write lease until it is: load its driver, or change `watchdog.mode` in agent.yaml.'
+      : 'Load its driver, or set `watchdog: { mode: off }` in agent.yaml.';
+  return [{ code, text, remedy }];
+}
+
+/** The guard keeps the device: without one a node that requires it gets no lease. */
+const NO_WATCHDOG_KEEPER: typeof NO_GUARD = { ...NO_GUARD, prepare: async () => false, arm: async () => false };
 
 async function openDoors({ config, instance, log }: WriteLeaseOptions): Promise<WriteLeaseDoors> {
   const firewall = await openFirewall({ setting: config.firewall, cluster: config.cluster, node: config.node, port: config.port });

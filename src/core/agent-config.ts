@@ -34,6 +34,19 @@ export const agentConfig = object(
     vipInterface: withDefault(nullable(refine(text, (name) => (isInterfaceName(name) ? name : null), 'the name of a network interface')), null),
     /** False only for tests of single parts: without a guard nothing fences when the agent is frozen. */
     guard: withDefault(bool, true),
+    /** `required`: no write lease without the device. `off` is the default, since a wrong device or driver resets hosts. */
+    watchdog: withDefault(
+      object(
+        {
+          mode: withDefault(oneOf('off', 'automatic', 'required'), 'off'),
+          device: withDefault(text, '/dev/watchdog'),
+          /** Until a fence that does not end, or a host that hangs, is reset. */
+          timeoutSeconds: withDefault(number({ integer: true, min: 2, max: 60 }), 5),
+        },
+        'strict',
+      ),
+      { mode: 'off' as const, device: '/dev/watchdog', timeoutSeconds: 5 },
+    ),
     log: withDefault(object({ level: withDefault(oneOf('debug', 'info', 'warn', 'error'), 'info') }, 'strict'), { level: 'info' as const }),
   },
   'strict',

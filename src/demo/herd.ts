@@ -13,6 +13,8 @@ export interface NodePlan {
   readonly agentPort: number;
   /** Default: the spec's. */
   readonly priority?: number;
+  /** Default: data. */
+  readonly kind?: 'data' | 'witness';
   /** Put before an argv: runs it on the node's host. Empty on this machine itself. */
   readonly inside: readonly string[];
 }

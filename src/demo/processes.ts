@@ -123,7 +123,7 @@ export async function joinNode(herd: Herd, node: NodePlan): Promise<Failure | nu
   const refused = await fetchToken(herd, tokenFile);
   if (refused !== null) return refused;
   const target = ['--cluster', plan.cluster, '--node', node.node, '--host', node.address, '--port', String(node.port)];
-  const agent = ['--listen', node.address, '--agent-port', String(node.agentPort), '--firewall', plan.firewall];
+  const agent = ['--kind', node.kind ?? 'data', '--listen', node.address, '--agent-port', String(node.agentPort), '--firewall', plan.firewall];
   const files = ['--data-directory', places.data(node.node), '--state-directory', places.state(node.node), '--config', places.agentConfig(node.node)];
   const joined = await herd.verbOn(
     node,
@@ -244,11 +244,12 @@ export function clusterSpec({ plan, login }: Herd): string {
   return stringify({
     name: plan.cluster,
     postgres: { parameters: {}, hba: [`host ${login.database} ${login.user} ${plan.clientNetwork} scram-sha-256`] },
-    nodes: plan.nodes.map(({ node, address, port, priority }) => ({
+    nodes: plan.nodes.map(({ node, address, port, priority, kind }) => ({
       id: node,
       host: address,
       port,
       ...(priority === undefined ? {} : { priority }),
+      ...(kind === undefined ? {} : { kind }),
     })),
     ...plan.spec,
   });

@@ -14,7 +14,7 @@ function ports(change: Partial<FencePorts>, order: string[]): FencePorts {
   return {
     clock: realClock,
     closeFirewall: note('firewall'),
-    dropWriteAddress: note('address'),
+    dropAddresses: note('address'),
     stopImmediate: note('stop'),
     killAll: async () => {
       order.push('kill');
@@ -35,7 +35,7 @@ test('the fence goes from the outside to the inside', async () => {
 test('a step that hangs or fails never holds the kill (Q29, Z25)', async () => {
   const order: string[] = [];
   const hang = () => new Promise<void>(() => undefined);
-  const outcome = await runFence(ports({ closeFirewall: hang, dropWriteAddress: () => Promise.reject(new Error('no')), stopImmediate: hang }, order));
+  const outcome = await runFence(ports({ closeFirewall: hang, dropAddresses: () => Promise.reject(new Error('no')), stopImmediate: hang }, order));
   assert.ok(outcome.ok);
   assert.deepEqual(
     outcome.value.steps.map((step) => step.result),

@@ -1,6 +1,6 @@
 /**
  * The fence: make this node unable to write, in the order in which clients lose it.
- *   1. nobody gets in over TCP any more    2. the write address leaves    3. PostgreSQL is stopped immediately    4. whatever is left is killed
+ *   1. nobody gets in over TCP any more, and the addresses leave, at the same time    2. PostgreSQL is stopped immediately    3. whatever is left is killed
  * A step that fails or hangs never holds the next one: the kill alone is what safety rests on.
  *
  * Invariant: `fenced` is answered only when no process of the data directory was left at the last look.
@@ -12,7 +12,7 @@ import type { KillOutcome } from '../guard/kill-tree.ts';
 
 export interface FencePorts {
   readonly closeFirewall: () => Promise<void>;
-  readonly dropWriteAddress: () => Promise<void>;
+  readonly dropAddresses: () => Promise<void>;
   /** SIGQUIT to the postmaster and the wait for it. */
   readonly stopImmediate: () => Promise<void>;
   readonly killAll: () => Promise<KillOutcome>;
@@ -47,14 +47,14 @@ const SIGNAL_LIMIT_MS = 2000;
 export async function runFence(ports: FencePorts): Promise<Result<FenceOutcome, Failure>> {
   const begin = ports.clock.now().mono;
   const steps: FenceStep[] = [];
-  const step = async (name: FenceStepName, limitMs: number, work: () => Promise<void>): Promise<void> => {
+  const timed = async (name: FenceStepName, limitMs: number, work: () => Promise<void>): Promise<FenceStep> => {
     const from = ports.clock.now().mono;
     const outcome = await bounded(ports.clock, limitMs, work);
-    steps.push({ name, ...outcome, durationMs: Math.round(ports.clock.now().mono - from) });
+    return { name, ...outcome, durationMs: Math.round(ports.clock.now().mono - from) };
   };
-  await step('firewall', FIREWALL_LIMIT_MS, ports.closeFirewall);
-  await step('address', ADDRESS_LIMIT_MS, ports.dropWriteAddress);
-  await step('stop', STOP_LIMIT_MS, ports.stopImmediate);
+  const first = [timed('firewall', FIREWALL_LIMIT_MS, ports.closeFirewall), timed('address', ADDRESS_LIMIT_MS, ports.dropAddresses)];
+  steps.push(...(await Promise.all(first)));
+  steps.push(await timed('stop', STOP_LIMIT_MS, ports.stopImmediate));
   // The kill is bounded by itself and its answer is what counts: no second limit around it.
   const killFrom = ports.clock.now().mono;
   const kill = await ports.killAll();
@@ -65,7 +65,7 @@ export async function runFence(ports: FencePorts): Promise<Result<FenceOutcome, 
     detail: survivors,
     durationMs: Math.round(ports.clock.now().mono - killFrom),
   });
-  await step('standby-signal', SIGNAL_LIMIT_MS, ports.ensureStandbySignal);
+  steps.push(await timed('standby-signal', SIGNAL_LIMIT_MS, ports.ensureStandbySignal));
   if (kill.complete) return ok({ steps, killed: kill.killed, durationMs: Math.round(ports.clock.now().mono - begin) });
   return err({
     code: 'fence.survivors',

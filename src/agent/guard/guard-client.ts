@@ -14,7 +14,18 @@ import { decodeJson } from '../../core/decode.ts';
 import { addMono } from '../../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { isAlive } from './kill-tree.ts';
-import { type Armed, GUARD_PROTOCOL, type GuardAnswer, type GuardRequest, type GuardStatus, createLineReader, guardAnswer } from './protocol.ts';
+import {
+  type Armed,
+  GUARD_PROTOCOL,
+  type GuardAnswer,
+  type GuardRequest,
+  type GuardStatus,
+  NO_WATCHDOG,
+  type WatchdogConfig,
+  type WatchdogStatus,
+  createLineReader,
+  guardAnswer,
+} from './protocol.ts';
 
 export interface GuardClient {
   /** Connects to the guard of the state directory, starting one when none answers. Safe to call again and again. */
@@ -30,6 +41,10 @@ export interface GuardClient {
   /** Null when no guard answers in time. */
   status(): Promise<GuardStatus | null>;
   isConnected(): boolean;
+  /** What the guard said last of the watchdog device. */
+  watchdog(): WatchdogStatus;
+  /** Asks for the device; what came of it is in `watchdog`. */
+  openWatchdog(config: WatchdogConfig): Promise<void>;
   /** Ends the guard unless it is armed. */
   quit(): Promise<boolean>;
   /** Ends the connection; the guard goes on. */
@@ -49,6 +64,8 @@ export interface GuardClientOptions {
 
 /** An answer takes under a millisecond; later than this the renewal had better not count. */
 const ACK_LIMIT_MS = 200;
+/** wdctl and the opening of a device: milliseconds with a sane driver. */
+const WATCHDOG_LIMIT_MS = 1500;
 /** A start takes 60 ms on an idle host; seconds on one that is out of processor. */
 const START_LIMIT_MS = 5000;
 /** sun_path holds 108 bytes. *Source:* unix(7). */
@@ -107,6 +124,7 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
   let ensuring: Promise<Result<GuardStatus, Failure>> | null = null;
   let lastArmed: Armed | null = null;
   let nextId = 1;
+  let watchdog: WatchdogStatus = NO_WATCHDOG;
   let closed = false;
 
   const ask = (to: Connection, body: RequestBody, limitMs: number = ACK_LIMIT_MS): Promise<GuardAnswer | null> =>
@@ -128,6 +146,7 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
         const decoded = decodeJson(guardAnswer, line);
         const waiting = decoded.ok ? made.pending.get(decoded.value.id) : undefined;
         if (!decoded.ok || waiting === undefined) return;
+        watchdog = decoded.value.status.watchdog;
         made.pending.delete(decoded.value.id);
         clearTimeout(waiting.timer);
         waiting.resolve(decoded.value);
@@ -224,6 +243,12 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
     acknowledge: async () => (await command({ kind: 'acknowledge' }))?.ok === true,
     status: async () => (await command({ kind: 'status' }))?.status ?? null,
     isConnected: () => connection !== null,
+    watchdog: () => watchdog,
+    openWatchdog: async (config) => {
+      if (connection === null) return;
+      const answered = await ask(connection, { kind: 'watchdog', watchdog: config }, WATCHDOG_LIMIT_MS);
+      if (answered === null) watchdog = { state: 'failed', detail: 'the guard did not answer in time' };
+    },
     quit: async () => {
       closed = true;
       return connection !== null && (await ask(connection, { kind: 'quit' }))?.ok === true;

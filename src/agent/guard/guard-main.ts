@@ -29,6 +29,7 @@ import {
   shorten,
 } from './guard-state.ts';
 import { takeLock } from './lock.ts';
+import { type Watchdog, createWatchdog } from './watchdog.ts';
 import {
   type Armed,
   GUARD_PROTOCOL,
@@ -65,6 +66,7 @@ interface Guard {
   connections: number;
   /** The last line in guard.log: rounds of one fence say the same once. */
   lastNote: string;
+  readonly watchdog: Watchdog;
   quit: () => void;
 }
 
@@ -95,6 +97,7 @@ async function serveUntilQuit(options: FenceOptions, clocks: () => TickClocks): 
     lonely: null,
     connections: 0,
     lastNote: '',
+    watchdog: createWatchdog(),
     quit: () => undefined,
   };
   const ended = new Promise<void>((resolve) => {
@@ -156,14 +159,33 @@ function answer(guard: Guard, socket: Socket, line: string): void {
     return;
   }
   noteClocks(guard);
+  if (request.value.kind === 'watchdog') {
+    void openWatchdog(guard, socket, request.value);
+    return;
+  }
   const reply = handle(guard, request.value);
   guard.state = reply.state;
   schedule(guard);
+  keepWatchdog(guard);
   send(socket, { id: request.value.id, ok: reply.ok, why: reply.why, status: status(guard) });
   if (request.value.kind === 'quit' && reply.ok) socket.end(() => guard.quit());
 }
 
-function handle(guard: Guard, request: GuardRequest): GuardReply {
+async function openWatchdog(guard: Guard, socket: Socket, request: Extract<GuardRequest, { kind: 'watchdog' }>): Promise<void> {
+  const armed = guard.state.phase === 'armed';
+  if (armed) await guard.watchdog.open(request.watchdog);
+  keepWatchdog(guard);
+  send(socket, { id: request.id, ok: armed, why: armed ? '' : `the guard is ${guard.state.phase}`, status: status(guard) });
+}
+
+/** Fed while the deadline lies ahead, let go when nothing is left to fence; between the two the fence has the device's time to end. */
+function keepWatchdog(guard: Guard): void {
+  const { phase } = guard.state;
+  if (phase === 'armed' && !isDue(guard.state, monoMs())) guard.watchdog.feed();
+  else if (mayQuit(guard.state)) void guard.watchdog.release();
+}
+
+function handle(guard: Guard, request: Exclude<GuardRequest, { kind: 'watchdog' }>): GuardReply {
   const { state } = guard;
   switch (request.kind) {
     case 'status':
@@ -197,7 +219,10 @@ function schedule(guard: Guard): void {
   const tick = (): void => {
     noteClocks(guard);
     if (isDue(guard.state, monoMs())) fence(guard);
-    else schedule(guard);
+    else {
+      keepWatchdog(guard);
+      schedule(guard);
+    }
   };
   guard.timer = setTimeout(tick, Math.min(TICK_MS, Math.max(0, armed.deadline - monoMs())));
 }
@@ -239,6 +264,7 @@ async function fenceUntilDone(guard: Guard, armed: Armed): Promise<void> {
       // Served from memory before the disk has it: the kill is done, the record is for people.
       const recorded = await recordFence(armed, record, guard.fenceOptions);
       guard.state = noteFence(guard.state, recorded);
+      keepWatchdog(guard);
       return;
     }
     guard.state = noteFence(guard.state, record);
@@ -265,6 +291,7 @@ function status(guard: Guard): GuardStatus {
     phase: guard.state.phase,
     armed: guard.state.armed,
     fenced: guard.state.fenced,
+    watchdog: guard.watchdog.status(),
   };
 }
 

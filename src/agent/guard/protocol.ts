@@ -12,6 +12,7 @@ import {
   nullable,
   number,
   object,
+  oneOf,
   refine,
   text,
   union,
@@ -64,6 +65,14 @@ export const fenceRecord = object({
 });
 export type FenceRecord = Decoded<typeof fenceRecord>;
 
+export const watchdogConfig = object({ mode: oneOf('automatic', 'required'), device: text, timeoutSeconds: integer });
+export type WatchdogConfig = Decoded<typeof watchdogConfig>;
+
+/** `failed`: `detail` says why. */
+export const watchdogStatus = object({ state: oneOf('off', 'armed', 'failed'), detail: text });
+export type WatchdogStatus = Decoded<typeof watchdogStatus>;
+export const NO_WATCHDOG: WatchdogStatus = { state: 'off', detail: '' };
+
 export const guardStatus = object({
   protocol: integer,
   bootId: text,
@@ -71,6 +80,8 @@ export const guardStatus = object({
   phase: text,
   armed: nullable(armed),
   fenced: nullable(fenceRecord),
+  /** A guard of an older version has none. */
+  watchdog: withDefault(watchdogStatus, NO_WATCHDOG),
 });
 export type GuardStatus = Decoded<typeof guardStatus>;
 
@@ -78,6 +89,8 @@ export const guardRequest = union({
   status: object({ kind: literal('status'), id: integer }),
   /** `shorten`: the agent found that time was lost; its deadline counts although it is the earlier one. */
   arm: object({ kind: literal('arm'), id: integer, arm: armed, shorten: withDefault(bool, false) }),
+  /** Open the watchdog device; answered when that is done. Refused unless armed. */
+  watchdog: object({ kind: literal('watchdog'), id: integer, watchdog: watchdogConfig }),
   /** The lease was released or PostgreSQL is no primary any more. */
   disarm: object({ kind: literal('disarm'), id: integer }),
   /** The agent has read the fence record: a new lease may be armed. */

@@ -1,5 +1,5 @@
 /**
- * Virtual addresses in the kernel of this host, by iproute2; no shell, everything bounded (docs/decisions/0017).
+ * Virtual addresses in the kernel of this host, by iproute2; no shell, everything bounded (docs/decisions/0018).
  *
  * An address is added as /32 or /128, without a route (`noprefixroute`), never chosen as a source (scope link and deprecated), and with a life time:
  * when nobody renews it, the kernel takes it away.

@@ -26,6 +26,7 @@ interface JoinFlags {
   readonly binDirectory?: string;
   readonly osUser: string;
   readonly firewall: string;
+  readonly kind: 'data' | 'witness';
 }
 
 export function agentCommand(host: Host): Command {
@@ -39,9 +40,10 @@ function joinCommand(host: Host): Command {
     .description('make this host a member: keys, certificate, agent.yaml; needs --token-file with what "pgherd token join" printed')
     .requiredOption('--node <name>', 'name of this node')
     .requiredOption('--host <address>', 'where clients reach this host')
+    .addOption(new Option('--kind <kind>', 'witness: votes and probes, and holds no data').choices(['data', 'witness']).default('data'))
     .option('--internal-host <address>', 'for replication, probes and agents (default: the same as --host)')
     .option('--port <port>', 'port of PostgreSQL', readPort, 5432)
-    .requiredOption('--data-directory <dir>', "PostgreSQL's data directory")
+    .requiredOption('--data-directory <dir>', "PostgreSQL's data directory (of a witness: stays empty)")
     .option('--state-directory <dir>', "the agent's own files", '/var/lib/pgherd/agent')
     .option('--config <file>', 'agent.yaml to write', '/etc/pgherd/agent.yaml')
     .option('--agent-port <port>', 'port of the agent', readPort, 8432)
@@ -143,6 +145,7 @@ function writeAgentFile(flags: JoinFlags, stateDirectory: string, joined: Joined
   const content = {
     cluster: joined.cluster,
     node: joined.node,
+    kind: flags.kind,
     host: flags.host,
     internalHost: flags.internalHost ?? null,
     port: flags.port,
