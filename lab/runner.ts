@@ -29,6 +29,8 @@ export async function runScenario(
       priorities: scenario.priorities ?? {},
       proxies: scenario.proxies ?? 0,
       store: options.store ?? scenario.store ?? 'embedded',
+      spareEtcd: scenario.spareEtcd ?? false,
+      spareServer: scenario.spareServer ?? false,
       lengthMs: options.lengthMs ?? null,
       keep,
       say,

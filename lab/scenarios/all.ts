@@ -32,6 +32,8 @@ import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
 import { rollingServerDies } from './rolling-server-dies.ts';
 import { rollingRestartProxy } from './rolling-restart-proxy.ts';
 import { standbyLoss } from './standby-loss.ts';
+import { serverRedeployed } from './server-redeployed.ts';
+import { storeMigrate } from './store-migrate.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
@@ -88,6 +90,8 @@ export const SCENARIOS: readonly Scenario[] = [
   vipFailover,
   vipPartition,
   vipConflict,
+  storeMigrate,
+  serverRedeployed,
 ];
 
 export function findScenario(name: string): Scenario | null {
