@@ -1,4 +1,6 @@
 /** The store moves from the server to etcd and back while clients write; then the primary is lost, to see that what was moved still decides. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { monoMs } from '../../src/base/clock.ts';
 import type { Scenario } from '../scenario.ts';
 import { calm, expectProtection, expectServing, expectTakeover, waitShowHealthy } from '../steps.ts';
@@ -34,7 +36,9 @@ export const storeMigrate: Scenario = {
     const wrong = [...(await expectProtection(stage, { voters: 2, limitMs: 20_000 }))];
     const beganMs = monoMs();
     const { endpoints, ca, username, passwordFile } = etcd.store;
-    const target = ['--endpoints', endpoints.join(','), '--ca', ca, '--username', username, '--password-file', passwordFile];
+    const loginFile = join(stage.herd.plan.directory, 'etcd.login');
+    writeFileSync(loginFile, `${username}:${readFileSync(passwordFile, 'utf8')}`, { mode: 0o600 });
+    const target = ['--endpoints', endpoints.join(','), '--ca', ca, '--login-file', loginFile];
     const rehearsal = await stage.herd.verb(['store', 'migrate', 'etcd', ...target, '--dry-run'], VERB_MS);
     if (rehearsal.code !== 0) wrong.push(`the dry run: exit code ${rehearsal.code}: ${rehearsal.stdout.trim()} ${rehearsal.stderr.trim()}`);
     wrong.push(...(await migrate(stage, ['etcd', ...target])));

@@ -88,8 +88,7 @@ function restoreCommand(host: Host): Command {
 interface MigrateFlags {
   readonly endpoints?: string;
   readonly ca?: string;
-  readonly username?: string;
-  readonly passwordFile?: string;
+  readonly loginFile?: string;
   readonly dryRun?: boolean;
   readonly yes?: boolean;
 }
@@ -103,8 +102,7 @@ function migrateCommand(host: Host): Command {
     .argument('<engine>', 'etcd or embedded')
     .option('--endpoints <urls>', 'of etcd, with commas: https://10.0.0.11:2379,https://10.0.0.12:2379')
     .option('--ca <file>', "who signed the certificates of etcd's members; default: pgherd's own authority")
-    .option('--username <name>', 'a user of etcd that may read and write below /pgherd/')
-    .option('--password-file <file>', "the user's password")
+    .option('--login-file <file>', 'a user of etcd that may read and write below /pgherd/, as one line USER:PASSWORD')
     .option('--dry-run', 'only say what would stand against it')
     .option('--yes', 'do not ask')
     .action(
@@ -122,8 +120,8 @@ function migrateCommand(host: Host): Command {
           });
         const authority = readIfNamed(flags.ca, '--ca', 'certificate');
         if (!authority.ok) return authority;
-        const password = readIfNamed(flags.passwordFile, '--password-file', 'password');
-        if (!password.ok) return password;
+        const login = readLogin(flags.loginFile);
+        if (!login.ok) return login;
         const api = session.api();
         if (!api.ok) return api;
         if (flags.dryRun !== true) {
@@ -142,8 +140,7 @@ function migrateCommand(host: Host): Command {
           to: engine,
           endpoints: (flags.endpoints ?? '').split(',').filter((url) => url !== ''),
           authority: authority.value,
-          username: flags.username ?? null,
-          password: password.value?.trim() ?? null,
+          ...login.value,
           dryRun: flags.dryRun === true,
         } as const;
         const answer = await api.value.call('storeMigrate', { body: { ...body, endpoints: [...body.endpoints] }, timeoutMs: MIGRATE_MS });
@@ -156,6 +153,22 @@ function migrateCommand(host: Host): Command {
 
 function readIfNamed(file: string | undefined, option: string, what: string): CliResult<string | null> {
   return file === undefined ? { ok: true, value: null } : readTextFile(file, option, what);
+}
+
+function readLogin(file: string | undefined): CliResult<{ readonly username: string | null; readonly password: string | null }> {
+  if (file === undefined) return { ok: true, value: { username: null, password: null } };
+  const content = readTextFile(file, '--login-file', 'login');
+  if (!content.ok) return content;
+  const [, username, password] = /^([^:\s]+):(\S+)\s*$/.exec(content.value) ?? [];
+  if (username !== undefined && password !== undefined) return { ok: true, value: { username, password } };
+  return cliError(EXIT.usage, {
+    code: 'cli.login-file',
+    what: `${file} holds no login`,
+    cause: 'expected one line USER:PASSWORD',
+    now: 'nothing was sent',
+    remedy: 'write the user of etcd and its password into the file, with a colon between',
+    retryable: false,
+  });
 }
 
 function describeMove(answer: {
