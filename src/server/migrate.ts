@@ -1,5 +1,6 @@
 /** The store moves to another engine while clusters work: `pgherd store migrate`. */
 import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../base/files.ts';
 import { peerIdentity } from '../base/tls.ts';
@@ -44,7 +45,11 @@ export const storeMigrate: Handler<'storeMigrate'> = async (context, { body }) =
     return err(refused('the new store cannot be opened', cause instanceof Error ? cause.message : String(cause), 'Check the files and addresses.'));
   }
   const done = await migrate(context, { to, next: placed.value, id, body });
-  if (!done.ok || body.dryRun) to.close();
+  if (!done.ok || body.dryRun) {
+    to.close();
+    // An unclear end needs them at the next start.
+    if (done.ok || done.error.code !== 'store.move-unclear') await Promise.all(filesOf(placed.value).map((file) => rm(file, { force: true })));
+  }
   return done;
 };
 
@@ -72,6 +77,10 @@ async function placeOf(context: ServerContext, body: Body<'storeMigrate'>, id: s
     username: body.username,
     passwordFile: body.password === null ? null : at('password'),
   });
+}
+
+function filesOf(place: Place): readonly string[] {
+  return [place?.ca ?? null, place?.passwordFile ?? null].filter((file) => file !== null);
 }
 
 interface Order {

@@ -5,6 +5,7 @@
  * as long as the configuration names the same endpoints as then: whoever edits them is believed again.
  */
 import { readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { readTextIfThere, writeFileAtomic } from '../base/files.ts';
@@ -195,6 +196,8 @@ async function step(context: Context, record: MoveRecord): Promise<number | null
   if (record.id === context.done) return null;
   if (record.phase === 'aborted') {
     context.prepared?.store.close();
+    const { authority = null, passwordFile = null } = context.prepared?.file ?? {};
+    for (const file of [authority, passwordFile]) if (file !== null) await rm(file, { force: true });
     context.prepared = null;
     return null;
   }

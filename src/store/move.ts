@@ -4,14 +4,15 @@
  * *Invariant:* at no moment may two stores each let somebody become the primary. *Because:* the old one is sealed before the copy is read: its controller keys are taken
  * by a holder without a lease, which no election gets past and whose presence breaks the guards of every decision under way. The next one gets its controllers only after
  * `moved` stands in the old one. From that transaction on nobody can take or renew a write lease in the old one; the same lease, under the same name, holds in
- * the next one for a full TTL counted from after it, longer than any renewal that the old one still confirmed.
- * *Broken if:* the copy is read before the seal, the lease of the next store is not renewed after the mark, or a controller of the next one starts before it.
+ * the next one for a full TTL, counted from a renewal less than the holder's margin before it: longer than any renewal that the old one still confirmed, since a
+ * holder gives up a margin before its lease ends. Nobody has to live on after the mark to make it true.
+ * *Broken if:* the copy is read before the seal, the mark is written later than that, or a controller of the next store starts before it.
  */
 import type { Clock } from '../base/clock.ts';
 import { decodeJson, encodeJson } from '../core/decode.ts';
-import { parseClusterId, type ClusterId, type Revision, makeRevision } from '../core/ids.ts';
+import { addMono, parseClusterId, type ClusterId, type Revision, makeRevision } from '../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
-import { DEFAULTS, clusterSpec } from '../core/spec.ts';
+import { type ClusterSpec, DEFAULTS, clusterSpec } from '../core/spec.ts';
 import { clusterState } from '../core/state.ts';
 import { ROOT, clusterKeys } from './keys.ts';
 import { MOVED_LEASE, MOVE_KEY, MOVE_PREFIX, type MoveRecord, SEALED_CONTROLLER, moveReady, readMove, readyPrefix } from './move-record.ts';
@@ -28,6 +29,8 @@ export interface Move {
 /** An answer that was lost is asked for again for this long. */
 const UNCLEAR_MS = 10_000;
 const RETRY_MS = 200;
+/** What the mark in the old store comes earlier than the shortest margin by which a holder gives up before its lease ends. */
+const SPARE_MS = 50;
 
 /** What keeps a cluster from being moved now, in words: something is under way that two stores would have to agree on. */
 export function disturbances(kvs: readonly KeyValue[]): readonly string[] {
@@ -131,7 +134,7 @@ export async function copy({ to, record }: Move, kvs: readonly KeyValue[]): Prom
     // On the way back soon after, the lease of then may stand there still.
     const former = await to.revokeLease(held.lease);
     if (!former.ok && former.error.kind !== 'lease-not-found') return err(storeFailed(former.error));
-    const granted = await to.grantLease(leaseTtlMs(kvs, cluster), { id: held.lease });
+    const granted = await to.grantLease(specOf(kvs, cluster)?.leaseTtlMs ?? DEFAULTS.leaseTtlMs, { id: held.lease });
     if (!granted.ok) return err(storeFailed(granted.error));
     const put = await to.txn([], [{ kind: 'put', key: held.key, value: held.value, lease: held.lease }]);
     if (!put.ok) return err(storeFailed(put.error));
@@ -141,9 +144,9 @@ export async function copy({ to, record }: Move, kvs: readonly KeyValue[]): Prom
   return done.ok ? ok(leases) : err(storeFailed(done.error));
 }
 
-function leaseTtlMs(kvs: readonly KeyValue[], cluster: ClusterId): number {
+function specOf(kvs: readonly KeyValue[], cluster: ClusterId): ClusterSpec | null {
   const spec = decodeJson(clusterSpec, kvs.find((kv) => kv.key === clusterKeys(cluster).spec)?.value ?? '');
-  return spec.ok ? spec.value.leaseTtlMs : DEFAULTS.leaseTtlMs;
+  return spec.ok ? spec.value : null;
 }
 
 /**
@@ -162,7 +165,17 @@ export async function commit(
     const key = clusterKeys(cluster).writeLease;
     return { target: 'mod', key, op: '=', revision: kvs.find((kv) => kv.key === key)?.modRevision ?? makeRevision(0) };
   });
-  const written = await from.txn([sealedStill, ...leasesStill], [put(record, 'moved'), ...holders]);
+  const keptAt = clock.now().mono;
+  for (const lease of leases) {
+    const kept = await to.keepAlive(lease);
+    if (!kept.ok) return err(storeFailed(kept.error));
+  }
+  const marginMs = Math.min(
+    DEFAULTS.leaseMarginMs,
+    ...clustersOf(kvs).map((cluster) => specOf(kvs, cluster)?.leaseMarginMs ?? DEFAULTS.leaseMarginMs),
+  );
+  const deadline = addMono(keptAt, marginMs - SPARE_MS);
+  const written = await from.txn([sealedStill, ...leasesStill], [put(record, 'moved'), ...holders], [], { deadline });
   let moved: boolean;
   if (written.ok) moved = written.value.succeeded;
   else {
@@ -178,9 +191,7 @@ export async function commit(
       );
     moved = read.id === record.id && read.phase === 'moved';
   }
-  if (!moved) return ok('not-moved');
-  for (const lease of leases) await to.keepAlive(lease);
-  return ok('moved');
+  return ok(moved ? 'moved' : 'not-moved');
 }
 
 async function readAgain(from: Store, clock: Clock): Promise<MoveRecord | null> {
