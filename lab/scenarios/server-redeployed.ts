@@ -48,7 +48,7 @@ export const serverRedeployed: Scenario = {
         [...args, '--server', `https://${address}:8433`, '--token-file', herd.places.adminToken, '--ca-file', herd.places.ca],
         limitMs,
       );
-    if (!(await waitUntil(async () => (await verb(['version'])).code === 0, START_MS, 200))) wrong.push('the new server did not answer');
+    if (!(await waitUntil(async () => (await verb(['clusters', '--json'])).code === 0, START_MS, 200))) wrong.push('the new server did not answer');
     const restored = await verb(['store', 'restore', backup, '--yes'], 30_000);
     if (restored.code !== 0) wrong.push(`store restore: exit code ${restored.code}: ${restored.stderr.trim()}`);
     let last = '';
