@@ -80,7 +80,7 @@ function checkServer(context: ServerContext): readonly Check[] {
       remedy,
     });
   }
-  if (context.config.store.engine === 'embedded') {
+  if (context.place.present() === null) {
     checks.push({
       ...base,
       code: 'store.embedded',
