@@ -152,7 +152,7 @@ export function watchCluster(options: {
         continue;
       }
       // A move of the store between the two answers: the listing may be of either.
-      if (incarnation !== before && (await whichStore()) !== before) continue;
+      if ((await whichStore()) !== before) continue;
       if (incarnation !== before) stateRevision = makeRevision(0);
       incarnation = before;
       freshAt = sentAt;
