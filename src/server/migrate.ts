@@ -34,7 +34,20 @@ export const storeAccess: Handler<'storeAccess'> = (context, { caller }) => {
   return granted.ok ? ok({ ...granted.value, endpoints: [...granted.value.endpoints] }) : err(makeApiFailure('store.files', granted.error));
 };
 
+/** Places whose store is being moved by a call of this process; the mark in the store keeps other processes away. */
+const moving = new WeakSet<object>();
+
 export const storeMigrate: Handler<'storeMigrate'> = async (context, { body }) => {
+  if (moving.has(context.place)) return err(refused('the store is being moved already', '', 'Wait for its end; see `pgherd store status`.'));
+  moving.add(context.place);
+  try {
+    return await migrateOnce(context, body);
+  } finally {
+    moving.delete(context.place);
+  }
+};
+
+async function migrateOnce(context: ServerContext, body: Body<'storeMigrate'>): Promise<ApiResult<Answer<'storeMigrate'>>> {
   const id = randomBytes(6).toString('hex');
   const placed = await placeOf(context, body, id);
   if (!placed.ok) return placed;
@@ -51,7 +64,7 @@ export const storeMigrate: Handler<'storeMigrate'> = async (context, { body }) =
     if (done.ok || done.error.code !== 'store.move-unclear') await Promise.all(filesOf(placed.value).map((file) => rm(file, { force: true })));
   }
   return done;
-};
+}
 
 /** The embedded store, or an etcd whose files are kept in the data directory. */
 async function placeOf(context: ServerContext, body: Body<'storeMigrate'>, id: string): Promise<ApiResult<Place>> {

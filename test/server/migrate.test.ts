@@ -127,7 +127,13 @@ test('a server that is started again uses the store that it moved to, and server
   const server = await startTestServer(t, { directory });
   const url = await etcd(t);
   value(await server.server.context.store.txn([], [{ kind: 'put', key: keys.spec, value: encodeJson(specOf('demo')) }]));
-  expectOk(await server.admin.call('storeMigrate', { body: { to: 'etcd', endpoints: [url] }, timeoutMs: 30_000 }));
+  const asked = () => server.admin.call('storeMigrate', { body: { to: 'etcd' as const, endpoints: [url] }, timeoutMs: 30_000 });
+  const both = await Promise.all([asked(), asked()]);
+  assert.deepEqual(
+    both.map((one) => (one.ok ? 'moved' : one.error.code)).sort(),
+    ['moved', 'store.move-refused'],
+    'two at once: one of them moves it',
+  );
   await server.server.stop();
   const again = await startTestServer(t, { directory, token: server.token });
   assert.equal(await engineOf(again.server.context.store), 'etcd');
