@@ -146,6 +146,44 @@ test('a server that is started again uses the store that it moved to, and server
   assert.equal(await engineOf(edited.server.context.store), 'embedded');
 });
 
+test('a server that died in the middle of a move looks at the mark: sealed, it gives the move up; moved, it uses the new store', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const url = await etcd(t);
+  const place = { endpoints: [url], ca: null, cert: null, key: null, username: null, passwordFile: null };
+  let server = await startTestServer(t, { directory });
+  const { token } = server;
+  value(await server.server.context.store.txn([], [{ kind: 'put', key: keys.spec, value: encodeJson(specOf('demo')) }]));
+  for (const [id, ends, engine] of [
+    ['m1', 'sealed', 'embedded'],
+    ['m2', 'moved', 'etcd'],
+  ] as const) {
+    const held = server.server.context.place;
+    const [from, to] = [held.movable.present(), held.open(place)];
+    const record = {
+      version: 1 as const,
+      id,
+      from: value(await from.status()).incarnation,
+      to: value(await to.status()).incarnation,
+      endpoints: [url],
+    };
+    const move = { from, to, record, clock: realClock };
+    await held.begin(id, place);
+    assert.ok((await announce(move)).ok);
+    const sealed = await seal(move);
+    assert.ok(sealed.ok);
+    if (ends === 'moved') {
+      assert.ok((await copy(move, sealed.value)).ok);
+      assert.deepEqual(await commit(move, sealed.value, []), { ok: true, value: 'moved' });
+    }
+    to.close();
+    await server.server.stop();
+    server = await startTestServer(t, { directory, token });
+    assert.equal(await engineOf(server.server.context.store), engine);
+    if (ends === 'sealed') assert.equal(readMove(value(await server.server.context.store.get(MOVE_KEY)))?.phase, 'aborted');
+    if (ends === 'sealed') assert.equal(value(await server.server.context.store.get(keys.controller)), null);
+  }
+});
+
 test('a server that is deployed anew from its directory and a backup is followed by its hosts once it is restored, and not before', async (t) => {
   const directory = await temporaryDirectory(t);
   const [port = 0] = await freePorts(1);
