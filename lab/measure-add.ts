@@ -30,7 +30,17 @@ export async function measureAdd(options: {
   readonly say: (line: string) => void;
 }): Promise<AddMeasurement> {
   const { mib, ...rest } = options;
-  const stage = await openStage({ spec: {}, priorities: {}, proxies: 0, store: 'embedded', lengthMs: null, ...rest });
+  const stage = await openStage({
+    spec: {},
+    priorities: {},
+    proxies: 0,
+    witness: null,
+    store: 'embedded',
+    spareEtcd: false,
+    spareServer: false,
+    lengthMs: null,
+    ...rest,
+  });
   try {
     const { herd, primary, standbys } = stage;
     const rows = Math.round((mib * 1_048_576) / ROW_BYTES);

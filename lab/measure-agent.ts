@@ -22,7 +22,17 @@ export interface AgentMeasurement {
 }
 
 export async function measureAgent(options: { readonly keep: boolean; readonly say: (line: string) => void }): Promise<AgentMeasurement> {
-  const stage = await openStage({ spec: {}, priorities: {}, witness: null, proxies: 0, store: 'embedded', lengthMs: null, ...options });
+  const stage = await openStage({
+    spec: {},
+    priorities: {},
+    witness: null,
+    proxies: 0,
+    store: 'embedded',
+    spareEtcd: false,
+    spareServer: false,
+    lengthMs: null,
+    ...options,
+  });
   try {
     await stage.recording.stop();
     await realClock.sleep(SETTLE_MS);

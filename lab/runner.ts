@@ -30,6 +30,8 @@ export async function runScenario(
       witness: scenario.witness ?? null,
       proxies: scenario.proxies ?? 0,
       store: options.store ?? scenario.store ?? 'embedded',
+      spareEtcd: scenario.spareEtcd ?? false,
+      spareServer: scenario.spareServer ?? false,
       lengthMs: options.lengthMs ?? null,
       keep,
       say,

@@ -29,6 +29,10 @@ export interface Scenario {
   readonly priorities?: Readonly<Record<string, number>>;
   /** Default: the server's own. `etcd`: three members, one on each node's host. */
   readonly store?: StoreKind;
+  /** Three etcd members run on the nodes' hosts, and nobody uses them yet. */
+  readonly spareEtcd?: boolean;
+  /** Hosts are told that the server may come back on the proxies' host. */
+  readonly spareServer?: boolean;
   /** How many proxies stand on the proxies' host, `p1`, `p2`, …; default: none. */
   readonly proxies?: number;
   readonly run: (stage: Stage) => Promise<Observation>;

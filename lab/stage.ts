@@ -29,7 +29,7 @@ export interface Stage {
   readonly network: LabNetwork;
   readonly herd: Herd;
   readonly recording: Recording;
-  /** Null with the server's own store. */
+  /** Null where none runs. */
   readonly etcd: LabEtcd | null;
   /** How long a scenario that takes minutes is to last; null: as long as it says itself. */
   readonly lengthMs: number | null;
@@ -57,6 +57,8 @@ export interface StageOptions {
   readonly witness: string | null;
   readonly proxies: number;
   readonly store: StoreKind;
+  readonly spareEtcd: boolean;
+  readonly spareServer: boolean;
   /** See `Stage`. */
   readonly lengthMs: number | null;
   readonly keep: boolean;
@@ -68,8 +70,8 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-lab-'));
   chmodSync(directory, 0o755);
   const network = createNetwork([SERVER, ...NODES, SPARE, CLIENT, PROXY]);
-  const etcd = options.store === 'etcd' ? await etcdOn(network, directory) : null;
-  const herd = openHerd(planOf(directory, network, { ...options, etcd }));
+  const etcd = options.store === 'etcd' || options.spareEtcd ? await etcdOn(network, directory) : null;
+  const herd = openHerd(planOf(directory, network, { ...options, etcd: options.store === 'etcd' ? etcd : null }));
   const close = (recording: Recording | null) => async (): Promise<void> => {
     network.heal();
     await recording?.stop();
@@ -99,6 +101,11 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   }
 }
 
+/** The part `store` of a server's server.yaml that listens on `host`. */
+export function embeddedStore(host: string, spares: readonly string[]): Readonly<Record<string, unknown>> {
+  return { engine: 'embedded', listen: { host, port: 2379 }, spares: spares.map((spare) => `https://${spare}:2379`) };
+}
+
 /** A start that fails leaves nothing behind. */
 async function etcdOn(network: LabNetwork, directory: string): Promise<LabEtcd> {
   try {
@@ -115,7 +122,7 @@ async function etcdOn(network: LabNetwork, directory: string): Promise<LabEtcd> 
 function planOf(
   directory: string,
   network: LabNetwork,
-  { spec, priorities, witness, proxies, etcd }: StageOptions & { readonly etcd: LabEtcd | null },
+  { spec, priorities, witness, proxies, spareServer, etcd }: StageOptions & { readonly etcd: LabEtcd | null },
 ): HerdPlan {
   return {
     directory,
@@ -123,6 +130,7 @@ function planOf(
     cluster: 'lab',
     server: { address: network.address(SERVER), apiPort: 8433, storePort: 2379, inside: network.inside(SERVER) },
     ...(etcd === null ? {} : { store: etcd.store }),
+    ...(spareServer ? { store: embeddedStore(network.address(SERVER), [network.address(PROXY)]) } : {}),
     // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
     nodes: NODES.map((node, index) => {
       const priority = priorities[node];

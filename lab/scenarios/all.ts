@@ -33,6 +33,8 @@ import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
 import { rollingServerDies } from './rolling-server-dies.ts';
 import { rollingRestartProxy } from './rolling-restart-proxy.ts';
 import { standbyLoss } from './standby-loss.ts';
+import { serverRedeployed } from './server-redeployed.ts';
+import { storeMigrate } from './store-migrate.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
@@ -95,6 +97,8 @@ export const SCENARIOS: readonly Scenario[] = [
   nodeAddServerDies,
   nodeAddAgentDies,
   nodeRemove,
+  storeMigrate,
+  serverRedeployed,
 ];
 
 export function findScenario(name: string): Scenario | null {

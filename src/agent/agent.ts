@@ -15,7 +15,8 @@ import type { Member } from '../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../core/result.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
 import { isHandingOver } from '../core/state.ts';
-import { identityOf, openAccess } from '../store/access.ts';
+import { identityOf } from '../store/access.ts';
+import { openHostAccess } from '../store/host-access.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
 import type { Store } from '../store/store.ts';
@@ -113,11 +114,21 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   const { instance } = setup;
   const keys = clusterKeys(config.cluster);
   const tls = identityOf(config.store);
-  const store = openAccess(config.store, { near: [config.host, config.internalHost ?? config.host] });
+  const hosted: { controller: { stop(): Promise<void> } | null; restart: () => void } = { controller: null, restart: () => undefined };
+  const hostAccess = openHostAccess({
+    access: config.store,
+    kind: 'agent',
+    name: `${config.cluster}/${config.node}`,
+    near: [config.host, config.internalHost ?? config.host],
+    clock: realClock,
+    log,
+    onMoved: () => hosted.restart(),
+  });
+  const { store } = hostAccess;
   const single = await refuseDuplicateNode({ store, keys, clock: realClock, log, self: { ...config, bootId: setup.bootId } });
   if (!single.ok) {
     log.error({ code: single.error.code }, describeFailure(single.error));
-    store.close();
+    void hostAccess.close();
     return null;
   }
   const client = tls === null ? null : createAgentClient({ tls });
@@ -164,7 +175,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     watch.close();
     postgres.close();
     client?.close();
-    store.close();
+    void hostAccess.close();
     return null;
   }
   const endpointOf = (node: NodeId): { host: string; port: number } | null => {
@@ -255,7 +266,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     prober.close();
     postgres.close();
     client?.close();
-    store.close();
+    void hostAccess.close();
     return null;
   }
   const takeCertificates = (): Promise<void> => reloadTls({ files: tls, http, client, instance: config.kind === 'witness' ? null : instance });
@@ -272,7 +283,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   const adopted = (await lease.adopt()) ? lease.keeper.heldTerm() : null;
   const known = watch.current().state;
   if (adopted !== null && known?.primary === config.node && known.primaryTerm === adopted) agentLoop.leaseAdopted();
-  const registration = register(options, store, keys.member(config.node));
+  const registration = { current: register(options, store, keys.member(config.node)) };
   const running = agentLoop;
   loop = startLoop({
     name: 'agent',
@@ -284,18 +295,29 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       await running.step({ spec: current, state, stateRevision, incarnation });
     },
   });
-  const controller = hostController({ config, store, clock: realClock, log, primary: () => watch.current().state?.primary ?? null });
+  const host = (): ReturnType<typeof hostController> =>
+    hostController({ config, store, clock: realClock, log, primary: () => watch.current().state?.primary ?? null });
+  hosted.controller = host();
+  // A controller knows one store only; and only some stores want one here.
+  hosted.restart = () => {
+    const former = hosted.controller;
+    hosted.controller = host();
+    // An entry that was written while the copy was under way would be missing there.
+    registration.current.abort();
+    registration.current = register(options, store, keys.member(config.node));
+    void former?.stop();
+  };
   const probing = startProbing({ log, watch, viewpoints, node: config.node });
   return {
     reloadTls: takeCertificates,
     stop: async () => {
       await certificate.keeper?.stop();
-      await controller.stop();
+      await hosted.controller?.stop();
       await probing.stop();
       await loop?.stop();
       await running.stop();
       await addresses.keeper.stop();
-      registration.abort();
+      registration.current.abort();
       watch.close();
       await http.close();
       // The report stays until its lease ends: an agent that is restarted at once is not missed by anybody.
@@ -303,7 +325,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       prober.close();
       postgres.close();
       client?.close();
-      store.close();
+      await hostAccess.close();
     },
   };
 }

@@ -129,18 +129,21 @@ export function watchCluster(options: {
     }
   }
 
+  /** Null when the store does not answer. */
+  async function whichStore(): Promise<string | null> {
+    const status = await store.status();
+    if (status.ok) return status.value.incarnation;
+    log.debug({ error: status.error.kind }, `the store does not say which one it is: ${status.error.message}`);
+    return null;
+  }
+
   async function run(): Promise<void> {
     while (!stopping.signal.aborted) {
       const sentAt = clock.now().mono;
-      if (incarnation === null) {
-        // One answer is enough: this client refuses every other store from then on.
-        const status = await store.status();
-        if (!status.ok) {
-          log.debug({ error: status.error.kind }, `the store does not say which one it is: ${status.error.message}`);
-          await clock.sleep(RETRY_MS, stopping.signal);
-          continue;
-        }
-        incarnation = status.value.incarnation;
+      const before = await whichStore();
+      if (before === null) {
+        await clock.sleep(RETRY_MS, stopping.signal);
+        continue;
       }
       const listed = await store.list(keys.orders);
       if (!listed.ok) {
@@ -148,6 +151,10 @@ export function watchCluster(options: {
         await clock.sleep(RETRY_MS, stopping.signal);
         continue;
       }
+      // A move of the store between the two answers: the listing may be of either.
+      if ((await whichStore()) !== before) continue;
+      if (incarnation !== before) stateRevision = makeRevision(0);
+      incarnation = before;
       freshAt = sentAt;
       // Invariant: revisions are compared only within one store (§4.10). Because: a restored or re-deployed store counts anew, and its state
       // would be taken for an old one for ever; agents refuse lower terms by themselves. Broken if: an older listing came after a newer one,

@@ -268,6 +268,23 @@ export const ROUTES = {
     body: z.unknown(),
     answer: s.restoreAnswer,
   },
+  storeMigrate: {
+    ...json,
+    method: 'POST',
+    path: '/store/migrate',
+    access: 'admin',
+    summary: 'Move the store to another engine while clusters work; with `dryRun` only what would stand against it',
+    body: s.migrateBody,
+    answer: s.migrateAnswer,
+  },
+  storeAccess: {
+    ...json,
+    method: 'GET',
+    path: '/store/access',
+    access: 'public',
+    summary: 'Where the store is, for a host that shows its certificate',
+    answer: s.storeGrant,
+  },
   users: { ...json, method: 'GET', path: '/users', access: 'admin', summary: 'Users and their roles', answer: z.array(s.userRow) },
   addUser: {
     ...json,

@@ -394,6 +394,25 @@ export const storeGrant = z.looseObject({
   username: z.string().nullable().default(null),
   password: z.string().nullable().default(null),
 });
+export const migrateBody = z.strictObject({
+  to: z.enum(['etcd', 'embedded']),
+  endpoints: z
+    .array(z.string().regex(/^https?:\/\/(\[[0-9A-Fa-f:.]+\]|[^\s/:@]+):\d{1,5}$/))
+    .max(9)
+    .default([]),
+  /** PEM of who signed the certificates of etcd's members; null: pgherd's own authority. */
+  authority: z.string().max(65_536).nullable().default(null),
+  username: z.string().max(200).nullable().default(null),
+  password: z.string().max(1000).nullable().default(null),
+  dryRun: z.boolean().default(false),
+});
+export const migrateAnswer = z.looseObject({
+  moved: z.boolean(),
+  from: z.string(),
+  to: z.string(),
+  hosts: z.array(z.string()),
+  problems: z.array(z.string()),
+});
 export const joinAnswer = z.looseObject({
   cluster: name,
   node: name,

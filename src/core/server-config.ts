@@ -8,6 +8,8 @@ const embedded = object(
   {
     engine: literal('embedded'),
     listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 2379) }, 'strict'), { host: '127.0.0.1', port: 2379 }),
+    /** Other places where this server may be started again from its backup, like `https://10.0.0.2:2379`: hosts that join are told of them too. */
+    spares: withDefault(list(text), []),
   },
   'strict',
 );
@@ -41,7 +43,7 @@ export const serverConfig = object(
     /** Loopback by default: whoever opens the API to a network does so knowingly (H4, H5). Port 0: a free one. */
     listen: withDefault(object({ host: withDefault(text, '127.0.0.1'), port: withDefault(port, 8433) }, 'strict'), { host: '127.0.0.1', port: 8433 }),
     dataDirectory: text,
-    store: withDefault(store, { engine: 'embedded', listen: { host: '127.0.0.1', port: 2379 } }),
+    store: withDefault(store, { engine: 'embedded', listen: { host: '127.0.0.1', port: 2379 }, spares: [] }),
     /** More host names and addresses for the server's certificate; the first one is what agents are told to use. */
     names: withDefault(list(text), []),
     controller: withDefault(bool, true),

@@ -97,8 +97,8 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       signal: stopping.signal,
       onListing: (listing, sentAt) => {
         freshAt = sentAt;
-        // Revisions compare within one store only (§4.10); a restored one counts anew.
-        if (listing.revision < stateRevision) stateRevision = makeRevision(0);
+        // Revisions compare within one store only (§4.10); a restored one, and one that it was moved to, counts anew. A listing is never older than what was seen.
+        stateRevision = makeRevision(0);
         members.clear();
         reports.clear();
         if (!listing.kvs.some((kv) => kv.key === keys.state)) drop(keys.state);

@@ -14,7 +14,8 @@ import { type ProxyConfig, proxyConfig } from '../core/proxy-config.ts';
 import { type Failure, type Result, describeFailure, err, ok } from '../core/result.ts';
 import { NO_ROUTE, type Route, decideRoute } from '../core/route/decide.ts';
 import type { TrafficWishes } from '../core/traffic.ts';
-import { identityOf, openAccess } from '../store/access.ts';
+import { identityOf } from '../store/access.ts';
+import { openHostAccess } from '../store/host-access.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
 import { openControls } from './control.ts';
@@ -123,7 +124,16 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
   log.info({}, why);
   const keys = clusterKeys(config.cluster);
   const files = identityOf(config.store);
-  const store = openAccess(config.store, { near: [config.listen.host] });
+  const hostAccess = openHostAccess({
+    access: config.store,
+    kind: 'proxy',
+    name: `${config.cluster}/${config.id}`,
+    near: [config.listen.host],
+    clock: realClock,
+    log,
+    onMoved: () => undefined,
+  });
+  const { store } = hostAccess;
   const controls = openControls({ id: config.id, password, ca, connectMs: config.limits.connectMs });
   const session = keepSession(store, keys.proxyAck(config.id), {
     ttlMs: ACK_TTL_MS,
@@ -196,7 +206,7 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     health.close();
     controls.close();
     await session.close();
-    store.close();
+    await hostAccess.close();
   };
   for (const kind of PORTS) {
     const port = ports[kind];

@@ -84,6 +84,9 @@ export function openCache({ store, clock, log }: { readonly store: Store; readon
     if (!status.ok) return false;
     const listing = await store.list(ROOT);
     if (!listing.ok) return false;
+    // The store was moved between the two answers: the listing may be of either.
+    const again = await store.status();
+    if (!again.ok || again.value.incarnation !== status.value.incarnation) return false;
     const at = clock.now().mono;
     const before = entries;
     entries = new Map();

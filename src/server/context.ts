@@ -16,6 +16,7 @@ import type { StoreCache } from './cache.ts';
 import type { ServerConfig } from '../core/server-config.ts';
 import type { JoinTokens } from './join.ts';
 import type { Secrets } from './secrets.ts';
+import type { StorePlace } from './store-place.ts';
 import type { Users } from './users.ts';
 import { type ServerView, buildView, listClusters } from './view.ts';
 
@@ -32,8 +33,9 @@ export interface ServerContext {
   readonly recentLog: RecentLines;
   readonly clock: Clock;
   readonly version: string;
-  /** Addresses of the store, as agents are told. */
-  readonly storeEndpoints: readonly string[];
+  /** Where the store is, and how hosts are told. */
+  readonly place: StorePlace;
+  readonly controllers: { start(): void; stop(): Promise<void> };
   /** `https://host:port` of this server. */
   readonly url: () => string;
   /** The server's certificate was renewed: use it for new connections. */

@@ -9,6 +9,7 @@ import type { doctorCheck } from '../api/schema.ts';
 import { type Handler, type ServerContext, viewOf } from './context.ts';
 import { WATCH_STALE_MS, isStale } from './freshness.ts';
 import { describe } from './reads.ts';
+import { checkStore } from './store-checks.ts';
 import { listClusters } from './view.ts';
 
 type Check = z.infer<typeof doctorCheck>;
@@ -34,7 +35,8 @@ const WARNINGS: ReadonlySet<string> = new Set([
 ]);
 
 export const doctor: Handler<'doctor'> = async (context) => {
-  const checks: Check[] = [...checkServer(context)];
+  const status = await context.store.status();
+  const checks: Check[] = [...checkServer(context), ...checkStore(status.ok ? status.value : null)];
   for (const cluster of listClusters(context.cache)) {
     const found = await viewOf(context, cluster);
     if (!found.ok) {
@@ -78,15 +80,6 @@ function checkServer(context: ServerContext): readonly Check[] {
       level: row.daysLeft < 14 ? 'error' : 'warn',
       text: `the certificate of ${row.subject} ends in ${row.daysLeft} days`,
       remedy,
-    });
-  }
-  if (context.config.store.engine === 'embedded') {
-    checks.push({
-      ...base,
-      code: 'store.embedded',
-      level: 'ok',
-      text: 'embedded store: while this server is away, running clusters go on, and nothing fails over',
-      remedy: 'Keep backups (`pgherd store backup`); use etcd to survive the loss of this host.',
     });
   }
   return checks;

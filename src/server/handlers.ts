@@ -5,6 +5,7 @@ import { createCluster, removeCluster } from './clusters.ts';
 import type { Handler } from './context.ts';
 import { doctor } from './doctor.ts';
 import { addJoinToken, join } from './join.ts';
+import * as migrate from './migrate.ts';
 import { nodeLog, serverLog } from './node-log.ts';
 import * as reads from './reads.ts';
 import * as spec from './spec.ts';
@@ -40,6 +41,8 @@ export const HANDLERS: { readonly [R in RouteName]: Handler<R> } = {
   storeStatus: admin.storeStatus,
   storeBackup: admin.storeBackup,
   storeRestore: admin.storeRestore,
+  storeMigrate: migrate.storeMigrate,
+  storeAccess: migrate.storeAccess,
   users: admin.users,
   addUser: admin.addUser,
   removeUser: admin.removeUser,

@@ -1,6 +1,5 @@
 /** The server's side of joining: one-time tokens, and certificates for hosts that show one. */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { formatWall, wallMs } from '../base/clock.ts';
 import { deriveSecret } from '../base/secret.ts';
 import { bool, object, text } from '../core/decode.ts';
@@ -11,9 +10,7 @@ import { clusterKeys } from '../store/keys.ts';
 import { type ApiFailure, makeApiFailure } from '../api/errors.ts';
 import { formatJoinToken } from '../api/join-token.ts';
 import { expiryOf } from './authority.ts';
-import type { Answer } from '../api/routes.ts';
-import { readPem } from '../store/pem.ts';
-import { type ApiResult, type Handler, type ServerContext, storeFailure } from './context.ts';
+import { type Handler, storeFailure } from './context.ts';
 import { openRecords } from './records.ts';
 
 const joinToken = object({ cluster: text, hash: text, expiresWallMs: wallTime, used: bool, by: text });
@@ -105,11 +102,14 @@ export const addJoinToken: Handler<'addJoinToken'> = async (context, { body, cal
 export const join: Handler<'join'> = async (context, { body, caller }) => {
   const checked = context.joinTokens.check(body.token);
   if (!checked.ok) return checked;
-  if (!isLoopback(caller.address) && context.storeEndpoints.every((endpoint) => isLoopback(new URL(endpoint).hostname))) {
+  const granted = context.place.grant(context.place.present());
+  if (!granted.ok) return err(makeApiFailure('store.files', granted.error));
+  const grant = granted.value;
+  if (!isLoopback(caller.address) && grant.endpoints.every((endpoint) => isLoopback(new URL(endpoint).hostname))) {
     return err(
       makeApiFailure('join.store-loopback', {
         what: `node "${body.node}" could not reach the store`,
-        cause: `the store listens on ${context.storeEndpoints.join(', ')}, which only this server's host reaches`,
+        cause: `the store listens on ${grant.endpoints.join(', ')}, which only this server's host reaches`,
         now: 'Nothing was signed; the token can still be used.',
         remedy: 'Set `store.listen.host` (and `names`) in server.yaml to an address that the database hosts reach, and restart the server.',
       }),
@@ -129,8 +129,7 @@ export const join: Handler<'join'> = async (context, { body, caller }) => {
       }),
     );
   }
-  const grant = grantStore(context);
-  if (!grant.ok) return grant;
+
   const used = await context.joinTokens.use(body.token);
   if (!used.ok) return used;
   const name = `${cluster}/${body.node}`;
@@ -143,33 +142,10 @@ export const join: Handler<'join'> = async (context, { body, caller }) => {
     ca: context.authority.ca,
     certificate: signed.value,
     clusterSecret: body.kind === 'proxy' ? deriveSecret(secret, 'proxy') : secret,
-    store: grant.value,
+    store: { ...grant, endpoints: [...grant.endpoints] },
     expiresAt: expiryOf(signed.value),
   });
 };
-
-/** What a host needs to reach the store besides its own certificate. `store.files`: a file that server.yaml names cannot be read. */
-export function grantStore({ config, storeEndpoints }: ServerContext): ApiResult<Answer<'join'>['store']> {
-  const { store } = config;
-  if (store.engine === 'embedded') return ok({ endpoints: [...storeEndpoints], authority: null, username: null, password: null });
-  try {
-    return ok({
-      endpoints: [...storeEndpoints],
-      authority: store.ca === null ? null : readPem(store.ca).toString('utf8'),
-      username: store.username,
-      password: store.passwordFile === null ? null : readFileSync(store.passwordFile, 'utf8').trim(),
-    });
-  } catch (cause) {
-    return err(
-      makeApiFailure('store.files', {
-        what: 'a file that server.yaml names for the store cannot be read',
-        cause: cause instanceof Error ? cause.message : String(cause),
-        now: 'Nothing was signed; the token can still be used.',
-        remedy: 'Give the server the right to read `store.ca` and `store.passwordFile`.',
-      }),
-    );
-  }
-}
 
 function isLoopback(host: string): boolean {
   const plain = host.replace(/^\[|\]$/g, '').replace(/^::ffff:/, '');

@@ -13,8 +13,6 @@ import { MIN_TLS_VERSION } from '../base/tls.ts';
 import { type Failure, type Result, describeFailure, err, ok } from '../core/result.ts';
 import { runControllers } from '../controller/controllers.ts';
 import { type EmbeddedStore, startEmbeddedStore } from '../store/embedded/server.ts';
-import { openAccess } from '../store/access.ts';
-import { openStore } from '../store/etcd-client.ts';
 import type { Store } from '../store/store.ts';
 import { type App, buildApp } from './app.ts';
 import { openAudit } from './audit.ts';
@@ -26,6 +24,7 @@ import type { ServerContext } from './context.ts';
 import { ensureAdmin } from './first-start.ts';
 import { openJoinTokens } from './join.ts';
 import { openSecrets } from './secrets.ts';
+import { type StorePlace, openStorePlace } from './store-place.ts';
 import { startStatusLine } from './status-line.ts';
 import { openUsers } from './users.ts';
 import { VERSION } from '../base/version.ts';
@@ -128,16 +127,19 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
   });
   if (!admin.ok) return admin;
 
-  const opened = await openStoreOf(config, authority.value, clock);
+  const opened = await openStoreOf(config, authority.value, { clock, log });
   if (!opened.ok) return opened;
-  const { store, embedded, endpoints } = opened.value;
+  const { place, embedded } = opened.value;
+  const { store } = place.movable;
   if (embedded !== null) undo.push(() => embedded.close());
   undo.push(async () => store.close());
   const cache = openCache({ store, clock, log });
   undo.push(() => cache.close());
-  if (!(await cache.ready(STORE_WAIT_MS))) log.warn({ endpoints }, 'the store does not answer yet; the server starts without it');
+  if (!(await cache.ready(STORE_WAIT_MS)))
+    log.warn({ endpoints: place.present()?.endpoints ?? null }, 'the store does not answer yet; the server starts without it');
 
   const listening = { url: '', app: null as App | null };
+  const controllers = createControllers({ store, clock, log, wanted: config.controller });
   const context: ServerContext = {
     config,
     store,
@@ -151,7 +153,8 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
     recentLog: options.recent ?? keepRecentLines(),
     clock,
     version: VERSION,
-    storeEndpoints: endpoints,
+    place,
+    controllers,
     url: () => listening.url,
     reloadTls: () => applyTls(listening.app, authority.value, embedded),
   };
@@ -174,24 +177,47 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
 
 /** Controllers, the periodic line, and the look at the own certificate. */
 function startBackground(context: ServerContext, undo: (() => Promise<void>)[]): void {
-  const { config, store, clock, log } = context;
   const line = startStatusLine(context);
   undo.push(() => line.stop());
   const ended = new AbortController();
   const watching = watchCertificate(context, ended.signal);
-  const controllers = config.controller
-    ? runControllers({ store, clock, log, signal: ended.signal, name: `server/${hostname()}/${process.pid}` }).catch((cause: unknown) => {
+  context.controllers.start();
+  undo.push(async () => {
+    ended.abort();
+    await Promise.all([watching, context.controllers.stop()]);
+  });
+}
+
+/** The controllers of all clusters, stopped and started again around a move of the store. */
+function createControllers(options: {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly wanted: boolean;
+}): ServerContext['controllers'] {
+  const { store, clock, log } = options;
+  let running: { readonly ended: AbortController; readonly done: Promise<void> } | null = null;
+  return {
+    start: () => {
+      if (running !== null || !options.wanted) return;
+      const ended = new AbortController();
+      const name = `server/${hostname()}/${process.pid}`;
+      const done = runControllers({ store, clock, log, signal: ended.signal, name }).catch((cause: unknown) => {
         // Clusters must not stay without a controller while the API looks healthy: the supervisor starts the role again.
         log.error({ error: cause }, 'the controllers ended');
         log.flush();
         process.exitCode = 1;
         process.kill(process.pid, 'SIGTERM');
-      })
-    : Promise.resolve();
-  undo.push(async () => {
-    ended.abort();
-    await Promise.all([watching, controllers]);
-  });
+      });
+      running = { ended, done };
+    },
+    stop: async () => {
+      const former = running;
+      running = null;
+      former?.ended.abort();
+      await former?.done;
+    },
+  };
 }
 
 async function watchCertificate(context: ServerContext, signal: AbortSignal): Promise<void> {
@@ -230,20 +256,20 @@ function certificateHosts(config: ServerConfig): readonly string[] {
 }
 
 interface OpenedStore {
-  readonly store: Store;
+  readonly place: StorePlace;
   readonly embedded: EmbeddedStore | null;
-  /** For agents. */
-  readonly endpoints: readonly string[];
 }
 
-async function openStoreOf(config: ServerConfig, authority: Authority, clock: Clock): Promise<Result<OpenedStore, Failure>> {
+/** The own store is served also when it was left: hosts that come late learn there where the new one is. */
+async function openStoreOf(
+  config: ServerConfig,
+  authority: Authority,
+  { clock, log }: { readonly clock: Clock; readonly log: Logger },
+): Promise<Result<OpenedStore, Failure>> {
   const { store } = config;
-  if (store.engine === 'etcd') {
-    const own = authority.files;
-    const shown = store.cert === null || store.key === null ? own : { cert: store.cert, key: store.key };
-    const access = { ...store, ca: own.ca, cert: shown.cert, key: shown.key, authority: store.ca };
-    return ok({ store: openAccess(access, { clock, near: [config.listen.host, ...config.names] }), embedded: null, endpoints: store.endpoints });
-  }
+  const common = { config, authority, clock, log };
+  if (store.engine === 'etcd')
+    return ok({ place: await openStorePlace({ ...common, embedded: null, own: { here: '', hosts: '', spares: [] } }), embedded: null });
   const started = await startEmbeddedStore({
     file: join(config.dataDirectory, 'store.db'),
     listen: store.listen,
@@ -252,12 +278,13 @@ async function openStoreOf(config: ServerConfig, authority: Authority, clock: Cl
   });
   if (!started.ok) return started;
   const embedded = started.value;
-  const own = ['0.0.0.0', '::', ''].includes(store.listen.host) ? '127.0.0.1' : store.listen.host;
-  return ok({
-    embedded,
-    store: openStore({ endpoints: [formatUrl(own, embedded.port)], tls: authority.files, clock }),
-    endpoints: [formatUrl(reachableHost(store.listen.host, config.names), embedded.port)],
-  });
+  const host = ['0.0.0.0', '::', ''].includes(store.listen.host) ? '127.0.0.1' : store.listen.host;
+  const own = {
+    here: formatUrl(host, embedded.port),
+    hosts: formatUrl(reachableHost(store.listen.host, config.names), embedded.port),
+    spares: store.spares,
+  };
+  return ok({ place: await openStorePlace({ ...common, embedded, own }), embedded });
 }
 
 function startFailure(what: string, cause: unknown): Failure {

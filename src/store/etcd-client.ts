@@ -75,7 +75,7 @@ export function openStore(options: OpenStoreOptions): Store {
       for (const { response } of answer.value.responses) if (response.case === 'responseRange') reads.push(response.value.kvs.map(readKeyValue));
       return ok({ succeeded: answer.value.succeeded, revision: makeRevision(Number(answer.value.header?.revision ?? 0n)), reads });
     },
-    grantLease: (ttlMs, call) => grant(connection, ttlMs, deadlineOf(call)),
+    grantLease: (ttlMs, call) => grant(connection, ttlMs, deadlineOf(call), call?.id),
     keepAlive: (lease, call) => keepAliveOnce(connection, lease, deadlineOf(call)),
     revokeLease: (lease, call) => revoke(connection, lease, deadlineOf(call)),
     watch: (prefix, after, handlers) =>
@@ -189,8 +189,8 @@ async function readStatus(connection: Connection, deadline: MonoMs): ReturnType<
 }
 
 /** The id is chosen here, so that a grant whose answer was lost can be repeated without leaving a second lease behind. */
-async function grant(connection: Connection, ttlMs: number, deadline: MonoMs): ReturnType<Store['grantLease']> {
-  const id = (randomBytes(8).readBigUInt64BE() & 0x7fff_ffff_ffff_ffffn) | 1n;
+async function grant(connection: Connection, ttlMs: number, deadline: MonoMs, wanted?: string): ReturnType<Store['grantLease']> {
+  const id = wanted !== undefined ? BigInt(wanted) : (randomBytes(8).readBigUInt64BE() & 0x7fff_ffff_ffff_ffffn) | 1n;
   const request = create(LeaseGrantRequestSchema, { ID: id, TTL: BigInt(Math.ceil(ttlMs / 1000)) });
   const answer = await requestOutcome(connection, GRANT, request, { deadline, repeat: 'idempotent' });
   if (answer.kind === 'answer') return ok({ id: String(id), ttlMs: Number(answer.value.TTL) * 1000 });

@@ -14,6 +14,7 @@ import { bool, decodeJson, formatDecodeError, integer, literal, object, text } f
 import { makeRevision } from '../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import { ROOT, SERVER_ROOT } from './keys.ts';
+import { MOVE_PREFIX } from './move-record.ts';
 import type { Op, Store, StoreError } from './store.ts';
 
 const header = object({ format: literal('pgherd-store-backup'), version: literal(1), incarnation: text, revision: integer, takenAt: text });
@@ -85,7 +86,9 @@ export async function restoreStore(store: Store, content: string, { existing }: 
   if (!wiped.ok) return failed(wiped.error);
   const begun = await store.txn([], [mark('begun')]);
   if (!begun.ok) return failed(begun.error);
-  for (const ops of inPortions(backup)) {
+  const wanted = backup.entries.filter((item) => !item.leased && item.key !== RESTORE_KEY && !item.key.startsWith(MOVE_PREFIX));
+  // No store's incarnation looks like the one that each state is given here.
+  for (const ops of inPortions(wanted, (state) => ({ ...state, incarnation: `restored from ${backup.incarnation}` }))) {
     // Only keys that are still absent are written: somebody else who writes meanwhile is not overwritten, but found.
     const absent = ops.map((op) => ({ target: 'create', key: op.key, op: '=', revision: makeRevision(0) }) as const);
     const written = await store.txn(absent, ops);
@@ -102,17 +105,21 @@ export async function restoreStore(store: Store, content: string, { existing }: 
 const PORTION_OPS = 100;
 const PORTION_BYTES = 1024 * 1024;
 
-function inPortions({ incarnation: from, entries: all }: Backup): (Op & { readonly kind: 'put' })[][] {
+/** Puts in portions that one transaction bears. Each state, when it is a JSON object, is changed by `mark`; other bytes stay: their readers tell of them. */
+export function inPortions(
+  entries: readonly { readonly key: string; readonly value: string }[],
+  mark: (state: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>,
+): (Op & { readonly kind: 'put' })[][] {
   const portions: (Op & { readonly kind: 'put' })[][] = [];
   let bytes = Number.POSITIVE_INFINITY;
-  for (const { key, value } of all.filter((item) => !item.leased && item.key !== RESTORE_KEY)) {
+  for (const { key, value } of entries) {
     const size = Buffer.byteLength(key) + Buffer.byteLength(value);
     if (bytes + size > PORTION_BYTES || (portions.at(-1)?.length ?? 0) >= PORTION_OPS) {
       portions.push([]);
       bytes = 0;
     }
     bytes += size;
-    portions.at(-1)?.push({ kind: 'put', key, value: isState(key) ? asRestored(value, from) : value });
+    portions.at(-1)?.push({ kind: 'put', key, value: isState(key) ? marked(value, mark) : value });
   }
   return portions;
 }
@@ -123,12 +130,11 @@ function isState(key: string): boolean {
   return what === 'state' && more.length === 0 && !cluster.startsWith('.');
 }
 
-/** No store's incarnation looks like this. Bytes that are no JSON object stay: their readers tell of them. */
-function asRestored(value: string, from: string): string {
+function marked(value: string, mark: Parameters<typeof inPortions>[1]): string {
   try {
     const parsed: unknown = JSON.parse(value);
     if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) return value;
-    return JSON.stringify({ ...parsed, incarnation: `restored from ${from}` });
+    return JSON.stringify(mark(parsed as Record<string, unknown>));
   } catch (cause) {
     if (cause instanceof SyntaxError) return value;
     throw cause;

@@ -108,8 +108,11 @@ export interface Store {
   /** Sorted by key; at most `limit` (default: all). */
   list(prefix: string, options?: CallOptions & { readonly limit?: number }): Promise<Result<Listing, StoreError>>;
   txn(compares: readonly Compare[], then: readonly Op[], otherwise?: readonly Op[], options?: CallOptions): Promise<Result<TxnResult, StoreError>>;
-  /** Returns the lease id as decimal text and the TTL really granted (whole seconds in etcd). */
-  grantLease(ttlMs: number, options?: CallOptions): Promise<Result<{ readonly id: string; readonly ttlMs: number }, StoreError>>;
+  /** `id`: decimal text, only to give a lease of another store the same name here; refused when it exists. Returns the lease id as decimal text and the TTL really granted (whole seconds in etcd). */
+  grantLease(
+    ttlMs: number,
+    options?: CallOptions & { readonly id?: string },
+  ): Promise<Result<{ readonly id: string; readonly ttlMs: number }, StoreError>>;
   /** A bare keep-alive: proves only that the lease exists, not who holds a key. */
   keepAlive(lease: string, options?: CallOptions): Promise<Result<{ readonly ttlMs: number }, StoreError>>;
   revokeLease(lease: string, options?: CallOptions): Promise<Result<null, StoreError>>;

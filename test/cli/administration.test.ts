@@ -86,6 +86,31 @@ describe('administration', () => {
     assert.equal(fakeServer().seen[0]?.query['replace'], 'true');
   });
 
+  test('store migrate sends the new place, its login from a file, and shows what stands against it; without --yes it moves nothing', async () => {
+    const login = join(fakeServer().directory, 'etcd.login');
+    writeFileSync(login, 'pgherd:s3cret\n');
+    const args = ['store', 'migrate', 'etcd', '--endpoints', 'https://10.0.0.11:2379,https://10.0.0.12:2379', '--login-file', login];
+    const answer = { moved: false, from: '1', to: '2', hosts: ['agent/demo/n1'], problems: ['demo/n2 does not report; bring it back first'] };
+    const dry = await pgherd([...args, '--dry-run'], { 'POST /store/migrate': { body: answer } });
+    assert.equal(dry.exit, 3);
+    assert.match(dry.out, /would not be moved:\n {2}demo\/n2 does not report/);
+    assert.deepEqual(fakeServer().seen[0]?.body, {
+      to: 'etcd',
+      endpoints: ['https://10.0.0.11:2379', 'https://10.0.0.12:2379'],
+      authority: null,
+      username: 'pgherd',
+      password: 's3cret',
+      dryRun: true,
+    });
+    assert.ok(!`${dry.out}${dry.err}`.includes('s3cret'));
+    const done = await pgherd([...args, '--yes'], { 'POST /store/migrate': { body: { ...answer, moved: true, problems: [] } } });
+    assert.deepEqual([done.exit, /1 hosts use the store 2/.test(done.out)], [0, true]);
+    assert.notEqual((await pgherd(args, {})).exit, 0);
+    writeFileSync(login, 'no colon\n');
+    assert.equal((await pgherd([...args, '--yes'], {})).exit, 2);
+    assert.equal((await pgherd(['store', 'migrate', 'redis', '--yes'], {})).exit, 2);
+  });
+
   test('settings set sends what is set and unset; nothing to set is wrong usage', async () => {
     const body = {
       revision: 4,

@@ -199,8 +199,10 @@ test('a renewal that a crash cut off is finished at the next start, unless the h
 
 test('the embedded store shows a renewed certificate to new connections, and cuts no open one', async (t) => {
   const server = await startTestServer(t);
-  const { authority, store, storeEndpoints } = server.server.context;
-  const url = new URL(storeEndpoints[0] ?? '');
+  const { authority, store, place } = server.server.context;
+  const granted = place.grant(place.present());
+  assert.ok(granted.ok);
+  const url = new URL(granted.value.endpoints[0] ?? '');
   const shown = (): Promise<string> =>
     new Promise((resolve, reject) => {
       const { ca, cert, key } = authority.server();

@@ -3,6 +3,7 @@ import { type Decoded, decodeJson, object, record, text } from '../../core/decod
 import { type MonoMs, type NodeId, type Term, addMono } from '../../core/ids.ts';
 import { term } from '../../core/report.ts';
 import { writeLease } from '../../core/state.ts';
+import { MOVED_LEASE } from '../../store/move-record.ts';
 import type { KeyValue, StoreError } from '../../store/store.ts';
 
 export interface LeaseSettings {
@@ -37,6 +38,8 @@ export type Confirmation =
 export function judgeKey(found: KeyValue | null, own: { readonly value: string; readonly leaseId: string }): Confirmation {
   if (found === null) return { kind: 'gone' };
   if (found.value === own.value && found.lease === own.leaseId) return { kind: 'confirmed' };
+  // The store was left for another one, where our lease stands too: this one says nothing any more, neither for us nor against us.
+  if (found.value === MOVED_LEASE) return { kind: 'unknown', why: 'the store was moved, and this agent has not heard where' };
   const decoded = decodeJson(writeLease, found.value);
   // The same value under another lease: an earlier or later run of this node; ours by name, but not the one we renew.
   return decoded.ok ? { kind: 'taken', by: decoded.value.holder, term: decoded.value.term } : { kind: 'taken', by: null, term: null };
