@@ -173,7 +173,7 @@ test('a start, restart or rejoin that a stop of the cluster overtook ends at onc
   const node = id('n3');
   for (const phase of ['stopping', 'stopped'] as const)
     for (const request of [
-      { kind: 'nodeRejoin', node, via: 'stream' } as const,
+      { kind: 'nodeRejoin', node, via: 'stream', source: null, rateKb: null } as const,
       { kind: 'nodeStart', node } as const,
       { kind: 'nodeRestart', node } as const,
     ]) {
