@@ -73,7 +73,8 @@ export function nextRecoveryStep(view: ClusterView, spec: NodeSpec, now: Now): R
     verdict: lineageOf(view, report),
     progress: state.recovery[spec.id] ?? null,
   };
-  const trusted = !isTwinSuspect(one) || (one.goal?.kind === 'standby' && one.goal.via === 'clone');
+  // A rewind is ordered only for a node whose timeline is nobody else's; it stands on the primary's number afterwards, like a twin.
+  const trusted = !isTwinSuspect(one) || (one.goal?.kind === 'standby' && one.goal.via !== 'stream');
   if (trusted && isStreaming(report, state.primary) && one.goal?.kind === 'standby' && !isForeignSystem(view, report)) return settled(one);
   if (one.goal?.kind === 'standby' && one.goal.via !== 'stream' && !gaveUp(report, one.goal) && !isHopeless(one)) return NOTHING;
   return unsettled(one);

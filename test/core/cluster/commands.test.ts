@@ -165,6 +165,24 @@ test('a command for a node ends when its effect is seen', () => {
   assert.equal(failed.tasks[0]?.status, 'failed');
 });
 
+test('a start, restart or rejoin that a stop of the cluster overtook ends at once, so that it does not keep the cluster from being started', () => {
+  const text = `term 3 primary n1 lsn 0/5000
+    n1 stopped goal:stopped
+    n2 stopped goal:stopped
+    n3 crashed goal:stopped`;
+  const node = id('n3');
+  for (const phase of ['stopping', 'stopped'] as const)
+    for (const request of [
+      { kind: 'nodeRejoin', node, via: 'stream', source: null, rateKb: null } as const,
+      { kind: 'nodeStart', node } as const,
+      { kind: 'nodeRestart', node } as const,
+    ]) {
+      const asked = { tasks: [makeTask(request, { status: 'running' })], state: (state: ClusterState): ClusterState => ({ ...state, phase }) };
+      const [ended] = decideCluster(picture(text, asked), NOW).tasks;
+      assert.deepEqual([ended?.status, ended?.problems[0]?.text], ['failed', 'the cluster was stopped meanwhile']);
+    }
+});
+
 test('the cluster stops primary first, then its standbys; it starts again with the same primary (I29)', () => {
   const view = ask({ kind: 'clusterStop' });
   const stopping = expectRule(view, 'cluster.stop');

@@ -161,6 +161,16 @@ test('a frozen cluster takes nobody back', () => {
   expectRule(picture(after('n2 crashed tl1 fork0@0/1 @0/5800 goal:fenced').replace('term', 'frozen term')), 'cluster.steady');
 });
 
+test('a node that was marked, and rewound from a timeline that is nobody else’s, is back when it streams', () => {
+  const marked = progress({ lastError: 'a promotion was not completed' });
+  const back = expectRule(picture(after('n2 standby tl2 fork1@0/5000 @0/6000 goal:rewind done'), marked), 'standby.back');
+  assert.equal(back.recovery[id('n2')], undefined);
+  const goal = back.goals[id('n2')];
+  assert.equal(goal?.kind === 'standby' && goal.via, 'stream');
+  // It still streams for a moment before the rewind begins; that proves nothing.
+  expectRule(picture(after('n2 standby tl2 fork1@0/5000 @0/6000 goal:rewind busy'), marked), 'cluster.steady');
+});
+
 test('success is seen in the stream (I10)', () => {
   const view = picture(after('n2 standby @0/6000 goal:clone done'), progress({ attempts: 2 }));
   const state = expectRule(view, 'standby.back');

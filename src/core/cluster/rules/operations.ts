@@ -200,6 +200,9 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
   const broken = failureOf(view, node) ?? notTakenIn(view, node, sinceMs);
   const problem = (text: string): Task =>
     fail(task, now, { code: `${requestWords(request).replaceAll(' ', '-')}.failed`, text, remedy: `See "pgherd log ${node}".` });
+  const { phase } = view.state;
+  // A stop of the cluster overtakes it. Waiting for its limit would keep the cluster from being started again.
+  if (request.kind !== 'nodeStop' && (phase === 'stopping' || phase === 'stopped')) return problem('the cluster was stopped meanwhile');
   switch (request.kind) {
     case 'nodeStop':
       if (live(view, node) !== null && isDown(live(view, node))) return finish(task, now, `${node} is stopped`);
