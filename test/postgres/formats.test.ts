@@ -15,6 +15,7 @@ import { createCollector } from '../../src/agent/postgres/diverged.ts';
 import { binary } from '../../src/agent/postgres/instance.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
 import { activeSettings, renderHba, withBlock, writeManagedFiles } from '../../src/agent/postgres/managed-files.ts';
+import { createObserver } from '../../src/agent/postgres/observe.ts';
 import { forkPoint } from '../../src/agent/postgres/rewind.ts';
 import { compareLineage, lineageOf, parseHistory, timelineAt } from '../../src/agent/postgres/timeline-history.ts';
 import { readWalEnd } from '../../src/agent/postgres/wal-end.ts';
@@ -135,6 +136,11 @@ test('changed parameters are reloaded; those that need a restart are named; a br
     applied.errors.some((line) => /pg_hba/.test(line)),
     applied.errors.join(),
   );
+  const observer = createObserver(n1, { members: () => [] });
+  const seen = await observer.observe();
+  observer.close();
+  assert.deepEqual([seen.pendingRestart, seen.minimumsAfterRestart], [['max_connections'], { max_connections: 33 }], 'what a restart will bring');
+  assert.ok((seen.minimums['max_connections'] ?? 0) > 33);
   must(await applySettings(n1, settings));
 });
 
