@@ -30,7 +30,9 @@ export class ReadSession extends Session {
     super.forward(bytes, length);
   }
 
+  /** What a server says just before its goodbye (it empties its buffer then) is no answer yet: a read that is run again brings its own. */
   protected override toClient(backend: Backend, bytes: Uint8Array, upTo: number): void {
+    if (this.#kept !== null && this.findings.goodbyeAt !== -1) return;
     this.#kept = null;
     this.#again = false;
     super.toClient(backend, bytes, upTo);

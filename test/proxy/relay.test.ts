@@ -326,6 +326,8 @@ describe('the read port', () => {
     const atA = async (): Promise<number> => (await Promise.all(clients.map(portOf))).filter((port) => port === servers.a.port).length;
     stage.route({ readers: [a, b] });
     assert.equal(await atA(), 2, 'one that comes back gets its share of the sessions that are there');
+    stage.route({ readers: [b] });
+    assert.equal(await atA(), 0);
     stage.route({ readers: [{ ...a, weight: 3 }, b] });
     assert.equal(await atA(), 3);
     stage.close();
