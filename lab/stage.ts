@@ -1,4 +1,4 @@
-/** One run's stage: six hosts, a healthy cluster of three nodes, and clients that write all the time. */
+/** One run's stage: seven hosts, a healthy cluster of three nodes, and clients that write all the time. */
 import { chmodSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -17,6 +17,8 @@ import type { StoreKind } from './scenario.ts';
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 export const PROGRAM = join(ROOT, 'dist', 'pgherd.mjs');
 export const NODES = ['n1', 'n2', 'n3'] as const;
+/** A host that is no node at the start. */
+export const SPARE = 'n4';
 const SERVER = 's';
 const CLIENT = 'c';
 const PROXY = 'p';
@@ -64,7 +66,7 @@ export interface StageOptions {
 export async function openStage(options: StageOptions): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-lab-'));
   chmodSync(directory, 0o755);
-  const network = createNetwork([SERVER, ...NODES, CLIENT, PROXY]);
+  const network = createNetwork([SERVER, ...NODES, SPARE, CLIENT, PROXY]);
   const etcd = options.store === 'etcd' ? await etcdOn(network, directory) : null;
   const herd = openHerd(planOf(directory, network, { ...options, etcd }));
   const close = (recording: Recording | null) => async (): Promise<void> => {
@@ -126,6 +128,7 @@ function planOf(
       const place = { node, address: network.address(node), port: 26_432 + index, agentPort: 8432, inside: network.inside(node) };
       return priority === undefined ? place : { ...place, priority };
     }),
+    spares: [{ node: SPARE, address: network.address(SPARE), port: 26_432 + NODES.length, agentPort: 8432, inside: network.inside(SPARE) }],
     proxies: Array.from({ length: proxies }, (_, index) => ({
       id: `p${index + 1}`,
       address: network.address(PROXY),

@@ -295,6 +295,6 @@ export function undoCommands(world: World, operator: Operator): void {
   for (const [node, override] of Object.entries(state.overrides)) {
     if (override.kind === 'stopped') operator.ask({ kind: 'nodeStart', node });
     else if (override.kind === 'maintenance') operator.ask({ kind: 'nodeMaintenance', node, on: false });
-    else operator.ask({ kind: 'nodeRejoin', node, via: null });
+    else operator.ask({ kind: 'nodeRejoin', node, via: null, source: null, rateKb: null });
   }
 }

@@ -251,7 +251,7 @@ function drawTask({ random, dataNodes, allNodes }: Draw): FaultKind {
     { kind: 'nodeRestart', node: one },
     { kind: 'nodeStop', node: one },
     { kind: 'nodeStart', node: one },
-    { kind: 'nodeRejoin', node: one, via: random.pick([null, 'stream', 'rewind', 'clone']) },
+    { kind: 'nodeRejoin', node: one, via: random.pick([null, 'stream', 'rewind', 'clone']), source: null, rateKb: null },
     { kind: 'nodeMaintenance', node: random.pick(allNodes), on: random.chance(0.5) },
     { kind: 'clusterRestart', rolling: random.chance(0.7) },
     { kind: 'freeze', forMs: random.chance(0.5) ? null : 10_000 },

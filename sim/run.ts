@@ -218,7 +218,7 @@ function helpAsAPerson(stage: Stage): void {
     const goal = state.goals[node.name];
     if (goal?.kind !== 'fenced' || node.name === state.primary) continue;
     // What the failed task names as its remedy is the second try.
-    operator.ask({ kind: 'nodeRejoin', node: node.name, via: stage.helped.has(node.name) ? 'clone' : null });
+    operator.ask({ kind: 'nodeRejoin', node: node.name, via: stage.helped.has(node.name) ? 'clone' : null, source: null, rateKb: null });
     stage.helped.add(node.name);
   }
 }

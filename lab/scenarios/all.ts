@@ -9,6 +9,7 @@ import { etcdMemberLoss, hostLossEtcd, hostLossEtcdAsync, hostLossEtcdLeader, se
 import { failoverProxy } from './failover-proxy.ts';
 import { hostKill } from './host-kill.ts';
 import { hostLoss } from './host-loss.ts';
+import { nodeAdd, nodeAddAgentDies, nodeAddServerDies, nodeRemove } from './node-scale.ts';
 import { oldPrimaryReturns } from './old-primary-returns.ts';
 import { partitionPrimary } from './partition-primary.ts';
 import { partitionStandby } from './partition-standby.ts';
@@ -88,6 +89,10 @@ export const SCENARIOS: readonly Scenario[] = [
   vipFailover,
   vipPartition,
   vipConflict,
+  nodeAdd,
+  nodeAddServerDies,
+  nodeAddAgentDies,
+  nodeRemove,
 ];
 
 export function findScenario(name: string): Scenario | null {

@@ -171,6 +171,8 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     viewpoints,
     postgres,
     sync,
+    host: { current: () => null },
+    spec,
     overrides: { look: () => undefined, merge: (problems) => problems },
     vips: { report: () => [], problems: () => [] },
     put: session.put,

@@ -38,6 +38,7 @@ import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
 import { type Publisher, createPublisher } from './publisher.ts';
 import { type AgentSetup, setUpAgent } from './setup.ts';
+import { createHostFacts } from './host-facts.ts';
 import { createLogReader } from './read-log.ts';
 import { reloadAgent, reloadTls } from './reload.ts';
 import { readRemembered, rememberCluster } from './remembered-cluster.ts';
@@ -217,6 +218,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     viewpoints,
     postgres,
     overrides: createOverrideWatch(instance, log),
+    host: createHostFacts(instance, { clock: realClock, log }),
+    spec,
     sync,
     vips: addresses.keeper,
     put: session.put,

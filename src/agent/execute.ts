@@ -66,10 +66,14 @@ const EXECUTORS: { readonly [K in Exclude<NodeActionKind, 'none'>]: Executor<K> 
   clone: async (action, context) => {
     const upstream = upstreamOf(context, action.upstream);
     if (upstream === null) return err(noSuchMember(action.upstream));
-    const cloned = await context.postgres.clone(context.input.spec, upstream, context.signal, context.onProgress);
+    const source = upstreamOf(context, action.source);
+    if (source === null) return err(noSuchMember(action.source));
+    const plan = { upstream, source, rateKb: action.rateKb };
+    const cloned = await context.postgres.clone(context.input.spec, plan, context.signal, context.onProgress);
     if (cloned.ok) await context.memory.finish(step(context, 'clone'));
     return cloned;
   },
+  'drop-data': dropData,
   checkpoint: async (_action, context) => {
     const done = await context.postgres.checkpoint(context.signal);
     if (done.ok) await context.memory.finish(`${context.input.state?.switchover?.taskId ?? ''}/checkpoint`);
@@ -235,6 +239,18 @@ async function vote(action: Extract<NodeAction, { kind: 'vote' }>, context: Exec
 function prepareSync(context: ExecuteContext): Promise<Result<null, Failure>> {
   const asked = wantedSetOf(context.input.state, context.node);
   return asked === null ? Promise.resolve(ok(null)) : context.sync.prepare(asked);
+}
+
+/**
+ * *Invariant:* data is deleted only under an order to leave, of a node that runs nothing and holds no lease (§4.9).
+ * *Because:* both are looked at again right here. *Broken if:* the order of an older state is carried out after a newer one.
+ */
+async function dropData(_action: Extract<NodeAction, { kind: 'drop-data' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
+  const observed = await context.postgres.observe();
+  const ordered = context.goal?.kind === 'removed' && context.goal.dropData;
+  if (!ordered || isAlive(observed) || context.lease.heldTerm() !== null || context.signal.aborted)
+    return err(refused('drop-data.refused', 'the data directory was not removed', 'it is in use, or the order was taken back'));
+  return context.postgres.dropData();
 }
 
 function holds(context: ExecuteContext, term: Term): boolean {

@@ -20,6 +20,15 @@ export interface Upstream {
   readonly port: number;
 }
 
+/** Where a copy comes from, and whom it is to follow then. */
+export interface ClonePlan {
+  readonly upstream: Upstream;
+  /** Copied; often the upstream itself. */
+  readonly source: Upstream;
+  /** KiB a second; null: unlimited. */
+  readonly rateKb: number | null;
+}
+
 export interface PostgresPort {
   observe(): Promise<PostgresReport>;
   /** The upstream that the directory is configured with; null: none, or one that is no member. */
@@ -46,7 +55,9 @@ export interface PostgresPort {
   detach(signal: AbortSignal): Promise<Result<Pick<Vote, 'position' | 'final'>, Failure>>;
   follow(upstream: Upstream, signal: AbortSignal): Promise<Result<string, Failure>>;
   rewind(spec: ClusterSpec, upstream: Upstream, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
-  clone(spec: ClusterSpec, upstream: Upstream, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
+  clone(spec: ClusterSpec, plan: ClonePlan, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<Result<string, Failure>>;
+  /** Deletes the data directory of a stopped node that leaves. Copies that were set aside stay. */
+  dropData(): Promise<Result<string, Failure>>;
   /** The opening of `term` by this node, marked in the WAL of a running primary (§4.1). */
   markOpening(term: Term, signal: AbortSignal): Promise<Result<string, Failure>>;
   checkpoint(signal: AbortSignal): Promise<Result<string, Failure>>;

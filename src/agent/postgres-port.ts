@@ -16,6 +16,7 @@ import { cloneFrom } from './postgres/clone.ts';
 import { parseConninfo } from './postgres/conninfo.ts';
 import { readControlData } from './postgres/control-data.ts';
 import { ensureStandbySignal } from './postgres/data-directory.ts';
+import { dropDataDirectory } from './postgres/drop-data.ts';
 import { detachStandby } from './postgres/detach.ts';
 import { clearUpstream, followUpstream, setUpstream } from './postgres/follow.ts';
 import { runInitdb } from './postgres/initdb.ts';
@@ -273,15 +274,29 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       );
       return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
     },
-    clone: async (spec, upstream, signal, onProgress) => {
+    clone: async (spec, { upstream, source, rateKb }, signal, onProgress) => {
       const settings = await settingsOf(spec, 'standby');
       const cloned = await withoutServer('cloning', () =>
-        cloneFrom(instance, { upstream, settings, systemIdentifier, keepSaved: spec.keepSavedDirectories, signal, onProgress }),
+        cloneFrom(instance, {
+          upstream,
+          source,
+          settings,
+          systemIdentifier,
+          keepSaved: spec.keepSavedDirectories,
+          maxRateKb: rateKb,
+          signal,
+          onProgress,
+        }),
       );
       if (!cloned.ok) return cloned;
       return ok(
-        `${cloned.value.bytes} bytes from ${upstream.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`,
+        `${cloned.value.bytes} bytes from ${source.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`,
       );
+    },
+    dropData: async () => {
+      systemIdentifier = null;
+      const dropped = await dropDataDirectory(instance);
+      return dropped.ok ? ok(`${instance.dataDirectory} is removed`) : dropped;
     },
     markOpening: async (term, signal) => {
       const marked = await markOpening(instance, { term, signal, run: ready.run });

@@ -21,6 +21,7 @@ export interface PublishInput {
   readonly slots: NodeReport['slots'];
   readonly sync: NodeReport['sync'];
   readonly vips: NodeReport['vips'];
+  readonly host: NodeReport['host'];
   readonly problems: ReturnType<PostgresPort['problems']>;
 }
 
@@ -51,6 +52,7 @@ export function buildReport(input: PublishInput): NodeReport {
     slots: input.slots,
     sync: input.sync,
     vips: input.vips,
+    host: input.host,
     problems: [...weakFencing(input), ...input.problems],
   };
 }

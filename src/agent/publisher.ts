@@ -5,6 +5,8 @@ import { VERSION } from '../base/version.ts';
 import { encodeJson } from '../core/decode.ts';
 import type { NodeId } from '../core/ids.ts';
 import type { NodeReport } from '../core/report.ts';
+import type { ClusterSpec } from '../core/spec.ts';
+import type { HostFacts } from './host-facts.ts';
 import type { LoopStatus } from './loop.ts';
 import type { OverrideWatch } from './overridden-settings.ts';
 import type { MemoryPort, PostgresPort, SyncPort, ViewpointPort } from './ports.ts';
@@ -26,6 +28,9 @@ export interface PublisherOptions {
   readonly sync: Pick<SyncPort, 'report'>;
   readonly overrides: OverrideWatch;
   readonly vips: Pick<VipKeeper, 'report' | 'problems'>;
+  readonly host: HostFacts;
+  /** What people want; a change of it is why slots are looked at again at once. */
+  readonly spec: () => ClusterSpec | null;
   readonly put: (value: string) => void;
   readonly certificateProblems: () => NodeReport['problems'];
   /** Of the store that the agent acts on; null before it is known. */
@@ -50,6 +55,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let last: UrgentParts = { decisive: '', news: '' };
   let lastPut = -Infinity;
   let lastSlots = -Infinity;
+  let slotsFor: ClusterSpec | null = null;
   return {
     latest: () => latest,
     publish: (status) => {
@@ -69,6 +75,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         slots,
         sync: options.sync.report(),
         vips: options.vips.report(),
+        host: options.host.current(status.postgres.state === 'running' ? 'running' : 'not-running'),
         problems: [
           ...options.overrides.merge(options.postgres.problems()),
           ...options.lease.problems(),
@@ -76,6 +83,12 @@ export function createPublisher(options: PublisherOptions): Publisher {
           ...options.vips.problems(),
         ],
       });
+      // The loop makes and drops slots in the step that reads a new spec: a node that waits for its slot need not wait for the next look.
+      if (options.spec() !== slotsFor) {
+        slotsFor = options.spec();
+        lastSlots = -Infinity;
+        lastPut = -Infinity;
+      }
       const parts = urgentParts(latest);
       const urgent = parts.decisive !== last.decisive || (parts.news !== last.news && !options.handingOver());
       if (!urgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;

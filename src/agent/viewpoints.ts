@@ -45,6 +45,8 @@ const AGENT_EVERY = 4;
 
 export function createViewpoints(options: ViewpointOptions): Viewpoints {
   const seen = new Map<NodeId, Seen>();
+  /** Ways between a node that is being added and everybody else: only whether the agent there answers. */
+  const ways = new Map<NodeId, boolean>();
   let trusted: boolean | null = null;
   let rounds = 0;
 
@@ -72,11 +74,23 @@ export function createViewpoints(options: ViewpointOptions): Viewpoints {
     if (verdict !== previous || alive !== before?.agentAlive) options.onChange();
   }
 
+  /** The node that is being added asks everybody, and everybody asks it: a way that works in one direction only is found before the copy. */
+  function tryWays(spec: ClusterSpec, target: NodeId | null): Promise<void>[] {
+    const joining = findNode(spec, options.node)?.membership === 'joining';
+    const asked = spec.nodes.filter((node) => node.id !== options.node && node.id !== target && (joining || node.membership === 'joining'));
+    for (const node of ways.keys()) if (!asked.some((one) => one.id === node)) ways.delete(node);
+    return asked.map(async ({ id }) => {
+      const alive = await options.agentAlive(id, spec.probeTimeoutMs);
+      if (ways.get(id) !== alive) options.onChange();
+      ways.set(id, alive);
+    });
+  }
+
   return {
     round: async (spec, target) => {
       rounds += 1;
       for (const node of seen.keys()) if (node !== target) seen.delete(node);
-      const work: Promise<void>[] = [];
+      const work: Promise<void>[] = tryWays(spec, target);
       if (target !== null && target !== options.node) work.push(probeOne(spec, target));
       if (spec.trustedAddresses.length > 0) {
         work.push(
@@ -91,6 +105,7 @@ export function createViewpoints(options: ViewpointOptions): Viewpoints {
     probes: () => {
       const now = options.clock.now().mono;
       const out: Record<string, ProbeResult> = {};
+      for (const [node, agentAlive] of ways) out[node] = { verdict: 'unknown', failures: 0, lastOkAgoMs: null, error: null, agentAlive };
       for (const [node, one] of seen) {
         out[node] = {
           verdict: one.verdict,

@@ -31,6 +31,7 @@ export function createWitnessPort(): BoundPostgres {
     follow: refuse,
     rewind: refuse,
     clone: refuse,
+    dropData: refuse,
     markOpening: refuse,
     checkpoint: refuse,
     ensureRolesAndSlots: refuse,

@@ -232,6 +232,12 @@ export const settingsPostAnswer = z.looseObject({
 
 // ── Tasks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+/** KiB a second, in the bounds of pg_basebackup. */
+const rateKb = z.int().min(32).max(1_048_576);
+
+/** A host name or an IP address. */
+const address = z.string().regex(/^[A-Za-z0-9_.:-]{1,253}$/, 'is no host name or address');
+
 const onNode = <K extends string>(kind: K): z.ZodObject<{ kind: z.ZodLiteral<K>; node: typeof name }, z.core.$strict> =>
   z.strictObject({ kind: z.literal(kind), node: name });
 
@@ -248,8 +254,32 @@ export const taskRequestBody = z.discriminatedUnion('kind', [
   onNode('nodeStop'),
   onNode('nodeStart'),
   onNode('nodeRestart'),
-  z.strictObject({ kind: z.literal('nodeRejoin'), node: name, via: z.enum(['stream', 'rewind', 'clone']).nullable().default(null) }),
+  z.strictObject({
+    kind: z.literal('nodeRejoin'),
+    node: name,
+    via: z.enum(['stream', 'rewind', 'clone']).nullable().default(null),
+    source: name.nullable().default(null),
+    rateKb: rateKb.nullable().default(null),
+  }),
   z.strictObject({ kind: z.literal('nodeMaintenance'), node: name, on: z.boolean() }),
+  /** Null: what the node's agent registered, or the best source. */
+  z.strictObject({
+    kind: z.literal('nodeAdd'),
+    node: name,
+    host: address.nullable().default(null),
+    internalHost: address.nullable().default(null),
+    port: z.int().min(1).max(65_535).nullable().default(null),
+    role: z.enum(['data', 'witness']).default('data'),
+    priority: z.int().min(0).max(1000).default(100),
+    location: z.string().min(1).max(63).nullable().default(null),
+    tags: z
+      .record(z.string().regex(/^[A-Za-z0-9_.-]{1,63}$/), z.string().max(200))
+      .refine((tags) => Object.keys(tags).length <= 32, 'at most 32 tags')
+      .default({}),
+    source: name.nullable().default(null),
+    rateKb: rateKb.nullable().default(null),
+  }),
+  z.strictObject({ kind: z.literal('nodeRemove'), node: name, dropData: z.boolean().default(false) }),
   z.strictObject({ kind: z.literal('clusterStop') }),
   z.strictObject({ kind: z.literal('clusterStart') }),
   z.strictObject({ kind: z.literal('clusterRestart'), rolling: z.boolean().default(true) }),
@@ -283,6 +313,8 @@ export const taskView = z.looseObject({
   problems: z.array(problem),
   finishedAt: time.nullable(),
   result: z.string().nullable(),
+  /** What its node moves now; null when nothing moves. `etaMs` is null while it cannot be told. */
+  progress: z.looseObject({ node: name, step: z.string(), doneBytes: count, totalBytes: count.nullable(), etaMs: z.number().nullable() }).nullable(),
 });
 export type TaskView = z.infer<typeof taskView>;
 

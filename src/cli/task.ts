@@ -1,10 +1,8 @@
 /** Asking for an operation and following it: the task lives on the server, this is only a window on it. */
 import type { Command } from 'commander';
-import { activity } from '../core/report.ts';
 import { addMono } from '../core/ids.ts';
 import type { Body, BodyIn } from '../api/routes.ts';
 import type { TaskAnswer, TaskView } from '../api/schema.ts';
-import { object, text } from '../core/decode.ts';
 import { requestWords } from '../core/cluster/tasks.ts';
 import type { Api } from './api.ts';
 import { type Question, confirm, shellQuote } from './confirm.ts';
@@ -95,8 +93,6 @@ export async function finishOperation(session: Session, api: Api, accepted: Acce
 }
 
 const POLL_MS = 200;
-/** Bytes for the progress bar need the whole metadata: asked for less often than the task itself. */
-const BYTES_EVERY_MS = 1000;
 
 /** Prints each step once until the task has ended. Lost answers do not end it: the task does not need us. */
 export async function followTask(session: Session, api: Api, options: { task: TaskView; timeoutMs: number }): Promise<Outcome> {
@@ -108,7 +104,6 @@ export async function followTask(session: Session, api: Api, options: { task: Ta
   const printed = new Map<string, string>();
   let task = options.task;
   let lostSaid = false;
-  let bytesAt = io.clock.now().mono;
   try {
     for (;;) {
       printSteps(task, printed, progress, session);
@@ -116,10 +111,7 @@ export async function followTask(session: Session, api: Api, options: { task: Ta
       const now = io.clock.now().mono;
       if (stop.signal.aborted) return leave(session, task, 'interrupted');
       if (now >= deadline) return leave(session, task, 'timeout', options.timeoutMs);
-      if (now - bytesAt >= BYTES_EVERY_MS) {
-        bytesAt = now;
-        await showBytes(session, api, task.cluster, progress);
-      }
+      showBytes(task, progress, session);
       await io.clock.sleep(Math.min(POLL_MS, deadline - now), stop.signal);
       const next = await api.call('task', { params: { id: task.id } });
       if (next.ok) {
@@ -164,19 +156,11 @@ function stepText(step: TaskView['steps'][number]): string {
   return step.detail === '' ? step.name : `${step.name}: ${step.detail}`;
 }
 
-const busyReport = object({ node: text, activity });
-
-/** The bar of the first node that moves bytes; nothing when none does, or when the server cannot say. */
-async function showBytes(session: Session, api: Api, cluster: string, progress: ProgressLine): Promise<void> {
-  const meta = await api.call('meta', { params: { cluster } });
-  if (!meta.ok) return;
-  for (const raw of Object.values(meta.value.reports)) {
-    const report = busyReport(raw, '');
-    if (!report.ok || report.value.activity.kind !== 'busy' || report.value.activity.doneBytes === null) continue;
-    const { step, doneBytes, totalBytes } = report.value.activity;
-    progress.update({ label: `${report.value.node} ${step}`, doneBytes, totalBytes }, session.io.clock.now().mono);
-    return;
-  }
+/** The bar of the node that moves bytes; nothing when none does. */
+function showBytes(task: TaskView, progress: ProgressLine, session: Session): void {
+  if (task.progress === null) return;
+  const { node, step, doneBytes, totalBytes } = task.progress;
+  progress.update({ label: `${node} ${step}`, doneBytes, totalBytes }, session.io.clock.now().mono);
 }
 
 function endOf(session: Session, task: TaskView): Outcome {

@@ -2,7 +2,7 @@
 import { type Decoder, decodeJson, formatDecodeError, integer, object } from '../core/decode.ts';
 import { initialState } from '../core/cluster/goals.ts';
 import { type MonoMs, type NodeId, type Now, type Revision, makeRevision, parseNodeId } from '../core/ids.ts';
-import { type NodeReport, nodeReport } from '../core/report.ts';
+import { type Member, type NodeReport, member, nodeReport } from '../core/report.ts';
 import { type ClusterSpec, clusterSpec } from '../core/spec.ts';
 import { type ClusterState, type Task, type WriteLease, clusterState, task, writeLease } from '../core/state.ts';
 import type { ClusterView, SeenReport } from '../core/view.ts';
@@ -54,6 +54,7 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
   let watchedSince: MonoMs | null = null;
   let newest = NONE;
   const reports = new Map<NodeId, SeenAt>();
+  const members = new Map<NodeId, Member>();
   const tasks = new Map<string, Held<Task>>();
   const acks = new Map<string, number>();
   let unreadable: Unreadable[] = [];
@@ -67,8 +68,10 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
 
   function put(kv: KeyValue, now: Now): void {
     if (kv.modRevision > newest) newest = kv.modRevision;
-    if (kv.key === keys.spec) spec = { value: read(clusterSpec, kv), revision: kv.modRevision };
-    else if (kv.key === keys.state) {
+    if (kv.key === keys.spec) {
+      // As for the state: our own write may come before the watch delivers an older one.
+      if (spec === null || kv.modRevision > spec.revision) spec = { value: read(clusterSpec, kv), revision: kv.modRevision };
+    } else if (kv.key === keys.state) {
       // Our own write is put in before the watch delivers it: an older one must not undo it.
       if (state === null || kv.modRevision > state.revision) state = { value: read(clusterState, kv), revision: kv.modRevision };
     } else if (kv.key === keys.writeLease) {
@@ -94,7 +97,13 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
   function putReport(kv: KeyValue, now: Now): void {
     const [name = '', what = ''] = kv.key.slice(keys.nodes.length).split('/', 2);
     const node = parseNodeId(name);
-    if (node === null || what !== 'report') return;
+    if (node === null) return;
+    if (what === 'member') {
+      const registered = read(member, kv);
+      if (registered !== null) members.set(node, registered);
+      return;
+    }
+    if (what !== 'report') return;
     const found = read(nodeReport, kv);
     if (found !== null) reports.set(node, { report: found, at: now.mono, alive: true });
     else bury(node);
@@ -119,9 +128,11 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
       lease = null;
     } else if (key.startsWith(keys.tasks)) tasks.delete(key.slice(keys.tasks.length));
     else if (key.startsWith(keys.proxies)) acks.delete(proxyOf(key));
-    else if (key.startsWith(keys.nodes) && key.endsWith('/report')) {
-      const node = parseNodeId(key.slice(keys.nodes.length).split('/')[0] ?? '');
-      if (node !== null) bury(node);
+    else if (key.startsWith(keys.nodes)) {
+      const [name = '', what = ''] = key.slice(keys.nodes.length).split('/', 2);
+      const node = parseNodeId(name);
+      if (node !== null && what === 'report') bury(node);
+      if (node !== null && what === 'member') members.delete(node);
     }
   }
 
@@ -136,6 +147,7 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
       leaseGoneAt ??= now.mono;
     }
     for (const node of reports.keys()) if (!present.has(keys.report(node))) bury(node);
+    for (const node of members.keys()) if (!present.has(keys.member(node))) members.delete(node);
     for (const id of tasks.keys()) if (!present.has(keys.task(id))) tasks.delete(id);
     acks.clear();
     for (const kv of kvs) put(kv, now);
@@ -153,6 +165,7 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
       state: state?.value ?? initialState(incarnation, now),
       stateRevision: state?.revision ?? NONE,
       reports: seen as ClusterView['reports'],
+      members: Object.fromEntries(members) as ClusterView['members'],
       writeLease: leaseValue === null || leaseValue.holder === undefined ? null : { term: leaseValue.term, holder: leaseValue.holder },
       writeLeaseGoneMs: lease === null && leaseGoneAt !== null ? Math.max(0, now.mono - leaseGoneAt) : 0,
       tasks: [...tasks.values()]

@@ -156,7 +156,16 @@ function tellUnreadable(context: Context, view: ClusterView | null, now: Now): v
 
 /** Spec or state themselves cannot be read: only that is told, nothing decided, nothing overwritten. */
 async function writeUntold(context: Context, leadership: Leadership): Promise<number> {
-  const empty: Decision = { rule: 'controller.unreadable', why: '', state: null, events: context.untold, tasks: [], opened: null, again: null };
+  const empty: Decision = {
+    rule: 'controller.unreadable',
+    why: '',
+    state: null,
+    spec: null,
+    events: context.untold,
+    tasks: [],
+    opened: null,
+    again: null,
+  };
   const { compares, ops } = buildTransaction(context.keys, context.cache, leadership, empty);
   const done = await context.store.txn(compares.slice(0, 2), ops);
   if (done.ok && done.value.succeeded) context.untold = [];
@@ -186,7 +195,7 @@ async function write(context: Context, leadership: Leadership, view: ClusterView
     await trim(store, keys, leadership);
   }
   // What was just written may let the next rule speak (an undo, then a failover): no waiting for the watch.
-  return decision.state === null ? TICK_MS : Math.min(decision.again ?? TICK_MS, AFTER_RACE_MS);
+  return decision.state === null && decision.spec === null ? TICK_MS : Math.min(decision.again ?? TICK_MS, AFTER_RACE_MS);
 }
 
 function logDecision(context: Context, view: ClusterView, decision: Decision): void {

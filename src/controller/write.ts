@@ -16,7 +16,7 @@ export const MAX_FINISHED_TASKS = 200;
 const DELETES_AT_ONCE = 100;
 
 export function isEmpty(decision: Decision): boolean {
-  return decision.state === null && decision.events.length === 0 && decision.tasks.length === 0 && decision.opened === null;
+  return decision.state === null && decision.spec === null && decision.events.length === 0 && decision.tasks.length === 0 && decision.opened === null;
 }
 
 /**
@@ -38,6 +38,7 @@ export function buildTransaction(
   }
   const ops: Op[] = [];
   if (decision.state !== null) ops.push({ kind: 'put', key: keys.state, value: encodeJson(decision.state) });
+  if (decision.spec !== null) ops.push({ kind: 'put', key: keys.spec, value: encodeJson(decision.spec) });
   for (const task of decision.tasks) ops.push({ kind: 'put', key: keys.task(task.id), value: encodeJson(task) });
   if (decision.opened !== null) ops.push({ kind: 'put', key: keys.term(decision.opened.term), value: encodeJson(decision.opened) });
   const sequence = cache.revision();

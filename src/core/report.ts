@@ -93,6 +93,8 @@ export const postgresReport = object({
   minimums: record(integer),
   /** Of those, the ones that wait for a restart, with the value that it will bring. */
   minimumsAfterRestart: withDefault(record(integer), {}),
+  /** How many walsenders and slots the server can have, and has now; null when it does not run, or does not say. */
+  replication: withDefault(nullable(object({ maxWalSenders: integer, walSenders: integer, maxSlots: integer, slots: integer })), null),
   /** Starting: milliseconds without any sign of progress, by the agent's own clock. Null in every other state. */
   stalledMs: withDefault(nullable(integer), null),
   /** Names this data directory among all that the node ever had: new with each initdb, clone and rewind. Null: none was given yet. */
@@ -210,6 +212,21 @@ export const nodeReport = object({
   trustedReachable: nullable(bool),
   slots: withDefault(list(object({ name: text, active: bool, retainedBytes: nullable(integer), walStatus: nullable(text) })), []),
   problems: list(nodeProblem),
+  /** Of the machine and the disk of the data directory; null from an agent that does not say. */
+  host: withDefault(
+    nullable(
+      object({
+        cpus: integer,
+        /** Load average of one minute, in hundredths. */
+        load: integer,
+        /** Free for PostgreSQL where the data directory is, or will be. */
+        freeBytes: nullable(integer),
+        /** What a copy of this node takes; null when it is not known yet, or there is no data. */
+        dataBytes: nullable(integer),
+      }),
+    ),
+    null,
+  ),
   /** Null for a node that is no primary. */
   sync: withDefault(nullable(syncReport), null),
   vips: withDefault(list(vipReport), []),

@@ -82,6 +82,13 @@ export const nodeSpec = object(
     kind: withDefault(oneOf('data', 'witness'), 'data'),
     /** Set by `node maintenance`: watched, never promoted, never restarted. */
     maintenance: withDefault(bool, false),
+    /** For people and their scripts; no rule reads them. */
+    tags: withDefault(record(text), {}),
+    /**
+     * `joining`: `node add` copies the data; it is known to everybody, and counts nowhere. `leaving`: `node remove` takes it out of every count first.
+     * Only those two commands change it.
+     */
+    membership: withDefault(oneOf('full', 'joining', 'leaving'), 'full'),
   },
   'strict',
 );
@@ -149,7 +156,7 @@ export type ClusterSpec = Decoded<typeof clusterSpec>;
  */
 export function durabilityOf(spec: Pick<ClusterSpec, 'durability' | 'nodes'>): Durability {
   if (spec.durability !== null) return spec.durability;
-  const nodes = spec.nodes.filter((node) => node.kind === 'data').length;
+  const nodes = spec.nodes.filter((node) => node.kind === 'data' && node.membership === 'full').length;
   return { mode: nodes >= 3 ? 'quorum' : 'async', k: 1, strict: false, minSync: 0 };
 }
 
@@ -169,7 +176,7 @@ export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; 
     endpoints.add(endpoint);
   }
   const { mode, k, minSync } = durabilityOf(spec);
-  const standbys = spec.nodes.filter((node) => node.kind === 'data').length - 1;
+  const standbys = spec.nodes.filter((node) => node.kind === 'data' && node.membership === 'full').length - 1;
   if (mode !== 'async') {
     if (minSync > k) problems.push({ path: 'durability.minSync', message: `minSync ${minSync} is more than k ${k}` });
     if (k > standbys)
@@ -202,6 +209,11 @@ export function isNear(spec: Pick<ClusterSpec, 'crossLocation'>, node: Pick<Node
 
 export function findNode(spec: ClusterSpec, id: NodeId): NodeSpec | null {
   return spec.nodes.find((node) => node.id === id) ?? null;
+}
+
+/** False while it is being added or removed: then it is no candidate, no voter, no read target, and is not counted. Unknown nodes are no members. */
+export function isMember(spec: ClusterSpec, id: NodeId): boolean {
+  return findNode(spec, id)?.membership === 'full';
 }
 
 /** The address other members use. */

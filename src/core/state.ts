@@ -32,6 +32,10 @@ export const goal = union({
     ...goalBase,
     upstream: nodeId,
     via: oneOf('stream', 'rewind', 'clone'),
+    /** The member that is copied by a clone; null: the upstream. */
+    source: withDefault(nullable(nodeId), null),
+    /** A clone reads at most this many KiB a second; null: as fast as it can. */
+    rateKb: withDefault(nullable(integer), null),
     generation: withDefault(integer, 0),
     restart: withDefault(nullable(text), null),
   }),
@@ -41,6 +45,8 @@ export const goal = union({
   fenced: object({ kind: literal('fenced'), ...goalBase, reason: text }),
   /** Stopped on request (fast). A primary releases its lease. */
   stopped: object({ kind: literal('stopped'), ...goalBase, reason: text }),
+  /** Stopped for good, since the node leaves the cluster; `dropData`: the data directory is deleted too. Never given to a primary. */
+  removed: object({ kind: literal('removed'), ...goalBase, dropData: bool, reason: text }),
 });
 export type Goal = Decoded<typeof goal>;
 export type GoalKind = Goal['kind'];
@@ -221,8 +227,30 @@ export const taskRequest = union({
   nodeStop: object({ kind: literal('nodeStop'), node: nodeId }),
   nodeStart: object({ kind: literal('nodeStart'), node: nodeId }),
   nodeRestart: object({ kind: literal('nodeRestart'), node: nodeId }),
-  nodeRejoin: object({ kind: literal('nodeRejoin'), node: nodeId, via: nullable(oneOf('stream', 'rewind', 'clone')) }),
+  /** `source`: which member is copied when it comes to a clone; null: the primary. */
+  nodeRejoin: object({
+    kind: literal('nodeRejoin'),
+    node: nodeId,
+    via: nullable(oneOf('stream', 'rewind', 'clone')),
+    source: withDefault(nullable(nodeId), null),
+    rateKb: withDefault(nullable(integer), null),
+  }),
   nodeMaintenance: object({ kind: literal('nodeMaintenance'), node: nodeId, on: bool }),
+  /** Null: what the node's agent registered (host, internalHost, port), or the best (source). `source`: which member is copied. */
+  nodeAdd: object({
+    kind: literal('nodeAdd'),
+    node: nodeId,
+    host: nullable(text),
+    internalHost: nullable(text),
+    port: nullable(integer),
+    role: oneOf('data', 'witness'),
+    priority: integer,
+    location: nullable(text),
+    tags: record(text),
+    source: nullable(nodeId),
+    rateKb: nullable(integer),
+  }),
+  nodeRemove: object({ kind: literal('nodeRemove'), node: nodeId, dropData: bool }),
   clusterStop: object({ kind: literal('clusterStop') }),
   clusterStart: object({ kind: literal('clusterStart') }),
   clusterRestart: object({ kind: literal('clusterRestart'), rolling: bool }),

@@ -1,6 +1,6 @@
 /** One immutable snapshot for one decision, and what a decision is. */
 import type { NodeId, Now, Revision, Term, WallMs } from './ids.ts';
-import type { NodeReport } from './report.ts';
+import type { Member, NodeReport } from './report.ts';
 import type { ClusterSpec } from './spec.ts';
 import type { ClusterEvent, ClusterState, Task, TermRecord } from './state.ts';
 
@@ -16,7 +16,10 @@ export interface ClusterView {
   readonly spec: ClusterSpec;
   readonly state: ClusterState;
   readonly stateRevision: Revision;
+  /** Of every agent that ever joined, also of one that the spec does not name. */
   readonly reports: Readonly<Record<NodeId, SeenReport>>;
+  /** What agents registered: addresses, data directory, installed version. */
+  readonly members: Readonly<Record<NodeId, Member>>;
   /** The write lease as the store holds it now; null when it expired or was released. */
   readonly writeLease: { readonly term: Term; readonly holder: NodeId } | null;
   /** Observer's monotonic time since the write lease key was last seen to vanish; 0 while it exists. */
@@ -35,6 +38,8 @@ export interface Decision {
   readonly rule: string;
   readonly why: string;
   readonly state: ClusterState | null;
+  /** Null: unchanged, as nearly always; only `node add` and `node remove` change what people want. */
+  readonly spec: ClusterSpec | null;
   readonly events: readonly ClusterEvent[];
   readonly tasks: readonly Task[];
   /** A term that was opened by this decision. */
@@ -58,6 +63,7 @@ export interface Rule {
 export interface Outcome {
   readonly why: string;
   readonly state?: ClusterState;
+  readonly spec?: ClusterSpec;
   readonly events?: readonly Omit<ClusterEvent, 'rule' | 'atWallMs' | 'term'>[];
   readonly tasks?: readonly Task[];
   readonly opened?: TermRecord;

@@ -93,7 +93,7 @@ async function tour(herd: Herd, { options, say, create, aborted }: TourParts): P
   }
 }
 
-const TOUR_STEPS = 6;
+const TOUR_STEPS = 7;
 
 function report(options: DemoOptions, steps: readonly Step[], failure: Failure | null): number {
   const ok = steps.length === TOUR_STEPS && steps.every((step) => step.ok);
@@ -115,12 +115,12 @@ async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
   const [[apiPort], [storePort], ports, agents, [writePort, readPort, splitPort]] = await Promise.all([
     findFreePorts(ADDRESS, { preferred: PREFERRED.api, count: 1 }),
     findFreePorts(ADDRESS, { preferred: PREFERRED.store, count: 1 }),
-    findFreePorts(ADDRESS, { preferred: PREFERRED.postgres, count: options.nodes }),
-    findFreePorts(ADDRESS, { preferred: PREFERRED.agent, count: options.nodes }),
+    findFreePorts(ADDRESS, { preferred: PREFERRED.postgres, count: options.nodes + 1 }),
+    findFreePorts(ADDRESS, { preferred: PREFERRED.agent, count: options.nodes + 1 }),
     findFreePorts(ADDRESS, { preferred: PREFERRED.proxy, count: 3 }),
   ]);
   const single = apiPort === undefined || storePort === undefined || writePort === undefined || readPort === undefined || splitPort === undefined;
-  if (single || ports.length < options.nodes || agents.length < options.nodes) {
+  if (single || ports.length <= options.nodes || agents.length <= options.nodes) {
     return problem('demo.ports', {
       what: 'there are not enough free ports on 127.0.0.1',
       cause: `looked from ${PREFERRED.postgres}, ${PREFERRED.api} and ${PREFERRED.store} on`,
@@ -129,12 +129,15 @@ async function makePlan(options: DemoOptions): Promise<HerdPlan | Failure> {
   }
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'pgherd-demo-')));
   chmodSync(directory, 0o755);
+  const hosts = ports.map((port, index) => ({ node: `n${index + 1}`, address: ADDRESS, port, agentPort: agents[index] ?? 0, inside: [] }));
   return {
     directory,
     program: options.program ?? [process.execPath, realpathSync(process.argv[1] ?? '')],
     cluster: 'demo',
     server: { address: ADDRESS, apiPort, storePort, inside: [] },
-    nodes: ports.map((port, index) => ({ node: `n${index + 1}`, address: ADDRESS, port, agentPort: agents[index] ?? 0, inside: [] })),
+    nodes: hosts.slice(0, options.nodes),
+    // The tour adds one more.
+    spares: hosts.slice(options.nodes),
     proxies: [{ id: 'p1', address: ADDRESS, writePort, readPort, splitPort, inside: [] }],
     firewall: 'off',
     clientNetwork: '127.0.0.1/32',

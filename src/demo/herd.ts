@@ -36,6 +36,8 @@ export interface HerdPlan {
   /** The part `store` of server.yaml; default: the server's own store on `storePort`. */
   readonly store?: Readonly<Record<string, unknown>>;
   readonly nodes: readonly NodePlan[];
+  /** Hosts that are no nodes at the start; `node add` can make them some. Default: none. */
+  readonly spares?: readonly NodePlan[];
   /** Default: none. */
   readonly proxies?: readonly ProxyPlan[];
   readonly firewall: 'auto' | 'off';
@@ -124,9 +126,15 @@ export function placesBelow(directory: string): Places {
   };
 }
 
+/** Nodes and spares. */
+export function allHosts(plan: HerdPlan): readonly NodePlan[] {
+  return [...plan.nodes, ...(plan.spares ?? [])];
+}
+
 export function findPlan(plan: HerdPlan, node: string): NodePlan {
-  const found = plan.nodes.find((entry) => entry.node === node);
-  if (found === undefined) throw new Error(`there is no node "${node}": ${plan.nodes.map((entry) => entry.node).join(', ')}`);
+  const all = allHosts(plan);
+  const found = all.find((entry) => entry.node === node);
+  if (found === undefined) throw new Error(`there is no node "${node}": ${all.map((entry) => entry.node).join(', ')}`);
   return found;
 }
 

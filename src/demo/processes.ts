@@ -3,7 +3,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, writ
 import { stringify } from 'yaml';
 import type { Failure } from '../core/result.ts';
 import { type RoleProcess, killBelow, runOnce, sendSignal, waitUntil } from './children.ts';
-import { type Herd, type NodePlan, type ProxyPlan, serverUrl } from './herd.ts';
+import { type Herd, type NodePlan, type ProxyPlan, allHosts, serverUrl } from './herd.ts';
 import { SPLIT_SCHEMA } from './read-write-split.ts';
 import { RECORDER_SCHEMA, quote } from './recorder.ts';
 import { cheapVerifier } from './scram-verifier.ts';
@@ -45,7 +45,8 @@ function interruptedStart(): Failure {
 
 /** Ends everything below the herd's directory and, unless `keep`, removes it. Returns the pids that could not be ended. */
 export async function stopHerd(herd: Herd, { keep }: { readonly keep: boolean }): Promise<readonly number[]> {
-  const { directory, nodes } = herd.plan;
+  const { directory } = herd.plan;
+  const nodes = allHosts(herd.plan);
   const proxies = (herd.plan.proxies ?? []).map(({ id }) => herd.proxy(id));
   const roles = [herd.server(), ...nodes.map(({ node }) => herd.agent(node)), ...proxies].filter((role): role is RoleProcess => role !== null);
   for (const role of roles) {
@@ -114,7 +115,8 @@ async function joinAll(herd: Herd, say: Say, signal: AbortSignal): Promise<Failu
   return null;
 }
 
-async function joinNode(herd: Herd, node: NodePlan): Promise<Failure | null> {
+/** A token, `agent join` on that host, and its agent: what a person does before `node add`. Null when its agent was started. */
+export async function joinNode(herd: Herd, node: NodePlan): Promise<Failure | null> {
   const { plan, places } = herd;
   prepareDirectory(places.node(node.node));
   const tokenFile = `${places.node(node.node)}/join.token`;

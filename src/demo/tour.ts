@@ -5,7 +5,7 @@ import { processesBelow, sendSignal, waitUntil } from './children.ts';
 import type { Herd } from './herd.ts';
 import { checkReadWriteSplit } from './read-write-split.ts';
 import { waitStreaming, writableNode } from './look.ts';
-import { waitHealthy } from './processes.ts';
+import { joinNode, waitHealthy } from './processes.ts';
 import { type Recording, judge, readRows } from './recording.ts';
 
 export interface Step {
@@ -56,6 +56,7 @@ export async function runTour(herd: Herd, recording: Recording, onStep: (step: S
     },
     { name: 'rejoin', limitMs: LIMITS.rejoinMs, lostRows: 0, run: (...args) => rejoin(...args, lost) },
     { name: 'switchover', limitMs: LIMITS.switchoverMs, lostRows: 0, run: switchover },
+    { name: 'add-node', limitMs: LIMITS.calmMs, lostRows: 0, run: addNode },
   ];
   for (const step of all) {
     const done = await runStep(herd, recording, step);
@@ -170,6 +171,25 @@ async function rejoin(herd: Herd, _recording: Recording, _primary: string, lost:
     ],
     detail: tookMs === null ? '' : `${lost} streamed again ${tookMs} ms after its agent was started`,
   };
+}
+
+/** A new host joins and is added while the clients write: nobody waits for it, nobody sees an error. */
+async function addNode(herd: Herd, recording: Recording, primary: string): Promise<Seen> {
+  const [spare] = herd.plan.spares ?? [];
+  if (spare === undefined) return { wrong: ['there is no spare host'], detail: '' };
+  const fromMs = monoMs();
+  const refused = await joinNode(herd, spare);
+  if (refused !== null) return { wrong: [`${spare.node} could not join: ${refused.cause}`], detail: '' };
+  await waitUntil(async () => (await herd.verb(['node', 'add', spare.node, '--dry-run', '--json'], 5000)).code === 0, LIMITS.rejoinMs, 200);
+  const verb = await herd.verb(['node', 'add', spare.node, '--timeout', `${LIMITS.healthyMs / 1000}s`], LIMITS.healthyMs + 5000);
+  const tookMs = Math.round(monoMs() - fromMs);
+  const wrong = verb.code === 0 ? [] : [`node add ended with exit code ${verb.code}: ${verb.stderr.trim().slice(-600)}`];
+  if (!(await waitHealthy(herd, LIMITS.healthyMs))) wrong.push('the cluster did not become healthy with it');
+  const errors = judge(recording, { fromMs, untilMs: monoMs(), faultMs: fromMs, present: null }).clientErrors;
+  if (errors > 0) wrong.push(`${errors} client errors while it was added`);
+  const [rows] = await herd.sql(spare.node, 'select count(*)::int as rows from pg_stat_wal_receiver').catch(() => []);
+  if (rows?.['rows'] !== 1) wrong.push(`${spare.node} does not receive`);
+  return { wrong, detail: `${spare.node} joined and was added in ${tookMs} ms while ${primary} took writes` };
 }
 
 async function switchover(herd: Herd, recording: Recording, primary: string): Promise<Seen> {

@@ -1,6 +1,8 @@
 /** The dry run of a command: the same pure decision that the controller will make, on the cluster as it is now. */
 import { decideCluster } from '../core/cluster/decide.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../core/cluster/election.ts';
+import { planAdd } from '../core/cluster/node-add-checks.ts';
+import { planRemove } from '../core/cluster/node-remove-checks.ts';
 import { primaryEnd } from '../core/cluster/observe.ts';
 import { describeRequest } from '../core/cluster/tasks.ts';
 import type { Now } from '../core/ids.ts';
@@ -44,6 +46,8 @@ export function planTask({ view }: ServerView, { request, by }: { readonly reque
   if (outcome === undefined)
     return { plan: [describeRequest(request), `first: ${decision.rule}${decision.why === '' ? '' : ` (${decision.why})`}`], problems: [] };
   if (outcome.problems.length > 0) return { plan: [describeRequest(request)], problems: outcome.problems };
+  if (request.kind === 'nodeAdd') return { plan: [describeRequest(request), ...planAdd(watched, request)], problems: [] };
+  if (request.kind === 'nodeRemove') return { plan: [describeRequest(request), ...planRemove(watched, request)], problems: [] };
   if (request.kind === 'failover') return { plan: [describeRequest(request), ...planFailover(watched, request, now)], problems: [] };
   const steps = outcome.steps.map((step) => (step.detail === '' ? step.name : `${step.name}: ${step.detail}`));
   const events = decision.events.map((event) => event.text);

@@ -106,13 +106,20 @@ function unchangeable(context: ServerContext, wanted: ClusterSpec, before: Clust
       remedy: 'A cluster keeps its name; create another one under the new name.',
     });
   }
+  const moved = wanted.nodes.filter((node) => node.membership !== (before?.nodes.find((one) => one.id === node.id)?.membership ?? 'full'));
+  if (moved.length > 0) {
+    return makeApiFailure('spec.unchangeable', {
+      what: `\`membership\` is not changed by hand: ${moved.map((node) => node.id).join(', ')}`,
+      remedy: 'Use `pgherd node add` and `pgherd node remove`; `pgherd task cancel` takes a running one back.',
+    });
+  }
   const left = (before?.nodes ?? []).filter((node) => !wanted.nodes.some((one) => one.id === node.id));
   const live = left.filter((node) => context.cache.get(clusterKeys(cluster).report(node.id)) !== null);
   if (live.length === 0) return null;
   const names = live.map((node) => node.id).join(', ');
   return makeApiFailure('spec.unchangeable', {
     what: `nodes that are alive cannot be left out: ${names}`,
-    remedy: 'Stop the agent of such a node first; if it is the primary, do a switchover before that.',
+    remedy: 'Use `pgherd node remove NODE`; if it is the primary, do a switchover before that.',
     problems: live.map((node) => ({ code: 'node.live', text: `the agent of ${node.id} is alive`, remedy: 'Stop it first.' })),
   });
 }

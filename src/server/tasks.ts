@@ -2,12 +2,13 @@
 import { randomBytes } from 'node:crypto';
 import { formatWall } from '../base/clock.ts';
 import { decodeJson, encodeJson } from '../core/decode.ts';
-import { type ClusterId, type Now, makeClusterId, makeRevision } from '../core/ids.ts';
+import { type ClusterId, type Now, makeClusterId, makeNodeId, makeRevision } from '../core/ids.ts';
 import { err, ok } from '../core/result.ts';
 import { findNode } from '../core/spec.ts';
 import { type Task, type TaskRequest, task as taskDecoder, taskRequest } from '../core/state.ts';
 import { type CancelEffect, cancelEffect } from '../core/cluster/cancel.ts';
 import { describeRequest, isExclusive, nodeOf } from '../core/cluster/tasks.ts';
+import type { ClusterView } from '../core/view.ts';
 import { SERVER_ROOT, clusterKeys } from '../store/keys.ts';
 import type { Compare, Op } from '../store/store.ts';
 import { type Problem, makeApiFailure } from '../api/errors.ts';
@@ -158,7 +159,8 @@ export const createTask: Handler<'createTask'> = async (context, { params, body,
   }
   const found = await viewOf(context, cluster);
   if (!found.ok) return found;
-  const unknown = unknownNode(found.value.view.spec, request.value);
+  // A node that is to be added is none yet; the rule says what is wrong with it.
+  const unknown = request.value.kind === 'nodeAdd' ? null : unknownNode(found.value.view.spec, request.value);
   if (unknown !== null) {
     const ids = found.value.view.spec.nodes.map((node) => node.id);
     return err(
@@ -199,7 +201,10 @@ export const clusterTasks: Handler<'clusterTasks'> = async (context, { params })
 
 export const task: Handler<'task'> = async (context, { params }) => {
   const found = await findTask(context, params.id);
-  return found.ok ? ok(viewTask(found.value.cluster, found.value.task)) : found;
+  if (!found.ok) return found;
+  const view = await viewOf(context, found.value.cluster);
+  const progress = view.ok ? progressOf(view.value.view, found.value.task, context.clock.now()) : null;
+  return ok({ ...viewTask(found.value.cluster, found.value.task), progress });
 };
 
 /** Sets the flag that the controller obeys between two steps; a finished task is refused. */
@@ -288,7 +293,30 @@ export function viewTask(cluster: string, one: Task): TaskView {
     problems: one.problems.map((problem) => ({ ...problem })),
     finishedAt: one.finishedWallMs === null ? null : formatWall(one.finishedWallMs),
     result: one.result,
+    progress: null,
   };
+}
+
+function movedBytes(view: ClusterView, node: string): { step: string; doneBytes: number; totalBytes: number | null; sinceWallMs: number } | null {
+  const seen = view.reports[makeNodeId(node)];
+  const activity = seen?.alive === true ? seen.report.activity : null;
+  return activity?.kind === 'busy' && activity.doneBytes !== null ? { ...activity, doneBytes: activity.doneBytes } : null;
+}
+
+/** Below this the rate is a guess: no time rather than a wrong one. */
+const ETA_AFTER_MS = 2000;
+
+/** Bytes that the task's node moves now (a task of the whole cluster: the first node that moves any), and how long the rest takes at the rate so far; null when nothing moves. */
+export function progressOf(view: ClusterView, one: Task, now: Now): TaskView['progress'] {
+  if (one.status !== 'running') return null;
+  const own = nodeOf(one.request);
+  const node = (own === null ? Object.keys(view.reports) : [own]).find((name) => movedBytes(view, name) !== null);
+  const activity = node === undefined ? null : movedBytes(view, node);
+  if (node === undefined || activity === null) return null;
+  const { step, doneBytes, totalBytes } = activity;
+  const elapsedMs = now.wall - activity.sinceWallMs;
+  const known = totalBytes !== null && doneBytes > 0 && elapsedMs >= ETA_AFTER_MS;
+  return { node, step, doneBytes, totalBytes, etaMs: known ? Math.round((Math.max(0, totalBytes - doneBytes) / doneBytes) * elapsedMs) : null };
 }
 
 function unknownNode(spec: Parameters<typeof findNode>[0], request: TaskRequest): string | null {

@@ -71,6 +71,7 @@ export function buildView(cache: StoreCache, cluster: ClusterId, now: Now): Serv
     state,
     stateRevision: stateKey?.kv.modRevision ?? makeRevision(0),
     reports: reports as Readonly<Record<NodeId, SeenReport>>,
+    members: members as Readonly<Record<NodeId, Member>>,
     writeLease: lease === null ? null : { term: lease.term, holder: lease.holder },
     writeLeaseGoneMs: lease === null && goneAt !== null ? Math.max(0, now.mono - goneAt) : 0,
     tasks: readTasks(cache, cluster, read).filter((one) => one.status === 'pending' || one.status === 'running'),

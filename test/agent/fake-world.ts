@@ -102,6 +102,7 @@ export function createWorld(): World {
       }),
     rewind: (_spec, _upstream, signal) => run('rewind', signal, () => set({ state: 'stopped', role: 'standby' })),
     clone: (_spec, _upstream, signal) => run('clone', signal, () => set({ state: 'stopped', role: 'standby' })),
+    dropData: () => run('drop-data', never, () => set({ state: 'absent', role: null })),
     markOpening: (term, signal) => run(`mark ${term}`, signal, () => undefined),
     checkpoint: (signal) => run('checkpoint', signal, () => undefined),
     ensureRolesAndSlots: (_spec, signal) => run('roles', signal, () => undefined),

@@ -16,6 +16,8 @@ const standbyOf = (upstream: typeof n2, via: 'stream' | 'rewind' | 'clone' = 'st
   term: T(1),
   upstream,
   via,
+  source: null,
+  rateKb: null,
   generation: 0,
   restart: null,
 });
@@ -203,12 +205,23 @@ test('a term that cannot be marked in the WAL is not opened for clients', async 
   assert.equal(world.status?.open, false);
 });
 
+test('a node that leaves is stopped, then its data goes; without that word the data stays', async () => {
+  for (const dropData of [true, false]) {
+    const world = createWorld();
+    world.pg = postgres({ role: 'standby', state: 'running' });
+    await world.settle({ kind: 'removed', id: 'r', term: T(1), dropData, reason: 'removed by anna' });
+    assert.deepEqual(world.did, dropData ? ['stop', 'drop-data'] : ['stop']);
+    assert.equal(world.status?.activity.kind, 'done');
+  }
+});
+
 test('every action has an executor (Q1)', () => {
   assert.deepEqual([...executableActions].sort(), [
     'acquire-lease',
     'adopt',
     'checkpoint',
     'clone',
+    'drop-data',
     'fence',
     'follow',
     'initdb',

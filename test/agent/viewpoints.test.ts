@@ -86,3 +86,29 @@ test('trusted addresses that are silent are told; none configured is null', asyn
   await points.round({ ...spec, trustedAddresses: ['10.0.0.1'] }, n2);
   assert.equal(points.trustedReachable(), false);
 });
+
+test('everybody asks the agent of a node that is being added, and it asks everybody; no longer than it is', async () => {
+  const asked: string[] = [];
+  const ways = (self: typeof n1) =>
+    createViewpoints({
+      node: self,
+      clock: { now: () => ({ mono: makeMonoMs(0), wall: makeWallMs(0) }), sleep: () => Promise.resolve() },
+      probe: () => Promise.resolve({ verdict: 'primary', error: null }),
+      agentAlive: (node) => {
+        asked.push(node);
+        return Promise.resolve(node !== n3);
+      },
+      trusted: () => Promise.resolve(null),
+      onChange: () => undefined,
+    });
+  const joining = { ...spec, nodes: spec.nodes.map((node) => (node.id === n3 ? { ...node, membership: 'joining' as const } : node)) };
+  const member = ways(n1);
+  await member.round(joining, n2);
+  assert.deepEqual([member.probes()['n3']?.agentAlive, member.probes()['n3']?.verdict], [false, 'unknown']);
+  await member.round(spec, n2);
+  assert.deepEqual(Object.keys(member.probes()), ['n2']);
+  asked.length = 0;
+  const newcomer = ways(n3);
+  await newcomer.round(joining, n2);
+  assert.deepEqual([...new Set(asked)].sort(), ['n1', 'n2']);
+});

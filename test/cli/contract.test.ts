@@ -354,7 +354,7 @@ describe('tasks', () => {
       [['node', 'follow', 'n2'], { kind: 'nodeRejoin', node: 'n2', via: 'stream' }],
       [['node', 'rejoin', 'n2'], { kind: 'nodeRejoin', node: 'n2', via: null }],
       [['node', 'repair', 'n2', '--via', 'rewind'], { kind: 'nodeRejoin', node: 'n2', via: 'rewind' }],
-      [['node', 'rebuild', 'n2', '--yes'], { kind: 'nodeRejoin', node: 'n2', via: 'clone' }],
+      [['node', 'rebuild', 'n2', '--yes'], { kind: 'nodeRejoin', node: 'n2', via: 'clone', source: null, rateKb: null }],
       [['node', 'maintenance', 'n2', 'on'], { kind: 'nodeMaintenance', node: 'n2', on: true }],
       [['cluster', 'start'], { kind: 'clusterStart' }],
       [['cluster', 'stop', '--yes'], { kind: 'clusterStop' }],

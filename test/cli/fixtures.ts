@@ -88,6 +88,7 @@ export function task(more: Partial<TaskView> = {}): TaskView {
     steps: [],
     problems: [],
     finishedAt: null,
+    progress: null,
     result: null,
     ...more,
   };

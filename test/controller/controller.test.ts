@@ -6,7 +6,10 @@ import { runController } from '../../src/controller/controller.ts';
 import { runControllers } from '../../src/controller/controllers.ts';
 import { decodeJson, encodeJson } from '../../src/core/decode.ts';
 import { type ClusterState, type Task, clusterEvent, clusterState, task as taskDecoder } from '../../src/core/state.ts';
-import { makeClusterId } from '../../src/core/ids.ts';
+import { makeClusterId, makeRevision } from '../../src/core/ids.ts';
+import { type ClusterSpec, clusterSpec } from '../../src/core/spec.ts';
+import { createClusterCache } from '../../src/controller/cache.ts';
+import { buildTransaction } from '../../src/controller/write.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import { id, makeTask, picture } from '../core/cluster/picture.ts';
 import { type MemoryStore, createMemoryStore } from './memory-store.ts';
@@ -79,6 +82,34 @@ test('a command becomes a state, an event and a task that goes on, in one transa
   assert.deepEqual([stateOf(memory)?.goals[id('n1')]?.kind, taskOf(memory, 't1')?.status], ['create', 'running']);
   assert.equal(memory.kvs.get(keys.state)?.modRevision, memory.kvs.get(keys.task('t1'))?.modRevision);
   assert.ok(events(memory).includes('bootstrap.create'));
+});
+
+test('a node that is added or removed changes the spec in the transaction of its task, and only on the spec that was read', async () => {
+  const memory = createMemoryStore();
+  load(memory, STEADY, [makeTask({ kind: 'nodeRemove', node: id('n3'), dropData: false })]);
+  run(memory);
+  const specOf = (): ClusterSpec | null => {
+    const decoded = decodeJson(clusterSpec, memory.kvs.get(keys.spec)?.value ?? '');
+    return decoded.ok ? decoded.value : null;
+  };
+  await until('leaving', () => specOf()?.nodes.at(-1)?.membership === 'leaving');
+  assert.equal(memory.kvs.get(keys.spec)?.modRevision, memory.kvs.get(keys.task('t1'))?.modRevision);
+
+  const raced = createMemoryStore();
+  load(raced, STEADY);
+  const view = picture(STEADY);
+  const leadership = { key: 'k', lease: 'l', revision: 1 } as never;
+  const cache = createClusterCache(keys);
+  cache.replace([...raced.kvs.values()], makeRevision(5), realClock.now());
+  const decision = { rule: 'r', why: '', state: null, spec: view.spec, events: [], tasks: [], opened: null, again: null };
+  const { compares, ops } = buildTransaction(keys, cache, leadership, decision);
+  assert.ok(
+    compares.some((compare) => compare.target === 'mod' && compare.key === keys.spec && compare.revision === raced.kvs.get(keys.spec)?.modRevision),
+  );
+  assert.deepEqual(
+    ops.map((op) => (op.kind === 'put' ? op.key : op.kind)),
+    [keys.spec],
+  );
 });
 
 test('a steady cluster is not written again', async () => {

@@ -43,7 +43,7 @@ describe('pgherd demo', { skip: existsSync(PROGRAM) ? false : 'the program is no
     const result = JSON.parse(lines[0] ?? '') as { ok: boolean; steps: { name: string; ok: boolean }[] };
     assert.deepEqual(
       result.steps.map((step) => [step.name, step.ok]),
-      ['create', 'read-write-split', 'crash', 'failover', 'rejoin', 'switchover'].map((name) => [name, true]),
+      ['create', 'read-write-split', 'crash', 'failover', 'rejoin', 'switchover', 'add-node'].map((name) => [name, true]),
       `${lines[0]}\n${run.err()}`,
     );
     for (const step of result.steps) assert.deepEqual(Object.keys(step), ['name', 'ok', 'outageMs', 'clientErrors', 'lostRows', 'detail']);

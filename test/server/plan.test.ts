@@ -2,7 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { TaskRequest } from '../../src/core/state.ts';
 import { planTask } from '../../src/server/plan.ts';
+import { makeWallMs } from '../../src/core/ids.ts';
+import { progressOf } from '../../src/server/tasks.ts';
 import { NOW, id, picture } from '../core/cluster/picture.ts';
+import { ADD, N4, REMOVE, changeReport, outside, running } from '../core/cluster/scale-views.ts';
 
 const plan = (text: string, request: TaskRequest) => planTask({ view: picture(text), members: {}, unreadable: [] }, { request, by: 'anna' }, NOW);
 const failover = { kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false } as const;
@@ -30,6 +33,36 @@ test('a failover that would be done names who is fenced, who is promoted and who
   ]);
 });
 
+test('adding and removing a node plan their whole way, or name what stands against it', () => {
+  const added = planTask({ view: outside(), members: {}, unreadable: [] }, { request: ADD, by: 'anna' }, NOW);
+  assert.deepEqual(added.problems, []);
+  assert.deepEqual(
+    added.plan.map((step) => step.split(':')[0]),
+    ['node add n4', 'reach', 'slot', 'copy', 'catch up', 'take in'],
+  );
+  const refused = planTask({ view: { ...outside(), members: {} }, members: {}, unreadable: [] }, { request: ADD, by: 'anna' }, NOW);
+  assert.deepEqual([refused.plan, refused.problems.map((problem) => problem.code)], [['node add n4'], ['node-add.not-joined']]);
+  const removed = plan('term 3 primary n1 lease n1/3\nn1 primary @0/5000\nn2 standby @0/5000\nn3 standby @0/5000', REMOVE);
+  assert.deepEqual(
+    removed.plan.map((step) => step.split(':')[0]),
+    ['node remove n3', 'drain', 'votes', 'stop', 'unregister'],
+  );
+});
+
+test('progress is bytes and the time that is left at the rate so far', () => {
+  const task = running(ADD, 'copy');
+  const copying = (doneBytes: number | null, sinceMs: number): ReturnType<typeof outside> =>
+    changeReport(outside(), N4, (report) => ({
+      ...report,
+      activity: { kind: 'busy', goalId: 'g', step: 'clone', sinceWallMs: makeWallMs(NOW.wall - sinceMs), doneBytes, totalBytes: 1000 },
+    }));
+  assert.deepEqual(progressOf(copying(250, 10_000), task, NOW), { node: 'n4', step: 'clone', doneBytes: 250, totalBytes: 1000, etaMs: 30_000 });
+  assert.equal(progressOf(copying(250, 1000), task, NOW)?.etaMs, null, 'too early to tell');
+  assert.equal(progressOf(copying(0, 10_000), task, NOW)?.etaMs, null, 'no rate yet');
+  assert.equal(progressOf(copying(null, 10_000), task, NOW), null);
+  assert.equal(progressOf(copying(250, 10_000), { ...task, status: 'done' }, NOW), null);
+});
+
 test('no step of any dry run has an empty name in it', () => {
   const requests: readonly TaskRequest[] = [
     failover,
@@ -37,7 +70,8 @@ test('no step of any dry run has an empty name in it', () => {
     { kind: 'switchover', to: null },
     { kind: 'nodeStop', node: id('n3') },
     { kind: 'nodeRestart', node: id('n1') },
-    { kind: 'nodeRejoin', node: id('n3'), via: 'clone' },
+    { kind: 'nodeRejoin', node: id('n3'), via: 'clone', source: null, rateKb: null },
+    { kind: 'nodeRemove', node: id('n3'), dropData: true },
     { kind: 'clusterStop' },
     { kind: 'clusterRestart', rolling: true },
     { kind: 'freeze', forMs: null },

@@ -88,3 +88,31 @@ test('a node that lives is not left out of the specification', async (t) => {
   const refused = expectFailure(await server.admin.call('putSpec', { ...at, body: { ...read.spec, nodes }, ifMatch: read.revision }));
   assert.deepEqual([refused.code, refused.problems.map((one) => one.code)], ['spec.unchangeable', ['node.live']]);
 });
+
+test('a node is added by its command only: its entry cannot be made joining by hand, and its name need not be known', async (t) => {
+  const server = await startTestServer(t);
+  await place(server, picture(HEALTHY));
+  const read = expectOk(await server.admin.call('getSpec', at));
+  const nodes = (read.spec['nodes'] as { id: string }[]).map((node) => (node.id === 'n2' ? { ...node, membership: 'leaving' } : node));
+  const refused = expectFailure(await server.admin.call('putSpec', { ...at, body: { ...read.spec, nodes }, ifMatch: read.revision }));
+  assert.equal(refused.code, 'spec.unchangeable');
+  assert.match(refused.remedy, /pgherd node add/);
+  const add = async (request: object) => await server.admin.call('createTask', { ...at, body: { request: request as never, dryRun: true } });
+  const planned = expectOk(await add({ kind: 'nodeAdd', node: 'n4' }));
+  assert.deepEqual(
+    planned.problems.map((problem) => problem.code),
+    ['node-add.not-joined'],
+  );
+  for (const bad of [
+    { host: 'a b' },
+    { port: 0 },
+    { rateKb: 1 },
+    { priority: -1 },
+    { role: 'arbiter' },
+    { tags: { 'a b': 'x' } },
+    { source: 'N 1' },
+    { rate: 5 },
+  ])
+    assert.equal(expectFailure(await add({ kind: 'nodeAdd', node: 'n4', ...bad })).code, 'request.invalid', JSON.stringify(bad));
+  assert.equal(expectFailure(await add({ kind: 'nodeRemove', node: 'n9' })).code, 'node.not-found');
+});

@@ -52,6 +52,7 @@ export async function cloneServer(
   context: PortContext,
   options: {
     readonly upstream: Upstream;
+    readonly source: Upstream;
     readonly systemIdentifier: string | null;
     readonly keepSaved: number;
     readonly onProgress: (progress: Progress) => void;
@@ -60,9 +61,12 @@ export async function cloneServer(
 ): Promise<Result<string, Failure>> {
   const { core } = context;
   const { upstream } = options;
-  const source = await reach(context, upstream, signal);
+  const source = await reach(context, options.source, signal);
   if (typeof source === 'string')
-    return err(failure('postgres.connect', `cannot connect to ${upstream.host}`, source, 'it is tried again', '', true));
+    return err(failure('postgres.connect', `cannot connect to ${options.source.host}`, source, 'it is tried again', '', true));
+  const followed = options.source.node === upstream.node ? source : await reach(context, upstream, signal);
+  if (typeof followed === 'string')
+    return err(failure('postgres.connect', `cannot connect to ${upstream.host}`, followed, 'it is tried again', '', true));
   const { run } = source.core;
   const theirs = source.disk.directory;
   if (run === null || theirs === null)
@@ -94,6 +98,9 @@ export async function cloneServer(
     return err(
       failure('set-aside.running', `${core.name} cannot be moved`, 'a process works in it', 'nothing was changed', 'stop PostgreSQL first', true),
     );
+  const kept = followed.disk.directory;
+  if (kept === null) return err(failure('postgres.connect', `cannot connect to ${upstream.host}`, 'ECONNREFUSED', 'it is tried again', '', true));
+  reserveSlot(kept, core.name);
   reserveSlot(theirs, core.name);
   setAside(core, options.keepSaved);
   core.disk.incomplete = 'clone';
@@ -109,7 +116,7 @@ export async function cloneServer(
   const set = await setUpstream(context, upstream, signal);
   if (!set.ok) return set;
   core.disk.incomplete = null;
-  return ok(`${BYTES} bytes from ${upstream.node}`);
+  return ok(`${BYTES} bytes from ${options.source.node}`);
 }
 
 function setAside(core: Core, keep: number): void {

@@ -113,6 +113,7 @@ function reportRunning(context: PortContext, run: Run): PostgresReport {
     startedAt: makeWallMs(Math.round(run.startedAt)),
     minimums: MINIMUMS,
     minimumsAfterRestart: {},
+    replication: null,
   };
 }
 
@@ -206,5 +207,6 @@ function reportFiles(context: PortContext): PostgresReport {
     shutdownLsn: clean && directory.state === 'shut down' ? lsn(directory.end.lsn) : null,
     minimums: MINIMUMS,
     minimumsAfterRestart: {},
+    replication: null,
   };
 }

@@ -191,8 +191,18 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
     follow: (upstream, signal) => followUpstream(context, upstream, signal),
     rewind: (spec, upstream, signal, onProgress) =>
       withoutServer('rewinding', () => rewindServer(context, { upstream, keepSaved: spec.keepSavedDirectories, onProgress }, signal)),
-    clone: (spec, upstream, signal, onProgress) =>
-      withoutServer('cloning', () => cloneServer(context, { upstream, systemIdentifier, keepSaved: spec.keepSavedDirectories, onProgress }, signal)),
+    clone: (spec, { upstream, source }, signal, onProgress) =>
+      withoutServer('cloning', () =>
+        cloneServer(context, { upstream, source, systemIdentifier, keepSaved: spec.keepSavedDirectories, onProgress }, signal),
+      ),
+    dropData: async () => {
+      systemIdentifier = null;
+      if (core.run !== null)
+        return err(failure('drop-data.running', `${core.name} is not removed`, 'a process works in it', 'it is tried again', '', true));
+      disk.directory = null;
+      disk.incomplete = null;
+      return ok('removed');
+    },
     // One insertion into WAL buffers; nobody waits for its flush.
     markOpening: async (term: Term, signal: AbortSignal) => {
       const marked = await withSession(context, signal, async (session) => {

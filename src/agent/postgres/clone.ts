@@ -2,9 +2,10 @@
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { runProcess } from '../../base/process.ts';
-import { monoMs } from '../../base/clock.ts';
+import { monoMs, realClock } from '../../base/clock.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
-import { type Endpoint, slotName, upstreamConninfo } from './conninfo.ts';
+import { slotName } from '../../core/slot-name.ts';
+import { type Endpoint, upstreamConninfo } from './conninfo.ts';
 import { readControlData } from './control-data.ts';
 import { clearIncomplete, ensureStandbySignal, incompleteReason, markIncomplete } from './data-directory.ts';
 import { failure, messageOf, processTrouble } from './failure.ts';
@@ -16,11 +17,15 @@ import { type ManagedSettings, prepareStateDirectory, writeManagedFiles } from '
 import { findProcesses } from './postmaster.ts';
 import { freeBytes, setAside } from './set-aside.ts';
 import { ensureSlotOnUpstream } from './slots.ts';
+import { endStrayBackups } from './stray-backup.ts';
 import { withSql } from './sql.ts';
 import { memberTarget } from './upstream-sql.ts';
 
 export interface CloneOptions {
+  /** Followed after the copy. */
   readonly upstream: Endpoint;
+  /** Copied: the upstream itself, or a standby of it. Default: the upstream. */
+  readonly source?: Endpoint;
   readonly settings: ManagedSettings;
   /** Must be the source's; null: any (a first clone). */
   readonly systemIdentifier: string | null;
@@ -45,8 +50,8 @@ export interface Cloned {
 const CLONE_LIMIT_MS = 2_000_000_000;
 
 /**
- * Sets an existing directory aside, copies the upstream, and leaves a directory that can be started as its standby.
- * Errors: `clone.wrong-system`, `clone.tablespaces`, `clone.no-space`, `clone.failed` (pg_basebackup's last lines; the marker stays),
+ * Sets an existing directory aside, copies the source, and leaves a directory that can be started as a standby of the upstream.
+ * Errors: `clone.wrong-system`, `clone.tablespaces`, `clone.no-space`, `clone.source-behind`, `clone.failed` (pg_basebackup's last lines; the marker stays),
  * `postgres.cancelled`, those of setAside, ensureSlotOnUpstream, writeManagedFiles.
  */
 export async function cloneFrom(instance: Instance, options: CloneOptions): Promise<Result<Cloned, Failure>> {
@@ -55,6 +60,7 @@ export async function cloneFrom(instance: Instance, options: CloneOptions): Prom
   if (!source.ok) return source;
   try {
     await prepareStateDirectory(instance);
+    await endStrayBackups(instance.dataDirectory);
     await removeHalfClone(instance);
   } catch (cause) {
     return err(
@@ -70,6 +76,8 @@ export async function cloneFrom(instance: Instance, options: CloneOptions): Prom
   }
   const slot = await ensureSlotOnUpstream(instance, options.upstream, options);
   if (!slot.ok) return slot;
+  const ready = await readySource(instance, options);
+  if (!ready.ok) return ready;
   const saved = await setAside(instance, { keep: options.keepSaved });
   if (!saved.ok) return saved;
   const copied = await copy(instance, options, source.value.totalBytes);
@@ -85,8 +93,61 @@ async function removeHalfClone(instance: Instance): Promise<void> {
   await rm(instance.dataDirectory, { recursive: true, force: true });
 }
 
+function sourceOf(options: CloneOptions): Endpoint {
+  return options.source ?? options.upstream;
+}
+
+/** A standby that is close needs a moment; one that is not is no source. */
+const SOURCE_LIMIT_MS = 30_000;
+const SOURCE_EVERY_MS = 100;
+
+/**
+ * *Invariant:* the upstream keeps all WAL that the copy will ask for. *Because:* its slot keeps WAL from a position on that the source has replayed
+ * before the backup begins, and a backup of a standby ends no earlier than what it had replayed at its begin. *Broken if:* a source that lags
+ * is copied at once: its copy would ask for WAL of before the slot.
+ */
+async function readySource(instance: Instance, options: CloneOptions): Promise<Result<null, Failure>> {
+  const source = sourceOf(options);
+  if (source.host === options.upstream.host && source.port === options.upstream.port) return ok(null);
+  const own = await ensureSlotOnUpstream(instance, source, options);
+  if (!own.ok) return own;
+  const kept = await withSql(await memberTarget(instance, options.upstream, 'replication'), options, async (sql) => {
+    const [row] = await sql.query('SELECT restart_lsn::text AS kept FROM pg_replication_slots WHERE slot_name = $1', [slotName(instance.node)]);
+    return typeof row?.['kept'] === 'string' ? row['kept'] : null;
+  });
+  if (!kept.ok) return kept;
+  const from = kept.value;
+  if (from === null) return err(behind(options, 'the slot on the upstream keeps nothing yet'));
+  const target = await memberTarget(instance, source, 'replication');
+  const reached = await withSql(target, options, async (sql) => {
+    for (let waited = 0; waited <= SOURCE_LIMIT_MS && options.signal?.aborted !== true; waited += SOURCE_EVERY_MS) {
+      const [row] = await sql.query('SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= $1::pg_lsn AS reached', [from]);
+      if (row?.['reached'] === true) return true;
+      await realClock.sleep(SOURCE_EVERY_MS, options.signal);
+    }
+    return false;
+  });
+  if (!reached.ok) return reached;
+  return reached.value
+    ? ok(null)
+    : err(behind(options, `it has not replayed ${from}, from where its upstream keeps WAL, within ${SOURCE_LIMIT_MS / 1000} s`));
+}
+
+function behind(options: CloneOptions, cause: string): Failure {
+  const { host, port } = sourceOf(options);
+  return failure(
+    'clone.source-behind',
+    `${host}:${port} cannot be copied`,
+    cause,
+    'nothing was changed; it is tried again',
+    'copy another member',
+    true,
+  );
+}
+
 async function checkSource(instance: Instance, options: CloneOptions): Promise<Result<{ readonly totalBytes: number | null }, Failure>> {
-  const target = await memberTarget(instance, options.upstream, 'replication');
+  const source = sourceOf(options);
+  const target = await memberTarget(instance, source, 'replication');
   const identity = await withSql(target, { ...options, replication: true }, async (sql) =>
     String((await sql.query('IDENTIFY_SYSTEM'))[0]?.['systemid']),
   );
@@ -95,7 +156,7 @@ async function checkSource(instance: Instance, options: CloneOptions): Promise<R
     return err(
       failure(
         'clone.wrong-system',
-        `${options.upstream.host}:${options.upstream.port} is another database cluster`,
+        `${source.host}:${source.port} is another database cluster`,
         `system identifier ${identity.value} instead of ${options.systemIdentifier}`,
         'nothing was changed',
         'check the address of that node',
@@ -170,7 +231,7 @@ async function copy(instance: Instance, options: CloneOptions, expected: number 
     '--no-password',
   ];
   if (options.maxRateKb != null) argv.push(`--max-rate=${options.maxRateKb}`);
-  const result = await runProcess([...argv, '-d', upstreamConninfo(instance, options.upstream, options)], {
+  const result = await runProcess([...argv, '-d', upstreamConninfo(instance, sourceOf(options), options)], {
     ...asOsUser(instance),
     timeoutMs: CLONE_LIMIT_MS,
     maxOutputBytes: 65_536,
@@ -191,7 +252,7 @@ async function copy(instance: Instance, options: CloneOptions, expected: number 
   return err(
     failure(
       'clone.failed',
-      `the base backup from ${options.upstream.host}:${options.upstream.port} failed`,
+      `the base backup from ${sourceOf(options).host}:${sourceOf(options).port} failed`,
       trouble,
       'the half copy stays marked and is not started; it is tried again',
       'see the cause',

@@ -219,7 +219,7 @@ function ownUserName(): string {
 
 export function renderConf(instance: Instance, settings: ManagedSettings, { people, tls }: { people: string; tls: TlsPaths | null }): string {
   const own = activeSettings(people);
-  const nodes = Math.max(settings.members.length, 1);
+  const room = replicationRoom(settings.members.length);
   const atLeast = (name: string, minimum: number): string => String(Math.max(minimum, Number(own.get(name) ?? 0) || 0));
   const forced: Record<string, string> = {
     port: String(instance.port),
@@ -229,8 +229,8 @@ export function renderConf(instance: Instance, settings: ManagedSettings, { peop
     wal_level: own.get('wal_level') === 'logical' ? 'logical' : 'replica',
     hot_standby: 'on',
     wal_log_hints: 'on',
-    max_wal_senders: atLeast('max_wal_senders', 10 + 2 * nodes),
-    max_replication_slots: atLeast('max_replication_slots', 10 + 2 * nodes),
+    max_wal_senders: atLeast('max_wal_senders', room),
+    max_replication_slots: atLeast('max_replication_slots', room),
     // A crashed primary must not come back by itself: it could be writable in an old term (architecture §4.3).
     restart_after_crash: 'off',
     recovery_target_timeline: 'latest',
@@ -290,6 +290,14 @@ function renderMinimums(atLeast: Readonly<Record<string, number>>, present: Read
       ? []
       : [`# The primary had this; it is lowered there first.\n${name} = ${quoteGuc(String(needed))}`];
   });
+}
+
+/**
+ * Walsenders and slots: two for each node and ten more, in steps of 32. It must not change with each node that comes or goes: a change waits for a
+ * restart, and a primary that restarts with more walsenders than a standby has stops that standby's replay (Z37, H48).
+ */
+export function replicationRoom(nodes: number): number {
+  return 32 * Math.ceil((10 + 2 * Math.max(nodes, 1)) / 32);
 }
 
 /** A node that is known by loopback addresses listens on them only; others on every address, since virtual addresses come and go. */

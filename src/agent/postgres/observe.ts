@@ -64,7 +64,9 @@ const SETTINGS = `SELECT (SELECT system_identifier FROM pg_control_system())::te
     ('max_connections','max_worker_processes','max_wal_senders','max_prepared_transactions','max_locks_per_transaction')) AS minimums,
   (SELECT json_object_agg(s.name, coalesce((SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1), s.boot_val))
     FROM pg_settings s WHERE s.pending_restart AND s.name IN
-    ('max_connections','max_worker_processes','max_wal_senders','max_prepared_transactions','max_locks_per_transaction')) AS after_restart`;
+    ('max_connections','max_worker_processes','max_wal_senders','max_prepared_transactions','max_locks_per_transaction')) AS after_restart,
+  json_build_object('maxWalSenders', current_setting('max_wal_senders')::int, 'walSenders', (SELECT count(*) FROM pg_stat_replication),
+    'maxSlots', current_setting('max_replication_slots')::int, 'slots', (SELECT count(*) FROM pg_replication_slots)) AS replication`;
 
 /** Settings and slots are looked at every so many ms: they cost more than the look itself (pg_settings has 350 rows). */
 const SLOW_LOOK_MS = 5000;
@@ -96,6 +98,7 @@ export const EMPTY: PostgresReport = {
   startedAt: null,
   minimums: {},
   minimumsAfterRestart: {},
+  replication: null,
   stalledMs: null,
   incarnation: null,
 };
@@ -272,6 +275,7 @@ function buildRunning({ row, slow, timeline, history, postmaster, members }: Run
     startedAt: makeWallMs(Math.round(Number(row['started']))),
     minimums: (slow['minimums'] ?? {}) as Readonly<Record<string, number>>,
     minimumsAfterRestart: wholeNumbers(slow['after_restart']),
+    replication: (slow['replication'] ?? null) as PostgresReport['replication'],
   };
 }
 

@@ -2,7 +2,7 @@
 import type { NodeId } from '../../core/ids.ts';
 import { type Lsn, formatLsn, parseLsn } from '../../core/lsn.ts';
 import type { Failure, Result } from '../../core/result.ts';
-import { slotName } from './conninfo.ts';
+import { slotName } from '../../core/slot-name.ts';
 import type { Endpoint } from './conninfo.ts';
 import type { Instance } from './instance.ts';
 import { type Row, type Sql, sqlStateOf, withLocalSql, withSql } from './sql.ts';

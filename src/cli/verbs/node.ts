@@ -1,6 +1,7 @@
 import { Argument, Command } from 'commander';
 import { type Outcome, usageError } from '../exit.ts';
 import { type Host, type Session, act } from '../session.ts';
+import { nodeAddCommand, nodeRemoveCommand, readRate } from './node-scale.ts';
 import { LONG_TIMEOUT, type Operation, QUICK_TIMEOUT, type TaskFlags, runOperation, taskOptions } from '../task.ts';
 
 interface NodeVerb<F extends TaskFlags = TaskFlags> {
@@ -12,6 +13,7 @@ interface NodeVerb<F extends TaskFlags = TaskFlags> {
   readonly operation: (node: string, flags: F) => Operation;
 }
 
+type CopyFlags = TaskFlags & { readonly from?: string; readonly rate?: number };
 type ViaFlags = TaskFlags & { readonly via?: 'stream' | 'rewind' | 'clone' };
 
 const NODE_VERBS: readonly NodeVerb[] = [
@@ -47,24 +49,30 @@ const NODE_VERBS: readonly NodeVerb[] = [
   },
   {
     name: 'rebuild',
-    description: 'copy it anew from the primary; the old data directory is set aside',
+    description: 'copy it anew from the primary, or from another member; the old data directory is set aside',
     timeout: LONG_TIMEOUT,
-    operation: (node) => ({
-      request: { kind: 'nodeRejoin', node, via: 'clone' },
+    options: (command) =>
+      command
+        .option('--from <node>', 'copy this member (default: the primary)')
+        .option('--rate <bytes>', 'copy at most so many bytes a second: 32K to 1024M', readRate),
+    operation: (node, flags: CopyFlags) => ({
+      request: { kind: 'nodeRejoin', node, via: 'clone', source: flags.from ?? null, rateKb: flags.rate ?? null },
       question: {
         consequences: [
-          `${node} is copied anew from the primary, and serves nothing until that is done`,
+          `${node} is copied anew from ${flags.from ?? 'the primary'}, and serves nothing until that is done`,
           'its present data directory is set aside, not deleted',
         ],
         word: node,
-        command: ['node', 'rebuild', node],
+        command: ['node', 'rebuild', node, ...(flags.from === undefined ? [] : ['--from', flags.from])],
       },
     }),
   },
 ];
 
 export function nodeCommand(host: Host): Command {
-  const command = new Command('node').description('one node: start, stop, promote, take back');
+  const command = new Command('node').description('one node: add, remove, start, stop, promote, take back');
+  command.addCommand(nodeAddCommand(host));
+  command.addCommand(nodeRemoveCommand(host));
   for (const verb of NODE_VERBS) command.addCommand(nodeVerb(host, verb));
   command.addCommand(rejoinCommand(host));
   command.addCommand(maintenanceCommand(host));
@@ -72,7 +80,8 @@ export function nodeCommand(host: Host): Command {
 }
 
 function nodeVerb(host: Host, verb: NodeVerb): Command {
-  const command = new Command(verb.name).description(verb.description).argument('<node>', 'node');
+  const plain = new Command(verb.name).description(verb.description).argument('<node>', 'node');
+  const command = verb.options?.(plain) ?? plain;
   return taskOptions(command, { timeout: verb.timeout }).action(
     act(host, async (session, self) => runOperation(session, self.opts<TaskFlags>(), verb.operation(nodeArgument(self), self.opts<TaskFlags>()))),
   );

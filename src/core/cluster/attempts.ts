@@ -8,7 +8,7 @@ import type { ClusterView } from '../view.ts';
 import { forkOf } from '../timeline.ts';
 import { compareLineage, isContained } from './lineage.ts';
 import { withGoal, without, UNFINISHED_PROMOTION } from './goals.ts';
-import { endOfWal, isMaintenance, lastKnown, primaryEnd } from './observe.ts';
+import { endOfWal, isMaintenance, lastKnown, mayCount, primaryEnd } from './observe.ts';
 import { NO_SET } from './sync-set.ts';
 import { openingQuorum, openingSet } from './sync-wish.ts';
 
@@ -71,7 +71,7 @@ export function openAttempt(view: ClusterView, now: Now, options: AttemptOptions
 export function askVotes(view: ClusterView, attempt: Attempt): ClusterState {
   let state = view.state;
   for (const node of view.spec.nodes) {
-    if (node.id === state.primary || isMaintenance(view, node.id)) continue;
+    if (node.id === state.primary || isMaintenance(view, node.id) || !mayCount(view, node.id)) continue;
     if (state.overrides[node.id]?.kind === 'stopped') continue;
     state = withGoal(state, node.id, attempt.term, { kind: 'vote' });
   }
@@ -188,6 +188,8 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
   let state = opened;
   for (const node of view.spec.nodes) {
     if (node.id === winner) continue;
+    // One that was not told to copy yet gets its goal from `node add`; one that was told to leave goes on with that.
+    if (!mayCount(view, node.id) && state.goals[node.id]?.kind !== 'standby') continue;
     if (node.kind !== 'witness' && mayHoldTwin(view, opened, node.id)) state = markUnfinished(state, node.id);
     if (node.kind === 'witness' || isMaintenance(view, node.id)) state = withGoal(state, node.id, term, { kind: 'none' });
     else if (state.overrides[node.id]?.kind === 'stopped') state = withGoal(state, node.id, term, { kind: 'stopped', reason: 'stopped on request' });
@@ -198,11 +200,16 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
     else if (view.state.attempt !== null && hasLeft(view, node.id, view.state))
       state = withGoal(markUnfinished(state, node.id), node.id, term, { kind: 'fenced', reason: OTHER_HISTORY });
     else if (hasLeft(view, node.id, opened)) state = withGoal(state, node.id, term, { kind: 'fenced', reason: OTHER_HISTORY });
-    else if (lastKnown(view, node.id)?.postgres.state === 'absent')
-      state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'clone' });
+    else if (hasNoData(view, node.id)) state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'clone' });
     else state = withGoal(state, node.id, term, { kind: 'standby', upstream: winner, via: 'stream' });
   }
   return state;
+}
+
+/** Nothing to start: a copy that was under way begins anew, from the new primary. */
+function hasNoData(view: ClusterView, node: NodeId): boolean {
+  const known = lastKnown(view, node)?.postgres.state;
+  return known === 'absent' || known === 'incomplete' || known === 'cloning';
 }
 
 const OTHER_HISTORY = 'its WAL is not of the new primary’s history; it is compared with it first';

@@ -1,5 +1,6 @@
 /** What "task cancel" does to each command at each point of it: undone, ended between two steps, or too late, with the reason. */
 import type { ClusterState, Task } from '../state.ts';
+import { hasStep } from './tasks.ts';
 
 export type CancelEffect =
   /** `text`: what will happen, for the person who asks. */
@@ -39,6 +40,18 @@ export function cancelEffect(state: ClusterState, task: Task): CancelEffect {
       return tooLate(`${request.node} is being restarted, and comes back by itself`);
     case 'nodeRejoin':
       return tooLate(`${request.node} is being taken back; half a copy would be worse than none, and what was there is set aside`);
+    case 'nodeAdd':
+      return ['take in', 'undo', 'unregister'].includes(task.steps.at(-1)?.name ?? '')
+        ? tooLate(
+            hasStep(task, 'undo')
+              ? `${request.node} is being taken out again already`
+              : `${request.node} is a member already; "pgherd node remove ${request.node}" takes it out`,
+          )
+        : undo(`${request.node} is taken out again: ${hasStep(task, 'copy') ? 'its copy, ' : ''}its slot and its entry are removed`);
+    case 'nodeRemove':
+      return task.steps.at(-1)?.name === 'drain'
+        ? undo(`${request.node} is a member as before`)
+        : tooLate(`${request.node} is being stopped, and counts for nothing any more; "pgherd node add ${request.node}" takes it back`);
     default:
       return { kind: 'between-steps', text: 'it ends at its next safe point' };
   }

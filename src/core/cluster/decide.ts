@@ -44,6 +44,7 @@ export function decideCluster(view: ClusterView, now: Now): Decision {
     rule: progress.rule,
     why: progress.why,
     state: state === view.state ? null : state,
+    spec: progress.view.spec === view.spec ? null : progress.view.spec,
     events: progress.events.map((event) => ({ ...event, term: state.term })),
     tasks: [...progress.tasks.values()],
     opened: progress.opened,
@@ -53,12 +54,13 @@ export function decideCluster(view: ClusterView, now: Now): Decision {
 
 function apply(progress: Progress, id: string, outcome: Outcome, now: Now): void {
   const state = outcome.state ?? progress.view.state;
+  const spec = outcome.spec ?? progress.view.spec;
   let { tasks } = progress.view;
   for (const task of outcome.tasks ?? []) {
     progress.tasks.set(task.id, task);
     tasks = tasks.map((one) => (one.id === task.id ? task : one));
   }
-  progress.view = { ...progress.view, state, tasks };
+  progress.view = { ...progress.view, spec, state, tasks };
   for (const event of outcome.events ?? []) progress.events.push({ ...event, rule: id, atWallMs: now.wall, term: state.term });
   if (outcome.opened !== undefined) progress.opened = outcome.opened;
   if (outcome.again !== undefined) progress.again = progress.again === null ? outcome.again : Math.min(progress.again, outcome.again);

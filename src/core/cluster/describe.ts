@@ -48,6 +48,9 @@ export interface ShownNode {
   /** What its agent does now; null when nothing. */
   readonly activity: { readonly step: string; readonly doneBytes: number | null; readonly totalBytes: number | null } | null;
   readonly kind: 'data' | 'witness';
+  /** `joining`, `leaving`: `node add` or `node remove` is at work. */
+  readonly membership: NodeSpec['membership'];
+  readonly tags: Readonly<Record<string, string>>;
 }
 
 export interface Show {
@@ -120,7 +123,9 @@ function clusterWord(view: ClusterView, nodes: readonly ShownNode[]): ClusterWor
   if (state.switchover !== null || state.attempt !== null) return 'switching';
   if (!isOpen(live(view, state.primary), state.primaryTerm)) return 'no-primary';
   if (state.frozen !== null) return 'frozen';
-  const whole = nodes.every((node) => (node.kind === 'witness' ? node.state !== 'unreachable' : node.id === state.primary || node.streaming));
+  const whole = nodes.every(
+    (node) => node.membership !== 'full' || (node.kind === 'witness' ? node.state !== 'unreachable' : node.id === state.primary || node.streaming),
+  );
   return whole ? 'healthy' : 'degraded';
 }
 
@@ -152,6 +157,8 @@ function showNode(view: ClusterView, node: NodeSpec): ShownNode {
     problems: nodeProblems(view, node),
     activity: activity === null ? null : { step: activity.step, doneBytes: activity.doneBytes, totalBytes: activity.totalBytes },
     kind: node.kind,
+    membership: node.membership,
+    tags: node.tags,
   };
 }
 

@@ -97,6 +97,7 @@ function rejections(
   if (report === null) return ['its agent does not report'];
   const reasons: string[] = [];
   const { state } = report.postgres;
+  if (node.membership !== 'full') reasons.push(`it is being ${node.membership === 'joining' ? 'added' : 'removed'}`);
   if (isMaintenance(view, node.id)) reasons.push('it is in maintenance');
   else if (view.state.overrides[node.id] !== undefined) reasons.push(`it was ${view.state.overrides[node.id]?.kind ?? ''} on request`);
   if (node.priority === 0 && !options.acceptLoss) reasons.push('its priority is 0 (never promoted)');

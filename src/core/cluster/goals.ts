@@ -18,18 +18,30 @@ export type Wanted =
   /** `restart` names the request for one restart of a running server; absent: whatever the present goal says. */
   | { readonly kind: 'primary'; readonly restart?: string }
   | { readonly kind: 'promote'; readonly requiredLsn: Lsn | null }
-  | { readonly kind: 'standby'; readonly upstream: NodeId; readonly via: Via; readonly restart?: string }
+  /** `source`, `rateKb`: of a clone; absent: the upstream, without a limit. */
+  | {
+      readonly kind: 'standby';
+      readonly upstream: NodeId;
+      readonly via: Via;
+      readonly restart?: string;
+      readonly source?: NodeId | null;
+      readonly rateKb?: number | null;
+    }
+  | { readonly kind: 'removed'; readonly dropData: boolean; readonly reason: string }
   | { readonly kind: 'handover'; readonly to: NodeId }
   | { readonly kind: 'fenced' | 'stopped'; readonly reason: string };
 
 /** `anew`: the work is to be done again although the goal asks the same. */
 export type Repeat = 'as-is' | 'anew';
 
-/** The same state object when the node has this goal already, so that no write follows. */
-export function withGoal(state: ClusterState, node: NodeId, term: Term, wanted: Wanted, repeat: Repeat = 'as-is'): ClusterState {
+/**
+ * The same state object when the node has this goal already, so that no write follows.
+ * `since`: the least number of the goal within its term; for a node that may have been a member before, whose agent remembers what it finished then.
+ */
+export function withGoal(state: ClusterState, node: NodeId, term: Term, wanted: Wanted, repeat: Repeat = 'as-is', since = 0): ClusterState {
   const present = state.goals[node];
   if (present !== undefined && repeat === 'as-is' && asks(present, term, wanted)) return state;
-  const generation = generationAfter(present, term);
+  const generation = Math.max(since, generationAfter(present, term));
   const id = `${wanted.kind}-${term}-g${generation}`;
   return { ...state, goals: { ...state.goals, [node]: makeGoal(id, term, generation, wanted) } };
 }
@@ -39,7 +51,19 @@ function makeGoal(id: string, term: Term, generation: number, wanted: Wanted): G
     case 'primary':
       return { kind: 'primary', id, term, generation, restart: wanted.restart ?? null };
     case 'standby':
-      return { kind: 'standby', id, term, upstream: wanted.upstream, via: wanted.via, generation, restart: wanted.restart ?? null };
+      return {
+        kind: 'standby',
+        id,
+        term,
+        upstream: wanted.upstream,
+        via: wanted.via,
+        source: wanted.source ?? null,
+        rateKb: wanted.rateKb ?? null,
+        generation,
+        restart: wanted.restart ?? null,
+      };
+    case 'removed':
+      return { kind: 'removed', id, term, dropData: wanted.dropData, reason: wanted.reason };
     case 'promote':
       return { kind: 'promote', id, term, requiredLsn: wanted.requiredLsn };
     case 'handover':

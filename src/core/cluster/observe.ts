@@ -2,7 +2,7 @@
 import type { NodeId, Now, WallMs } from '../ids.ts';
 import { type Lsn, maxLsn } from '../lsn.ts';
 import type { NodeReport, Position } from '../report.ts';
-import { type ClusterSpec, type NodeSpec, findNode } from '../spec.ts';
+import { type ClusterSpec, type NodeSpec, findNode, isMember } from '../spec.ts';
 import type { Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage } from './lineage.ts';
@@ -52,9 +52,24 @@ export function isMaintenance(view: ClusterView, node: NodeId): boolean {
   return findNode(view.spec, node)?.maintenance === true || view.state.overrides[node]?.kind === 'maintenance';
 }
 
-/** Nobody asked for this node to be left alone. */
+/** Somebody asked for this node to be left alone. */
+export function isLeftAlone(view: ClusterView, node: NodeId): boolean {
+  return isMaintenance(view, node) || view.state.overrides[node] !== undefined;
+}
+
+/** A full member that nobody asked to be left alone: it can be counted on. */
 export function isAvailable(view: ClusterView, node: NodeId): boolean {
-  return !isMaintenance(view, node) && view.state.overrides[node] === undefined;
+  return isMember(view.spec, node) && !isLeftAlone(view, node);
+}
+
+/**
+ * What it says can still count: a member, or one that is being removed and was not stopped yet. One that is being added never counted.
+ *
+ * *Invariant:* a node is asked for its vote as long as some electorate or some facts may name it (I4, I7). *Because:* `node remove` stops it only when none
+ * does. *Broken if:* a leaving node is left out of an attempt while it still holds what was acknowledged.
+ */
+export function mayCount(view: ClusterView, node: NodeId): boolean {
+  return findNode(view.spec, node)?.membership !== 'joining' && view.state.goals[node]?.kind !== 'removed';
 }
 
 /** Data nodes other than the primary, in the order of the spec. */

@@ -89,7 +89,7 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
         `Move it aside, or "pgherd node rejoin ${node.id} --via clone" (sets it aside).`,
       ),
     );
-  if (node.id === state.primary || state.phase !== 'running') return found;
+  if (node.id === state.primary || state.phase !== 'running' || node.membership !== 'full') return found;
   if (state.overrides[node.id]?.kind === 'stopped')
     return [...found, problem('node.stopped', `${node.id} was stopped on request.`, `"pgherd node start ${node.id}"`)];
   if (isMaintenance(view, node.id))

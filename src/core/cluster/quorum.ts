@@ -4,12 +4,12 @@ import { type ClusterState, votesNeeded } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import type { NodeReport, Position } from '../report.ts';
 import { compareLineage, comparePositions } from './lineage.ts';
-import { activityFor, endOfWal, fresh, hasRead, isAvailable, isMaintenance, isOpen, live } from './observe.ts';
+import { activityFor, endOfWal, fresh, hasRead, isLeftAlone, isMaintenance, isOpen, live } from './observe.ts';
 import { type QuorumCount, countQuorum, nodeOfVoter, voterName } from './sync-set.ts';
 
-/** Members that vote: all of the spec but those in maintenance, in the spec's order. A witness votes. */
+/** Members that vote: all of the spec but those in maintenance and those that are being added or removed, in the spec's order. A witness votes. */
 export function electorateOf(view: ClusterView): readonly NodeId[] {
-  return view.spec.nodes.filter((node) => !isMaintenance(view, node.id)).map((node) => node.id);
+  return view.spec.nodes.filter((node) => node.membership === 'full' && !isMaintenance(view, node.id)).map((node) => node.id);
 }
 
 /**
@@ -157,7 +157,7 @@ export function countReachable(view: ClusterView): QuorumCount {
   const reachable = view.spec.nodes.flatMap((node) => {
     const report = fresh(view, node.id);
     const incarnation = report?.postgres.incarnation ?? null;
-    return report !== null && incarnation !== null && isAvailable(view, node.id) && endOfWal(report) !== null
+    return report !== null && incarnation !== null && !isLeftAlone(view, node.id) && endOfWal(report) !== null
       ? [voterName(node.id, incarnation)]
       : [];
   });

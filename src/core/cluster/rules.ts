@@ -9,6 +9,8 @@ import { primaryLostRules } from './rules/primary-lost.ts';
 import { restoredRules } from './rules/restored.ts';
 import { rollingRules } from './rules/rolling.ts';
 import { standbySettingsRules } from './rules/standby-settings.ts';
+import { scaleInRules } from './rules/scale-in.ts';
+import { scaleOutRules } from './rules/scale-out.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
 import { syncRules } from './rules/sync.ts';
@@ -26,6 +28,8 @@ export const rules: readonly Rule[] = [
   ...bootstrapRules,
   ...operationRules,
   ...rollingRules,
+  ...scaleOutRules,
+  ...scaleInRules,
   ...switchoverRules,
   ...attemptRules,
   ...primaryLostRules.map(alsoDuringAttempt),
@@ -50,6 +54,8 @@ export const ruleGroups: readonly { readonly title: string; readonly rules: read
   { title: 'Commands', rules: commandRules },
   { title: 'Creation and adoption', rules: bootstrapRules },
   { title: 'Operations', rules: [...operationRules, ...rollingRules] },
+  { title: 'Nodes come', rules: scaleOutRules },
+  { title: 'Nodes go', rules: scaleInRules },
   { title: 'Switchover', rules: switchoverRules },
   { title: 'The attempt for a new term', rules: attemptRules },
   { title: 'The primary does not serve', rules: primaryLostRules },

@@ -15,7 +15,7 @@ import { NO_SET, nodeOfVoter, voterName } from './sync-set.ts';
  */
 export const SILENT_MS = 800;
 /** Farther behind, a standby that is asked for its acknowledgement would hold writes until it has caught up. One WAL segment. */
-const JOIN_LAG_BYTES = 16_777_216;
+export const JOIN_LAG_BYTES = 16_777_216;
 /** After protection was lowered it is not raised for this long, so that a standby that comes and goes does not stop writes each time (Z63). */
 export const RAISE_AFTER_MS = 3000;
 

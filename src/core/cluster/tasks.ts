@@ -81,6 +81,8 @@ const REQUEST_WORDS: Readonly<Record<RequestKind, string>> = {
   nodeRestart: 'node restart',
   nodeRejoin: 'node rejoin',
   nodeMaintenance: 'node maintenance',
+  nodeAdd: 'node add',
+  nodeRemove: 'node remove',
   clusterStop: 'cluster stop',
   clusterStart: 'cluster start',
   clusterRestart: 'cluster restart',

@@ -24,7 +24,10 @@ export type NodeAction =
   | { readonly kind: 'vote'; readonly why: string; readonly term: Term }
   | { readonly kind: 'follow'; readonly why: string; readonly upstream: NodeId }
   | { readonly kind: 'rewind'; readonly why: string; readonly upstream: NodeId }
-  | { readonly kind: 'clone'; readonly why: string; readonly upstream: NodeId }
+  /** Copies `source`, and makes ready to stream from `upstream`. */
+  | { readonly kind: 'clone'; readonly why: string; readonly upstream: NodeId; readonly source: NodeId; readonly rateKb: number | null }
+  /** Deletes the data directory of a node that leaves; the executor looks again that nothing runs there. */
+  | { readonly kind: 'drop-data'; readonly why: string }
   | { readonly kind: 'checkpoint'; readonly why: string }
   /** Managed files, roles and slots of a server that runs already; no restart. */
   | { readonly kind: 'adopt'; readonly why: string }

@@ -142,6 +142,7 @@ const HANDLERS: { readonly [K in GoalKind]: Handler<K> } = {
   handover: decideHandover,
   fenced: decideFenced,
   stopped: decideStopped,
+  removed: decideRemoved,
 };
 
 /** Goal kinds that this agent can execute; compared with what decideCluster can give (Q1). */
@@ -255,7 +256,8 @@ function decideStandby(facts: LocalFacts, goal: Extract<Goal, { kind: 'standby' 
   if (facts.leaseTerm !== null) return giveUpRole(facts, `another node is the primary of term ${goal.term}`);
   if (goal.via !== 'stream' && !facts.finished.has(`${goal.id}/${goal.via}`)) {
     if (isAlive(postgres)) return { kind: 'stop', why: `to ${goal.via}` };
-    return { kind: goal.via, why: `to follow ${goal.upstream}`, upstream: goal.upstream };
+    if (goal.via === 'rewind') return { kind: 'rewind', why: `to follow ${goal.upstream}`, upstream: goal.upstream };
+    return { kind: 'clone', why: `to follow ${goal.upstream}`, upstream: goal.upstream, source: goal.source ?? goal.upstream, rateKb: goal.rateKb };
   }
   if (postgres.state === 'absent' || postgres.state === 'incomplete') {
     return nothing(`there is no complete data directory to start (${postgres.state})`);
@@ -295,6 +297,13 @@ function decideStopped(facts: LocalFacts, goal: Extract<Goal, { kind: 'stopped' 
   return reached(goal.reason);
 }
 
+function decideRemoved(facts: LocalFacts, goal: Extract<Goal, { kind: 'removed' }>): NodeAction {
+  if (facts.leaseTerm !== null) return giveUpRole(facts, goal.reason);
+  if (isAlive(facts.postgres)) return { kind: 'stop', why: goal.reason };
+  if (!goal.dropData || facts.postgres.state === 'absent') return reached(goal.reason);
+  return { kind: 'drop-data', why: goal.reason };
+}
+
 /** A role that is not ours any more: no writes first, then the lease. */
 function giveUpRole(facts: LocalFacts, why: string): NodeAction {
   if (mayAcceptWrites(facts.postgres)) return { kind: 'stop', why };
@@ -324,6 +333,8 @@ export function describeGoal(goal: Goal): string {
       return `fenced: ${goal.reason}`;
     case 'stopped':
       return `stopped: ${goal.reason}`;
+    case 'removed':
+      return `removed${goal.dropData ? ' with its data' : ''}: ${goal.reason}`;
     default:
       return assertNever(goal, 'describeGoal');
   }

@@ -226,7 +226,7 @@ const FAULTS: readonly ((world: World, name: string, n: number) => void)[] = [
   },
   (world, name, n) => addTask(world, makeTask({ kind: 'switchover', to: id(name) }, { id: `s${n}` })),
   (world, name, n) => addTask(world, makeTask({ kind: 'failover', to: id(name), acceptLoss: false, acceptTwoPrimaries: false }, { id: `f${n}` })),
-  (world, name, n) => addTask(world, makeTask({ kind: 'nodeRejoin', node: id(name), via: 'clone' }, { id: `c${n}` })),
+  (world, name, n) => addTask(world, makeTask({ kind: 'nodeRejoin', node: id(name), via: 'clone', source: null, rateKb: null }, { id: `c${n}` })),
   (world) => {
     world.controllerUp = !world.controllerUp;
     world.controllerSince = world.t;

@@ -139,7 +139,7 @@ test('stop, start, restart of nodes and of the cluster end when seen', () => {
   run('start', { kind: 'nodeStart', node: id('n3') });
   run('restart', { kind: 'nodeRestart', node: id('n2') });
   run('restart-primary', { kind: 'nodeRestart', node: id('n1') });
-  run('rejoin', { kind: 'nodeRejoin', node: id('n2'), via: 'clone' });
+  run('rejoin', { kind: 'nodeRejoin', node: id('n2'), via: 'clone', source: null, rateKb: null });
   run('cluster-stop', { kind: 'clusterStop' });
   assert.equal(world.state?.phase, 'stopped');
   run('cluster-start', { kind: 'clusterStart' });

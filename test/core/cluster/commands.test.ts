@@ -37,6 +37,22 @@ test('two operators at once: the second is told of the first (Q38, Z39)', () => 
   assert.match(decision.tasks.find((task) => task.id === 't1')?.problems[0]?.text ?? '', /switchover to n2 \(task first, by bert\) is running/);
 });
 
+test('a rebuild copies the member that was named, at its rate, and refuses one that is not fit', () => {
+  const rebuild = (source: string | null) =>
+    ({ kind: 'nodeRejoin', node: id('n3'), via: 'clone', source: source === null ? null : id(source), rateKb: 4096 }) as const;
+  const near = STEADY.replace('n3 standby @0/4000', 'n3 standby @0/5000');
+  const goal = expectRule(ask(rebuild('n2'), near), 'node.rejoin').goals[id('n3')];
+  assert.deepEqual(goal?.kind === 'standby' ? [goal.via, goal.upstream, goal.source, goal.rateKb] : null, ['clone', 'n1', 'n2', 4096]);
+  for (const [source, why] of [
+    ['n3', /is the node itself/],
+    ['n9', /is not a node/],
+    ['n2', /does not stream/],
+  ] as const) {
+    const view = ask(rebuild(source), source === 'n2' ? near.replace('n2 standby', 'n2 stopped') : near);
+    assert.match(expectDecision(view, 'node.refused').tasks[0]?.problems[0]?.text ?? '', why);
+  }
+});
+
 test('a command cancelled before it began does nothing', () => {
   const view = picture(STEADY, { tasks: [makeTask({ kind: 'nodeStop', node: id('n2') }, { cancelRequested: true })] });
   const decision = expectDecision(view, 'command.cancelled');
@@ -85,7 +101,7 @@ test('an attempt that waits is taken over by a person in its own term', () => {
 test('commands for a node are refused with their reasons', () => {
   const cases: readonly (readonly [TaskRequest, RegExp])[] = [
     [{ kind: 'nodeStop', node: id('n1') }, /n1 is the primary/],
-    [{ kind: 'nodeRejoin', node: id('n1'), via: null }, /n1 is the primary/],
+    [{ kind: 'nodeRejoin', node: id('n1'), via: null, source: null, rateKb: null }, /n1 is the primary/],
     [{ kind: 'nodeMaintenance', node: id('n1'), on: true }, /n1 is the primary/],
     [{ kind: 'nodeStart', node: id('n7') }, /n7 is not a node/],
   ];
@@ -116,15 +132,17 @@ test('stop, start, restart and rejoin of a node', () => {
   );
   const restarted = expectRule(ask({ kind: 'nodeRestart', node: id('n1') }), 'node.restart').goals[id('n1')];
   assert.ok(restarted?.kind === 'primary' && restarted.restart === 't1');
-  const back = expectRule(ask({ kind: 'nodeRejoin', node: id('n3'), via: 'clone' }, STEADY.replace('n3 standby', 'n3 detached sys9')), 'node.rejoin')
-    .goals[id('n3')];
+  const back = expectRule(
+    ask({ kind: 'nodeRejoin', node: id('n3'), via: 'clone', source: null, rateKb: null }, STEADY.replace('n3 standby', 'n3 detached sys9')),
+    'node.rejoin',
+  ).goals[id('n3')];
   assert.ok(back?.kind === 'standby' && back.via === 'clone');
 });
 
 test('a start or rejoin of a node that is not taken in ends with the reason, and a start of the cluster with it', () => {
   const text = STEADY.replace('n3 standby', 'n3 stopped tl9 goal:fenced');
   for (const kind of ['nodeRejoin', 'nodeStart'] as const) {
-    const request = kind === 'nodeRejoin' ? { kind, node: id('n3'), via: null } : { kind, node: id('n3') };
+    const request = kind === 'nodeRejoin' ? { kind, node: id('n3'), via: null, source: null, rateKb: null } : { kind, node: id('n3') };
     const asked = { tasks: [makeTask(request, { status: 'running' })] };
     assert.deepEqual(expectDecision(picture(text, asked), 'standby.quarantined', later(20_000)).tasks, []);
     const ended = expectDecision(picture(text, asked), 'standby.quarantined', later(40_000)).tasks[0];
@@ -386,7 +404,7 @@ test('each command says whether it can still be cancelled, and what that does', 
   assert.equal(effect({ kind: 'clusterRestart', rolling: true }), 'between-steps');
   assert.equal(effect({ kind: 'nodeRestart', node }, { status: 'pending' }), 'undo');
   assert.equal(effect({ kind: 'nodeRestart', node }), 'too-late');
-  assert.equal(effect({ kind: 'nodeRejoin', node, via: 'clone' }), 'too-late');
+  assert.equal(effect({ kind: 'nodeRejoin', node, via: 'clone', source: null, rateKb: null }), 'too-late');
   assert.equal(effect({ kind: 'clusterStop' }), 'undo');
   assert.equal(effect({ kind: 'clusterStart' }), 'too-late');
   assert.equal(effect({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }), 'too-late');

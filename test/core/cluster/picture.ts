@@ -58,6 +58,7 @@ export function blankPostgres(): PostgresReport {
     startedAt: makeWallMs(1),
     minimums: {},
     minimumsAfterRestart: {},
+    replication: null,
     stalledMs: null,
     incarnation: null,
   };
@@ -90,6 +91,7 @@ export function blankReport(node: NodeId): NodeReport {
     problems: [],
     sync: null,
     vips: [],
+    host: null,
   };
 }
 
@@ -108,6 +110,7 @@ export interface Picture {
   readonly spec?: object;
   readonly state?: (state: ClusterState) => ClusterState;
   readonly tasks?: readonly Task[];
+  readonly members?: ClusterView['members'];
   readonly acks?: Readonly<Record<string, number>>;
 }
 
@@ -146,6 +149,7 @@ export function picture(text: string, extra: Picture = {}): ClusterView {
     state,
     stateRevision: makeRevision(10),
     reports: reports as ClusterView['reports'],
+    members: extra.members ?? {},
     writeLease: holder === undefined || holder === '' ? null : { term: makeTerm(Number(leaseTerm)), holder: id(holder) },
     writeLeaseGoneMs: holder === undefined || holder === '' ? Number(head.after('goneMs') ?? 5000) : 0,
     tasks: extra.tasks ?? [],

@@ -5,8 +5,8 @@ import { id } from './picture.ts';
 
 describe('a request in words', () => {
   test('is the verb that a person typed', () => {
-    assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: 'clone' }), 'node rebuild n2');
-    assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: null }), 'node rejoin n2');
+    assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: 'clone', source: null, rateKb: null }), 'node rebuild n2');
+    assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: null, source: null, rateKb: null }), 'node rejoin n2');
     assert.equal(describeRequest({ kind: 'nodeMaintenance', node: id('n2'), on: false }), 'node maintenance n2 off');
     assert.equal(describeRequest({ kind: 'clusterRestart', rolling: true }), 'cluster restart');
     assert.equal(describeRequest({ kind: 'switchover', to: id('n3') }), 'switchover to n3');

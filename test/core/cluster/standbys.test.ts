@@ -137,7 +137,7 @@ test('a promotion that nobody ordered is marked when its timeline has a number o
   const waiting = expectRule(picture(after('n2 rogue tl2 fork1@0/5000 @0/5500 goal:fenced')), 'standby.fenced');
   assert.match(waiting.recovery[id('n2')]?.lastError ?? '', /^a promotion was not completed/);
   expectRule(picture(after('n2 rogue tl1 fork0@0/1 @0/4500 goal:fenced')), 'cluster.steady');
-  const task = makeTask({ kind: 'nodeRejoin', node: id('n2'), via: 'stream' });
+  const task = makeTask({ kind: 'nodeRejoin', node: id('n2'), via: 'stream', source: null, rateKb: null });
   const marked = progress({ lastError: 'a promotion was not completed' });
   const asked = picture(after('n2 stopped tl2 fork1@0/5000 @0/5600 goal:fenced'), { ...marked, tasks: [task] });
   assert.equal(goalsOf(expectRule(asked, 'node.rejoin'), asked.spec), 'n1:primary n2:clone');

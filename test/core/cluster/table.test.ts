@@ -54,7 +54,7 @@ test('docs/rules.md is what the table says', () => {
 
 test('every goal that a rule can give has an executor (Q1, I19)', () => {
   const source = readFileSync(`${HERE}/../../../src/core/cluster/goals.ts`, 'utf8');
-  const kinds = ['none', 'create', 'adopt', 'primary', 'vote', 'promote', 'standby', 'handover', 'fenced', 'stopped'] as const;
+  const kinds = ['none', 'create', 'adopt', 'primary', 'vote', 'promote', 'standby', 'handover', 'fenced', 'stopped', 'removed'] as const;
   for (const kind of kinds) {
     assert.ok(source.includes(`'${kind}'`), `${kind} is not a goal that is given`);
     assert.ok(handledGoals.includes(kind), `no executor for ${kind}`);

@@ -395,6 +395,7 @@ export function viewOf(world: World): ClusterView {
     state: world.state ?? initialState(STORE, nowOf(world)),
     stateRevision: makeRevision(world.stateRevision),
     reports: reports as ClusterView['reports'],
+    members: {},
     writeLease: world.lease === null ? null : { term: world.lease.term, holder: world.lease.holder },
     writeLeaseGoneMs: world.lease === null ? world.t - world.leaseGoneAt : 0,
     tasks: [...world.tasks.values()].filter((task) => task.status === 'pending' || task.status === 'running'),
@@ -409,7 +410,7 @@ function stepController(world: World): void {
   const decision = decideCluster(view, nowOf(world));
   const lost = world.audit(world, decision);
   if (lost !== null) throw new Error(`${lost}\n${world.story.slice(-60).join('\n')}`);
-  if (decision.state === null && decision.tasks.length === 0) return;
+  if (decision.state === null && decision.spec === null && decision.tasks.length === 0) return;
   const promoted = decision.state !== null && decision.state.attempt?.phase === 'promote' && view.state.attempt?.phase !== 'promote';
   if (promoted && view.writeLease !== null && decision.state?.attempt?.path !== 'quorum')
     throw new Error(`promote order while ${view.writeLease.holder} holds the lease`);
@@ -418,6 +419,7 @@ function stepController(world: World): void {
     world.state = decision.state;
     world.stateRevision = world.revision;
   }
+  if (decision.spec !== null) world.spec = decision.spec;
   for (const task of decision.tasks) world.tasks.set(task.id, task);
   world.decisions.push(decision.rule);
   tell(world, `controller ${decision.rule}: ${decision.why} [${decision.tasks.map((task) => task.status).join()}]`);

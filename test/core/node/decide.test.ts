@@ -12,6 +12,8 @@ const standby = (via: 'stream' | 'rewind' | 'clone' = 'stream', restart: string 
   term: T(1),
   upstream: N2,
   via,
+  source: null,
+  rateKb: null,
   generation: 3,
   restart,
 });
@@ -255,6 +257,39 @@ test('the primary checkpoints once before a switchover', () => {
   assert.equal(decideNode({ ...local, finished: new Set(['t/checkpoint']) }, state, NOW).kind, 'none');
 });
 
+describe('an order to leave', () => {
+  const removed = (dropData: boolean): Goal => ({ kind: 'removed', id: 'r', term: T(1), dropData, reason: 'removed by anna' });
+  test('stops a standby first', () => assert.equal(decide(removed(true), { postgres: postgres({ state: 'running', role: 'standby' }) }), 'stop'));
+  test('gives a lease up before anything else', () => assert.equal(decide(removed(true), { ...lease1, postgres: primaryRunning }), 'stop'));
+  test('fences a server that accepts writes without a lease', () => assert.equal(decide(removed(true), { postgres: primaryRunning }), 'fence'));
+  test('leaves the data unless they are to go', () => assert.equal(decide(removed(false), { postgres: down('stopped', 'standby') }), 'none'));
+  test('removes stopped data, and the half of a copy', () => {
+    assert.equal(decide(removed(true), { postgres: down('stopped', 'standby') }), 'drop-data');
+    assert.equal(decide(removed(true), { postgres: down('incomplete', null) }), 'drop-data');
+    assert.equal(decide(removed(true), { postgres: down('absent', null) }), 'none');
+  });
+  test('removes nothing of another cluster', () =>
+    assert.equal(decide(removed(true), { postgres: { ...down('stopped', 'standby'), systemIdentifier: '666' } }), 'none'));
+});
+
+test('a clone is taken from the member that the goal names, at its rate', () => {
+  const goal: Goal = { ...(standby('clone') as Extract<Goal, { kind: 'standby' }>), source: N1, rateKb: 4096 };
+  const action = decideNode(facts({ postgres: down('absent', null) }), stateWith(goal), NOW);
+  assert.deepEqual(action.kind === 'clone' ? [action.upstream, action.source, action.rateKb] : null, ['n2', 'n1', 4096]);
+});
+
 test('every goal kind has a handler (Q1)', () => {
-  assert.deepEqual([...handledGoals].sort(), ['adopt', 'create', 'fenced', 'handover', 'none', 'primary', 'promote', 'standby', 'stopped', 'vote']);
+  assert.deepEqual([...handledGoals].sort(), [
+    'adopt',
+    'create',
+    'fenced',
+    'handover',
+    'none',
+    'primary',
+    'promote',
+    'removed',
+    'standby',
+    'stopped',
+    'vote',
+  ]);
 });

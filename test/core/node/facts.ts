@@ -32,6 +32,7 @@ export function postgres(change: Partial<PostgresReport> = {}): PostgresReport {
     startedAt: makeWallMs(1),
     minimums: {},
     minimumsAfterRestart: {},
+    replication: null,
     stalledMs: null,
     incarnation: null,
     ...change,

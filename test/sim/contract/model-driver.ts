@@ -88,16 +88,17 @@ export function createModelDriver(seed: bigint): ModelDriver {
       });
       return { id, state: () => state };
     };
+    const copyOf = (from: Parameters<typeof at>[0]) => ({ upstream: at(from), source: at(from), rateKb: null });
     return {
       name,
       create: async () => {
         assert.equal(outcomeOf(await port.initdb(spec(), never)), 'ok');
         assert.equal(outcomeOf(await port.startPrimary(spec(), () => true, never)), 'ok');
       },
-      clone: async (from) => outcomeOf(await port.clone(spec(), at(from), never, nothing)),
+      clone: async (from) => outcomeOf(await port.clone(spec(), copyOf(from), never, nothing)),
       cloneInterrupted: async (from) => {
         const stop = new AbortController();
-        return outcomeOf(await port.clone(spec(), at(from), stop.signal, () => stop.abort()));
+        return outcomeOf(await port.clone(spec(), copyOf(from), stop.signal, () => stop.abort()));
       },
       start: async (role) => {
         const upstream = server.disk.directory?.settings.get('primary_conninfo') ?? '';

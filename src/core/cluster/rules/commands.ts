@@ -6,6 +6,7 @@ import type { Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { openAttempt, outageStart } from '../attempts.ts';
 import { cancelEffect } from '../cancel.ts';
+import { refuseSource } from '../copy-source.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { without } from '../goals.ts';
 import { isLeaseTaken, isOpen, live, primaryEnd } from '../observe.ts';
@@ -213,6 +214,10 @@ function checkNode(view: ClusterView, node: NodeId, request: Task['request']): r
   if (isPrimary && request.kind === 'nodeStop')
     add('is-primary', `${node} is the primary.`, 'Move the role first ("pgherd switchover"), or stop the whole cluster ("pgherd cluster stop").');
   if (isPrimary && request.kind === 'nodeRejoin') add('is-primary', `${node} is the primary; there is nothing to take back.`, 'Name a standby.');
+  if (request.kind === 'nodeRejoin' && request.source !== null && !isPrimary) {
+    const refused = request.source === node ? 'is the node itself' : refuseSource(view, request.source);
+    if (refused !== null) add('source', `${request.source} cannot be copied: it ${refused}.`, 'Leave --from out, or name another member.');
+  }
   if (isPrimary && request.kind === 'nodeMaintenance' && request.on)
     add('is-primary', `${node} is the primary.`, 'Move the role first ("pgherd switchover"), or stop automatic actions ("pgherd freeze").');
   if (request.kind === 'nodeMaintenance' && !request.on && found.maintenance)
@@ -230,7 +235,7 @@ function checkNode(view: ClusterView, node: NodeId, request: Task['request']): r
 function nodeRefused(view: ClusterView, now: Now): Outcome | null {
   for (const task of view.tasks) {
     const { request } = task;
-    if (task.status !== 'pending' || !('node' in request)) continue;
+    if (task.status !== 'pending' || !('node' in request) || request.kind === 'nodeAdd' || request.kind === 'nodeRemove') continue;
     const problems = checkNode(view, request.node, request);
     if (problems.length > 0)
       return {

@@ -4,7 +4,7 @@ import type { ClusterState, Goal } from '../../state.ts';
 import type { Rule } from '../../view.ts';
 import { bytesBetween } from '../../lsn.ts';
 import { findNode } from '../../spec.ts';
-import { without, withGoal } from '../goals.ts';
+import { UNFINISHED_PROMOTION, without, withGoal } from '../goals.ts';
 import { isMaintenance, isOpen, live } from '../observe.ts';
 import { publishElectorate } from '../quorum.ts';
 
@@ -52,13 +52,22 @@ export const housekeepingRules: readonly Rule[] = [
     why: 'Its goal, override and progress are forgotten; its data stays as it is. The primary is kept until another one is.',
     decide: (view) => {
       const gone = new Set<NodeId>();
-      const known = [...Object.keys(view.state.goals), ...Object.keys(view.state.overrides), ...Object.keys(view.state.recovery)] as NodeId[];
+      // What may hold a timeline of its own is remembered: the node may come back with its data (Z53).
+      const forgotten = Object.keys(view.state.recovery).filter(
+        (node) => view.state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) !== true,
+      );
+      const known = [...Object.keys(view.state.goals), ...Object.keys(view.state.overrides), ...forgotten] as NodeId[];
       for (const node of known)
         if (findNode(view.spec, node) === null && node !== view.state.primary && node !== view.state.attempt?.candidate) gone.add(node);
       if (gone.size === 0) return null;
       let state: ClusterState = view.state;
       for (const node of gone)
-        state = { ...state, goals: without(state.goals, node), overrides: without(state.overrides, node), recovery: without(state.recovery, node) };
+        state = {
+          ...state,
+          goals: without(state.goals, node),
+          overrides: without(state.overrides, node),
+          recovery: forgotten.includes(node) ? without(state.recovery, node) : state.recovery,
+        };
       return { why: `${[...gone].join(', ')} left the cluster`, state, then: 'continue' };
     },
   },
@@ -71,6 +80,8 @@ export const housekeepingRules: readonly Rule[] = [
       let { state } = view;
       for (const node of view.spec.nodes) {
         if (node.id === state.primary || node.id === state.attempt?.candidate || !isMaintenance(view, node.id)) continue;
+        // An order to leave is a person's word, and newer than the one to leave it alone.
+        if (state.goals[node.id]?.kind === 'removed') continue;
         if (state.goals[node.id]?.kind !== 'none') state = withGoal(state, node.id, state.term, { kind: 'none' });
       }
       return state === view.state ? null : { why: 'maintenance: left alone', state, then: 'continue' };

@@ -140,7 +140,9 @@ function rejoinNode(view: ClusterView, now: Now): Outcome | null {
     base,
     node,
     base.primaryTerm,
-    { kind: 'standby', upstream: primary, via },
+    via === 'clone'
+      ? { kind: 'standby', upstream: primary, via, source: task.request.source, rateKb: task.request.rateKb }
+      : { kind: 'standby', upstream: primary, via },
     serves(view, node) === 'yes' && via === 'stream' ? 'as-is' : 'anew',
   );
   return {
@@ -148,7 +150,7 @@ function rejoinNode(view: ClusterView, now: Now): Outcome | null {
     state,
     tasks: [start(task, now, via)],
     events: [{ level: 'info', node, text: `${node} is taken back by ${via} on request of ${task.by}`, detail: {} }],
-    then: 'continue',
+    // No rule below may judge the new order by reports of before it: a node that streams now would count as taken back.
   };
 }
 

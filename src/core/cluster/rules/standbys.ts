@@ -1,9 +1,11 @@
 /** Nodes that are not the primary: each rule takes the nodes whose next step of the recovery ladder it names. */
 import type { Now } from '../../ids.ts';
+import type { NodeSpec } from '../../spec.ts';
 import type { ClusterState } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { without, withGoal } from '../goals.ts';
-import { isAvailable, otherDataNodes } from '../observe.ts';
+import { isLeftAlone, otherDataNodes } from '../observe.ts';
+import { isCopying } from './scale-out.ts';
 import { type RecoveryRule, nextRecoveryStep } from '../recovery.ts';
 
 const LEVELS: Readonly<Record<RecoveryRule, 'info' | 'warn' | 'error' | null>> = {
@@ -28,7 +30,7 @@ function take(view: ClusterView, now: Now, id: RecoveryRule): Outcome | null {
   const whys: string[] = [];
   const events: NonNullable<Outcome['events']>[number][] = [];
   for (const node of otherDataNodes(view)) {
-    if (!isAvailable(view, node.id)) continue;
+    if (isLeftAlone(view, node.id) || !isOnLadder(view, node)) continue;
     const step = nextRecoveryStep(view, node, now);
     if (step.kind !== 'step' || step.rule !== id) continue;
     const recovery = step.progress === null ? without(state.recovery, node.id) : { ...state.recovery, [node.id]: step.progress };
@@ -39,6 +41,12 @@ function take(view: ClusterView, now: Now, id: RecoveryRule): Outcome | null {
     if (level !== null) events.push({ level, node: node.id, text: step.why, detail: {} });
   }
   return whys.length === 0 || state === view.state ? null : { why: whys.join('; '), state, events, then: 'continue' };
+}
+
+/** One that is being added is on it from the order to copy until its undo; one that is being removed, until it is told to stop. */
+function isOnLadder(view: ClusterView, node: NodeSpec): boolean {
+  if (node.membership === 'joining') return isCopying(view, node.id);
+  return view.state.goals[node.id]?.kind !== 'removed';
 }
 
 const rule = (id: RecoveryRule, when: string, why: string): Rule => ({ id, when, why, decide: (view, now) => take(view, now, id) });
