@@ -1,8 +1,9 @@
 /**
- * The lab's command: `list`, `run NAME [--json] [--runs N] [--keep]`, `table [--runs N] [NAME…]`, `measure-agent`.
+ * The lab's command: `list`, `run NAME [--json] [--runs N] [--keep]`, `table [--runs N] [NAME…]`, `measure-agent`, `measure-add`.
  * With --json, one line a run on standard output and nothing else there. Exit code 0 only when every run was good.
  */
 import { parseArgs } from 'node:util';
+import { measureAdd } from './measure-add.ts';
 import { measureAgent } from './measure-agent.ts';
 import { cannotRunHere } from './network.ts';
 import { runScenario } from './runner.ts';
@@ -14,6 +15,7 @@ const USAGE = `Usage: npm run lab -- list
        npm run lab -- run NAME|all [--json] [--runs N] [--keep] [--store embedded|etcd] [--seconds N]
        npm run lab -- table [--runs 5] [NAME …]      writes ${MEASUREMENTS_FILE}
        npm run lab -- measure-agent [--json]
+       npm run lab -- measure-add [--mib 1024] [--json]
 
 Real PostgreSQL and real agents on hosts that are network namespaces of this machine. Needs root.
 --keep keeps the working directory (logs, data) of each run.
@@ -44,6 +46,11 @@ async function main(argv: readonly string[]): Promise<number> {
     return 1;
   }
   if (command === 'measure-agent') return measure({ json, keep });
+  if (command === 'measure-add') {
+    const result = await measureAdd({ mib: parsed.mib, keep, say });
+    process.stdout.write(json ? `${JSON.stringify(result)}\n` : `${result.detail}\n`);
+    return result.ok ? 0 : 1;
+  }
   const scenarios = names.length === 0 || names[0] === 'all' ? SCENARIOS : names.map(findScenario).filter((scenario) => scenario !== null);
   const lines = await runAll(scenarios, { runs, json: json && command === 'run', keep, store, lengthMs });
   if (command === 'table') await writeMeasurements(summarise(scenarios, lines), { runs, agent: await measureAgent({ keep, say }) });
@@ -72,13 +79,15 @@ async function measure({ json, keep }: { readonly json: boolean; readonly keep: 
 }
 
 interface Parsed {
-  readonly command: 'help' | 'list' | 'run' | 'table' | 'measure-agent';
+  readonly command: 'help' | 'list' | 'run' | 'table' | 'measure-agent' | 'measure-add';
   readonly names: readonly string[];
   readonly runs: number;
   readonly json: boolean;
   readonly keep: boolean;
   readonly store: StoreKind | undefined;
   readonly lengthMs: number | undefined;
+  /** Size of the database that is copied. */
+  readonly mib: number;
 }
 
 /** What is wrong with the arguments, in words, or the arguments. */
@@ -93,13 +102,15 @@ function parse(argv: readonly string[]): Parsed | string {
         runs: { type: 'string' },
         store: { type: 'string' },
         seconds: { type: 'string' },
+        mib: { type: 'string' },
         help: { type: 'boolean', short: 'h' },
       },
     });
     const [command = 'help', ...names] = positionals;
     if (values.help === true || command === 'help')
-      return { command: 'help', names: [], runs: 1, json: false, keep: false, store: undefined, lengthMs: undefined };
-    if (command !== 'list' && command !== 'run' && command !== 'table' && command !== 'measure-agent') return `unknown command "${command}"`;
+      return { command: 'help', names: [], runs: 1, json: false, keep: false, store: undefined, lengthMs: undefined, mib: 0 };
+    if (command !== 'list' && command !== 'run' && command !== 'table' && command !== 'measure-agent' && command !== 'measure-add')
+      return `unknown command "${command}"`;
     const runs = Number(values.runs ?? (command === 'table' ? 5 : 1));
     if (!Number.isInteger(runs) || runs < 1 || runs > 1000) return `--runs ${values.runs ?? ''}: expected a whole number from 1 to 1000`;
     if (command === 'run' && names.length === 0) return 'run which scenario? "list" shows them';
@@ -110,7 +121,9 @@ function parse(argv: readonly string[]): Parsed | string {
     const seconds = values.seconds === undefined ? undefined : Number(values.seconds);
     if (seconds !== undefined && !(seconds >= 1 && seconds <= 86_400)) return `--seconds ${values.seconds}: expected a number from 1 to 86400`;
     const lengthMs = seconds === undefined ? undefined : seconds * 1000;
-    return { command, names, runs, json: values.json === true, keep: values.keep === true, store, lengthMs };
+    const mib = Number(values.mib ?? 1024);
+    if (!Number.isInteger(mib) || mib < 1 || mib > 100_000) return `--mib ${values.mib ?? ''}: expected a whole number from 1 to 100000`;
+    return { command, names, runs, json: values.json === true, keep: values.keep === true, store, lengthMs, mib };
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }

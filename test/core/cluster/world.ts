@@ -5,7 +5,8 @@ import { type NodeId, type Now, type Term, makeMonoMs, makeRevision, makeTerm, m
 import { makeLsn } from '../../../src/core/lsn.ts';
 import type { NodeAction } from '../../../src/core/node/action.ts';
 import { decideNode } from '../../../src/core/node/decide.ts';
-import type { NodeReport } from '../../../src/core/report.ts';
+import type { Member, NodeReport } from '../../../src/core/report.ts';
+import { slotName } from '../../../src/core/slot-name.ts';
 import type { Task } from '../../../src/core/state.ts';
 import type { ClusterView, SeenReport } from '../../../src/core/view.ts';
 import { mayClaimAgain } from '../../../src/agent/lease/lease-rules.ts';
@@ -317,6 +318,9 @@ function execute(world: World, one: Host, action: Exclude<NodeAction, { kind: 'n
     case 'checkpoint':
       one.finished.add(`${one.known?.switchover?.taskId ?? ''}/checkpoint`);
       break;
+    case 'drop-data':
+      one.pg = { ...one.pg, state: 'absent', role: null, upstream: null };
+      break;
     case 'adopt':
       one.finished.add(`${goalId}/adopt`);
       break;
@@ -380,9 +384,17 @@ function publish(world: World, one: Host): void {
     activity: one.activity,
     probes: probesOf(world, one),
     sync: one.sync.report,
+    // A server keeps a slot for each other member that it knows of; it looks at once when that changes.
+    slots: postgres.state === 'running' ? slotsOf(world, one) : [],
     atWallMs: nowOf(world).wall,
   };
   one.lastReportAt = world.t;
+}
+
+function slotsOf(world: World, one: Host): NodeReport['slots'] {
+  return world.spec.nodes
+    .filter((node) => node.id !== one.id)
+    .map((node) => ({ name: slotName(node.id), active: true, retainedBytes: 0, walStatus: 'reserved' }));
 }
 
 export function viewOf(world: World): ClusterView {
@@ -395,13 +407,29 @@ export function viewOf(world: World): ClusterView {
     state: world.state ?? initialState(STORE, nowOf(world)),
     stateRevision: makeRevision(world.stateRevision),
     reports: reports as ClusterView['reports'],
-    members: {},
+    members: Object.fromEntries([...world.hosts.keys()].map((node) => [node, memberOf(node)])) as ClusterView['members'],
     writeLease: world.lease === null ? null : { term: world.lease.term, holder: world.lease.holder },
     writeLeaseGoneMs: world.lease === null ? world.t - world.leaseGoneAt : 0,
     tasks: [...world.tasks.values()].filter((task) => task.status === 'pending' || task.status === 'running'),
     proxyAcks: {},
     watchedMs: world.t - world.controllerSince,
     incarnation: STORE,
+  };
+}
+
+function memberOf(node: NodeId): Member {
+  return {
+    version: 1,
+    node,
+    host: `${node}.example`,
+    internalHost: null,
+    port: 5432,
+    agentPort: 8432,
+    dataDirectory: '/data',
+    agentVersion: '0.1.0',
+    postgresVersion: 150_018,
+    registeredWallMs: makeWallMs(WALL),
+    macs: [],
   };
 }
 
