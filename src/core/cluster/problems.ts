@@ -1,6 +1,7 @@
 /** What is wrong, in words with what to do. Never names a remedy that would not help. */
 import { bytesBetween } from '../lsn.ts';
 import type { NodeReport, NodeProblem } from '../report.ts';
+import { assertNever } from '../result.ts';
 import { type NodeSpec, durabilityOf } from '../spec.ts';
 import type { Task } from '../state.ts';
 import type { ClusterView } from '../view.ts';
@@ -15,12 +16,13 @@ const problem = (code: string, text: string, remedy: string): NodeProblem => ({ 
 
 /** Problems of one node: its own words first, then what the cluster sees of it. Empty for a node in good order. */
 export function nodeProblems(view: ClusterView, node: NodeSpec): readonly NodeProblem[] {
+  const moving = membershipNote(node);
   const report = live(view, node.id);
   if (report === null) {
     const asleep = isMaintenance(view, node.id) ? 'It is in maintenance.' : `Start it: "systemctl start pgherd-agent" on ${node.host}.`;
-    return [problem('node.unreachable', `The agent of ${node.id} does not report.`, asleep)];
+    return [...moving, problem('node.unreachable', `The agent of ${node.id} does not report.`, asleep)];
   }
-  const own = report.problems.map((one) => problem(one.code, `${node.id}: ${one.text}`, one.remedy));
+  const own = [...moving, ...report.problems.map((one) => problem(one.code, `${node.id}: ${one.text}`, one.remedy))];
   const pending = report.postgres.pendingRestart;
   if (pending.length > 0)
     own.push(
@@ -49,6 +51,19 @@ export function nodeProblems(view: ClusterView, node: NodeSpec): readonly NodePr
       );
   }
   return node.kind === 'witness' ? own : [...own, ...dataProblems(view, node, report)];
+}
+
+function membershipNote(node: NodeSpec): readonly NodeProblem[] {
+  switch (node.membership) {
+    case 'full':
+      return [];
+    case 'joining':
+      return [problem('node.joining', `${node.id} is being added: no vote, no read and no commit counts on it.`, 'See "pgherd task list".')];
+    case 'leaving':
+      return [problem('node.leaving', `${node.id} is being removed: no vote, no read and no commit is to count on it.`, 'See "pgherd task list".')];
+    default:
+      return assertNever(node.membership, 'membershipNote');
+  }
 }
 
 function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): readonly NodeProblem[] {

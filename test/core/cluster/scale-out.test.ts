@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import { cancelEffect } from '../../../src/core/cluster/cancel.ts';
 import { chooseSource, refuseSource } from '../../../src/core/cluster/copy-source.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
+import { showCluster } from '../../../src/core/cluster/describe.ts';
 import { checkAdd, nodeToAdd, planAdd } from '../../../src/core/cluster/node-add-checks.ts';
 import { missingWays } from '../../../src/core/cluster/rules/scale-out.ts';
 import { UNFINISHED_PROMOTION } from '../../../src/core/cluster/goals.ts';
@@ -311,6 +312,15 @@ describe('node add, step by step', () => {
       'joining',
     );
     assert.equal(decideCluster(attempt, NOW).spec, null);
+  });
+
+  test('show says that it is on its way, and the cluster is healthy meanwhile', () => {
+    const shown = showCluster(copying('n4 absent goal:clone busy'), NOW);
+    assert.equal(shown.state, 'healthy');
+    assert.deepEqual(
+      shown.nodes.at(-1)?.problems.map((problem) => problem.code),
+      ['node.joining'],
+    );
   });
 
   test('it is never a candidate, never asked to vote, and its absence makes nothing unhealthy', () => {
