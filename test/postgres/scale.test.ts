@@ -5,7 +5,7 @@ import { chownSync, existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, wri
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { cloneFrom } from '../../src/agent/postgres/clone.ts';
-import { directoryState, markIncomplete } from '../../src/agent/postgres/data-directory.ts';
+import { directoryState, incompleteReason, markIncomplete } from '../../src/agent/postgres/data-directory.ts';
 import { dropDataDirectory } from '../../src/agent/postgres/drop-data.ts';
 import { followUpstream } from '../../src/agent/postgres/follow.ts';
 import { type Instance, binary } from '../../src/agent/postgres/instance.ts';
@@ -135,6 +135,7 @@ test('a stopped directory is removed; so is the half of a copy; a third time the
   rmSync(link);
   must(await dropDataDirectory(n3));
   assert.equal(await directoryState(n3), 'absent');
+  assert.equal(await incompleteReason(n3), null, 'no mark stays');
   await markIncomplete(n3, 'clone');
   mkdirSync(n3.dataDirectory);
   if (n3.os !== null) chownSync(n3.dataDirectory, n3.os.uid, n3.os.gid);

@@ -47,8 +47,9 @@ export async function incompleteReason(instance: Pick<Place, 'dataDirectory'>): 
   return text === null ? null : text.trim() === 'clone' ? 'clone' : 'rewind';
 }
 
+/** The directory itself may be gone by then. */
 export async function clearIncomplete(instance: Place): Promise<void> {
-  await syncDirectory(instance.dataDirectory);
+  if (await isThere(instance.dataDirectory)) await syncDirectory(instance.dataDirectory);
   await removeIfThere(join(instance.dataDirectory, MARKER));
   await removeIfThere(outsideMarker(instance));
 }

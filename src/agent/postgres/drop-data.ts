@@ -25,7 +25,10 @@ export async function dropDataDirectory(instance: Instance): Promise<Result<null
     return err(refused('drop-data.running', dataDirectory, 'a process works in it', 'stop PostgreSQL first', true));
   try {
     const state = await directoryState(instance);
-    if (state === 'absent') return ok(null);
+    if (state === 'absent') {
+      await finishDrop(instance);
+      return ok(null);
+    }
     const ours = state === 'data' || (state === 'incomplete' && (await incompleteReason(instance)) !== null);
     if (!ours || dirname(resolve(dataDirectory)) === '/')
       return err(

@@ -7,7 +7,7 @@ import { forkOf } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
 import { isTwinSuspect } from './recovery.ts';
-import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live } from './observe.ts';
+import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live, mayCount } from './observe.ts';
 
 /** A candidate that refused or failed a promotion stands back this long (Z38). */
 export const REFUSAL_BACKOFF_MS = 10_000;
@@ -59,6 +59,8 @@ export function rankCandidates(view: ClusterView, now: Now, options: ElectionOpt
       ...rejections(view, now, node, report, position, options),
     ];
     if (reasons.length > 0 || position === null) rejected.push({ node: node.id, reasons });
+    // One that is to leave can be the only one with everything, as long as commits may wait for it; among equals it is the last (then it stays).
+    else if (node.membership === 'leaving') eligible.push({ node: node.id, position, priority: 0, sameLocation: false });
     else eligible.push({ node: node.id, position, priority: node.priority, sameLocation: node.location === home });
   }
   return { eligible: eligible.sort(better), rejected };
@@ -97,7 +99,7 @@ function rejections(
   if (report === null) return ['its agent does not report'];
   const reasons: string[] = [];
   const { state } = report.postgres;
-  if (node.membership !== 'full') reasons.push(`it is being ${node.membership === 'joining' ? 'added' : 'removed'}`);
+  if (!mayCount(view, node.id)) reasons.push(`it is being ${node.membership === 'joining' ? 'added' : 'removed'}`);
   if (isMaintenance(view, node.id)) reasons.push('it is in maintenance');
   else if (view.state.overrides[node.id] !== undefined) reasons.push(`it was ${view.state.overrides[node.id]?.kind ?? ''} on request`);
   if (node.priority === 0 && !options.acceptLoss) reasons.push('its priority is 0 (never promoted)');

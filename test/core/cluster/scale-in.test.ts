@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
+import { rankCandidates } from '../../../src/core/cluster/election.ts';
 import { checkRemove, heldBy, planRemove } from '../../../src/core/cluster/node-remove-checks.ts';
 import type { ClusterView } from '../../../src/core/view.ts';
 import { NOW, id, later, makeTask, picture } from './picture.ts';
@@ -174,6 +175,20 @@ describe('node remove, step by step', () => {
     const view = withMembership(picture(text, { tasks: [running(REMOVE, 'drain')] }), n3, 'leaving');
     const counting = { ...view, state: { ...view.state, electorate: { revision: 2, members: [n1, n2], former: [n1, n2, n3] } } };
     assert.equal(decideCluster(counting, NOW).state?.goals[n3]?.kind, 'vote');
+  });
+
+  test('while commits may wait for it, it can be promoted: when it alone has everything, and never before an equal one', () => {
+    const rank = (n2Lsn: string, removed = false): readonly string[] => {
+      const view = withMembership(picture(`term 3 primary n1 goneMs 9000\n n1 dead\n n2 standby @${n2Lsn}\n n3 standby @0/5000`), n3, 'leaving');
+      const goals = { ...view.state.goals, [n3]: { kind: 'removed', id: 'r', term: view.state.term, dropData: false, reason: '' } as const };
+      const stopped = { ...view, state: { ...view.state, goals } };
+      return rankCandidates(removed ? stopped : view, NOW, { positions: { kind: 'report' }, acceptLoss: false, target: null }).eligible.map(
+        (one) => one.node,
+      );
+    };
+    assert.deepEqual(rank('0/4000'), ['n3', 'n2']);
+    assert.deepEqual(rank('0/5000'), ['n2', 'n3']);
+    assert.deepEqual(rank('0/4000', true), ['n2']);
   });
 
   test('one that was promoted meanwhile stays', () => {
