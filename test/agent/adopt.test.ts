@@ -10,7 +10,7 @@ test('an agent that starts beside a stopped guard goes on after a second without
   const slept: number[] = [];
   const silent = { ensure: () => new Promise(() => undefined), close: () => undefined } as unknown as GuardClient;
   const parts = await createWriteLease({
-    config: { node: 'n1', cluster: 'c1', port: 5432, firewall: 'off', guard: true },
+    config: { node: 'n1', cluster: 'c1', port: 5432, firewall: 'off', guard: true, watchdog: { mode: 'off', device: '', timeoutSeconds: 5 } },
     instance: { stateDirectory: '/none', dataDirectory: '/none/data' },
     doors: {
       clock: {
