@@ -207,7 +207,7 @@ export const mutants: readonly Mutant[] = [
       },
       {
         file: ATTEMPTS,
-        from: 'if (node.id === state.primary || isMaintenance(view, node.id)) continue;',
+        from: 'if (node.id === state.primary || isMaintenance(view, node.id) || !mayCount(view, node.id)) continue;',
         to: 'if (node.id === state.primary) continue;',
       },
     ],
@@ -258,8 +258,8 @@ export const mutants: readonly Mutant[] = [
     patches: [
       {
         file: DECIDE,
-        from: "return alive && postgres.role !== 'standby';",
-        to: "return alive && postgres.role === 'primary' && postgres.state === 'running' && postgres.timeline === 99;",
+        from: "return isAlive(postgres) && postgres.role !== 'standby' && !hasShutDown(postgres);",
+        to: "return isAlive(postgres) && postgres.role === 'primary' && postgres.state === 'running' && postgres.timeline === 99;",
       },
     ],
   },

@@ -8,9 +8,16 @@ import { makeMonoMs, makeWallMs } from '../../src/core/ids.ts';
 
 test('an agent that starts beside a stopped guard goes on after a second without its lease, so that it can fence', async () => {
   const slept: number[] = [];
-  const silent = { ensure: () => new Promise(() => undefined), close: () => undefined } as unknown as GuardClient;
+  const silent = { ensure: () => new Promise(() => undefined), close: () => undefined, watchdog: () => null } as unknown as GuardClient;
   const parts = await createWriteLease({
-    config: { node: 'n1', cluster: 'c1', port: 5432, firewall: 'off', guard: true, watchdog: { mode: 'off', device: '', timeoutSeconds: 5 } },
+    config: {
+      node: 'n1',
+      cluster: 'c1',
+      port: 5432,
+      firewall: 'off',
+      guard: true,
+      watchdog: { mode: 'off', device: '/dev/watchdog', timeoutSeconds: 10 },
+    },
     instance: { stateDirectory: '/none', dataDirectory: '/none/data' },
     doors: {
       clock: {

@@ -183,6 +183,23 @@ test('a start, restart or rejoin that a stop of the cluster overtook ends at onc
     }
 });
 
+test('a start of the cluster compares a node with the primary before it streams, when it is ahead of a fork or cannot be heard (I9)', () => {
+  const text = `term 4 primary n1 timeline 2 forks 1@0/5000 lsn 0/6000
+    n1 stopped goal:stopped
+    n2 stopped goal:stopped
+    n3 crashed tl1 fork0@0/1 @0/5800 goal:stopped
+    n4 dead goal:stopped`;
+  const stopped = {
+    state: (state: ClusterState): ClusterState => ({ ...state, phase: 'stopped' as const }),
+    tasks: [makeTask({ kind: 'clusterStart' })],
+  };
+  const { goals } = expectRule(picture(text, stopped), 'cluster.start');
+  assert.deepEqual(
+    ['n2', 'n3', 'n4'].map((node) => goals[id(node)]?.kind),
+    ['standby', 'fenced', 'fenced'],
+  );
+});
+
 test('the cluster stops primary first, then its standbys; it starts again with the same primary (I29)', () => {
   const view = ask({ kind: 'clusterStop' });
   const stopping = expectRule(view, 'cluster.stop');

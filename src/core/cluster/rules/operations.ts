@@ -5,7 +5,8 @@ import type { ClusterState, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { cancelEffect } from '../cancel.ts';
 import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
-import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, live } from '../observe.ts';
+import { isContained } from '../lineage.ts';
+import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, lineageOf, live } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
 import { type RequestKind, addStep, cancel, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
@@ -55,9 +56,21 @@ function pendingFor<K extends 'nodeStop' | 'nodeStart' | 'nodeRestart' | 'nodeRe
   return task as never;
 }
 
-function withRole(state: ClusterState, now: Now, node: NodeId): ClusterState {
+/**
+ * *Invariant:* no directory that may hold WAL past a fork is started to stream. *Because:* at its second start it has the primary's history file, and
+ * replays along that over pages that hold more: PostgreSQL does not always notice (I9). *Broken if:* a node that cannot be heard is told to stream.
+ */
+function mustBeCompared(view: ClusterView, node: NodeId): boolean {
+  const report = live(view, node);
+  const verdict = report === null ? null : lineageOf(view, report);
+  return report === null || (verdict !== null && !isContained(verdict));
+}
+
+function withRole(view: ClusterView, state: ClusterState, now: Now, node: NodeId): ClusterState {
   if (node === state.primary) return restartInPlace(state, now, node);
   if (state.primary === null) return state;
+  if (mustBeCompared(view, node))
+    return withGoal(state, node, state.primaryTerm, { kind: 'fenced', reason: 'it is compared with the primary first' });
   // A node that is marked is compared with the primary first; the ladder gives it its rung.
   if (state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
     return withGoal(state, node, state.primaryTerm, {
@@ -88,7 +101,7 @@ function startNode(view: ClusterView, now: Now): Outcome | null {
   if (task === null) return null;
   const { node } = task.request;
   const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: without(view.state.recovery, node) };
-  const state = serves(view, node) === 'yes' ? base : withRole(base, now, node);
+  const state = serves(view, node) === 'yes' ? base : withRole(view, base, now, node);
   return { why: `${node} is started on request of ${task.by}`, state, tasks: [start(task, now, 'start')], then: 'continue' };
 }
 
@@ -98,17 +111,18 @@ function restartNode(view: ClusterView, now: Now): Outcome | null {
   const { node } = task.request;
   return {
     why: `${node} is restarted on request of ${task.by}`,
-    state: orderRestart(view.state, now, node, task.id),
+    state: orderRestart(view, now, node, task.id),
     tasks: [start(task, now, `restart ${node}`, startMark(live(view, node)))],
     then: 'continue',
   };
 }
 
-function orderRestart(state: ClusterState, now: Now, node: NodeId, request: string): ClusterState {
+function orderRestart(view: ClusterView, now: Now, node: NodeId, request: string): ClusterState {
+  const { state } = view;
   if (node === state.primary) return restartInPlace(state, now, node, request);
   const goal = state.goals[node];
   if (state.primary === null) return state;
-  if (goal?.kind === 'fenced') return withRole(state, now, node);
+  if (goal?.kind === 'fenced') return withRole(view, state, now, node);
   const via: Via = goal?.kind === 'standby' ? goal.via : 'stream';
   return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via, restart: request }, 'anew');
 }
@@ -160,7 +174,7 @@ function stopUndone(view: ClusterView, now: Now): Outcome | null {
   if (task === null || !task.cancelRequested) return null;
   const { node } = task.request;
   const text = `node stop ${node} was cancelled: it is started again`;
-  const state = withRole({ ...view.state, overrides: without(view.state.overrides, node) }, now, node);
+  const state = withRole(view, { ...view.state, overrides: without(view.state.overrides, node) }, now, node);
   return { why: text, state, tasks: [cancel(task, now, text)], events: [{ level: 'info', node, text, detail: {} }], then: 'continue' };
 }
 
@@ -332,7 +346,8 @@ function startAll(view: ClusterView, now: Now): ClusterState {
   let state: ClusterState = { ...view.state, phase: 'running' };
   if (state.primary === null) return state;
   state = restartInPlace(state, now, state.primary);
-  for (const node of stoppable(view)) if (node !== state.primary && state.overrides[node]?.kind !== 'stopped') state = withRole(state, now, node);
+  for (const node of stoppable(view))
+    if (node !== state.primary && state.overrides[node]?.kind !== 'stopped') state = withRole(view, state, now, node);
   return state;
 }
 
