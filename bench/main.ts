@@ -14,7 +14,10 @@ const { values, positionals } = parseArgs({
 });
 
 if (positionals[0] === 'proxy') {
+  const ended = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => ended.abort(new Error(`ended by ${name}`)));
   const result = await benchProxy({
+    signal: ended.signal,
     seconds: Number(values.seconds),
     runs: Number(values.runs),
     clients: values.clients.split(',').map(Number),

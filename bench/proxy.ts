@@ -49,6 +49,8 @@ interface Options {
   readonly runs: number;
   readonly clients: readonly number[];
   readonly say: (line: string) => void;
+  /** Ends the measurement between two runs; everything is removed then, too. */
+  readonly signal: AbortSignal;
 }
 
 /** Throws when the herd does not come up; everything is removed in every case. */
@@ -77,10 +79,9 @@ export async function benchProxy(options: Options): Promise<ProxyBench> {
     for (const rival of rivals)
       if (await answers(herd, rival.port)) ways.push(rival);
       else silent.push(`${rival.name} (it does not answer)`);
-    const measures = [
-      ...MODES.flatMap((mode) => options.clients.map((clients) => measureWays(herd, ways, { ...options, mode, clients }))).flat(),
-      ...measureWays(herd, ways, { ...options, mode: 'connect', clients: 8 }),
-    ];
+    const measures: Measure[] = [];
+    for (const mode of MODES) for (const clients of options.clients) measures.push(...(await measureWays(herd, ways, { ...options, mode, clients })));
+    measures.push(...(await measureWays(herd, ways, { ...options, mode: 'connect', clients: 8 })));
     return { measures, missing: [...missing, ...silent] };
   } finally {
     for (const pid of others) sendSignal(pid, 'SIGTERM');
@@ -88,16 +89,19 @@ export async function benchProxy(options: Options): Promise<ProxyBench> {
   }
 }
 
-function measureWays(
+async function measureWays(
   herd: Herd,
   ways: readonly Way[],
   options: Omit<Options, 'clients'> & { readonly mode: Measure['mode']; readonly clients: number },
-): readonly Measure[] {
+): Promise<readonly Measure[]> {
   const { mode, clients } = options;
   const runs = ways.map(() => ({ tps: [] as number[], ratio: [] as number[], cpu: [] as number[] }));
   for (let run = 0; run < options.runs; run++) {
     let reference = 0;
     for (const [index, way] of ways.entries()) {
+      // pgbench is waited for without the event loop: a signal is seen here.
+      await new Promise((resolve) => setImmediate(resolve));
+      options.signal.throwIfAborted();
       const before = cpuTicks(way.pid);
       const kind = mode === 'connect' ? ['-C', '-M', 'simple'] : ['-M', mode];
       const output = pgbench(herd, way.port, ['-S', '-n', '-c', String(clients), '-j', '2', '-T', String(options.seconds), ...kind]);
