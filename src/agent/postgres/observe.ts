@@ -12,7 +12,7 @@ import { errnoOf } from './failure.ts';
 import { nodeOfVoter } from '../../core/cluster/sync-set.ts';
 import { readIncarnation } from './incarnation.ts';
 import { type Instance, ROLES } from './instance.ts';
-import { type Postmaster, findServer } from './postmaster.ts';
+import { type Postmaster, createServerFinder } from './postmaster.ts';
 import { replayTimeline } from './replay-timeline.ts';
 import { SLOTS_QUERY, type SlotInfo, slotInfos } from './slots.ts';
 import { createStartProgress, readStartProgress } from './start-progress.ts';
@@ -105,6 +105,7 @@ export const EMPTY: PostgresReport = {
 
 export function createObserver(instance: Instance, options: ObserverOptions): Observer {
   const limitMs = options.limitMs ?? 700;
+  const findNow = createServerFinder(instance.dataDirectory);
   let sql: Sql | null = null;
   let sqlPid = 0;
   let slow: Slow | null = null;
@@ -208,7 +209,7 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   const observeOnce = async (): Promise<PostgresReport> => {
     const busy = options.busy?.() ?? null;
     if (busy !== null) return { ...EMPTY, state: busy };
-    const { postmaster, orphans } = findServer(instance.dataDirectory);
+    const { postmaster, orphans } = findNow();
     if (postmaster !== null) return observeRunning(postmaster);
     drop();
     failures = 0;

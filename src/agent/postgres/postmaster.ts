@@ -1,5 +1,5 @@
 /** Finds, verifies and watches the processes of a data directory by /proc; never by a pid file alone (Z26, Q16, Z27). */
-import { closeSync, openSync, readFileSync, readSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync, readdirSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf } from './failure.ts';
 
@@ -110,6 +110,31 @@ export function findServer(dataDirectory: string): { readonly postmaster: Postma
   const top = group.find((member) => isPostgres(member) && !pids.has(member.parent) && isPostmasterTitle(member.pid));
   if (top === undefined) return { postmaster: null, orphans: group };
   return { postmaster: { ...top, status: file?.pid === top.pid ? file.status : null, startedAtSeconds: null }, orphans: [] };
+}
+
+/**
+ * `findServer` for one directory, again and again: as long as the pid file is the same file with the same content, and exactly the process that was
+ * found by it lives, that process is the postmaster. A directory that was replaced has another pid file, a pid that is used again another start time.
+ */
+export function createServerFinder(dataDirectory: string): () => ReturnType<typeof findServer> {
+  let known: { readonly stamp: string; readonly postmaster: Postmaster } | null = null;
+  const path = join(dataDirectory, 'postmaster.pid');
+  const stamp = (): string => {
+    const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return found === undefined ? '' : `${found.dev}/${found.ino}/${found.mtimeNs}/${found.size}`;
+  };
+  return () => {
+    const before = stamp();
+    if (known !== null && known.stamp === before) {
+      const process = readProcess(known.postmaster.pid);
+      if (isAlive(process) && process.startTicks === known.postmaster.startTicks)
+        return { postmaster: { ...known.postmaster, ...process }, orphans: [] };
+    }
+    const found = findServer(dataDirectory);
+    // A file that changed while it was read is read again the next time.
+    known = found.postmaster !== null && before !== '' && stamp() === before ? { stamp: before, postmaster: found.postmaster } : null;
+    return found;
+  };
 }
 
 function isPostgres(process: ProcessInfo): boolean {
