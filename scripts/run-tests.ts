@@ -1,7 +1,7 @@
 /**
  * Runs the test files with a bounded number of processes, then looks at what the run left behind.
  * Every child carries a mark in its environment and a temporary directory of its own, so that only what THIS run
- * started is found, and ended. Usage: run-tests.ts [--started-ago S] [--failed STEP,…] -- [FILE …]
+ * started is found, and ended. Usage: run-tests.ts [--started-ago S] [--failed STEP,…] [--file-limit S] -- [FILE …]
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, globSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
@@ -14,17 +14,25 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const CONCURRENCY = 2;
 /** One test, in ms. The slowest (real failovers, several in a row) take about a minute. */
 const TEST_TIMEOUT_MS = 300_000;
+/** One file, in ms: what a test left open (a client, a server) keeps its process alive for ever, and the runner waits for it. */
+const FILE_LIMIT_MS = 600_000;
 /** Processes that were told to end may need a moment. */
 const SETTLE_MS = 3000;
 const MARK = 'PGHERD_TEST_RUN';
 
 const { values, positionals } = parseArgs({
   args: process.argv.slice(2),
-  options: { 'started-ago': { type: 'string', default: '0' }, failed: { type: 'string', default: '' } },
+  options: {
+    'started-ago': { type: 'string', default: '0' },
+    failed: { type: 'string', default: '' },
+    'file-limit': { type: 'string', default: String(FILE_LIMIT_MS / 1000) },
+  },
   allowPositionals: true,
 });
 const startedAt = performance.now() - Number(values['started-ago']) * 1000;
 const failures = values.failed.split(',').filter((step) => step !== '');
+/** When each process of a test file was seen first. */
+const seenAt = new Map<number, number>();
 process.chdir(root);
 process.exitCode = await main();
 
@@ -70,10 +78,26 @@ function runNode(files: readonly string[], temporary: string, mark: string): Pro
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, TMPDIR: temporary, [MARK]: mark } });
   // Ctrl+C reaches the child too; this process stays to clean up.
   process.on('SIGINT', () => {});
-  return new Promise((resolve, reject) => {
+  const watching = setInterval(() => endSlowFiles(child.pid ?? 0, Number(values['file-limit']) * 1000), 1000);
+  return new Promise<number>((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (code) => resolve(code ?? 1));
-  });
+  }).finally(() => clearInterval(watching));
+}
+
+/** Ends the processes of test files that run too long; the runner counts each as a failed file and goes on with the next. */
+function endSlowFiles(runner: number, limitMs: number): void {
+  const now = performance.now();
+  for (const name of readProc(runner, `task/${runner}/children`).split(' ')) {
+    const pid = Number(name);
+    if (name === '' || !Number.isInteger(pid)) continue;
+    const since = seenAt.get(pid) ?? now;
+    seenAt.set(pid, since);
+    if (now - since < limitMs) continue;
+    console.log(`test: ended after ${Math.round((now - since) / 1000)} s: ${readProc(pid, 'cmdline').split('\0').at(-2)}`);
+    seenAt.delete(pid);
+    endProcess(pid);
+  }
 }
 
 function readCounts(tapFile: string): { passed: number; failed: number; skipped: number } {

@@ -126,7 +126,17 @@ export function openConnection(options: ConnectionOptions): Connection {
     signal: state.abort.signal,
     current: () => endpoints[state.index] as Endpoint,
     ask: async ({ channel }, limitMs, signal) => {
-      const answer = await channel.unary({ method: STATUS, request: create(StatusRequestSchema), metadata: metadataOf(state), limitMs, signal });
+      const until = clock.now().mono + limitMs;
+      // Endpoints that are not in use have no connection yet.
+      if ((await channel.ready(limitMs)) !== null) return false;
+      const left = until - clock.now().mono;
+      const answer = await channel.unary({
+        method: STATUS,
+        request: create(StatusRequestSchema),
+        metadata: metadataOf(state),
+        limitMs: left,
+        signal,
+      });
       return answer.kind === 'answer';
     },
     moveTo: (endpoint) => {

@@ -1,22 +1,33 @@
 /** The client against three etcd members that stop, hang and return, and against the odd answers of a leader change. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { monoMs } from '../../src/base/clock.ts';
 import { addMono } from '../../src/core/ids.ts';
 import { status } from '@grpc/grpc-js';
 import { classify } from '../../src/store/classify.ts';
-import { openStore } from '../../src/store/etcd-client.ts';
+import { openStore as openClient } from '../../src/store/etcd-client.ts';
 import type { Store } from '../../src/store/store.ts';
 import { collect, fresh, put, until, value } from './contract.ts';
 import { type EtcdCluster, etcdctl, startEtcd } from './fixtures.ts';
+
+/** Closed after the test also when it fails: an open client keeps the process alive. */
+const clients: Store[] = [];
+const openStore = (options: Parameters<typeof openClient>[0]): Store => {
+  const client = openClient(options);
+  clients.push(client);
+  return client;
+};
+afterEach(() => {
+  for (const client of clients.splice(0)) client.close();
+});
 
 describe('three etcd members', () => {
   let cluster: EtcdCluster;
   let store: Store;
   before(async () => {
     cluster = await startEtcd(3);
-    store = openStore({ endpoints: cluster.urls, tls: null });
+    store = openClient({ endpoints: cluster.urls, tls: null });
     await until('etcd answers', async () => (await store.txn([], [{ kind: 'put', key: '/ready', value: '' }])).ok, 20_000);
     await until(
       'all three answer',
@@ -78,7 +89,6 @@ describe('three etcd members', () => {
     );
     assert.equal(seen.state.ended, null);
     seen.close();
-    client.close();
   });
 
   test('a member that stands still is left within a second by everything that was under way on it: calls, renewals and watches', async () => {
@@ -106,7 +116,6 @@ describe('three etcd members', () => {
     assert.equal(seen.state.ended, null);
     seen.close();
     value(await client.revokeLease(id));
-    for (const one of [client, writer]) one.close();
   });
 
   test('a lease that is renewed one call at a time outlives the loss of the leader (Z4, Z7)', async () => {
@@ -152,7 +161,6 @@ describe('three etcd members', () => {
     await until('the member answers again', async () => (await client.get(`${p}a`)).ok, 10_000);
     const kv = value(await client.get(`${p}a`));
     assert.ok(kv?.version === 1 || (kv?.version === 2 && kv.value === '1'), JSON.stringify(kv));
-    client.close();
   });
 
   test('without a majority a watch stops being confirmed and ends with lost; reads are unavailable, not stale (Z1, Z3)', async () => {
@@ -177,7 +185,6 @@ describe('three etcd members', () => {
       }),
     );
     await until('the majority is back', async () => (await client.get(`${p}a`)).ok, 15_000);
-    client.close();
   });
 });
 
@@ -217,12 +224,10 @@ describe('etcd with users', () => {
     await etcdctl('--endpoints', url, '--user', 'root:secret', 'role', 'add', 'a-third');
     value(await good.keepAlive(id));
     value(await good.revokeLease(id));
-    good.close();
     for (const login of [{ username: 'root', password: 'wrong' }, {}]) {
       const bad = openStore({ endpoints: [url], tls: null, ...login });
       const result = await bad.get('/a');
       assert.equal(result.ok ? 'ok' : result.error.kind, 'refused');
-      bad.close();
     }
   });
 });

@@ -6,14 +6,14 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { root } from './sources.ts';
 
-function runFile(body: string): { status: number | null; output: string } {
+function runFile(body: string, ...options: readonly string[]): { status: number | null; output: string } {
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-runner-'));
   try {
     const file = join(directory, 'one.test.ts');
     writeFileSync(file, `import { test } from 'node:test';\n${body}\n`);
     // Without this variable: else the inner runner reports to the outer one, in a format for machines.
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-    const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, 'scripts/run-tests.ts'), '--', file], {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, 'scripts/run-tests.ts'), ...options, '--', file], {
       encoding: 'utf8',
       timeout: 60_000,
       env,
@@ -46,5 +46,12 @@ test('the test runner fails a run that leaves a process or a file behind, and en
 test('the test runner counts passed and failed tests in its last line', () => {
   const { status, output } = runFile(`test('works', () => {}); test('breaks', () => { throw new Error('no'); });`);
   assert.equal(status, 1);
+  assert.match(output, /1 passed, [12] failed\n$/);
+});
+
+test('the test runner ends a file that a test keeps open for ever, and fails the run', () => {
+  const { status, output } = runFile(`test('works', () => {}); setInterval(() => {}, 1000);`, '--file-limit', '3');
+  assert.equal(status, 1, output);
+  assert.match(output, /test: ended after [3-9] s: .*one\.test\.ts/);
   assert.match(output, /1 passed, [12] failed\n$/);
 });
