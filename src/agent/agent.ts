@@ -320,12 +320,14 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       registration.current.abort();
       watch.close();
       await http.close();
-      // The report stays until its lease ends: an agent that is restarted at once is not missed by anybody.
       lease?.stop();
       prober.close();
       postgres.close();
       client?.close();
+      // The report stays until its lease ends: an agent that is restarted at once is not missed by anybody.
+      const left = session.leave();
       await hostAccess.close();
+      await left;
     },
   };
 }

@@ -27,6 +27,8 @@ export interface Session {
   settled(): Promise<void>;
   /** Revokes the lease (bounded: 1 s), so that the key vanishes at once. */
   close(): Promise<void>;
+  /** Renews no more; the key stands until its lease ends. Resolves when nothing runs any more. */
+  leave(): Promise<void>;
 }
 
 /** After a failure, and between looks at a new value: short, because reports wait for it; not zero, because a lost store must not be hammered. */
@@ -63,6 +65,7 @@ export function keepSession(store: Store, key: string, options: SessionOptions):
     closed: false,
     settled: [],
   };
+  const ending = new AbortController();
   const wake = (): void => state.wake.abort();
 
   const run = async (): Promise<void> => {
@@ -74,7 +77,7 @@ export function keepSession(store: Store, key: string, options: SessionOptions):
         options.onProblem?.(error);
       }
       if (state.closed) break;
-      if (error !== null) await clock.sleep(RETRY_MS);
+      if (error !== null) await clock.sleep(RETRY_MS, ending.signal);
       else if (state.written === state.wanted) {
         for (const resolve of state.settled.splice(0)) resolve();
         await clock.sleep(untilRenewal(state, clock), state.wake.signal);
@@ -82,6 +85,12 @@ export function keepSession(store: Store, key: string, options: SessionOptions):
     }
   };
   const running = run();
+  const end = async (): Promise<void> => {
+    state.closed = true;
+    ending.abort();
+    wake();
+    await running;
+  };
 
   return {
     put: (value) => {
@@ -96,10 +105,9 @@ export function keepSession(store: Store, key: string, options: SessionOptions):
         state.settled.push(resolve);
         wake();
       }),
+    leave: end,
     close: async () => {
-      state.closed = true;
-      wake();
-      await running;
+      await end();
       if (state.lease !== null) await store.revokeLease(state.lease.id, { deadline: addMono(clock.now().mono, CLOSE_MS) });
       for (const resolve of state.settled.splice(0)) resolve();
     },

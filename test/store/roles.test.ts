@@ -60,6 +60,25 @@ describe('roles over the store', () => {
       await session.close();
     });
 
+    test('a session that is left keeps its key until the lease ends, and runs no more, also when its client is closed', async () => {
+      const key = `${fresh()}report`;
+      const client = connect();
+      const session = keepSession(client, key, { ttlMs: 1_000 });
+      session.put('last');
+      await session.settled();
+      await session.leave();
+      client.close();
+      assert.equal(value(await store.get(key))?.value, 'last');
+      await until('the lease ends', async () => value(await store.get(key)) === null);
+
+      // One that meets errors: it ends at once too, instead of trying for ever.
+      const other = keepSession(client, key, { ttlMs: 1_000 });
+      other.put('never');
+      await until('it fails', async () => !(await client.get(key)).ok);
+      await other.leave();
+      assert.equal(value(await store.get(key)), null);
+    });
+
     test('a key that an earlier run left under its old lease is taken over', async () => {
       const key = `${fresh()}report`;
       const { id } = value(await store.grantLease(60_000));
