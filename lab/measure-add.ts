@@ -38,6 +38,7 @@ export async function measureAdd(options: {
     store: 'embedded',
     spareEtcd: false,
     spareServer: false,
+    fencing: null,
     lengthMs: null,
     ...rest,
   });

@@ -30,6 +30,7 @@ export async function measureAgent(options: { readonly keep: boolean; readonly s
     store: 'embedded',
     spareEtcd: false,
     spareServer: false,
+    fencing: null,
     lengthMs: null,
     ...options,
   });

@@ -12,6 +12,8 @@ export interface LabNetwork {
   address(host: string): string;
   /** Put before an argv, this runs it on the host. */
   inside(host: string): readonly string[];
+  /** The host's namespace, by name. */
+  namespace(host: string): string;
   /** Pulls the host's cable, or puts it back. Both ends lose the carrier, as with a real one. */
   unplug(host: string): void;
   plug(host: string): void;
@@ -77,6 +79,7 @@ export function createNetwork(hosts: readonly string[]): LabNetwork {
   const network: LabNetwork = {
     hosts,
     address: (host) => addresses.get(known(host)) ?? '',
+    namespace: space,
     inside: (host) => ['ip', 'netns', 'exec', space(known(host))],
     unplug: (host) => {
       setCable(host, 'down');

@@ -32,6 +32,7 @@ export async function runScenario(
       store: options.store ?? scenario.store ?? 'embedded',
       spareEtcd: scenario.spareEtcd ?? false,
       spareServer: scenario.spareServer ?? false,
+      fencing: scenario.fencing ?? null,
       lengthMs: options.lengthMs ?? null,
       keep,
       say,

@@ -29,6 +29,8 @@ export interface Scenario {
   readonly priorities?: Readonly<Record<string, number>>;
   /** Default: the server's own. `etcd`: three members, one on each node's host. */
   readonly store?: StoreKind;
+  /** What the fencing command does: `works` ends everything on the named host and says so; `fails` does nothing and says so. Default: there is none. */
+  readonly fencing?: 'works' | 'fails';
   /** Three etcd members run on the nodes' hosts, and nobody uses them yet. */
   readonly spareEtcd?: boolean;
   /** Hosts are told that the server may come back on the proxies' host. */

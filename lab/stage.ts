@@ -1,5 +1,5 @@
 /** One run's stage: seven hosts, a healthy cluster of three nodes, and clients that write all the time. */
-import { chmodSync, mkdtempSync } from 'node:fs';
+import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -59,6 +59,7 @@ export interface StageOptions {
   readonly store: StoreKind;
   readonly spareEtcd: boolean;
   readonly spareServer: boolean;
+  readonly fencing: 'works' | 'fails' | null;
   /** See `Stage`. */
   readonly lengthMs: number | null;
   readonly keep: boolean;
@@ -106,6 +107,22 @@ export function embeddedStore(host: string, spares: readonly string[]): Readonly
   return { engine: 'embedded', listen: { host, port: 2379 }, spares: spares.map((spare) => `https://${spare}:2379`) };
 }
 
+/** A program that does to a host what a power controller does, with its usual way of speaking. */
+function powerSwitch(directory: string, network: LabNetwork, fencing: 'works' | 'fails'): readonly string[] {
+  const path = join(directory, 'power-switch');
+  const space = network.namespace('"$1"').replaceAll('"', '');
+  const works = `for round in 1 2 3 4 5 6 7 8 9 10; do
+  pids=$(ip netns pids ${space}) || exit 2
+  [ -z "$pids" ] && { echo "Chassis Power Control: Down/Off"; exit 0; }
+  kill -9 $pids 2>/dev/null
+  sleep 0.05
+done
+echo "processes are left: $pids" >&2
+exit 1`;
+  writeFileSync(path, `#!/bin/sh\n${fencing === 'works' ? works : 'echo "Unable to establish IPMI session" >&2\nexit 1'}\n`, { mode: 0o755 });
+  return [path, '{node}'];
+}
+
 /** A start that fails leaves nothing behind. */
 async function etcdOn(network: LabNetwork, directory: string): Promise<LabEtcd> {
   try {
@@ -122,7 +139,7 @@ async function etcdOn(network: LabNetwork, directory: string): Promise<LabEtcd> 
 function planOf(
   directory: string,
   network: LabNetwork,
-  { spec, priorities, witness, proxies, spareServer, etcd }: StageOptions & { readonly etcd: LabEtcd | null },
+  { spec, priorities, witness, proxies, spareServer, fencing, etcd }: StageOptions & { readonly etcd: LabEtcd | null },
 ): HerdPlan {
   return {
     directory,
@@ -131,6 +148,7 @@ function planOf(
     server: { address: network.address(SERVER), apiPort: 8433, storePort: 2379, inside: network.inside(SERVER) },
     ...(etcd === null ? {} : { store: etcd.store }),
     ...(spareServer ? { store: embeddedStore(network.address(SERVER), [network.address(PROXY)]) } : {}),
+    ...(fencing === null ? {} : { fencing: { command: powerSwitch(directory, network, fencing), timeoutMs: 10_000 } }),
     // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
     nodes: NODES.map((node, index) => {
       const priority = priorities[node];

@@ -7,6 +7,7 @@ import { clusterRestart } from './cluster-restart.ts';
 import { controllerLoss } from './controller-loss.ts';
 import { etcdMemberLoss, hostLossEtcd, hostLossEtcdAsync, hostLossEtcdLeader, serverLossEtcd, storeLost } from './etcd.ts';
 import { failoverProxy } from './failover-proxy.ts';
+import { fencingFails, hostLossFenced } from './fencing.ts';
 import { hostKill } from './host-kill.ts';
 import { hostLoss } from './host-loss.ts';
 import { nodeAdd, nodeAddAgentDies, nodeAddServerDies, nodeRemove } from './node-scale.ts';
@@ -90,6 +91,8 @@ export const SCENARIOS: readonly Scenario[] = [
   powerCutPrimaryLast,
   powerCutAsync,
   witnessFailover,
+  hostLossFenced,
+  fencingFails,
   vipFailover,
   vipPartition,
   vipConflict,

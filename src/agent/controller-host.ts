@@ -1,5 +1,6 @@
 /** The controller as a guest of the agent: with a store that outlives the servers, the cluster's own hosts decide when every server is gone. */
 import { runController } from '../controller/controller.ts';
+import { createFencer } from '../controller/fencing.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { AgentConfig } from '../core/agent-config.ts';
@@ -7,7 +8,7 @@ import type { NodeId } from '../core/ids.ts';
 import type { Store } from '../store/store.ts';
 
 export interface ControllerHostOptions {
-  readonly config: Pick<AgentConfig, 'cluster' | 'node' | 'controller'>;
+  readonly config: Pick<AgentConfig, 'cluster' | 'node' | 'controller' | 'fencing'>;
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Logger;
@@ -72,6 +73,7 @@ async function run(options: ControllerHostOptions, signal: AbortSignal): Promise
         signal: AbortSignal.any([signal, broken.signal]),
         standBackMs: () => (primary() === config.node ? PRIMARY_BACK_MS : STANDBY_BACK_MS),
         yields,
+        fencer: config.fencing === null ? null : createFencer(config.fencing),
         crash,
       });
     } catch (cause) {

@@ -168,6 +168,7 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
       members: Object.fromEntries(members) as ClusterView['members'],
       writeLease: leaseValue === null || leaseValue.holder === undefined ? null : { term: leaseValue.term, holder: leaseValue.holder },
       writeLeaseGoneMs: lease === null && leaseGoneAt !== null ? Math.max(0, now.mono - leaseGoneAt) : 0,
+      fenceResult: null,
       tasks: [...tasks.values()]
         .map((held) => held.value)
         .filter((one) => one.status === 'pending' || one.status === 'running')

@@ -16,6 +16,7 @@ import { type Election, type Leadership, electController } from '../store/electi
 import { clusterKeys } from '../store/keys.ts';
 import type { Store } from '../store/store.ts';
 import { type ClusterCache, createClusterCache } from './cache.ts';
+import { type FenceRunner, type Fencer, createFenceRunner } from './fencing.ts';
 import { followPrefix } from '../store/follow.ts';
 import { buildTransaction, isEmpty, ownEvent, trim, written } from './write.ts';
 
@@ -31,6 +32,8 @@ export interface ControllerOptions {
   /** See `electController`. */
   readonly standBackMs?: () => number;
   readonly yields?: () => boolean;
+  /** Turns hosts off; null: no command is configured here. */
+  readonly fencer?: Fencer | null;
   /** What a broken invariant ends; default: the process. */
   readonly crash?: (error: Error) => void;
 }
@@ -50,6 +53,7 @@ interface Context extends ControllerOptions {
   readonly keys: ReturnType<typeof clusterKeys>;
   readonly cache: ClusterCache;
   readonly election: Election;
+  readonly fencing: FenceRunner;
   incarnation: string;
   /** Unreadable values that were not told yet. */
   untold: ClusterEvent[];
@@ -79,7 +83,8 @@ export async function runController(options: ControllerOptions): Promise<void> {
       wake('election');
     },
   });
-  const context: Context = { ...options, log, keys, cache, election, incarnation, untold: [], eventsSinceTrim: TRIM_EVERY, lastLogged: '' };
+  const fencing = createFenceRunner({ fencer: options.fencer ?? null, cluster: options.cluster, clock, log, onEnd: () => wake('fencing command') });
+  const context: Context = { ...options, log, keys, cache, election, fencing, incarnation, untold: [], eventsSinceTrim: TRIM_EVERY, lastLogged: '' };
   const loop = startLoop({
     name: `controller/${options.cluster}`,
     intervalMs: TICK_MS,
@@ -134,7 +139,8 @@ async function step(context: Context, reason: string): Promise<number> {
   const leadership = election.leadership();
   if (leadership === null) return TICK_MS;
   const now = clock.now();
-  const view = cache.view(now, context.incarnation);
+  const seen = cache.view(now, context.incarnation);
+  const view = seen === null ? null : { ...seen, fenceResult: context.fencing.look(seen) };
   tellUnreadable(context, view, now);
   if (view === null) return context.untold.length === 0 ? TICK_MS : await writeUntold(context, leadership);
   const decided = decideCluster(view, now);
@@ -165,6 +171,7 @@ async function writeUntold(context: Context, leadership: Leadership): Promise<nu
     tasks: [],
     opened: null,
     again: null,
+    dropLease: false,
   };
   const { compares, ops } = buildTransaction(context.keys, context.cache, leadership, empty);
   const done = await context.store.txn(compares.slice(0, 2), ops);
@@ -187,6 +194,7 @@ async function write(context: Context, leadership: Leadership, view: ClusterView
   }
   const now = clock.now();
   for (const kv of written(ops, done.value.revision)) cache.put(kv, now);
+  if (decision.dropLease) cache.remove(keys.writeLease, done.value.revision, now);
   context.untold = [];
   logDecision(context, view, decision);
   context.eventsSinceTrim += decision.events.length;

@@ -16,7 +16,14 @@ export const MAX_FINISHED_TASKS = 200;
 const DELETES_AT_ONCE = 100;
 
 export function isEmpty(decision: Decision): boolean {
-  return decision.state === null && decision.spec === null && decision.events.length === 0 && decision.tasks.length === 0 && decision.opened === null;
+  return (
+    decision.state === null &&
+    decision.spec === null &&
+    decision.events.length === 0 &&
+    decision.tasks.length === 0 &&
+    decision.opened === null &&
+    !decision.dropLease
+  );
 }
 
 /**
@@ -36,7 +43,7 @@ export function buildTransaction(
   for (const key of [keys.state, keys.spec, keys.writeLease, ...decision.tasks.map((task) => keys.task(task.id))]) {
     compares.push({ target: 'mod', key, op: '=', revision: cache.revisionOf(key) });
   }
-  const ops: Op[] = [];
+  const ops: Op[] = decision.dropLease ? [{ kind: 'delete', key: keys.writeLease }] : [];
   if (decision.state !== null) ops.push({ kind: 'put', key: keys.state, value: encodeJson(decision.state) });
   if (decision.spec !== null) ops.push({ kind: 'put', key: keys.spec, value: encodeJson(decision.spec) });
   for (const task of decision.tasks) ops.push({ kind: 'put', key: keys.task(task.id), value: encodeJson(task) });

@@ -1,5 +1,6 @@
 /** agent.yaml: what this host's agent is, where its files are, how it reaches the store. */
 import { type Decoded, bool, nullable, number, object, oneOf, refine, text, withDefault } from './decode.ts';
+import { fencingConfig } from './fencing-config.ts';
 import { clusterId, nodeId } from './spec.ts';
 import { storeAccess } from './store-access.ts';
 import { isInterfaceName } from './vips.ts';
@@ -28,6 +29,8 @@ export const agentConfig = object(
     store: storeAccess,
     /** This agent is a candidate for the controller, so that losing every server loses no failover. `auto`: with etcd, whose state outlives the servers. */
     controller: withDefault(oneOf('auto', 'on', 'off'), 'auto'),
+    /** For that controller: the command that turns hosts off; null: there is none. */
+    fencing: withDefault(nullable(fencingConfig), null),
     /** `auto`: fail-closed nftables rules when root; `off`: fencing is weaker, and `show` says so. */
     firewall: withDefault(oneOf('auto', 'off'), 'auto'),
     /** Where this host has the virtual addresses, when its interface has another name than on the others; null: `vips` of the spec says it. */

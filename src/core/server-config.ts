@@ -1,5 +1,6 @@
 /** server.yaml: what a server reads at its start. */
 import { type Decoded, type Decoder, bool, list, literal, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import { fencingConfig } from './fencing-config.ts';
 import { DEFAULTS } from './spec.ts';
 
 const port = number({ integer: true, min: 0, max: 65535 });
@@ -47,6 +48,8 @@ export const serverConfig = object(
     /** More host names and addresses for the server's certificate; the first one is what agents are told to use. */
     names: withDefault(list(text), []),
     controller: withDefault(bool, true),
+    /** The command that turns hosts off; null: there is none. Used by clusters with `fencing: automatic | required`. */
+    fencing: withDefault(nullable(fencingConfig), null),
     /** At the first start the admin's token goes into this file (0600) and is not printed. */
     firstTokenFile: withDefault(nullable(text), null),
     statusLineMs: withDefault(number({ integer: true, min: 1000, max: 86_400_000 }), DEFAULTS.statusLineMs),

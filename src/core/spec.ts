@@ -49,6 +49,8 @@ export const DEFAULTS = {
   /** Copies of set-aside data directories that are kept a node. */
   keepSavedDirectories: 2,
   switchoverTimeoutMs: 30_000,
+  /** A command that turns hosts off must be wanted; a wrong one turns off the wrong host. */
+  fencing: 'off',
   /** With three data nodes or more; with fewer `async`. See `durabilityOf`. */
   durability: 'quorum, k 1, adaptive (async with fewer than 3 data nodes)',
 } as const;
@@ -126,6 +128,8 @@ export const clusterSpec = object(
     switchoverTimeoutMs: ms(DEFAULTS.switchoverTimeoutMs, { min: 2000, max: 600_000 }),
     keepSavedDirectories: withDefault(number({ integer: true, min: 0, max: 20 }), DEFAULTS.keepSavedDirectories),
     trustedAddresses: withDefault(list(text), []),
+    /** `automatic`: a lost primary's host is turned off by the command of server.yaml, which is faster than its lease; `required`: nothing is promoted without. */
+    fencing: withDefault(oneOf('off', 'automatic', 'required'), DEFAULTS.fencing),
     postgres: withDefault(
       object(
         {

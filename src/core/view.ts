@@ -1,4 +1,5 @@
 /** One immutable snapshot for one decision, and what a decision is. */
+import type { FenceResult } from './cluster/fencing.ts';
 import type { NodeId, Now, Revision, Term, WallMs } from './ids.ts';
 import type { Member, NodeReport } from './report.ts';
 import type { ClusterSpec } from './spec.ts';
@@ -24,6 +25,8 @@ export interface ClusterView {
   readonly writeLease: { readonly term: Term; readonly holder: NodeId } | null;
   /** Observer's monotonic time since the write lease key was last seen to vanish; 0 while it exists. */
   readonly writeLeaseGoneMs: number;
+  /** What the fencing command said that this controller ran last; null: none, or elsewhere. */
+  readonly fenceResult: FenceResult | null;
   /** Unfinished tasks, oldest first. */
   readonly tasks: readonly Task[];
   /** Routes acknowledged by live proxies: proxy id → epoch. */
@@ -46,6 +49,8 @@ export interface Decision {
   readonly opened: TermRecord | null;
   /** Ask to be called again after this long even if nothing changes (a wait that the rule counts); null: the usual tick. */
   readonly again: number | null;
+  /** The write lease is deleted with it: its holder's host was turned off. */
+  readonly dropLease: boolean;
 }
 
 export interface Rule {
@@ -68,6 +73,7 @@ export interface Outcome {
   readonly tasks?: readonly Task[];
   readonly opened?: TermRecord;
   readonly again?: number;
+  readonly dropLease?: boolean;
   /** Go on with the rules below after this one (on the changed state); default: stop here. */
   readonly then?: 'stop' | 'continue';
 }

@@ -37,6 +37,8 @@ export interface HerdPlan {
   readonly server: { readonly address: string; readonly apiPort: number; readonly storePort: number; readonly inside: readonly string[] };
   /** The part `store` of server.yaml; default: the server's own store on `storePort`. */
   readonly store?: Readonly<Record<string, unknown>>;
+  /** The part `fencing` of server.yaml; default: no command. */
+  readonly fencing?: Readonly<Record<string, unknown>>;
   readonly nodes: readonly NodePlan[];
   /** Hosts that are no nodes at the start; `node add` can make them some. Default: none. */
   readonly spares?: readonly NodePlan[];

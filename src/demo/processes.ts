@@ -79,6 +79,7 @@ async function firstStartOfServer(herd: Herd, say: Say): Promise<Failure | null>
       store: plan.store ?? { engine: 'embedded', listen: { host: address, port: storePort } },
       names: [],
       controller: true,
+      fencing: plan.fencing ?? null,
       firstTokenFile: places.adminToken,
       log: { level: plan.logLevel ?? 'info' },
     }),

@@ -12,6 +12,7 @@ import { notifySystemd } from '../base/systemd.ts';
 import { MIN_TLS_VERSION } from '../base/tls.ts';
 import { type Failure, type Result, describeFailure, err, ok } from '../core/result.ts';
 import { runControllers } from '../controller/controllers.ts';
+import { type Fencer, createFencer } from '../controller/fencing.ts';
 import { type EmbeddedStore, startEmbeddedStore } from '../store/embedded/server.ts';
 import type { Store } from '../store/store.ts';
 import { type App, buildApp } from './app.ts';
@@ -139,7 +140,13 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
     log.warn({ endpoints: place.present()?.endpoints ?? null }, 'the store does not answer yet; the server starts without it');
 
   const listening = { url: '', app: null as App | null };
-  const controllers = createControllers({ store, clock, log, wanted: config.controller });
+  const controllers = createControllers({
+    store,
+    clock,
+    log,
+    wanted: config.controller,
+    fencer: config.fencing === null ? null : createFencer(config.fencing),
+  });
   const context: ServerContext = {
     config,
     store,
@@ -194,15 +201,16 @@ function createControllers(options: {
   readonly clock: Clock;
   readonly log: Logger;
   readonly wanted: boolean;
+  readonly fencer: Fencer | null;
 }): ServerContext['controllers'] {
-  const { store, clock, log } = options;
+  const { store, clock, log, fencer } = options;
   let running: { readonly ended: AbortController; readonly done: Promise<void> } | null = null;
   return {
     start: () => {
       if (running !== null || !options.wanted) return;
       const ended = new AbortController();
       const name = `server/${hostname()}/${process.pid}`;
-      const done = runControllers({ store, clock, log, signal: ended.signal, name }).catch((cause: unknown) => {
+      const done = runControllers({ store, clock, log, signal: ended.signal, name, fencer }).catch((cause: unknown) => {
         // Clusters must not stay without a controller while the API looks healthy: the supervisor starts the role again.
         log.error({ error: cause }, 'the controllers ended');
         log.flush();

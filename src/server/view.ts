@@ -74,6 +74,7 @@ export function buildView(cache: StoreCache, cluster: ClusterId, now: Now): Serv
     members: members as Readonly<Record<NodeId, Member>>,
     writeLease: lease === null ? null : { term: lease.term, holder: lease.holder },
     writeLeaseGoneMs: lease === null && goneAt !== null ? Math.max(0, now.mono - goneAt) : 0,
+    fenceResult: null,
     tasks: readTasks(cache, cluster, read).filter((one) => one.status === 'pending' || one.status === 'running'),
     proxyAcks: readAcks(cache, keys.proxies, read),
     watchedMs: cache.watchedMs(),

@@ -36,7 +36,7 @@ function host(options: {
   const waits = (run: ControllerOptions): Promise<void> =>
     new Promise((resolve) => run.signal.addEventListener('abort', () => resolve(), { once: true }));
   const hosted = hostController({
-    config: { cluster: makeClusterId('demo'), node: n1, controller: options.controller ?? 'auto' },
+    config: { cluster: makeClusterId('demo'), node: n1, controller: options.controller ?? 'auto', fencing: null },
     store,
     clock: {
       now: () => ({ mono: makeMonoMs(options.now?.() ?? 0), wall: makeWallMs(0) }),

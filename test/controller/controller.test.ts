@@ -101,7 +101,7 @@ test('a node that is added or removed changes the spec in the transaction of its
   const leadership = { key: 'k', lease: 'l', revision: 1 } as never;
   const cache = createClusterCache(keys);
   cache.replace([...raced.kvs.values()], makeRevision(5), realClock.now());
-  const decision = { rule: 'r', why: '', state: null, spec: view.spec, events: [], tasks: [], opened: null, again: null };
+  const decision = { rule: 'r', why: '', state: null, spec: view.spec, events: [], tasks: [], opened: null, again: null, dropLease: false };
   const { compares, ops } = buildTransaction(keys, cache, leadership, decision);
   assert.ok(
     compares.some((compare) => compare.target === 'mod' && compare.key === keys.spec && compare.revision === raced.kvs.get(keys.spec)?.modRevision),

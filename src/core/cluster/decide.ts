@@ -23,6 +23,7 @@ interface Progress {
   tasks: Map<string, Task>;
   opened: TermRecord | null;
   again: number | null;
+  dropLease: boolean;
 }
 
 /**
@@ -30,7 +31,7 @@ interface Progress {
  * `state` is null when it would be written unchanged. `rule` and `why` are those of the last rule that spoke.
  */
 export function decideCluster(view: ClusterView, now: Now): Decision {
-  const progress: Progress = { view, rule: 'cluster.steady', why: '', events: [], tasks: new Map(), opened: null, again: null };
+  const progress: Progress = { view, rule: 'cluster.steady', why: '', events: [], tasks: new Map(), opened: null, again: null, dropLease: false };
   for (const rule of rules) {
     const outcome = rule.decide(progress.view, now);
     if (outcome === null) continue;
@@ -49,6 +50,7 @@ export function decideCluster(view: ClusterView, now: Now): Decision {
     tasks: [...progress.tasks.values()],
     opened: progress.opened,
     again: progress.again,
+    dropLease: progress.dropLease,
   };
 }
 
@@ -63,6 +65,7 @@ function apply(progress: Progress, id: string, outcome: Outcome, now: Now): void
   progress.view = { ...progress.view, spec, state, tasks };
   for (const event of outcome.events ?? []) progress.events.push({ ...event, rule: id, atWallMs: now.wall, term: state.term });
   if (outcome.opened !== undefined) progress.opened = outcome.opened;
+  if (outcome.dropLease === true) progress.dropLease = true;
   if (outcome.again !== undefined) progress.again = progress.again === null ? outcome.again : Math.min(progress.again, outcome.again);
   // `cluster.steady` speaks only when no other rule did; upkeep only when no rule of weight follows.
   if (id === 'cluster.steady' && progress.why !== '') return;

@@ -106,6 +106,7 @@ function withoutPrimary(view: ClusterView, primary: NodeId): ClusterView {
     reports: reports as ClusterView['reports'],
     writeLease: null,
     writeLeaseGoneMs: view.spec.leaseTtlMs,
+    fenceResult: null,
     tasks: [],
     watchedMs: 3_600_000,
     state: { ...view.state, switchover: null },

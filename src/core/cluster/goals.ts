@@ -125,6 +125,7 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     attempt: null,
     switchover: null,
     draining: null,
+    fence: null,
     overrides: {},
     recovery: {},
     frozen: null,

@@ -154,6 +154,7 @@ export function picture(text: string, extra: Picture = {}): ClusterView {
     writeLeaseGoneMs: holder === undefined || holder === '' ? Number(head.after('goneMs') ?? 5000) : 0,
     tasks: extra.tasks ?? [],
     proxyAcks: extra.acks ?? {},
+    fenceResult: null,
     watchedMs: Number(head.after('watched') ?? 60_000),
     incarnation: 'store-1',
   };

@@ -2,7 +2,7 @@
 import { type NodeId, type Term, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { makeLsn } from '../../../src/core/lsn.ts';
 import type { makeMonoMs } from '../../../src/core/ids.ts';
-import type { Activity, Fork, NodeReport, PostgresReport, Vote } from '../../../src/core/report.ts';
+import type { Activity, Fork, Member, NodeReport, PostgresReport, Vote } from '../../../src/core/report.ts';
 import type { ClusterSpec } from '../../../src/core/spec.ts';
 import type { ClusterState, Task } from '../../../src/core/state.ts';
 import type { Decision } from '../../../src/core/view.ts';
@@ -148,4 +148,21 @@ function settingsOf(world: World, one: Host): Pick<PostgresReport, 'minimums' | 
   const now: Readonly<Record<string, number>> = one.pg.minimums;
   const pending = Object.keys(now).filter((name) => now[name] !== after[name]);
   return { minimums: now, pendingRestart: pending, minimumsAfterRestart: Object.fromEntries(pending.map((name) => [name, after[name] ?? 0])) };
+}
+
+/** What a node of the model registered. */
+export function memberOf(node: NodeId): Member {
+  return {
+    version: 1,
+    node,
+    host: `${node}.example`,
+    internalHost: null,
+    port: 5432,
+    agentPort: 8432,
+    dataDirectory: '/data',
+    agentVersion: '0.1.0',
+    postgresVersion: 150_018,
+    registeredWallMs: makeWallMs(WALL),
+    macs: [],
+  };
 }

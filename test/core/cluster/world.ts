@@ -5,13 +5,13 @@ import { type NodeId, type Now, type Term, makeMonoMs, makeRevision, makeTerm, m
 import { makeLsn } from '../../../src/core/lsn.ts';
 import type { NodeAction } from '../../../src/core/node/action.ts';
 import { decideNode } from '../../../src/core/node/decide.ts';
-import type { Member, NodeReport } from '../../../src/core/report.ts';
+import type { NodeReport } from '../../../src/core/report.ts';
 import { slotName } from '../../../src/core/slot-name.ts';
 import type { Task } from '../../../src/core/state.ts';
 import type { ClusterView, SeenReport } from '../../../src/core/view.ts';
 import { mayClaimAgain } from '../../../src/agent/lease/lease-rules.ts';
 import { WALL, blankReport, id, makeSpec } from './picture.ts';
-import { FIRST_MINIMUMS, type Host, type World, big, minimumsAfterStart, upstreamOf } from './world-model.ts';
+import { FIRST_MINIMUMS, type Host, type World, big, memberOf, minimumsAfterStart, upstreamOf } from './world-model.ts';
 import { acknowledge, canAcknowledge, missingOn, newSyncModel, observeAll, stepSync } from './world-sync.ts';
 
 export type { Host, World } from './world-model.ts';
@@ -408,28 +408,13 @@ export function viewOf(world: World): ClusterView {
     stateRevision: makeRevision(world.stateRevision),
     reports: reports as ClusterView['reports'],
     members: Object.fromEntries([...world.hosts.keys()].map((node) => [node, memberOf(node)])) as ClusterView['members'],
-    writeLease: world.lease === null ? null : { term: world.lease.term, holder: world.lease.holder },
+    writeLease: world.lease && { term: world.lease.term, holder: world.lease.holder },
     writeLeaseGoneMs: world.lease === null ? world.t - world.leaseGoneAt : 0,
     tasks: [...world.tasks.values()].filter((task) => task.status === 'pending' || task.status === 'running'),
     proxyAcks: {},
+    fenceResult: null,
     watchedMs: world.t - world.controllerSince,
     incarnation: STORE,
-  };
-}
-
-function memberOf(node: NodeId): Member {
-  return {
-    version: 1,
-    node,
-    host: `${node}.example`,
-    internalHost: null,
-    port: 5432,
-    agentPort: 8432,
-    dataDirectory: '/data',
-    agentVersion: '0.1.0',
-    postgresVersion: 150_018,
-    registeredWallMs: makeWallMs(WALL),
-    macs: [],
   };
 }
 

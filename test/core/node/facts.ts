@@ -95,6 +95,7 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
     attempt: null,
     switchover: null,
     draining: null,
+    fence: null,
     overrides: {},
     recovery: {},
     frozen: null,

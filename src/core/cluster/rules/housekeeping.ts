@@ -110,6 +110,16 @@ export const housekeepingRules: readonly Rule[] = [
     },
   },
   {
+    id: 'housekeeping.fence',
+    when: 'the primary is open, and an order for the fencing command is still noted',
+    why: 'An answer to it says nothing of the next loss.',
+    decide: (view) => {
+      const { primary, primaryTerm, attempt, fence } = view.state;
+      if (fence === null || primary === null || attempt !== null || !isOpen(live(view, primary), primaryTerm)) return null;
+      return { why: `${primary} is open`, state: { ...view.state, fence: null }, then: 'continue' };
+    },
+  },
+  {
     id: 'housekeeping.timeline',
     when: 'the open primary reports other forks or another system identifier than the state holds',
     why: 'The lineage is that of the primary of the newest opened term; a state of an older version may lack it (Z45).',

@@ -13,6 +13,8 @@ import { countReachable, describeQuorum, reachableVotes, twoPrimariesText } from
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { formatIso } from '../text.ts';
+import { blocked, isSilent } from './blocked.ts';
+import { fenceGate, leaseBlocks } from './fence-gate.ts';
 
 /** An agent that reports gets this long to take its lease back before it counts as lost; failing over early is worse than two seconds. */
 const OWN_AGENT_GRACE_MS = 2000;
@@ -28,8 +30,6 @@ const OPEN_TRIES = 5;
  * stays away without a writer, once, after an outage of everything.
  */
 const POWER_RETURN_MS = 60_000;
-/** A report travels and is written within this. */
-const REPORT_LATE_MS = 100;
 /** A restart in place that is neither open nor refused by now has failed, unless the server still starts (crash recovery takes as long as it takes). */
 export const RESTART_LIMIT_MS = 30_000;
 
@@ -42,16 +42,6 @@ type Situation =
   | { readonly kind: 'stalled'; readonly report: NodeReport; readonly how: string }
   /** Agent alive, but fenced without a lease: `own` counts as a viewpoint. */
   | { readonly kind: 'lost'; readonly own: boolean };
-
-/**
- * With published facts nothing has to expire before a promotion, so an agent that missed two reports while some member sees its PostgreSQL down is judged
- * at once. Its silence alone is no loss, and no news: a report can be late (architecture 4.6).
- */
-function isSilent(view: ClusterView, primary: NodeId | null): boolean {
-  const seen = primary === null ? undefined : view.reports[primary];
-  if (view.state.quorum.k === 0 || seen === undefined || seen.ageMs <= 2 * view.spec.reportIntervalMs + REPORT_LATE_MS) return false;
-  return primary !== null && viewpoints(view, primary).down.length > 0;
-}
 
 /** What is wrong with the primary; null when it is open, is being opened, or was stopped on request. */
 function situationOf(view: ClusterView, now: Now, primary: NodeId): Situation | null {
@@ -110,15 +100,6 @@ function assess(view: ClusterView, now: Now): Assessment | null {
     case 'lost':
       return assessLoss(view, now, state.primary, situation.own);
   }
-}
-
-function blocked(view: ClusterView, id: string, why: string): Assessment {
-  const rule = `failover.blocked-${id}`;
-  // Two late reports and one look that failed are no news for people: the next looks decide within a second.
-  const quiet = id === 'lease' || id === 'watch' || (id === 'viewpoints' && isSilent(view, view.state.primary));
-  const events =
-    quiet || view.state.decided.rule === rule ? [] : [{ level: 'warn' as const, node: view.state.primary, text: `no failover: ${why}`, detail: {} }];
-  return { rule, outcome: { why, events, then: 'continue' } };
 }
 
 /** Gates of every automatic failover, in the order in which people ask for them. */
@@ -209,15 +190,12 @@ function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean):
   const leaseHeld = lease !== null && lease.term === state.primaryTerm;
   const policy = policyGate(view, now);
   if (policy !== null) return policy;
-  if (leaseHeld && state.quorum.k === 0)
-    return blocked(
-      view,
-      'lease',
-      `${primary} is silent, but the write lease of term ${state.primaryTerm} still stands in the store; nothing is promoted before it expires`,
-    );
   const seen = viewpoints(view, primary);
   const agreeing = seen.down.length + (own ? 1 : 0);
   const needed = Math.min(spec.probeViewpoints, Math.max(1, seen.asked.length + (own ? 1 : 0)));
+  const isSeenDown = seen.writable.length === 0 && agreeing >= needed;
+  // Only a host that would be replaced is turned off before its lease ends.
+  if (leaseHeld && state.quorum.k === 0 && (spec.fencing === 'off' || own || !isSeenDown)) return leaseBlocks(view, primary, '');
   if (seen.writable.length > 0) return blocked(view, 'viewpoints', `${seen.writable.join(', ')} still sees ${primary} accept writes`);
   if (agreeing < needed) {
     if (seen.untrusted.length > 0)
@@ -232,10 +210,13 @@ function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean):
   if (returning !== null) return returning;
   const candidate = candidateGate(view, now);
   if (candidate !== null) return candidate;
+  const fence = own ? null : fenceGate(view, now, primary);
+  if (fence !== null && fence !== 'fenced') return fence;
   const reason = own
     ? `${primary} fenced itself and did not take its lease back`
-    : `${primary} is lost: its agent is silent,${leaseHeld ? '' : ' its write lease expired,'} seen down by ${seen.down.join(', ')}`;
-  return attemptFrom(view, now, primary, 'primary.lost', reason);
+    : `${primary} is lost: its agent is silent,${leaseHeld ? '' : ' its write lease expired,'} seen down by ${seen.down.join(', ')}${fence === 'fenced' ? ', and the fencing command turned its host off' : ''}`;
+  const assessment = attemptFrom(view, now, primary, 'primary.lost', reason);
+  return fence === 'fenced' && leaseHeld ? { ...assessment, outcome: { ...assessment.outcome, dropLease: true } } : assessment;
 }
 
 /**
@@ -391,6 +372,16 @@ export const primaryLostRules: readonly Rule[] = [
     'failover.blocked-lease',
     'the primary is silent, or is being fenced, and the write lease still stands',
     'In asynchronous mode the lease is the only proof that it cannot accept writes (H14, H16).',
+  ),
+  rule(
+    'fence.ask',
+    'a lost primary would be replaced, `fencing` is on, and its host was not turned off yet',
+    'The command of the operator proves sooner than the lease, or beyond it, that nothing there can write (H14).',
+  ),
+  rule(
+    'failover.blocked-fence',
+    '`fencing: required`, and the command runs, or did not say that the host is off',
+    'Its result is believed only when it says so; a time-out or an error is no proof.',
   ),
   rule(
     'failover.blocked-viewpoints',
