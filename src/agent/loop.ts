@@ -146,8 +146,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     if (ended !== endedBefore) return;
     const action = decideNode(facts, input.state, now.mono);
     await act(action, goal, input, now.mono);
-    await housekeeping(postgres, goal, input.spec, now.mono);
     publish(postgres, input.stateRevision, goal);
+    await housekeeping(postgres, goal, input.spec, now.mono);
   }
 
   /** The look that ended an action a moment ago is as good as another one. */
@@ -309,6 +309,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
 
   async function housekeeping(postgres: PostgresReport, goal: Goal | null, spec: ClusterSpec | null, now: MonoMs): Promise<void> {
     if (spec === null || goal === null || running !== null || postgres.state !== 'running') return;
+    // A server that may hang keeps its upkeep for seconds, while the next look, and whoever waits for it, must not be late.
+    if (ports.postgres.trouble() !== null) return;
     if (goal.kind !== 'primary' && goal.kind !== 'standby') return;
     if (lastSpec !== spec || ports.postgres.settingsOutdated()) {
       const applied = await ports.postgres.applySettings(spec);

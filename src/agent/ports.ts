@@ -31,6 +31,8 @@ export interface ClonePlan {
 
 export interface PostgresPort {
   observe(): Promise<PostgresReport>;
+  /** Why the running server did not answer the last look; null: it did, or none runs. What is known of it is older then. */
+  trouble(): string | null;
   /** The upstream that the directory is configured with; null: none, or one that is no member. */
   configuredUpstream(): Promise<NodeId | null>;
   initdb(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;

@@ -214,6 +214,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return made.ok ? ok(`system identifier ${made.value.systemIdentifier}`) : made;
     },
     applySettings: (spec) => bringSettings(spec),
+    trouble: observer.trouble,
     settingsOutdated: () => role !== null && writtenFor !== null && writtenFor !== JSON.stringify([role, atLeast]),
     startPrimary: async (spec, mayStart, signal) => {
       // A primary has no upstream; the slot name would make a later standby start wait for a slot that may not exist (Q35).

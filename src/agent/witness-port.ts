@@ -19,6 +19,7 @@ export function createWitnessPort(): BoundPostgres {
     configuredUpstream: () => Promise.resolve(null),
     initdb: refuse,
     applySettings: () => Promise.resolve(ok({ changed: false })),
+    trouble: () => null,
     settingsOutdated: () => false,
     startPrimary: refuse,
     startStandby: refuse,

@@ -38,6 +38,10 @@ export interface World {
   status: LoopStatus | null;
   /** PostgreSQL does not answer a look. */
   slowLook: boolean;
+  /** Why the last look failed. */
+  trouble: string | null;
+  /** How often the slots were looked after. */
+  upkeeps: number;
   /** A stop says when the shutdown checkpoint is written, before it ends. */
   writesShutdownFirst: boolean;
   /** Of the store; the state says `i`. */
@@ -66,6 +70,7 @@ export function createWorld(): World {
     configuredUpstream: () => Promise.resolve(world.upstream),
     initdb: (_spec, signal) => run('initdb', signal, () => set({ state: 'stopped', role: 'primary' })),
     applySettings: () => Promise.resolve(ok({ changed: false })),
+    trouble: () => world.trouble,
     settingsOutdated: () => false,
     startPrimary: (_spec, may, signal) =>
       may() ? run('start-primary', signal, () => set({ state: 'running', role: 'primary' })) : Promise.resolve(err(failure('start.no-lease', true))),
@@ -106,7 +111,10 @@ export function createWorld(): World {
     markOpening: (term, signal) => run(`mark ${term}`, signal, () => undefined),
     checkpoint: (signal) => run('checkpoint', signal, () => undefined),
     ensureRolesAndSlots: (_spec, signal) => run('roles', signal, () => undefined),
-    ensureSlots: () => Promise.resolve(ok('')),
+    ensureSlots: () => {
+      world.upkeeps += 1;
+      return Promise.resolve(ok(''));
+    },
     listSlots: () => Promise.resolve([]),
     onGone: () => undefined,
     problems: () => [],
@@ -173,6 +181,8 @@ export function createWorld(): World {
     at: 1000,
     status: null,
     slowLook: false,
+    trouble: null,
+    upkeeps: 0,
     writesShutdownFirst: false,
     incarnation: 'i',
     mayVote: { kind: 'granted' },

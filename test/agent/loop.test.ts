@@ -160,6 +160,29 @@ test('a server that does not answer is fenced on order all the same (H50, I6)', 
   assert.ok(world.did.includes('kill'));
 });
 
+test('a server that did not answer the last look gets no upkeep, which would hold back the next look', async () => {
+  const upkeeps = async (trouble: string | null): Promise<number> => {
+    const world = createWorld();
+    world.pg = { ...primaryRunning, role: 'standby', streamingFrom: n2 };
+    world.upstream = n2;
+    world.trouble = trouble;
+    await world.settle({
+      kind: 'standby',
+      id: 's',
+      term: T(1),
+      upstream: n2,
+      via: 'stream',
+      source: null,
+      rateKb: null,
+      generation: 0,
+      restart: null,
+    });
+    return world.upkeeps;
+  };
+  assert.ok((await upkeeps(null)) > 0);
+  assert.equal(await upkeeps('no answer within 700 ms'), 0);
+});
+
 test('an aborted promotion does not start a second one beside it', async () => {
   const world = createWorld();
   let running = 0;

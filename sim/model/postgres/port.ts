@@ -153,6 +153,7 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
     },
     initdb: (spec, signal) => withoutServer('initdb', () => initdb(context, spec, signal)),
     applySettings: bringSettings,
+    trouble: () => null,
     settingsOutdated: () => false,
     startPrimary: async (spec, mayStart, signal) => {
       const cleared = await clearUpstream(context, signal);

@@ -213,6 +213,7 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
     if (postmaster !== null) return observeRunning(postmaster);
     drop();
     failures = 0;
+    trouble = null;
     slots = [];
     // Orphans of a killed postmaster can still hold and write files: the directory is not at rest.
     if (orphans.length > 0) return { ...(last ?? EMPTY), state: 'stopping', walsenders: [], streamingFrom: null };
