@@ -195,7 +195,10 @@ export const clusterState = object({
   /** A standby that gets no new reads, because it is to be restarted; from which route on, and since when. */
   draining: withDefault(nullable(object({ node: nodeId, epoch: integer, sinceWallMs: wallMs })), null),
   /** The fencing command that was asked for last; forgotten when the primary is open again. */
-  fence: withDefault(nullable(object({ id: text, node: nodeId, term, tries: integer, askedWallMs: wallMs })), null),
+  fence: withDefault(
+    nullable(object({ id: text, node: nodeId, term, tries: integer, askedWallMs: wallMs, failed: nullable(object({ text, atWallMs: wallMs })) })),
+    null,
+  ),
   overrides: record(nodeOverride),
   recovery: record(recoveryProgress),
   frozen: nullable(object({ reason: text, by: text, sinceWallMs: wallMs, untilWallMs: nullable(wallMs) })),

@@ -77,7 +77,7 @@ test('an order is carried out once, its answer stands until the order goes, and 
   const calm = picture('term 3 primary n1 lease n1/3\n n1 dead\n n2 standby @0/4000');
   const ordered = (id: string): typeof calm => ({
     ...calm,
-    state: { ...calm.state, fence: { id, node: target.node, term: makeTerm(3), tries: 1, askedWallMs: NOW.wall } },
+    state: { ...calm.state, fence: { id, node: target.node, term: makeTerm(3), tries: 1, askedWallMs: NOW.wall, failed: null } },
   });
   assert.equal(runner.look(calm), null);
   assert.equal(runner.look(ordered('a')), null);
@@ -105,7 +105,10 @@ test('without a command the order fails at once, and says where one belongs', as
     onEnd: () => undefined,
   });
   const calm = picture('term 3 primary n1 lease n1/3\n n1 dead\n n2 standby @0/4000');
-  const view = { ...calm, state: { ...calm.state, fence: { id: 'a', node: target.node, term: makeTerm(3), tries: 1, askedWallMs: NOW.wall } } };
+  const view = {
+    ...calm,
+    state: { ...calm.state, fence: { id: 'a', node: target.node, term: makeTerm(3), tries: 1, askedWallMs: NOW.wall, failed: null } },
+  };
   runner.look(view);
   await new Promise(setImmediate);
   assert.match(runner.look(view)?.text ?? '', /fencing\.command in server\.yaml/);

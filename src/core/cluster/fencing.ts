@@ -36,6 +36,8 @@ export type FenceVerdict =
   | { readonly kind: 'not-needed' }
   | { readonly kind: 'ask'; readonly state: ClusterState; readonly why: string }
   | { readonly kind: 'running' }
+  /** A failure is written down, for everybody who asks why. */
+  | { readonly kind: 'noted'; readonly state: ClusterState; readonly why: string }
   /** The host is off: nothing of it can accept a write, whatever its lease says. */
   | { readonly kind: 'fenced' }
   | { readonly kind: 'failed'; readonly why: string };
@@ -56,22 +58,28 @@ export function judgeFence(view: ClusterView, now: Now, primary: NodeId): FenceV
   const order = state.fence;
   const isOurs = order !== null && order.node === primary && order.term === state.primaryTerm;
   if (!isOurs) return ask(view, now, primary, 1);
-  if (fenceResult === null || fenceResult.id !== order.id) {
-    const isLost = isDue(now, makeWallMs(order.askedWallMs + FENCE_LOST_MS), FENCE_LOST_MS);
-    if (!isLost) return { kind: 'running' };
-    return order.tries < FENCE_TRIES
-      ? ask(view, now, primary, order.tries + 1)
-      : { kind: 'failed', why: 'no answer of the fencing command is known' };
+  const answer = fenceResult?.id === order.id ? fenceResult : null;
+  if (answer?.ok === true) return answer.ageMs <= FENCE_VALID_MS ? { kind: 'fenced' } : ask(view, now, primary, 1);
+  const { failed } = order;
+  if (answer !== null && failed === null) {
+    const fence = { ...order, failed: { text: answer.text, atWallMs: now.wall } };
+    return { kind: 'noted', state: { ...state, fence }, why: `the fencing command for ${primary} failed: ${answer.text}` };
   }
-  if (fenceResult.ok) return fenceResult.ageMs <= FENCE_VALID_MS ? { kind: 'fenced' } : ask(view, now, primary, 1);
-  if (fenceResult.ageMs >= FENCE_RETRY_MS && order.tries < FENCE_TRIES) return ask(view, now, primary, order.tries + 1);
-  const again = order.tries < FENCE_TRIES ? 'it is tried again' : `it was tried ${order.tries} times`;
-  return { kind: 'failed', why: `the fencing command for ${primary} failed (${fenceResult.text}); ${again}` };
+  const mayAskAgain = order.tries < FENCE_TRIES;
+  if (failed === null) {
+    if (!isDue(now, makeWallMs(order.askedWallMs + FENCE_LOST_MS), FENCE_LOST_MS)) return { kind: 'running' };
+    return mayAskAgain
+      ? ask(view, now, primary, order.tries + 1)
+      : { kind: 'failed', why: `no answer of the fencing command for ${primary} is known` };
+  }
+  if (mayAskAgain && isDue(now, makeWallMs(failed.atWallMs + FENCE_RETRY_MS), FENCE_RETRY_MS)) return ask(view, now, primary, order.tries + 1);
+  const again = mayAskAgain ? 'it is tried again' : `it was tried ${order.tries} times`;
+  return { kind: 'failed', why: `the fencing command for ${primary} failed (${failed.text}); ${again}` };
 }
 
 function ask(view: ClusterView, now: Now, node: NodeId, tries: number): FenceVerdict {
   const { primaryTerm } = view.state;
-  const fence = { id: `${primaryTerm}-${node}-${now.wall}`, node, term: primaryTerm, tries, askedWallMs: now.wall };
+  const fence = { id: `${primaryTerm}-${node}-${now.wall}`, node, term: primaryTerm, tries, askedWallMs: now.wall, failed: null };
   return {
     kind: 'ask',
     state: { ...view.state, fence },

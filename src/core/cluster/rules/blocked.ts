@@ -8,12 +8,13 @@ import { viewpoints } from '../observe.ts';
 const REPORT_LATE_MS = 100;
 
 /**
- * With published facts nothing has to expire before a promotion, so an agent that missed two reports while some member sees its PostgreSQL down is judged
+ * With published facts, or a fencing command, nothing has to expire before a promotion, so an agent that missed two reports while some member sees its PostgreSQL down is judged
  * at once. Its silence alone is no loss, and no news: a report can be late (architecture 4.6).
  */
 export function isSilent(view: ClusterView, primary: NodeId | null): boolean {
   const seen = primary === null ? undefined : view.reports[primary];
-  if (view.state.quorum.k === 0 || seen === undefined || seen.ageMs <= 2 * view.spec.reportIntervalMs + REPORT_LATE_MS) return false;
+  const isEarly = view.state.quorum.k > 0 || view.spec.fencing !== 'off';
+  if (!isEarly || seen === undefined || seen.ageMs <= 2 * view.spec.reportIntervalMs + REPORT_LATE_MS) return false;
   return primary !== null && viewpoints(view, primary).down.length > 0;
 }
 
@@ -21,7 +22,7 @@ export function isSilent(view: ClusterView, primary: NodeId | null): boolean {
 export function blocked(view: ClusterView, id: string, why: string): Assessment {
   const rule = `failover.blocked-${id}`;
   // Two late reports and one look that failed are no news for people: the next looks decide within a second.
-  const quiet = id === 'lease' || id === 'watch' || (id === 'viewpoints' && isSilent(view, view.state.primary));
+  const quiet = id === 'lease' || id === 'watch' || id === 'fence' || (id === 'viewpoints' && isSilent(view, view.state.primary));
   const events =
     quiet || view.state.decided.rule === rule ? [] : [{ level: 'warn' as const, node: view.state.primary, text: `no failover: ${why}`, detail: {} }];
   return { rule, outcome: { why, events, then: 'continue' } };

@@ -29,6 +29,11 @@ export function fenceGate(view: ClusterView, now: Now, primary: NodeId): Assessm
         rule: 'fence.ask',
         outcome: { why: verdict.why, state: verdict.state, events: [{ level: 'warn', node: primary, text: verdict.why, detail: {} }], again: 50 },
       };
+    case 'noted':
+      return {
+        rule: 'fence.failed',
+        outcome: { why: verdict.why, state: verdict.state, events: [{ level: 'error', node: primary, text: verdict.why, detail: {} }], again: 50 },
+      };
     case 'running':
       if (view.spec.fencing === 'required')
         return blocked(view, 'fence', `the fencing command for ${primary} is running; nothing is promoted before it says that the host is off`);

@@ -379,6 +379,11 @@ export const primaryLostRules: readonly Rule[] = [
     'The command of the operator proves sooner than the lease, or beyond it, that nothing there can write (H14).',
   ),
   rule(
+    'fence.failed',
+    'the fencing command ended with another exit code than 0, or did not end in time',
+    'People must see why their power controller does not answer; it is tried again a few times.',
+  ),
+  rule(
     'failover.blocked-fence',
     '`fencing: required`, and the command runs, or did not say that the host is off',
     'Its result is believed only when it says so; a time-out or an error is no proof.',
