@@ -3,8 +3,8 @@
  * CPU. HAProxy and PgBouncer run beside ours where they are installed.
  */
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, realpathSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describeFailure } from '../src/core/result.ts';
@@ -13,12 +13,13 @@ import { sendSignal, waitUntil } from '../src/demo/children.ts';
 import { type Herd, openHerd } from '../src/demo/herd.ts';
 import { findFreePorts } from '../src/demo/ports.ts';
 import { startHerd, stopHerd } from '../src/demo/processes.ts';
+import type { Measure, Mode, ProxyBench } from './proxy-table.ts';
 import { startRivals } from './rivals.ts';
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 const ADDRESS = '127.0.0.1';
 const SCALE = 10;
-const MODES = ['simple', 'prepared'] as const;
+const CONNECT_CLIENTS = 8;
 /** Source: proc(5), sysconf(_SC_CLK_TCK) is 100 on every Linux of this kind. */
 const TICK_US = 10_000;
 
@@ -29,25 +30,11 @@ interface Way {
   readonly pid: number | null;
 }
 
-export interface Measure {
-  readonly way: string;
-  readonly mode: (typeof MODES)[number] | 'connect';
-  readonly clients: number;
-  readonly tps: number;
-  /** To `direct` of the same run. */
-  readonly ratio: number;
-  readonly cpuUsPerTransaction: number | null;
-}
-
-export interface ProxyBench {
-  readonly measures: readonly Measure[];
-  readonly missing: readonly string[];
-}
-
 interface Options {
   readonly seconds: number;
   readonly runs: number;
   readonly clients: readonly number[];
+  readonly modes: readonly Mode[];
   readonly say: (line: string) => void;
   /** Ends the measurement between two runs; everything is removed then, too. */
   readonly signal: AbortSignal;
@@ -80,8 +67,9 @@ export async function benchProxy(options: Options): Promise<ProxyBench> {
       if (await answers(herd, rival.port)) ways.push(rival);
       else silent.push(`${rival.name} (it does not answer)`);
     const measures: Measure[] = [];
-    for (const mode of MODES) for (const clients of options.clients) measures.push(...(await measureWays(herd, ways, { ...options, mode, clients })));
-    measures.push(...(await measureWays(herd, ways, { ...options, mode: 'connect', clients: 8 })));
+    for (const mode of options.modes)
+      for (const clients of mode === 'connect' ? [CONNECT_CLIENTS] : options.clients)
+        measures.push(...(await measureWays(herd, ways, { ...options, mode, clients })));
     return { measures, missing: [...missing, ...silent] };
   } finally {
     for (const pid of others) sendSignal(pid, 'SIGTERM');
@@ -92,12 +80,11 @@ export async function benchProxy(options: Options): Promise<ProxyBench> {
 async function measureWays(
   herd: Herd,
   ways: readonly Way[],
-  options: Omit<Options, 'clients'> & { readonly mode: Measure['mode']; readonly clients: number },
+  options: Omit<Options, 'clients' | 'modes'> & { readonly mode: Mode; readonly clients: number },
 ): Promise<readonly Measure[]> {
   const { mode, clients } = options;
-  const runs = ways.map(() => ({ tps: [] as number[], ratio: [] as number[], cpu: [] as number[] }));
+  const runs = ways.map(() => ({ tps: [] as number[], cpu: [] as number[] }));
   for (let run = 0; run < options.runs; run++) {
-    let reference = 0;
     for (const [index, way] of ways.entries()) {
       // pgbench is waited for without the event loop: a signal is seen here.
       await new Promise((resolve) => setImmediate(resolve));
@@ -108,22 +95,12 @@ async function measureWays(
       const tps = Number(/^tps = ([\d.]+)/m.exec(output)?.[1] ?? 0);
       const count = Number(/actually processed: (\d+)/.exec(output)?.[1] ?? 0);
       const after = cpuTicks(way.pid);
-      if (index === 0) reference = tps;
       runs[index]?.tps.push(tps);
-      runs[index]?.ratio.push(reference === 0 ? 0 : tps / reference);
       if (before !== null && after !== null && count > 0) runs[index]?.cpu.push(((after - before) * TICK_US) / count);
       options.say(`${mode} ${clients} clients, ${way.name}: ${Math.round(tps)} tps`);
     }
   }
-  return ways.map((way, index) => {
-    const { tps = [], ratio = [], cpu = [] } = runs[index] ?? {};
-    return { way: way.name, mode, clients, tps: median(tps), ratio: median(ratio), cpuUsPerTransaction: cpu.length === 0 ? null : median(cpu) };
-  });
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
+  return ways.map((way, index) => ({ way: way.name, mode, clients, tps: runs[index]?.tps ?? [], cpuUs: runs[index]?.cpu ?? [] }));
 }
 
 function pgbench(herd: Herd, port: number, args: readonly string[]): string {
@@ -203,30 +180,4 @@ async function planOf(): Promise<Parameters<typeof openHerd>[0]> {
     firewall: 'off',
     clientNetwork: `${ADDRESS}/32`,
   };
-}
-
-export function renderProxyBench({ measures, missing }: ProxyBench): string {
-  const rows = measures.map((one) => {
-    const cpu = one.cpuUsPerTransaction === null ? '' : one.cpuUsPerTransaction.toFixed(1);
-    return `| ${one.way} | ${one.mode} | ${one.clients} | ${Math.round(one.tps)} | ${one.ratio.toFixed(2)} | ${cpu} |`;
-  });
-  const notes = missing.length === 0 ? [] : ['', `Not installed, so not measured: ${missing.join(', ')}.`];
-  return ['| way | mode | clients | tps | to direct | proxy CPU us/tx |', '|---|---|---|---|---|---|', ...rows, ...notes].join('\n');
-}
-
-/** Read anew with each run of `--write`. */
-const FILE = join(ROOT, 'docs', 'measurements-proxy.md');
-
-export function writeProxyBench(bench: ProxyBench, options: { readonly seconds: string; readonly runs: string }): void {
-  const text = `# What a proxy costs
-
-Written by \`npm run bench -- proxy --write --seconds ${options.seconds} --runs ${options.runs}\`; run it again to reproduce or refute it. ${cpus().length} processors
-(${cpus()[0]?.model ?? 'unknown'}).
-
-\`pgbench -S\` (connect: a new connection for each transaction), every way in turn, ${options.runs} times, medians. pgbench, PostgreSQL and what is measured share
-the processors, so a ratio is a bill for CPU. The split port and pgpool-II read on a standby, too; the others on one server only.
-
-${renderProxyBench(bench)}
-`;
-  writeFileSync(FILE, text);
 }

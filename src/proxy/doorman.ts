@@ -59,7 +59,7 @@ export async function openDoorman(options: DoormanOptions): Promise<Result<Doorm
     admit: ({ login, stream, rest }) => {
       counter = (counter + 1) & 0x7fffffff;
       const Kind = login.replication ? Session : KINDS[port.kind];
-      const memory = new SessionMemory(rules.of(login.database), login.replication ? 'a replication connection' : null);
+      const memory = new SessionMemory(rules.of(login.database), login);
       port.add(new Kind({ host: port.host, login, client: stream, processId: counter, memory, rest }));
     },
   });

@@ -2,7 +2,6 @@
 import { FRAME, type FrameWalker, beginChunk, createFrameWalker, stepFrame } from '../wire/frames.ts';
 import { type Texts, createTexts, readAbout, readBind, readExecute, readParse, readQuery } from '../wire/frontend.ts';
 import { FRONTEND, FRONTEND_LIMITS } from '../wire/protocol.ts';
-import { decodeText } from '../wire/bytes.ts';
 import { type SessionMemory, showsToken } from './memory.ts';
 
 export interface NextCycle {
@@ -122,7 +121,7 @@ function readDescribeInto(bytes: Uint8Array, at: number, end: number, memory: Se
 function useStatement(bytes: Uint8Array, from: number, to: number, memory: SessionMemory, cycle: Cycle): void {
   if (memory.isTokenStatement(bytes, from, to)) cycle.showsToken = true;
   if (to > from) {
-    if (!memory.isReadStatement(decodeText(bytes, from, to))) cycle.read = false;
+    if (!memory.isReadStatement(bytes, from, to)) cycle.read = false;
   } else if (!cycle.parsed) {
     cycle.usesUnnamed = true;
     cycle.read = false;

@@ -1,6 +1,58 @@
-/** Helpers for a client that goes on with a transaction that is lost: its messages are looked at, and go nowhere. */
+/** For a client that goes on with a transaction that is lost: its messages are looked at, and go nowhere. */
+import { buildCommandComplete, buildError, buildReady } from '../wire/backend.ts';
+import { joinBytes } from '../wire/bytes.ts';
 import { FRONTEND } from '../wire/protocol.ts';
 import { type Traffic, createTraffic, walkClient } from './traffic.ts';
+
+export interface Repair {
+  /** `answer` the next statement with the error; `skip` up to the next Sync; `half`: throw away the rest of the message that was under way. */
+  kind: 'none' | 'answer' | 'skip' | 'half';
+  /** A message of the client was under way when the node was lost. */
+  half: boolean;
+  loss: Loss | null;
+}
+
+export function createRepair(): Repair {
+  return { kind: 'none', half: false, loss: null };
+}
+
+/**
+ * The next message of the client: its statement is answered with the error (a ROLLBACK with what it wants), or messages are thrown away up to the Sync that
+ * ends them, as a server would do after an error. Answers are appended to `answered`.
+ */
+export function takeRepair(
+  repair: Repair,
+  message: { readonly type: number; readonly bytes: Uint8Array; readonly bodyAt: number; readonly end: number },
+  answered: Uint8Array[],
+): void {
+  const { type, bytes, bodyAt, end } = message;
+  if (repair.half) {
+    // The message that was under way when the node was lost has its answer already, except for the ReadyForQuery.
+    repair.half = false;
+    if (isCopy(type)) {
+      if (repair.kind === 'half') repair.kind = 'none';
+    } else if (type === FRONTEND.query || type === FRONTEND.functionCall || type === FRONTEND.sync) {
+      answered.push(buildReady('idle'));
+      repair.kind = 'none';
+    } else repair.kind = 'skip';
+  } else if (isCopy(type)) {
+    return;
+  } else if (repair.kind === 'skip') {
+    if (type !== FRONTEND.sync) return;
+    answered.push(buildReady('idle'));
+    repair.kind = 'none';
+  } else if (type === FRONTEND.sync) {
+    answered.push(buildReady('idle'));
+  } else if (type === FRONTEND.query && bodyAt >= 0 && isRollback(bytes, bodyAt, end)) {
+    answered.push(joinBytes([buildCommandComplete('ROLLBACK'), buildReady('idle')]));
+    repair.kind = 'none';
+  } else if (type !== FRONTEND.terminate && repair.loss !== null) {
+    const whole = type === FRONTEND.query || type === FRONTEND.functionCall;
+    answered.push(buildError({ severity: 'ERROR', ...repair.loss }));
+    if (whole) answered.push(buildReady('idle'));
+    repair.kind = whole ? 'none' : 'skip';
+  }
+}
 
 /** Walks messages without counting them; stops behind the message after which `done` is true. −1: not the protocol. */
 export function walkRepair(
@@ -36,7 +88,7 @@ export function isCopy(type: number): boolean {
 }
 
 /** ROLLBACK or ABORT, alone in the text of a Query. */
-export function isRollback(bytes: Uint8Array, at: number, end: number): boolean {
+function isRollback(bytes: Uint8Array, at: number, end: number): boolean {
   const head = Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(end - at, 64)).toString('latin1');
   return /^\s*(rollback|abort)\s*(work|transaction)?\s*;?\s*\0/i.test(head);
 }
@@ -49,26 +101,19 @@ export interface Loss {
   readonly hint: string;
 }
 
-export function lossText(what: {
-  /** The port is one for writes. */
-  readonly writes: boolean;
-  readonly inTransaction: boolean;
-  /** No statement was under way. */
-  readonly between: boolean;
-  readonly commitSent: boolean;
-  readonly why: string;
-}): Loss {
-  if (!what.writes || (what.inTransaction && (what.between || !what.commitSent)))
+/** `unknown`: something may have been committed. */
+export function lossText(unknown: boolean, why: string): Loss {
+  if (!unknown)
     return {
       sqlState: '40001',
       message: 'the transaction was rolled back because its node was lost',
-      detail: what.why,
+      detail: why,
       hint: 'Nothing of it was committed; run it again. The session goes on.',
     };
   return {
     sqlState: '08007',
     message: 'it is not known whether the statement took effect, because its node was lost before it answered',
-    detail: what.why,
+    detail: why,
     hint: 'Look whether it did before you run it again. The session goes on.',
   };
 }

@@ -3,7 +3,7 @@ import { realClock } from '../base/clock.ts';
 import { readErrorFields } from '../wire/backend.ts';
 import { FRAME, beginChunk, createFrameWalker, stepFrame } from '../wire/frames.ts';
 import { type Gather, appendGather, clearGather, createGather } from '../wire/gather.ts';
-import { BACKEND, BACKEND_LIMITS } from '../wire/protocol.ts';
+import { BACKEND, BACKEND_LIMITS, FRONTEND } from '../wire/protocol.ts';
 import type { Backend } from './login/backend.ts';
 
 export interface Answered {
@@ -16,6 +16,14 @@ export interface Answered {
 /** Answers that are kept: questions of the proxy have few and short rows. */
 const MAX_ROWS = 100_000;
 const MAX_MESSAGE = 1_048_576;
+
+/** Gives a connection back, in order. */
+export function leave(backend: Backend): void {
+  backend.stream.write(TERMINATE);
+  backend.stream.end();
+}
+
+const TERMINATE = Uint8Array.of(FRONTEND.terminate, 0, 0, 0, 4);
 
 /**
  * Sends `messages` and waits for as many ReadyForQuery as `cycles` says. Null: the connection broke, or the answer took too long; it is closed then.

@@ -9,40 +9,25 @@
  * what was lost.
  */
 import { randomBytes } from 'node:crypto';
-import {
-  buildBackendKey,
-  buildCommandComplete,
-  buildError,
-  buildParameterStatus,
-  buildReady,
-  readErrorFields,
-  readParameterStatus,
-} from '../wire/backend.ts';
+import { buildBackendKey, buildError, buildParameterStatus, buildReady, readErrorFields, readParameterStatus } from '../wire/backend.ts';
 import { joinBytes } from '../wire/bytes.ts';
 import { type Gather, createGather } from '../wire/gather.ts';
 import { buildQuery } from '../wire/frontend.ts';
-import { BACKEND, FRONTEND, TRANSACTION } from '../wire/protocol.ts';
+import { BACKEND, TRANSACTION } from '../wire/protocol.ts';
 import type { CancelKey } from '../wire/startup.ts';
 import type { ByteStream } from './io/stream.ts';
 import type { Backend, BackendFailure } from './login/backend.ts';
 import type { Login } from './login/client-login.ts';
 import type { SessionMemory } from './memory.ts';
 import type { SessionHost } from './session-host.ts';
-import { type Loss, isCopy, isRollback, lossText, walkRepair } from './repair.ts';
-import { runOn } from './restore.ts';
+import { type Repair, createRepair, isCopy, lossText, takeRepair, walkRepair } from './repair.ts';
+import { leave, runOn } from './restore.ts';
 import { type ServerEvents, type ServerFindings, type Traffic, createTraffic, isBetween, isIdle, walkClient, walkServer } from './traffic.ts';
 
 /** Longer statements are passed on like any other, but not looked at. */
 const MAX_STATEMENT = 1_048_576;
 /** Short: nobody may write while a hold waits for it. */
 const ASK_LIMIT_MS = 1000;
-const TERMINATE = Uint8Array.of(FRONTEND.terminate, 0, 0, 0, 4);
-
-/**
- * What happens to a client's messages after its transaction was lost: `none`; `answer` the next statement with the error; `skip` up to the next Sync;
- * `half`: throw away the rest of the message that was under way.
- */
-type Repair = 'none' | 'answer' | 'skip' | 'half';
 
 export class Session {
   readonly login: Login;
@@ -59,10 +44,12 @@ export class Session {
   protected parked: Uint8Array | null = null;
   #welcomed = false;
   closed = false;
-  #repair: Repair = 'none';
+  readonly #repair: Repair = createRepair();
   protected asking = false;
   /** The node has not taken all of what the client sent: the client's buffer is not ours, and it is not read. */
   #nodeBlocked = false;
+  /** More answers are awaited than are kept in mind. */
+  #crowded = false;
   /** The client has not taken all of what the node sent. */
   #clientBlocked = false;
   /** Set while the session waits for a node: since when it cannot be read any more, for the port's limit. */
@@ -106,7 +93,7 @@ export class Session {
   }
 
   protected get repairing(): boolean {
-    return this.#repair !== 'none';
+    return this.#repair.kind !== 'none';
   }
 
   /** No statement and no transaction is under way. */
@@ -130,8 +117,7 @@ export class Session {
   /** A node's connection, logged in as this user, with the session's state restored. The session owns it from here on. */
   adopt(backend: Backend): void {
     if (this.closed || this.current !== null) {
-      backend.stream.write(TERMINATE);
-      backend.stream.end();
+      leave(backend);
       return;
     }
     this.current = backend;
@@ -158,8 +144,8 @@ export class Session {
       this.terminate('57P03', `${message}: ${detail}`);
       return;
     }
-    this.#lossMessage = { sqlState: '57P03', message, detail, hint: 'Nothing of it was done; try again. The session goes on.' };
-    this.#repair = 'answer';
+    this.#repair.loss = { sqlState: '57P03', message, detail, hint: 'Nothing of it was done; try again. The session goes on.' };
+    this.#repair.kind = 'answer';
     this.parked = null;
     this.waitingSinceMs = null;
     this.forward(parked, parked.length);
@@ -187,8 +173,7 @@ export class Session {
     if (backend === null || !this.idle || this.memory.pinned() !== null) return false;
     this.current = null;
     this.#nodeBlocked = false;
-    backend.stream.write(TERMINATE);
-    backend.stream.end();
+    leave(backend);
     return true;
   }
 
@@ -209,10 +194,7 @@ export class Session {
     const backend = this.current;
     this.current = null;
     this.parked = null;
-    if (backend !== null) {
-      backend.stream.write(TERMINATE);
-      backend.stream.end();
-    }
+    if (backend !== null) leave(backend);
     this.client.end();
     this.host.onClosed(this);
   }
@@ -254,7 +236,7 @@ export class Session {
   /** `bytes` may belong to the client's stream: what waits is copied. */
   protected forward(bytes: Uint8Array, length: number): void {
     const backend = this.current;
-    if (this.#repair !== 'none') {
+    if (this.#repair.kind !== 'none') {
       this.#repairFrom(bytes, length);
       return;
     }
@@ -281,6 +263,10 @@ export class Session {
       this.#nodeBlocked = true;
       this.client.pause();
     }
+    if (this.memory.crowded) {
+      this.#crowded = true;
+      this.client.pause();
+    }
     if (upTo < length) {
       this.park(bytes.slice(upTo, length));
       this.checkQuiet();
@@ -294,6 +280,7 @@ export class Session {
       this.abandon(`${backend.target.node} sent bytes that are no message of the PostgreSQL protocol`);
       return;
     }
+    if (this.#crowded && !this.memory.crowded) this.resumeClient();
     const upTo = findings.goodbyeAt === -1 ? length : findings.goodbyeAt;
     if (upTo > 0) this.toClient(backend, bytes, upTo);
     if (findings.goodbyeAt !== -1) {
@@ -328,7 +315,8 @@ export class Session {
   }
 
   protected resumeClient(): void {
-    if (this.parked === null && !this.#nodeBlocked && !this.closed) this.client.resume();
+    this.#crowded &&= this.memory.crowded;
+    if (this.parked === null && !this.#nodeBlocked && !this.#crowded && !this.closed) this.client.resume();
   }
 
   protected readonly serverEvents: ServerEvents = {
@@ -422,19 +410,19 @@ export class Session {
       else this.close();
       return;
     }
-    const text = lossText({ writes: this.mayWrite, inTransaction: status !== TRANSACTION.idle, between, commitSent: this.memory.commitSent(), why });
+    const text = lossText(this.mayWrite && this.memory.mayHaveCommitted(), why);
     if (between) {
-      if (status !== TRANSACTION.idle) this.#repair = 'answer';
+      if (status !== TRANSACTION.idle) this.#repair.kind = 'answer';
     } else {
       const answers = Array.from({ length: cycles }, () => joinBytes([buildError({ severity: 'ERROR', ...text }), buildReady('idle')]));
       const half = traffic.client.have !== 0;
       if (batchOpen || (half && !isCopy(traffic.client.type))) answers.push(buildError({ severity: 'ERROR', ...text }));
       this.client.write(joinBytes(answers));
-      this.#repair = batchOpen ? 'skip' : half ? 'half' : 'none';
+      this.#repair.kind = batchOpen ? 'skip' : half ? 'half' : 'none';
     }
-    this.#lossMessage = text;
+    this.#repair.loss = text;
+    this.#repair.half = traffic.client.have !== 0;
     const head = traffic.client;
-    this.#half = traffic.client.have !== 0;
     Object.assign(traffic, { ...createTraffic(), client: head });
     this.memory.onNodeLost();
     this.host.onQuiet(this);
@@ -446,46 +434,14 @@ export class Session {
     this.resumeClient();
   }
 
-  #lossMessage: Loss | null = null;
-  #half = false;
-
-  /**
-   * The client goes on with a transaction that is lost: its next statement is answered with the error (a ROLLBACK with what it wants), or its messages
-   * are thrown away up to the Sync that ends them, as a server would do after an error.
-   */
+  /** The client goes on with a transaction that is lost. */
   #repairFrom(bytes: Uint8Array, length: number): void {
+    const repair = this.#repair;
     const answered: Uint8Array[] = [];
-    const message = this.#lossMessage;
     const scratch = this.traffic;
-    const take = (type: number, chunk: Uint8Array, bodyAt: number, end: number): void => {
-      if (this.#half) {
-        // The message that was under way when the node was lost has its answer already, except for the ReadyForQuery.
-        this.#half = false;
-        if (isCopy(type)) {
-          if (this.#repair === 'half') this.#repair = 'none';
-        } else if (type === FRONTEND.query || type === FRONTEND.functionCall || type === FRONTEND.sync) {
-          answered.push(buildReady('idle'));
-          this.#repair = 'none';
-        } else this.#repair = 'skip';
-      } else if (isCopy(type)) {
-        return;
-      } else if (this.#repair === 'skip') {
-        if (type !== FRONTEND.sync) return;
-        answered.push(buildReady('idle'));
-        this.#repair = 'none';
-      } else if (type === FRONTEND.sync) {
-        answered.push(buildReady('idle'));
-      } else if (type === FRONTEND.query && bodyAt >= 0 && isRollback(chunk, bodyAt, end)) {
-        answered.push(joinBytes([buildCommandComplete('ROLLBACK'), buildReady('idle')]));
-        this.#repair = 'none';
-      } else if (type !== FRONTEND.terminate && message !== null) {
-        const whole = type === FRONTEND.query || type === FRONTEND.functionCall;
-        answered.push(buildError({ severity: 'ERROR', ...message }));
-        if (whole) answered.push(buildReady('idle'));
-        this.#repair = whole ? 'none' : 'skip';
-      }
-    };
-    const rest = walkRepair(scratch, bytes, length, take, () => this.#repair === 'none');
+    const take = (type: number, chunk: Uint8Array, bodyAt: number, end: number): void =>
+      takeRepair(repair, { type, bytes: chunk, bodyAt, end }, answered);
+    const rest = walkRepair(scratch, bytes, length, take, () => repair.kind === 'none');
     if (rest === -1) {
       this.terminate('08P01', 'the proxy received bytes that are no message of the PostgreSQL protocol');
       return;

@@ -6,12 +6,14 @@
  */
 import { hasSqlState } from '../wire/backend.ts';
 import { FRAME, type FrameWalker, beginChunk, createFrameWalker, stepFrame } from '../wire/frames.ts';
-import { type Gather, appendGather, clearGather } from '../wire/gather.ts';
+import { type Gather, appendGather, clearGather, createGather } from '../wire/gather.ts';
 import { BACKEND, BACKEND_LIMITS, FRONTEND, FRONTEND_LIMITS, TRANSACTION } from '../wire/protocol.ts';
 
 export interface Traffic {
   readonly client: FrameWalker;
   readonly server: FrameWalker;
+  /** A short message of the server that comes in several chunks. */
+  readonly short: Gather;
   /** Cycles that were sent to the server whole, and not answered by ReadyForQuery. */
   cycles: number;
   /** Kinds of the cycles that are under way, oldest in the lowest bit: 1 is ended by a Sync. Exact for up to 31 of them. */
@@ -28,10 +30,14 @@ export interface Traffic {
   uncertain: boolean;
 }
 
+/** Of command tags and parameters. */
+const MAX_SHORT = 4096;
+
 export function createTraffic(): Traffic {
   return {
     client: createFrameWalker(),
     server: createFrameWalker(),
+    short: createGather(MAX_SHORT),
     cycles: 0,
     kinds: 0,
     batchOpen: false,
@@ -95,9 +101,9 @@ export function walkClient(traffic: Traffic, bytes: Uint8Array, length: number, 
   }
 }
 
-/** Messages whose text or names matter to those who look at statements. */
+/** Messages whose text or names matter to those who look at statements: all but those of a COPY. */
 function isKept(type: number): boolean {
-  return type === FRONTEND.query || type === FRONTEND.parse || type === FRONTEND.close || type === FRONTEND.bind;
+  return type !== FRONTEND.copyData && type !== FRONTEND.copyFail;
 }
 
 function countClient(traffic: Traffic, type: number): void {
@@ -145,7 +151,7 @@ export interface ServerFindings {
 }
 
 export interface ServerEvents {
-  /** Errors, parameter changes, command tags, and completions of Parse and Close; `bodyAt` is −1 when a part of it came in an earlier chunk. */
+  /** Everything but rows, copied data and ReadyForQuery; `bodyAt` is −1 when a part of it came in an earlier chunk. */
   readonly onMessage: OnMessage;
   /** A cycle ended with this transaction status. */
   readonly onReady: (status: number) => void;
@@ -162,7 +168,10 @@ export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, 
   findings.ready = false;
   for (;;) {
     const step = stepFrame(walker, bytes, length, BACKEND_LIMITS);
-    if (step === FRAME.more) return true;
+    if (step === FRAME.more) {
+      if (walker.have === 5 && isShort(walker.type)) appendGather(traffic.short, bytes, Math.max(0, walker.bodyAt), length);
+      return true;
+    }
     if (step === FRAME.bad) return false;
     switch (walker.type) {
       case BACKEND.dataRow:
@@ -178,6 +187,7 @@ export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, 
       case BACKEND.copyInResponse:
       case BACKEND.copyBothResponse:
         beginCopyIn(traffic);
+        events.onMessage(walker.type, bytes, walker.bodyAt, walker.at);
         continue;
       case BACKEND.errorResponse:
         if ((traffic.cycles === 0 && !traffic.batchOpen && !traffic.copyIn) || isShutdown(bytes, walker)) {
@@ -188,15 +198,30 @@ export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, 
         traffic.copyIn = false;
         events.onMessage(walker.type, bytes, walker.bodyAt, walker.at);
         continue;
-      case BACKEND.parameterStatus:
       case BACKEND.commandComplete:
-      case BACKEND.parseComplete:
-      case BACKEND.closeComplete:
+      case BACKEND.parameterStatus:
+        if (walker.bodyAt < 0) {
+          onShort(traffic, bytes, events);
+          continue;
+        }
         events.onMessage(walker.type, bytes, walker.bodyAt, walker.at);
         continue;
       default:
+        events.onMessage(walker.type, bytes, walker.bodyAt, walker.at);
     }
   }
+}
+
+function isShort(type: number): boolean {
+  return type === BACKEND.commandComplete || type === BACKEND.parameterStatus;
+}
+
+/** The rest of a short message came. */
+function onShort(traffic: Traffic, bytes: Uint8Array, events: ServerEvents): void {
+  const { server, short } = traffic;
+  appendGather(short, bytes, 0, server.at);
+  events.onMessage(server.type, short.bytes, short.length === server.length - 4 ? 0 : -1, short.length);
+  clearGather(short);
 }
 
 /** The server ends the session: stopped by an administrator, or after a crash of another process. Source: PostgreSQL manual, appendix A, class 57. */

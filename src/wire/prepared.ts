@@ -47,6 +47,8 @@ export interface PreparedTable {
   keptBytes: number;
   /** A statement is known to a server of which too little is known here to prepare it elsewhere. */
   lost: boolean;
+  /** Rises whenever a server has another set of named statements. */
+  changes: number;
 }
 
 /** Memory that a session may make the proxy use for texts of prepared statements; what is beyond stays on its server. */
@@ -69,6 +71,7 @@ export function createPreparedTable(): PreparedTable {
     unnamedPortal: null,
     keptBytes: 0,
     lost: false,
+    changes: 0,
   };
 }
 
@@ -131,6 +134,7 @@ export function confirmPrepared(table: PreparedTable, prepared: Prepared, versio
   const older = getBytes(table.server, prepared.name, 0, prepared.name.length);
   if (older !== null) older.confirmed = false;
   prepared.confirmed = true;
+  table.changes++;
   setBytes(table.server, prepared.name, prepared);
 }
 
@@ -217,6 +221,7 @@ export function removeName(table: PreparedTable, name: Uint8Array): void {
   const gone = name.length === 0 ? null : getBytes(table.server, name, 0, name.length);
   if (gone === null) return;
   gone.confirmed = false;
+  table.changes++;
   deleteBytes(table.server, name);
   unregister(table, gone);
 }
@@ -227,6 +232,7 @@ export function removeAll(table: PreparedTable): void {
     prepared.confirmed = false;
     unregister(table, prepared);
   });
+  if (table.server.size > 0) table.changes++;
   clearBytes(table.server);
   if (table.named.size === 0) table.lost = false;
 }

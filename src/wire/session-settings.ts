@@ -11,7 +11,7 @@ export interface SettingChange {
   readonly key: string;
   /** The statement, in the encoding of the session. */
   readonly text: Uint8Array;
-  /** As it stands in the statement, in lower case and without quotes; empty when it was reset. */
+  /** As it stands in the statement, without quotes; empty when it was reset. */
   readonly value: string;
 }
 
@@ -24,6 +24,9 @@ export interface SessionSettings {
   readonly byKey: Map<string, Kept>;
   /** Rises with every change. A connection that was brought to this number has all settings. */
   generation: number;
+  /** Rises with those changes that other connections must hear of. */
+  shared: number;
+  readonly quiet: readonly string[];
   /** When everything was reset for the last time, and by which statement. */
   resetAt: number;
   resetText: Uint8Array;
@@ -37,8 +40,9 @@ export interface SessionSettings {
 const MAX_SETTINGS = 100;
 const MAX_TEXT_BYTES = 8192;
 
-export function createSettings(): SessionSettings {
-  return { byKey: new Map(), generation: 0, resetAt: 0, resetText: new Uint8Array(0), open: [], overflow: false };
+/** `quiet`: see createSessionState. */
+export function createSettings(quiet: readonly string[] = []): SessionSettings {
+  return { byKey: new Map(), generation: 0, shared: 0, quiet, resetAt: 0, resetText: new Uint8Array(0), open: [], overflow: false };
 }
 
 /** Other names of settings. Source: manual, SET. */
@@ -63,12 +67,9 @@ export function readChange(bytes: Uint8Array, into: Classification): SettingChan
   if (NOT_KEPT.test(key)) return null;
   if ((effects & EFFECT.reset) !== 0) return { kind: 'reset', key, text, value: '' };
   const behind = decodeText(bytes, into.nameEnd, into.textEnd).replace(/^"?\s*(=|to\b)?\s*/i, '');
-  const value = behind
-    .trim()
-    .replace(/^'(.*)'$/s, '$1')
-    .toLowerCase();
+  const value = behind.trim().replace(/^'(.*)'$/s, '$1');
   // SET x TO DEFAULT is a RESET.
-  if (value === 'default') return { kind: 'reset', key, text, value: '' };
+  if (/^default$/i.test(value)) return { kind: 'reset', key, text, value: '' };
   return { kind: 'set', key, text, value };
 }
 
@@ -80,7 +81,7 @@ export function bindsToPrimary(settings: SessionSettings): boolean {
 
 /** The value that the session has set, in lower case; empty when it has not, or has reset it. */
 export function settingValue(settings: SessionSettings, key: string): string {
-  return settings.byKey.get(key)?.change.value ?? '';
+  return settings.byKey.get(key)?.change.value.toLowerCase() ?? '';
 }
 
 export function commitChanges(settings: SessionSettings): void {
@@ -94,6 +95,7 @@ export function dropChanges(settings: SessionSettings): void {
 
 function keep(settings: SessionSettings, change: SettingChange): void {
   const generation = ++settings.generation;
+  if (!settings.quiet.includes(change.key)) settings.shared++;
   if (change.kind === 'reset-all' || change.kind === 'discard-all') {
     // RESET ALL leaves role and session authorization as they are. Source: GUC_NO_RESET_ALL, src/backend/utils/misc/guc_tables.c.
     for (const key of [...settings.byKey.keys()]) if (change.kind === 'discard-all' || !STAYS.includes(key)) settings.byKey.delete(key);
@@ -133,18 +135,19 @@ export function dropUnseen(settings: SessionSettings, seen: ReadonlySet<string>)
 
 /** What an inspection found: a setting with its value, by a function, since values of lists cannot be written as one string in SET. */
 export function adoptSetting(settings: SessionSettings, key: string, value: string): void {
-  if (settings.byKey.get(key)?.change.value === value.toLowerCase()) return;
+  const known = settings.byKey.get(key)?.change.value ?? (key.includes('.') ? '' : null);
+  if (known === value) return;
   const quoted = value.replaceAll("'", "''").replaceAll('\\', '\\\\');
   const text = encodeText(`SELECT pg_catalog.set_config('${key.replaceAll("'", "''")}', E'${quoted}', false)`);
-  keep(settings, { kind: 'set', key, text, value: value.toLowerCase() });
+  keep(settings, { kind: 'set', key, text, value });
 }
 
 /** What an inspection found: the role, which is in no view; `none` when the session has its own user's. */
 export function adoptRole(settings: SessionSettings, role: string): void {
-  const known = settingValue(settings, 'role');
+  const known = settings.byKey.get('role')?.change.value ?? '';
   if (role === 'none') {
     if (known !== '') keep(settings, { kind: 'reset', key: 'role', text: encodeText('RESET ROLE'), value: '' });
-  } else if (known !== role.toLowerCase()) {
-    keep(settings, { kind: 'set', key: 'role', text: encodeText(`SET ROLE "${role.replaceAll('"', '""')}"`), value: role.toLowerCase() });
+  } else if (known !== role) {
+    keep(settings, { kind: 'set', key: 'role', text: encodeText(`SET ROLE "${role.replaceAll('"', '""')}"`), value: role });
   }
 }

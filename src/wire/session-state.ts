@@ -13,6 +13,7 @@
  */
 import { EFFECT, ROUTE, type Rules } from './classification.ts';
 import type { TextSettings } from './classify.ts';
+import { type OwnSettings, createOwnSettings } from './own-settings.ts';
 import { type PreparedTable, closePortals, createPreparedTable } from './prepared.ts';
 import { TRANSACTION } from './protocol.ts';
 import { NOBODY, REQUEST, type Requests, createRequests, requestAt } from './requests.ts';
@@ -34,18 +35,21 @@ export const PIN = {
   forever: 1 << 7,
   /** A server answered what nobody asked: the books do not hold. */
   confused: 1 << 8,
+  /** Code may have made settings of the application under names that nobody can know. */
+  hiddenSettings: 1 << 9,
 } as const;
 
 const PIN_WORDS: readonly (readonly [number, string])[] = [
-  [PIN.temp, 'a temporary table'],
+  [PIN.temp, 'temporary tables'],
   [PIN.listen, 'LISTEN'],
-  [PIN.advisoryLock, 'an advisory lock'],
+  [PIN.advisoryLock, 'advisory locks'],
   [PIN.heldCursor, 'a cursor WITH HOLD'],
-  [PIN.sqlPrepared, 'a statement prepared by SQL'],
-  [PIN.opaque, 'code that may have changed the session'],
+  [PIN.sqlPrepared, 'statements made with PREPARE'],
+  [PIN.opaque, 'called code or functions that may have changed the session'],
   [PIN.tooMuch, 'more settings or prepared statements than are kept'],
   [PIN.forever, 'something that cannot be taken back'],
   [PIN.confused, 'answers that do not fit the requests'],
+  [PIN.hiddenSettings, "called code that may have made an application's own setting"],
 ];
 
 /** What the messages since the last end of a cycle ask for together: they cannot be taken apart, as they are one transaction. */
@@ -77,12 +81,18 @@ export interface SessionState {
   pins: number;
   /** A pin may be gone, or may be missing a setting: ask the primary. */
   uncertain: boolean;
+  /** The primary was asked about the pins since the last one was set. */
+  inspected: boolean;
   /** False: a setting of the application may have been made out of sight. */
   ownSettings: boolean;
+  /** Their names, as far as texts show them. */
+  readonly own: OwnSettings;
   /** Pins that statements of the present cycle have ended: `EFFECT` bits, as they are seen when everything is quiet. */
   ended: number;
   /** Statements of the present transaction that can make a pin have succeeded: whether before or after such an end is not kept. */
   made: boolean;
+  /** Since the last ReadyForQuery a statement has succeeded that may have committed something, or after which the next one may. */
+  unsettled: boolean;
   /** The present cycle has failed. */
   failed: boolean;
   /** The server passes over everything up to the next Sync. */
@@ -95,7 +105,16 @@ export interface SessionState {
 }
 
 /** A session whose login is done. `user` as the server knows it; `startup`: the parameters of its start packet. */
-export function createSessionState({ user, startup = [] }: { user: string; startup?: readonly (readonly [string, string])[] }): SessionState {
+export function createSessionState({
+  user,
+  startup = [],
+  quiet = [],
+}: {
+  user: string;
+  startup?: readonly (readonly [string, string])[];
+  /** Settings that the caller alone looks at: other connections need not hear of each change of them. */
+  quiet?: readonly string[];
+}): SessionState {
   const serializable = startup.some(([name, value]) => /default_transaction_isolation/i.test(name + value) && /serializable/i.test(value));
   return {
     user,
@@ -104,12 +123,15 @@ export function createSessionState({ user, startup = [] }: { user: string; start
     batch: { route: ROUTE.any, effects: 0, reason: 0, hint: 0, access: 0, isolation: 0, requests: 0, flushed: false, complete: false },
     requests: createRequests(),
     prepared: createPreparedTable(),
-    settings: createSettings(),
+    settings: createSettings(quiet),
     pins: serializable ? PIN.forever : 0,
     uncertain: false,
+    inspected: false,
     ownSettings: true,
+    own: createOwnSettings(),
     ended: 0,
     made: false,
+    unsettled: false,
     failed: false,
     skipping: false,
     copyIn: false,
@@ -174,12 +196,14 @@ export function describePins(state: SessionState): string | null {
  * it (SQLSTATE 08007), and it must not be sent again.
  */
 export function mayHaveCommitted(state: SessionState): boolean {
+  if (state.unsettled) return true;
   let inBlock = state.status !== TRANSACTION.idle;
   for (let i = 0; i < state.requests.count; i++) {
     const request = requestAt(state.requests, i);
     if (request === null || request.owner === NOBODY) break;
     if ((request.effects & (EFFECT.commit | EFFECT.twoPhase)) !== 0) return true;
     if ((request.effects & EFFECT.begin) !== 0) inBlock = true;
+    if ((request.effects & EFFECT.rollback) !== 0) inBlock = false;
     // Outside a block each statement commits by itself; the end of a batch does it for all of them.
     if (!inBlock && (request.effects & EFFECT.write) !== 0) return true;
     if (request.kind === REQUEST.functionCall && !inBlock) return true;
@@ -195,6 +219,7 @@ export function noteConnectionLost(state: SessionState): void {
   state.uncertain = false;
   state.ended = 0;
   state.made = false;
+  state.unsettled = false;
   state.failed = false;
   state.skipping = false;
   state.copyIn = false;

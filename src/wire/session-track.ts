@@ -22,9 +22,11 @@ import {
   unregister,
 } from './prepared.ts';
 import { LOWER } from './names.ts';
+import { noteOwnSettings } from './own-settings.ts';
 import { BACKEND, FRONTEND, TRANSACTION } from './protocol.ts';
 import { NOBODY, REQUEST, type Request, dropSecond, firstRequest, insertRequest, pushRequest, requestAt, takeRequest } from './requests.ts';
-import { PIN, type SessionState, renewText, textSettings } from './session-state.ts';
+import { ENDS, MAKES, endPins, loseStatements, setPins } from './session-pins.ts';
+import { PIN, type SessionState, textSettings } from './session-state.ts';
 import { type SettingChange, commitChanges, dropChanges, readChange } from './session-settings.ts';
 
 /** Used by one call at a time. */
@@ -124,25 +126,6 @@ function demand(state: SessionState, route: number, effects: number): void {
   state.batch.effects |= effects;
 }
 
-/** As soon as a statement is seen that could make something, before it is known whether it will. */
-function setPins(state: SessionState, effects: number): void {
-  if (effects === 0) return;
-  if ((effects & EFFECT.temp) !== 0) state.pins |= PIN.temp;
-  if ((effects & EFFECT.listen) !== 0) state.pins |= PIN.listen;
-  if ((effects & EFFECT.advisoryLock) !== 0) state.pins |= PIN.advisoryLock;
-  if ((effects & EFFECT.declareHold) !== 0) state.pins |= PIN.heldCursor;
-  if ((effects & EFFECT.prepare) !== 0) state.pins |= PIN.sqlPrepared;
-  if ((effects & EFFECT.pin) !== 0) state.pins |= PIN.forever;
-  if ((effects & opaque) !== 0) {
-    state.pins |= PIN.opaque;
-    state.uncertain = true;
-    if (state.ownSettings) {
-      state.ownSettings = false;
-      renewText(state);
-    }
-  }
-}
-
 function noteQuery(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt: number, end: number): void {
   if (bodyAt < 0) classifyUnknown(c);
   else classify(c, bytes, bodyAt, end - 1, textSettings(state));
@@ -155,6 +138,7 @@ function noteQuery(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt
   request.name = nameToDeallocate(c, bytes);
   if ((effects & EFFECT.execute) !== 0) noteSqlExecute(state, c, bytes);
   setPins(state, effects);
+  if ((effects & opaque) !== 0 && bodyAt >= 0) noteOwnSettings(state.own, bytes, bodyAt, end - 1);
   demand(state, into.route, effects);
   const { batch } = state;
   batch.reason = into.reason;
@@ -197,6 +181,7 @@ function noteParse(state: SessionState, c: Classifier, bytes: Uint8Array, bodyAt
   classify(c, bytes, texts.secondAt, texts.secondEnd, textSettings(state));
   const change = readChange(bytes, c.into);
   const known = change === 'unclear' ? { effects: c.into.effects | opaque, change: null } : { effects: c.into.effects, change };
+  if ((known.effects & opaque) !== 0) noteOwnSettings(state.own, bytes, texts.secondAt, texts.secondEnd);
   fillPrepared(prepared, c.into, { ...known, deallocates: nameToDeallocate(c, bytes) });
   keepParse(state.prepared, prepared, bytes, bodyAt, end);
   register(state.prepared, prepared);
@@ -369,13 +354,6 @@ function checkBound(state: SessionState, front: Request): void {
   if (!meant) loseStatements(state);
 }
 
-/** Which statements the server has is not known any more, until all are taken away. */
-function loseStatements(state: SessionState): void {
-  state.prepared.lost = true;
-  state.pins |= PIN.tooMuch;
-  setPins(state, opaque);
-}
-
 const COMMIT = Uint8Array.from('COMMIT', (c) => c.charCodeAt(0));
 const ROLLBACK = Uint8Array.from('ROLLBACK', (c) => c.charCodeAt(0));
 
@@ -385,23 +363,8 @@ function isTag(tag: Uint8Array, bytes: Uint8Array, at: number, end: number): boo
   return true;
 }
 
-/** Statements that can end a pin, or bring functions of another kind. */
-const ENDS =
-  EFFECT.discardAll |
-  EFFECT.discardTemp |
-  EFFECT.unlisten |
-  EFFECT.unlistenAll |
-  EFFECT.advisoryUnlock |
-  EFFECT.advisoryUnlockAll |
-  EFFECT.deallocate |
-  EFFECT.deallocateAll |
-  EFFECT.closeCursor |
-  EFFECT.closeAllCursors |
-  EFFECT.resetAll |
-  EFFECT.catalog;
-
-const MAKES = EFFECT.temp | EFFECT.listen | EFFECT.advisoryLock | EFFECT.declareHold | EFFECT.prepare | opaque | EFFECT.pin;
-
+/** Behind them a lost connection leaves the outcome unknown. */
+const SETTLES = EFFECT.commit | EFFECT.rollback | EFFECT.twoPhase;
 function completeStatement(state: SessionState, front: Request, bytes: Uint8Array, bodyAt: number, end: number): void {
   const { settings } = state;
   if (bodyAt < 0) setPins(state, opaque);
@@ -416,6 +379,7 @@ function completeStatement(state: SessionState, front: Request, bytes: Uint8Arra
     dropChanges(settings);
     setPins(state, opaque);
   }
+  if ((front.effects & SETTLES) !== 0 || ((front.effects & write) !== 0 && state.status === TRANSACTION.idle)) state.unsettled = true;
   if (front.change !== null) noteChange(state, front.change);
   state.ended |= front.effects & ENDS;
   if ((front.effects & MAKES) !== 0) state.made = true;
@@ -465,32 +429,5 @@ function finishCycle(state: SessionState, status: number): void {
     state.made = false;
   }
   state.failed = false;
-}
-
-/** No transaction is open: what statements have ended is over, unless the cycle failed or something else is on its way. */
-function endPins(state: SessionState): void {
-  const { ended } = state;
-  if ((ended & EFFECT.catalog) !== 0) state.catalogChanges++;
-  if (state.failed || state.made || state.requests.count > 0) {
-    state.uncertain ||= state.pins !== 0;
-    return;
-  }
-  if ((ended & EFFECT.discardAll) !== 0) {
-    state.pins &= PIN.forever | PIN.confused | (state.settings.overflow || state.prepared.lost ? PIN.tooMuch : 0);
-    state.uncertain = false;
-  }
-  if ((ended & EFFECT.discardTemp) !== 0) state.pins &= ~PIN.temp;
-  if ((ended & EFFECT.unlistenAll) !== 0) state.pins &= ~PIN.listen;
-  if ((ended & EFFECT.advisoryUnlockAll) !== 0) state.pins &= ~PIN.advisoryLock;
-  if ((ended & EFFECT.closeAllCursors) !== 0) state.pins &= ~PIN.heldCursor;
-  if ((ended & EFFECT.deallocateAll) !== 0) state.pins &= ~PIN.sqlPrepared;
-  if ((ended & (EFFECT.discardAll | EFFECT.resetAll)) !== 0 && !state.ownSettings) {
-    state.ownSettings = true;
-    renewText(state);
-  }
-  // One of several was ended: whether it was the last one, the primary knows.
-  if ((ended & EFFECT.unlisten) !== 0 && (state.pins & PIN.listen) !== 0) state.uncertain = true;
-  if ((ended & EFFECT.advisoryUnlock) !== 0 && (state.pins & PIN.advisoryLock) !== 0) state.uncertain = true;
-  if ((ended & EFFECT.closeCursor) !== 0 && (state.pins & PIN.heldCursor) !== 0) state.uncertain = true;
-  if ((ended & EFFECT.deallocate) !== 0 && (state.pins & PIN.sqlPrepared) !== 0) state.uncertain = true;
+  state.unsettled = false;
 }

@@ -13,7 +13,13 @@ function session(): {
   readonly send: (...messages: Uint8Array[]) => void;
   readonly answer: (tags: readonly (string | null)[], status?: number) => void;
 } {
-  const memory = new SessionMemory(() => NO_RULES, null);
+  const memory = new SessionMemory(() => NO_RULES, { user: 'app', startup: { major: 3, minor: 0, parameters: [] }, replication: false });
+  memory.onParameters(
+    new Map([
+      ['client_encoding', 'UTF8'],
+      ['standard_conforming_strings', 'on'],
+    ]),
+  );
   return {
     memory,
     send: (...messages) => {
@@ -36,6 +42,18 @@ function session(): {
 
 const restored = (memory: SessionMemory): readonly string[] =>
   memory.restore().map((part) => decodeText(part, 5, part.length).replaceAll('\0', ' ').trim());
+
+/** The row with which a node answers `question`. */
+function answerOf(found: {
+  readonly listens?: boolean;
+  readonly role?: string;
+  readonly settings?: Readonly<Record<string, string>>;
+  readonly hidden?: boolean;
+}): readonly Uint8Array[] {
+  const { listens = false, role = 'none', settings = {}, hidden = false } = found;
+  const [yes, no] = ['t', 'f'];
+  return [buildDataRow([no, listens ? yes : no, no, no, no, role, 'app', JSON.stringify(settings), hidden ? yes : no]).slice(5)];
+}
 
 describe('settings', () => {
   test('are kept in their order, the last value of each', () => {
@@ -118,7 +136,7 @@ describe('what ties a session to its node', () => {
   test('is told in words, at once, and DISCARD ALL takes it away', () => {
     const { memory, send, answer } = session();
     send(buildQuery('create temporary table t (n int)'));
-    assert.equal(memory.pinned(), 'temporary tables');
+    assert.match(memory.pinned() ?? '', /^temporary tables/);
     answer(['CREATE TABLE']);
     send(buildQuery('discard all'));
     answer(['DISCARD ALL']);
@@ -131,10 +149,10 @@ describe('what ties a session to its node', () => {
     answer(['SELECT 1']);
     assert.match(memory.pinned() ?? '', /functions/);
     assert.ok(memory.doubtful);
-    memory.learn([buildDataRow(['set', 'work_mem', '2048']).slice(5), buildDataRow(['role', '', 'o"x']).slice(5)]);
+    memory.learn(answerOf({ role: 'o"x', settings: { work_mem: '2048' } }));
     assert.equal(memory.pinned(), null);
-    assert.deepEqual(restored(memory), ["SELECT pg_catalog.set_config('work_mem', '2048', false)", 'SET ROLE "o""x"']);
-    memory.learn([buildDataRow(['pin', 'LISTEN', '']).slice(5)]);
+    assert.deepEqual(restored(memory), ["SELECT pg_catalog.set_config('work_mem', E'2048', false)", 'SET ROLE "o""x"']);
+    memory.learn(answerOf({ listens: true }));
     assert.equal(memory.pinned(), 'LISTEN');
     send(buildQuery('select unknown_function()'));
     assert.ok(memory.doubtful, 'what came after the answer is in doubt again');
@@ -144,13 +162,48 @@ describe('what ties a session to its node', () => {
     const { memory, send, answer } = session();
     send(buildQuery("select set_config('a' || '.b', 'x', false)"));
     answer(['SELECT 1']);
-    memory.learn([]);
-    assert.match(memory.pinned() ?? '', /set_config/);
+    memory.learn(answerOf({}));
+    assert.match(memory.pinned() ?? '', /own setting/);
+    assert.equal(memory.doubtful, false, 'asking again would not help');
     const other = session();
     other.send(buildQuery("select set_config('my.own', 'x', false)"));
     other.answer(['SELECT 1']);
     assert.match(other.memory.question, /'my\.own'/);
-    other.memory.learn([buildDataRow(['set', 'my.own', 'x']).slice(5)]);
+    other.memory.learn(answerOf({ settings: { 'my.own': 'X' } }));
     assert.equal(other.memory.pinned(), null);
+    assert.deepEqual(restored(other.memory), ["SELECT pg_catalog.set_config('my.own', E'X', false)"]);
+  });
+
+  test('that code in a text has set is asked for by name, and is certain when code makes the name', () => {
+    for (const [text, asked] of [
+      ["do $$ begin set my.own = 'x'; end $$", /'my\.own'/],
+      ["set my.own = 'x'; set my.other = 'y'", /'my\.own', 'my\.other'/],
+    ] as const) {
+      const { memory, send, answer } = session();
+      send(buildQuery(text));
+      answer(['X']);
+      assert.match(memory.question, asked);
+      memory.learn(answerOf({ settings: { 'my.own': 'x' } }));
+      assert.equal(memory.pinned(), null);
+    }
+    for (const text of ["do $$ begin execute 'set ' || name || ' = 1'; end $$", "do $$ begin execute format('set %I = 1', name); end $$"]) {
+      const { memory, send, answer } = session();
+      send(buildQuery(text));
+      answer(['DO']);
+      memory.learn(answerOf({}));
+      assert.match(memory.pinned() ?? '', /own setting/);
+    }
+  });
+
+  test('is not asked for again and again when a function of the database may have made such a setting', () => {
+    const { memory, send, answer } = session();
+    send(buildQuery('select unknown_function()'));
+    answer(['SELECT 1']);
+    memory.learn(answerOf({ hidden: true }));
+    assert.match(memory.pinned() ?? '', /own setting/);
+    assert.equal(memory.doubtful, false);
+    send(buildQuery('reset all'));
+    answer(['RESET']);
+    assert.equal(memory.pinned(), null);
   });
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { execFile, spawn } from 'node:child_process';
-import { connect } from 'node:net';
+import { type Socket, connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import type { Client } from 'pg';
 import { openRawBinding } from '../../src/proxy/io/raw-handle.ts';
@@ -99,6 +99,27 @@ for (const [name, io] of Object.entries(WAYS)) {
       child.kill('SIGINT');
       await new Promise((resolve) => child.once('close', resolve));
       assert.match(said, /canceling statement due to user request/);
+    });
+
+    test('a pipeline of any length is answered, and costs bounded memory', async () => {
+      const client = await stage.connect();
+      const { connection } = client as unknown as { connection: { stream: Socket; on(event: 'readyForQuery', listener: () => void): void } };
+      const count = 200_000;
+      let answers = 0;
+      let most = 0;
+      const all = new Promise<void>((resolve) => {
+        connection.on('readyForQuery', () => {
+          answers += 1;
+          if (answers % 500 === 0) for (const session of stage.sessions.sessions) most = Math.max(most, session.memory.awaited);
+          if (answers === count) resolve();
+        });
+      });
+      const syncs = Buffer.alloc(count * 5);
+      for (let i = 0; i < count; i++) syncs.set([0x53, 0, 0, 0, 4], i * 5);
+      connection.stream.write(syncs);
+      await all;
+      assert.ok(most < 40_000, `${most} answers were awaited at once`);
+      assert.equal((await client.query('select 1 as n')).rows[0].n, 1);
     });
 
     test('a session that goes away leaves no connection behind', async () => {

@@ -11,7 +11,7 @@ import {
   walkClient,
   walkServer,
 } from '../../src/proxy/traffic.ts';
-import { BARE, buildCommandComplete, buildError, buildReady } from '../../src/wire/backend.ts';
+import { BARE, buildCommandComplete, buildError, buildParameterStatus, buildReady } from '../../src/wire/backend.ts';
 import { buildMessage, joinBytes } from '../../src/wire/bytes.ts';
 import { buildBind, buildExecute, buildParse, buildQuery, buildSync, buildTerminate } from '../../src/wire/frontend.ts';
 import { createGather } from '../../src/wire/gather.ts';
@@ -163,6 +163,22 @@ describe('the borders of chunks', () => {
     ['server', buildReady('idle')],
     ['client', buildTerminate()],
   ];
+
+  test('leave command tags and parameters whole for those who read them', () => {
+    const answer = joinBytes([buildParameterStatus('client_encoding', 'UTF8'), buildCommandComplete('ROLLBACK'), buildReady('idle')]);
+    for (let cut = 1; cut < answer.length; cut++) {
+      const traffic = createTraffic();
+      fromClient(traffic, buildQuery('rollback'));
+      const seen: string[] = [];
+      const events: ServerEvents = {
+        onMessage: (_type, bytes, at, end) => seen.push(at < 0 ? 'cut' : Buffer.from(bytes.slice(at, end)).toString('latin1')),
+        onReady: () => seen.push('ready'),
+      };
+      for (const piece of [answer.slice(0, cut), answer.slice(cut)])
+        walkServer(traffic, piece, piece.length, { goodbyeAt: -1, ready: false }, events);
+      assert.deepEqual(seen, ['client_encoding\0UTF8\0', 'ROLLBACK\0', 'ready'], `cut at ${cut}`);
+    }
+  });
 
   test('change nothing, wherever they are', () => {
     for (let part = 0; part < conversation.length; part++) {

@@ -62,7 +62,7 @@ describe('a batch', () => {
     const talk = createTalk();
     talk.client([buildBind({ portal: '', statement: 'never' }), buildExecute(''), buildSync()]);
     assert.equal(talk.state.batch.route, ROUTE.primary);
-    assert.equal(describePins(talk.state), 'code that may have changed the session');
+    assert.equal(describePins(talk.state), 'called code or functions that may have changed the session');
   });
 
   test('that calls a function by its own message is one for the primary', () => {

@@ -19,7 +19,7 @@ import { listPrepared } from '../../src/wire/prepared.ts';
 import { BACKEND, BACKEND_LIMITS, TRANSACTION } from '../../src/wire/protocol.ts';
 import { RULES_SQL } from '../../src/wire/rules-sql.ts';
 import { buildRules } from '../../src/wire/rules.ts';
-import { INSPECTION_SQL, applyInspection, needsInspection } from '../../src/wire/session-inspection.ts';
+import { applyInspection, inspectionSql, needsInspection } from '../../src/wire/session-inspection.ts';
 import { missingSettings } from '../../src/wire/session-settings.ts';
 import { type SessionState, createSessionState, noteParameter } from '../../src/wire/session-state.ts';
 import { ANSWER, giveTo, noteClientMessage, noteServerMessage } from '../../src/wire/session-track.ts';
@@ -171,9 +171,9 @@ async function checkIdle(session: Session): Promise<'pinned' | 'free'> {
     await exchange(session, [buildQuery('ROLLBACK')]);
     assert.equal(state.status, TRANSACTION.idle);
   }
-  if (needsInspection(state)) applyInspection(state, (await ask(wire, INSPECTION_SQL))[0] ?? []);
+  if (needsInspection(state)) applyInspection(state, (await ask(wire, inspectionSql(state)))[0] ?? []);
   if (state.pins !== 0) return 'pinned';
-  const [held] = await ask(wire, INSPECTION_SQL);
+  const [held] = await ask(wire, inspectionSql(state));
   assert.deepEqual(held?.slice(0, 5), ['f', 'f', 'f', 'f', 'f'], 'the tracker calls the session free, and it holds something');
   const other = await login();
   try {

@@ -145,7 +145,7 @@ describe('a pin', () => {
     ['listen a', 'LISTEN', /LISTEN/, [['unlisten *', 'UNLISTEN']]],
     ['select pg_advisory_lock(1)', 'SELECT 1', /advisory lock/, [['select pg_advisory_unlock_all()', 'SELECT 1']]],
     ['declare c cursor with hold for select 1', 'DECLARE CURSOR', /WITH HOLD/, [['close all', 'CLOSE CURSOR ALL']]],
-    ['prepare p as select 1', 'PREPARE', /prepared by SQL/, [['deallocate all', 'DEALLOCATE ALL']]],
+    ['prepare p as select 1', 'PREPARE', /made with PREPARE/, [['deallocate all', 'DEALLOCATE ALL']]],
   ];
   for (const [begins, tag, word, ends] of cases)
     test(`begins before "${begins}" is sent, and ends when that has been ended`, () => {
@@ -196,7 +196,7 @@ describe('a pin', () => {
     run(talk, 'select pg_advisory_lock(1)', 'SELECT 1');
     run(talk, 'select pg_advisory_unlock(1)', 'SELECT 1');
     assert.equal(needsInspection(talk.state), true);
-    applyInspection(talk.state, ['f', 'f', 't', 'f', 'f', 'none', 'app', '{}']);
+    applyInspection(talk.state, ['f', 'f', 't', 'f', 'f', 'none', 'app', '{}', 'f']);
     assert.equal(talk.state.pins, PIN.advisoryLock);
     assert.equal(needsInspection(talk.state), false);
   });
@@ -207,7 +207,17 @@ describe('a pin', () => {
     run(talk, 'set work_mem = 1000', 'SET');
     run(talk, 'select write_it(1)', 'SELECT 1');
     assert.equal(needsInspection(talk.state), true);
-    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'none', 'app', JSON.stringify({ search_path: `a, "it's"`, transaction_isolation: 'x' })]);
+    applyInspection(talk.state, [
+      'f',
+      'f',
+      'f',
+      'f',
+      'f',
+      'none',
+      'app',
+      JSON.stringify({ search_path: `a, "it's"`, transaction_isolation: 'x' }),
+      'f',
+    ]);
     assert.equal(describePins(talk.state), null);
     assert.deepEqual(settings(talk), ['set a.b = 1', `SELECT pg_catalog.set_config('search_path', E'a, "it''s"', false)`]);
     // What code may have set under a name of the application is seen by nobody: queries that ask for such settings go to the primary.
@@ -223,10 +233,10 @@ describe('a pin', () => {
   test('for code that has taken another role ends with that role among the settings', () => {
     const talk = createTalk();
     run(talk, 'select write_it(1)', 'SELECT 1');
-    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'Odd "one"', 'app', '{}']);
+    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'Odd "one"', 'app', '{}', 'f']);
     assert.deepEqual([describePins(talk.state), settings(talk)], [null, ['SET ROLE "Odd ""one"""']]);
     run(talk, 'select write_it(1)', 'SELECT 1');
-    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'none', 'app', '{}']);
+    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'none', 'app', '{}', 'f']);
     assert.deepEqual(settings(talk), []);
   });
 
@@ -234,14 +244,14 @@ describe('a pin', () => {
     const talk = createTalk();
     run(talk, 'set session authorization bob', 'SET');
     run(talk, 'select write_it(1)', 'SELECT 1');
-    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'none', 'bob', '{}']);
+    applyInspection(talk.state, ['f', 'f', 'f', 'f', 'f', 'none', 'bob', '{}', 'f']);
     assert.equal(talk.state.pins, PIN.opaque);
   });
 
   test('stays when the answer to the question is none', () => {
     const talk = createTalk();
     run(talk, 'select write_it(1)', 'SELECT 1');
-    for (const answer of [[], ['f', 'f', 'f', 'f', 'f', 'none', 'app', 'x'], ['f', 'f', 'f', 'f', 'f', 'none', 'app', null]])
+    for (const answer of [[], ['f', 'f', 'f', 'f', 'f', 'none', 'app', 'x', 'f'], ['f', 'f', 'f', 'f', 'f', 'none', 'app', null, 'f']])
       applyInspection(talk.state, answer);
     assert.equal(talk.state.pins, PIN.opaque);
   });
@@ -261,6 +271,34 @@ describe('a connection that is lost', () => {
     assert.equal(lost(buildQuery('begin'), buildQuery('delete from t'), buildQuery('commit')), true);
     assert.equal(lost(buildQuery('begin; delete from t; commit')), true);
     assert.equal(lost(buildQuery("commit prepared 'x'")), true);
+  });
+
+  test('may have committed what was answered, but not yet by ReadyForQuery', () => {
+    const bound = (text: string): readonly Uint8Array[] => [
+      buildParse({ name: '', text }),
+      buildBind({ portal: '', statement: '' }),
+      buildExecute(''),
+      buildSync(),
+    ];
+    const answered = (tag: string): readonly Uint8Array[] => [BARE.parseComplete, BARE.bindComplete, done(tag)];
+    for (const [text, tag, status, may] of [
+      ['delete from t', 'DELETE 1', 'idle', true],
+      ['select 1', 'SELECT 1', 'idle', false],
+      ['delete from t', 'DELETE 1', 'open', false],
+      ['commit', 'COMMIT', 'open', true],
+    ] as const) {
+      const talk = createTalk();
+      if (status === 'open') run(talk, 'begin', 'BEGIN', 'open');
+      talk.client(bound(text));
+      talk.server(answered(tag));
+      assert.equal(mayHaveCommitted(talk.state), may, `${text} in a transaction that is ${status}`);
+      talk.server([ready()]);
+      assert.equal(mayHaveCommitted(talk.state), false);
+    }
+    const talk = createTalk();
+    run(talk, 'begin', 'BEGIN', 'open');
+    talk.client([buildQuery('rollback'), buildQuery('delete from t')]);
+    assert.equal(mayHaveCommitted(talk.state), true, 'what follows a ROLLBACK commits by itself');
   });
 
   test('leaves what can be made again', () => {
