@@ -1,19 +1,22 @@
-/** `npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32] [--write]`, `npm run bench -- sim`: measurements, never part of the tests. */
+/** `npm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32] [--write]`, `-- sim`, `-- failover …`: measurements, never part of the tests. */
 import { parseArgs } from 'node:util';
+import { USAGE as FAILOVER_USAGE, benchFailover } from './failover/command.ts';
 import { benchProxy, renderProxyBench, writeProxyBench } from './proxy.ts';
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    json: { type: 'boolean', default: false },
-    seconds: { type: 'string', default: '3' },
-    runs: { type: 'string', default: '3' },
-    clients: { type: 'string', default: '1,8,32' },
-    write: { type: 'boolean', default: false },
-  },
-});
+const say = (line: string): void => void process.stderr.write(`${line}\n`);
+const [command, ...rest] = process.argv.slice(2);
 
-if (positionals[0] === 'proxy') {
+if (command === 'proxy') {
+  const { values } = parseArgs({
+    args: rest,
+    options: {
+      json: { type: 'boolean', default: false },
+      seconds: { type: 'string', default: '3' },
+      runs: { type: 'string', default: '3' },
+      clients: { type: 'string', default: '1,8,32' },
+      write: { type: 'boolean', default: false },
+    },
+  });
   const ended = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => ended.abort(new Error(`ended by ${name}`)));
   const result = await benchProxy({
@@ -21,13 +24,15 @@ if (positionals[0] === 'proxy') {
     seconds: Number(values.seconds),
     runs: Number(values.runs),
     clients: values.clients.split(',').map(Number),
-    say: (line) => void process.stderr.write(`${line}\n`),
+    say,
   });
   if (values.write) writeProxyBench(result, values);
   process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : `${renderProxyBench(result)}\n`);
-} else if (positionals[0] === 'sim') {
+} else if (command === 'sim') {
   await import('./sim.ts');
+} else if (command === 'failover') {
+  process.exitCode = await benchFailover(rest, say);
 } else {
-  process.stderr.write('npm run bench -- sim\nnpm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32] [--write]\n');
+  say(`npm run bench -- sim\nnpm run bench -- proxy [--json] [--seconds 3] [--runs 3] [--clients 1,8,32] [--write]\n${FAILOVER_USAGE}`);
   process.exitCode = 2;
 }
