@@ -1,5 +1,5 @@
 /** One run, from nothing to nothing: empty hosts, the system, the measuring clients, one fault, the verdict, nothing left. */
-import { chmodSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createNetwork } from '../../lab/network.ts';
@@ -74,7 +74,7 @@ export async function runOnce(system: System, fault: Fault, options: RunOptions)
     saveRun({ target, logs: cluster.logs, events: recording?.events ?? [], summary: JSON.stringify(line) });
     say(`what happened in this run is kept in ${target}`);
   }
-  await tearDown({ cluster, recording, place, keep });
+  await tearDown({ recording, place, keep });
   signal.throwIfAborted();
   return line;
 }
@@ -128,27 +128,39 @@ function broken(system: System, fault: Fault, { run, why }: { readonly run: numb
  * Because: every process of it was started in one of the namespaces, and `remove` kills what is in them; `killBelow` covers what left them.
  * Broken if: a program of a peer were started outside of its host.
  */
-async function tearDown(parts: {
-  readonly cluster: Cluster | null;
-  readonly recording: Recording | null;
-  readonly place: Place;
-  readonly keep: boolean;
-}): Promise<void> {
-  const { cluster, recording, place } = parts;
+async function tearDown(parts: { readonly recording: Recording | null; readonly place: Place; readonly keep: boolean }): Promise<void> {
+  const { recording, place } = parts;
+  const { network } = place;
   try {
-    place.network.heal();
+    network.heal();
     await recording?.stop();
-    await cluster?.stop();
-    // An orderly end gives the shared memory back; standbys and primary at the same time.
-    const postmasters = cluster === null ? [] : NODES.map((node) => cluster.postmaster(node)).filter((pid) => pid !== null);
-    for (const pid of postmasters) sendSignal(pid, 'SIGQUIT');
-    await waitUntil(() => postmasters.every((pid) => !sendSignal(pid, 0)), STOP_MS, 20);
+    const all = network.hosts.flatMap((host) => network.pids(host)).map((pid) => ({ pid, ...programOf(pid) }));
+    // First what would start PostgreSQL again, then PostgreSQL in order: so its shared memory is given back.
+    for (const { pid, name } of all) if (name !== POSTGRES) sendSignal(pid, 'SIGKILL');
+    const servers = new Set(all.filter(({ name }) => name === POSTGRES).map(({ pid }) => pid));
+    const postmasters = all.filter(({ pid, parent }) => servers.has(pid) && !servers.has(parent));
+    for (const { pid } of postmasters) sendSignal(pid, 'SIGQUIT');
+    await waitUntil(() => postmasters.every(({ pid }) => !sendSignal(pid, 0)), STOP_MS, 20);
   } finally {
-    place.network.remove();
+    network.remove();
     const left = await killBelow(place.directory);
     if (left.length > 0) place.say(`these processes could not be ended: ${left.join(', ')}`);
     else if (parts.keep) place.say(`kept: ${place.directory}`);
     else rmSync(place.directory, { recursive: true, force: true });
+  }
+}
+
+const POSTGRES = 'postgres';
+
+/** Name and parent; empty when the process is gone. Source: proc(5), /proc/PID/stat. */
+function programOf(pid: number): { readonly name: string; readonly parent: number } {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const end = stat.lastIndexOf(')');
+    return { name: stat.slice(stat.indexOf('(') + 1, end), parent: Number(stat.slice(end + 2).split(' ')[1]) };
+  } catch {
+    // Gone between the listing and the look.
+    return { name: '', parent: 0 };
   }
 }
 

@@ -9,7 +9,9 @@ import { monoMs } from '../../src/base/clock.ts';
 import { type Decoder, bool, decodeJson, formatDecodeError, integer, nullable, object, oneOf, text } from '../../src/core/decode.ts';
 import { runOnce } from './arena.ts';
 import { PATRONI } from './patroni.ts';
+import { PG_AUTO_FAILOVER } from './pg-auto-failover.ts';
 import { PGHERD } from './pgherd.ts';
+import { REPMGR_SYSTEMS } from './repmgr.ts';
 import { renderLine, writePage } from './table.ts';
 import { FAULTS, type Fault, PEERS, type Peer, type RunLine, type System } from './types.ts';
 
@@ -21,7 +23,7 @@ export const USAGE = `npm run bench -- failover [--against patroni,repmgr,pg_aut
   --limit      begins no run after so many seconds
 `;
 
-const SYSTEMS: readonly System[] = [...PGHERD, ...PATRONI];
+const SYSTEMS: readonly System[] = [...PGHERD, ...PATRONI, ...REPMGR_SYSTEMS, ...PG_AUTO_FAILOVER];
 
 const MOST_RUNS = 100;
 

@@ -83,7 +83,6 @@ async function start(place: Place, variant: Variant): Promise<Cluster> {
       const done = await hosts.run(node, [CONTROL, '-c', configOf(node), 'switchover', SCOPE, '--candidate', to, '--force'], SWITCHOVER_MS);
       return { why: done.code === 0 ? null : wordsOf(done), durationMs: done.durationMs };
     },
-    stop: () => hosts.killDaemons(),
   };
   const [first, ...others] = place.nodes;
   if (first === undefined) throw new Error('Patroni needs at least one node');

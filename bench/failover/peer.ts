@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { chownSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type RoleProcess, type VerbResult, postmasterOf, runOnce, sendSignal, startRole } from '../../src/demo/children.ts';
+import { type RoleProcess, type VerbResult, postmasterOf, runOnce, startRole } from '../../src/demo/children.ts';
 import { ask, asDatabaseUser, databaseEnvironment, databaseUser } from './servers.ts';
 import type { Cluster, NodePlace, Place } from './types.ts';
 
@@ -14,8 +14,6 @@ export interface PeerHosts extends Pick<Cluster, 'login' | 'targets' | 'logs' | 
   run(host: Host, argv: readonly string[], limitMs: number): Promise<VerbResult>;
   /** The same; throws with what it said when its exit code is not 0. */
   mustRun(host: Host, argv: readonly string[], limitMs: number): Promise<VerbResult>;
-  /** SIGKILL to every daemon, and waits for their ends. */
-  killDaemons(): Promise<void>;
   /** The end of a daemon's log, for a message. */
   tail(name: string): string;
 }
@@ -43,7 +41,6 @@ export function writeOwned(path: string, text: string): void {
 }
 
 export function openHosts(place: Place): PeerHosts {
-  const daemons: RoleProcess[] = [];
   const find = (name: string): NodePlace => {
     const found = place.nodes.find(({ node }) => node === name);
     if (found === undefined) throw new Error(`there is no node "${name}": ${place.nodes.map(({ node }) => node).join(', ')}`);
@@ -58,27 +55,14 @@ export function openHosts(place: Place): PeerHosts {
     sql: (name, text, database = 'postgres') =>
       ask({ directory: socketDirectory(find(name)), port: find(name).port, user: 'postgres', database, text }),
     postmaster: (name) => postmasterOf(dataDirectory(find(name))),
-    startDaemon: ({ inside, directory }, name, argv) => {
-      const daemon = startRole({
-        inside,
-        argv: [...asDatabaseUser(), ...argv],
-        cwd: directory,
-        logFile: logOf(name),
-        env: databaseEnvironment(directory),
-      });
-      daemons.push(daemon);
-      return daemon;
-    },
+    startDaemon: ({ inside, directory }, name, argv) =>
+      startRole({ inside, argv: [...asDatabaseUser(), ...argv], cwd: directory, logFile: logOf(name), env: databaseEnvironment(directory) }),
     run: ({ inside, directory }, argv, limitMs) =>
       runOnce({ inside, argv: [...asDatabaseUser(), ...argv], cwd: directory, env: databaseEnvironment(directory), limitMs }),
     mustRun: async (host, argv, limitMs) => {
       const done = await hosts.run(host, argv, limitMs);
       if (done.code !== 0) throw new Error(`${argv.slice(0, 4).join(' ')}: ${wordsOf(done)}`);
       return done;
-    },
-    killDaemons: async () => {
-      for (const daemon of daemons) if (daemon.exit() === null) sendSignal(daemon.pid, 'SIGKILL');
-      await Promise.all(daemons.map((daemon) => daemon.gone));
     },
     tail: (name) => {
       try {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type LabEtcd, startEtcd } from '../../lab/etcd.ts';
 import { PROGRAM, ROOT } from '../../lab/stage.ts';
 import { describeFailure } from '../../src/core/result.ts';
-import { sendSignal, waitUntil } from '../../src/demo/children.ts';
+import { waitUntil } from '../../src/demo/children.ts';
 import { type Herd, openHerd } from '../../src/demo/herd.ts';
 import { startHerd } from '../../src/demo/processes.ts';
 import { wordsOf } from './peer.ts';
@@ -13,7 +13,6 @@ import { type Cluster, NODES, type Place, SERVER, type System } from './types.ts
 const SWITCHOVER_MS = 60_000;
 /** Until both standbys of a fresh cluster count, by what pgherd promises. */
 const PROTECTION_MS = 30_000;
-const STOP_MS = 5000;
 
 interface Variant {
   readonly name: string;
@@ -82,11 +81,6 @@ async function start(place: Place, variant: Variant): Promise<Cluster> {
     switchover: async (to) => {
       const done = await herd.verb(['switchover', '--to', to, '--yes'], SWITCHOVER_MS);
       return { why: done.code === 0 ? null : wordsOf(done), durationMs: done.durationMs };
-    },
-    stop: async () => {
-      const roles = [herd.server(), ...NODES.map((node) => herd.agent(node))].filter((role) => role !== null);
-      for (const role of roles) sendSignal(role.pid, 'SIGTERM');
-      await waitUntil(() => roles.every((role) => role.exit() !== null), STOP_MS, 20);
     },
   };
 }

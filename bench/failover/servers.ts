@@ -1,5 +1,6 @@
 /** PostgreSQL's side of every measured system: its user, its programs, questions to a node, and the tables of the measuring clients. */
 import { chownSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { Client } from 'pg';
 import { waitUntil } from '../../src/demo/children.ts';
 import type { Login } from '../../src/demo/history.ts';
@@ -43,13 +44,18 @@ export function asDatabaseUser(): readonly string[] {
   return ['setpriv', '--reuid', String(uid), '--regid', String(gid), '--init-groups', '--'];
 }
 
-/** A home of its own: libpq looks for certificates there, and cannot look into root's. */
+/**
+ * A home of its own: libpq looks for certificates there, and cannot look into root's. The last two are pg_autoctl's: where its pid files and the
+ * servers' sockets are. Source: pg_auto_failover's manual, pg_autoctl(1); its tests for the socket folder.
+ */
 export function databaseEnvironment(directory: string): Readonly<Record<string, string>> {
   return {
     HOME: directory,
     LC_ALL: 'C.UTF-8',
     PATH: `${binDirectory()}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin`,
-    PGPASSFILE: `${directory}/pgpass`,
+    PGPASSFILE: join(directory, 'pgpass'),
+    XDG_RUNTIME_DIR: directory,
+    PG_REGRESS_SOCK_DIR: join(directory, 'run'),
   };
 }
 
@@ -82,7 +88,7 @@ export async function ask(place: {
 }
 
 /** Nodes that are out of recovery, the one with the highest timeline first: it opened last. */
-export async function writableNodes(cluster: Cluster): Promise<readonly string[]> {
+export async function writableNodes(cluster: Pick<Cluster, 'postmaster' | 'sql'>): Promise<readonly string[]> {
   const asked = await Promise.all(
     NODES.map(async (node) => {
       if (cluster.postmaster(node) === null) return null;

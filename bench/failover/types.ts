@@ -52,8 +52,6 @@ export interface Cluster {
   switchover(to: string): Promise<SwitchoverResult>;
   /** Starts what runs on the host of a node after a boot. */
   boot(node: string): void;
-  /** Ends what must not start PostgreSQL again, in order; PostgreSQL itself is ended by the caller. */
-  stop(): Promise<void>;
 }
 
 export interface System {
