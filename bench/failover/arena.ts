@@ -43,6 +43,7 @@ export async function runOnce(system: System, fault: Fault, options: RunOptions)
     directory,
     network,
     say,
+    signal,
     nodes: NODES.map((node, index) => ({
       node,
       address: network.address(node),

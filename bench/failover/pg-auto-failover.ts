@@ -125,7 +125,21 @@ async function addNode(
   { hosts, monitor, variant }: { readonly hosts: PeerHosts; readonly monitor: string; readonly variant: Variant },
 ): Promise<void> {
   const data = dataDirectory(node);
-  const argv = [PROGRAM, 'create', 'postgres', '--pgdata', data, '--pgport', String(node.port), '--hostname', node.address, '--name', node.node];
+  const argv = [
+    PROGRAM,
+    'create',
+    'postgres',
+    '--pgdata',
+    data,
+    '--pghost',
+    socketDirectory(node),
+    '--pgport',
+    String(node.port),
+    '--hostname',
+    node.address,
+    '--name',
+    node.node,
+  ];
   const more = [
     '--username',
     'postgres',

@@ -64,7 +64,7 @@ async function start(place: Place, variant: Variant): Promise<Cluster> {
     clientNetwork: '10.99.0.0/24',
     spec: { durability: variant.durability },
   });
-  const failure = await startHerd(herd, { say: place.say, signal: new AbortController().signal });
+  const failure = await startHerd(herd, { say: place.say, signal: place.signal });
   if (failure !== null) throw new Error(describeFailure(failure));
   if (variant.durability === QUORUM) await waitPromised(herd);
   if (etcd !== null) await leadElsewhere(herd, etcd);

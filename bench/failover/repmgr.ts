@@ -14,7 +14,6 @@ const SSHD = '/usr/sbin/sshd';
 const SSH_PORT = 2222;
 const STEP_MS = 60_000;
 const SWITCHOVER_MS = 90_000;
-/** A new primary of repmgr writes its own record first. */
 const UP_MS = 20_000;
 
 interface Variant {
@@ -65,6 +64,8 @@ async function start(place: Place, variant: Variant): Promise<Cluster> {
     hosts.startDaemon(node, `${node.node}-sshd`, [SSHD, '-D', '-e', '-f', join(node.directory, 'sshd.conf')]);
     startMonitor(node, hosts);
   }
+  if (!(await waitUntil(() => allWatched(place, hosts), UP_MS, 200)))
+    throw new Error(`repmgrd did not watch every node within ${UP_MS} ms; the end of its log on ${first.node}: ${hosts.tail(first.node)}`);
   return {
     ...hosts,
     boot: (name) => {
@@ -94,6 +95,12 @@ async function makePrimary(node: NodePlace, { hosts, password }: { readonly host
   await hosts.mustRun(node, [REPMGR, '-f', configOf(node), 'primary', 'register'], STEP_MS);
   if (!(await waitUntil(async () => (await writableNodes(hosts)).includes(node.node), UP_MS)))
     throw new Error(`${node.node} did not become a primary`);
+}
+
+/** Each server says itself whether its repmgrd runs. */
+async function allWatched(place: Place, hosts: PeerHosts): Promise<boolean> {
+  const answers = await Promise.all(place.nodes.map(({ node }) => hosts.sql(node, 'select repmgr.repmgrd_is_running() as runs', 'repmgr')));
+  return answers.every((rows) => rows[0]?.['runs'] === true);
 }
 
 function startPostgres(node: NodePlace, hosts: PeerHosts): Promise<unknown> {

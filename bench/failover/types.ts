@@ -30,6 +30,8 @@ export interface Place {
   readonly network: LabNetwork;
   readonly nodes: readonly NodePlace[];
   readonly say: (line: string) => void;
+  /** Aborted: nothing more is to be started. */
+  readonly signal: AbortSignal;
 }
 
 export interface SwitchoverResult {
