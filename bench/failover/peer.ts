@@ -18,7 +18,10 @@ export interface PeerHosts extends Pick<Cluster, 'login' | 'targets' | 'logs' | 
   tail(name: string): string;
 }
 
-export type Host = Pick<NodePlace, 'inside' | 'directory'>;
+export interface Host extends Pick<NodePlace, 'inside' | 'directory'> {
+  /** More variables for its programs. */
+  readonly env?: Readonly<Record<string, string>>;
+}
 
 export function dataDirectory(node: Pick<NodePlace, 'directory'>): string {
   return join(node.directory, 'data');
@@ -55,10 +58,16 @@ export function openHosts(place: Place): PeerHosts {
     sql: (name, text, database = 'postgres') =>
       ask({ directory: socketDirectory(find(name)), port: find(name).port, user: 'postgres', database, text }),
     postmaster: (name) => postmasterOf(dataDirectory(find(name))),
-    startDaemon: ({ inside, directory }, name, argv) =>
-      startRole({ inside, argv: [...asDatabaseUser(), ...argv], cwd: directory, logFile: logOf(name), env: databaseEnvironment(directory) }),
-    run: ({ inside, directory }, argv, limitMs) =>
-      runOnce({ inside, argv: [...asDatabaseUser(), ...argv], cwd: directory, env: databaseEnvironment(directory), limitMs }),
+    startDaemon: ({ inside, directory, env }, name, argv) =>
+      startRole({
+        inside,
+        argv: [...asDatabaseUser(), ...argv],
+        cwd: directory,
+        logFile: logOf(name),
+        env: { ...databaseEnvironment(directory), ...env },
+      }),
+    run: ({ inside, directory, env }, argv, limitMs) =>
+      runOnce({ inside, argv: [...asDatabaseUser(), ...argv], cwd: directory, env: { ...databaseEnvironment(directory), ...env }, limitMs }),
     mustRun: async (host, argv, limitMs) => {
       const done = await hosts.run(host, argv, limitMs);
       if (done.code !== 0) throw new Error(`${argv.slice(0, 4).join(' ')}: ${wordsOf(done)}`);

@@ -9,6 +9,8 @@ import { type Cluster, NODES, type NodePlace, type Place, SERVER, type System } 
 
 const PROGRAM = '/usr/bin/pg_autoctl';
 const MONITOR_PORT = 26_440;
+/** Source: Debian's PostgreSQL, the default of unix_socket_directories. */
+const MONITOR_SOCKETS = '/var/run/postgresql';
 const STEP_MS = 60_000;
 const SWITCHOVER_MS = 90_000;
 /** initdb, and a first report to the monitor. */
@@ -39,11 +41,11 @@ const VARIANTS: readonly Variant[] = [
       health_check_timeout: '1s',
       health_check_max_retries: '1',
       health_check_retry_delay: '500ms',
-      node_considered_unhealthy_timeout: '3s',
+      node_considered_unhealthy_timeout: '2s',
       // Longer than a primary that is cut off needs to stop by itself: that is its partition timeout and a round of its loop.
-      primary_demote_timeout: '6s',
+      primary_demote_timeout: '4s',
     },
-    partitionSeconds: 4,
+    partitionSeconds: 2,
     words: '',
   },
 ];
@@ -88,7 +90,7 @@ async function start(place: Place, variant: Variant): Promise<Cluster> {
     boot: (name) => void startKeeper(hosts.find(name), hosts),
     switchover: async (to) => {
       const node = hosts.find(to);
-      const done = await hosts.run(node, [PROGRAM, 'perform', 'promotion', '--pgdata', dataDirectory(node), '--name', to], SWITCHOVER_MS);
+      const done = await hosts.run(hostOf(node), [PROGRAM, 'perform', 'promotion', '--pgdata', dataDirectory(node), '--name', to], SWITCHOVER_MS);
       return { why: done.code === 0 ? null : wordsOf(done), durationMs: done.durationMs };
     },
   };
@@ -99,14 +101,14 @@ async function startMonitor(place: Place, hosts: PeerHosts, variant: Variant): P
   const address = place.network.address(SERVER);
   const host: Host = { inside: place.network.inside(SERVER), directory: join(place.directory, 'monitor') };
   makeOwned(host.directory);
-  makeOwned(socketDirectory(host));
   const data = dataDirectory(host);
   const argv = [PROGRAM, 'create', 'monitor', '--pgdata', data, '--pgport', String(MONITOR_PORT), '--hostname', address];
   await hosts.mustRun(host, [...argv, '--pgctl', join(binDirectory(), 'pg_ctl'), '--auth', 'trust', '--no-ssl'], STEP_MS);
   const settings = Object.entries(variant.monitor).map(([key, value]) => `pgautofailover.${key} = '${value}'\n`);
-  appendFileSync(join(data, 'postgresql.conf'), `\n${settings.join('')}`);
+  // Its socket is in the distribution's folder, as pg_autoctl looks for it there; only PostgreSQL's user and root may use it.
+  appendFileSync(join(data, 'postgresql.conf'), `\nunix_socket_permissions = 0700\n${settings.join('')}`);
   hosts.startDaemon(host, 'monitor', [PROGRAM, 'run', '--pgdata', data]);
-  const question = { directory: socketDirectory(host), port: MONITOR_PORT, user: 'postgres', database: 'pg_auto_failover' };
+  const question = { directory: MONITOR_SOCKETS, port: MONITOR_PORT, user: 'postgres', database: 'pg_auto_failover' };
   const answers = await waitUntil(
     () =>
       ask({ ...question, text: 'select * from pgautofailover.formation' }).then(
@@ -153,10 +155,10 @@ async function addNode(
     '--pgctl',
     join(binDirectory(), 'pg_ctl'),
   ];
-  await hosts.mustRun(node, [...argv, ...more], STEP_MS);
+  await hosts.mustRun(hostOf(node), [...argv, ...more], STEP_MS);
   if (variant.partitionSeconds !== null)
     await hosts.mustRun(
-      node,
+      hostOf(node),
       [PROGRAM, 'config', 'set', '--pgdata', data, 'timeout.network_partition_timeout', String(variant.partitionSeconds)],
       STEP_MS,
     );
@@ -165,6 +167,11 @@ async function addNode(
   if (!up) throw new Error(`${node.node} did not come up within ${UP_MS} ms; the end of its log: ${hosts.tail(node.node)}`);
 }
 
+/** Its PostgreSQL makes its socket where the node's name for it, `--pghost`, says. Source: pg_auto_failover, src/bin/pg_autoctl/pgctl.c. */
+function hostOf(node: NodePlace): Host {
+  return { ...node, env: { PG_REGRESS_SOCK_DIR: socketDirectory(node) } };
+}
+
 function startKeeper(node: NodePlace, hosts: PeerHosts): void {
-  hosts.startDaemon(node, node.node, [PROGRAM, 'run', '--pgdata', dataDirectory(node)]);
+  hosts.startDaemon(hostOf(node), node.node, [PROGRAM, 'run', '--pgdata', dataDirectory(node)]);
 }

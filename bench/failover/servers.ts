@@ -44,10 +44,7 @@ export function asDatabaseUser(): readonly string[] {
   return ['setpriv', '--reuid', String(uid), '--regid', String(gid), '--init-groups', '--'];
 }
 
-/**
- * A home of its own: libpq looks for certificates there, and cannot look into root's. The last two are pg_autoctl's: where its pid files and the
- * servers' sockets are. Source: pg_auto_failover's manual, pg_autoctl(1); its tests for the socket folder.
- */
+/** A home of its own: libpq looks for certificates there, and cannot look into root's. The last one is where pg_autoctl keeps its pid files. */
 export function databaseEnvironment(directory: string): Readonly<Record<string, string>> {
   return {
     HOME: directory,
@@ -55,7 +52,6 @@ export function databaseEnvironment(directory: string): Readonly<Record<string, 
     PATH: `${binDirectory()}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin`,
     PGPASSFILE: join(directory, 'pgpass'),
     XDG_RUNTIME_DIR: directory,
-    PG_REGRESS_SOCK_DIR: join(directory, 'run'),
   };
 }
 
@@ -111,15 +107,33 @@ export async function writableNodes(cluster: Pick<Cluster, 'postmaster' | 'sql'>
     .map(({ node }) => node);
 }
 
-/** Addresses that stream from the node now, and how many of them PostgreSQL calls synchronous; nothing when it cannot be asked. */
-export async function streamingFrom(cluster: Cluster, primary: string): Promise<{ readonly nodes: readonly string[]; readonly synchronous: number }> {
+/** Nodes that stream from the primary now, and how many of them PostgreSQL calls synchronous; nothing when it cannot be asked. */
+export async function streamingFrom(
+  cluster: Pick<Cluster, 'postmaster' | 'sql' | 'targets'>,
+  primary: string,
+): Promise<{ readonly nodes: readonly string[]; readonly synchronous: number }> {
   try {
     const rows = await cluster.sql(primary, `select host(client_addr) as address, sync_state from pg_stat_replication where state = 'streaming'`);
-    const nodes = cluster.targets.filter((target) => rows.some((row) => row['address'] === target.host)).map(({ node }) => node);
-    return { nodes, synchronous: rows.filter((row) => row['sync_state'] === 'sync' || row['sync_state'] === 'quorum').length };
+    const served = cluster.targets.filter((target) => rows.some((row) => row['address'] === target.host)).map(({ node }) => node);
+    const receiving = await Promise.all(served.map((node) => isReceiving(cluster, node)));
+    return {
+      nodes: served.filter((_, index) => receiving[index] === true),
+      synchronous: rows.filter((row) => row['sync_state'] === 'sync' || row['sync_state'] === 'quorum').length,
+    };
   } catch {
     // The primary changed between the two looks.
     return { nodes: [], synchronous: 0 };
+  }
+}
+
+/** By the standby's own word: to the primary a base backup looks the same, as it streams, too. */
+async function isReceiving(cluster: Pick<Cluster, 'postmaster' | 'sql'>, node: string): Promise<boolean> {
+  if (cluster.postmaster(node) === null) return false;
+  try {
+    return (await cluster.sql(node, `select 1 from pg_stat_wal_receiver where status = 'streaming'`)).length > 0;
+  } catch {
+    // Not yet open for connections.
+    return false;
   }
 }
 
