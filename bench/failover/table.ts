@@ -19,7 +19,8 @@ const COLUMNS: readonly { readonly figure: Figure; readonly head: string; readon
 ];
 
 const ABOUT: Readonly<Record<Fault, string>> = {
-  'host-kill': "Everything on the primary's host is killed at once; later the host is started again.",
+  'host-kill':
+    "Everything on the primary's host is killed at once; later what it starts at boot is started again. Its address goes on to refuse connections, which is kinder than a host that is silent.",
   'postgres-crash': "`kill -9` of the primary's postmaster; its manager lives.",
   'partition-primary':
     'The primary is cut from the other nodes and from the store or monitor; its clients still reach it. Healed five seconds after the takeover.',
@@ -121,7 +122,7 @@ start of its host, the end of the partition, or the fault. All PostgreSQL server
 ${perFault.join('\n')}
 ## Where a peer is better
 
-${better.length === 0 ? 'In none of these figures, by medians at the same kind of durability.' : `By medians, at the same kind of durability (asynchronous, or a standby confirms):\n\n${better.map((one) => `- ${one}`).join('\n')}`}
+${left.length === PEERS.length ? 'No peer was measured in this session.' : better.length === 0 ? 'In none of these figures, by medians at the same kind of durability.' : `By medians, at the same kind of durability (asynchronous, or a standby confirms):\n\n${better.map((one) => `- ${one}`).join('\n')}`}
 
 ## Versions and settings
 
