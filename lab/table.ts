@@ -118,7 +118,8 @@ ${notes.length === 0 ? '' : `\n## What did not hold\n\n${notes.join('\n')}\n`}`;
   return Promise.resolve();
 }
 
-function machine(): string {
+/** Processors, memory, and the versions of what every measurement rests on, in one sentence. */
+export function machine(): string {
   const model = cpus()[0]?.model ?? 'unknown processor';
   const release = /PRETTY_NAME="(.*)"/.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'Linux';
   const postgres = execFileSync('sh', ['-c', 'ls -d /usr/lib/postgresql/*/bin/postgres | sort -V | tail -1'], { encoding: 'utf8' }).trim();

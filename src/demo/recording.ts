@@ -36,7 +36,7 @@ export function recordHere(herd: Herd, run: string): Recording {
 }
 
 /** Runs recorder-main on another host. Only from the source tree: the shipped program records in its own process. */
-export function recordFrom(inside: readonly string[], herd: Herd, options: { readonly run: string; readonly entry: string }): Recording {
+export function recordFrom(inside: readonly string[], herd: Pick<Herd, 'targets' | 'login'>, options: { readonly run: string; readonly entry: string }): Recording {
   const events: HistoryEvent[] = [];
   const [program = '', ...rest] = [...inside, process.execPath, options.entry];
   const child = spawn(program, rest, { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -85,7 +85,7 @@ export function acksAfter(events: readonly HistoryEvent[], afterMs: number): rea
 }
 
 /** Row numbers of the run that a node has; null when it could not be asked. */
-export async function readRows(herd: Herd, node: string, run: string): Promise<ReadonlySet<number> | null> {
+export async function readRows(herd: Pick<Herd, 'sql' | 'login'>, node: string, run: string): Promise<ReadonlySet<number> | null> {
   try {
     const rows = await herd.sql(node, `select n::text from recorder where run = ${quote(run)}`, herd.login.database);
     return new Set(rows.map((row) => Number(row['n'])));
