@@ -9,6 +9,7 @@ import type { Attempt, Task } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
 import { isForeignSystem, isOpen, live } from '../observe.ts';
+import { quorumAfterRestore } from '../sync-wish.ts';
 import { fail, finish, taskById } from '../tasks.ts';
 
 /** The newest term that a member which can be heard ever saw; 0 when none. */
@@ -121,7 +122,12 @@ export const restoredRules: readonly Rule[] = [
       return {
         why: `the store's incarnation is ${view.incarnation}`,
         // What is not known of the time since the backup is not known of the attempt either.
-        state: { ...state, incarnation: view.incarnation, attempt: state.attempt === null ? null : { ...state.attempt, afterRestore: true } },
+        state: {
+          ...state,
+          incarnation: view.incarnation,
+          quorum: quorumAfterRestore(state.quorum),
+          attempt: state.attempt === null ? null : { ...state.attempt, afterRestore: true },
+        },
         events: [
           {
             level: 'warn',
