@@ -27,6 +27,8 @@ export function createProxyChecks(world: World): ProxyChecks {
   const opened = new Map<number, { readonly node: string; readonly at: number }>();
   let newest = 0;
   let broken: Violation | null = null;
+  /** While the store is a restored one: since when the proxy itself has had a report of a newer term. */
+  let contradictedSince: number | null = null;
 
   function note(term: number, node: string): void {
     if (opened.has(term)) return;
@@ -73,7 +75,12 @@ export function createProxyChecks(world: World): ProxyChecks {
       broken ??= new Violation('I16', `the proxy sends a write to ${node} in term ${term} although it knows of term ${confirmed.term}`);
     const last = opened.get(newest);
     if (last === undefined || newest <= term || last.node === node) return;
-    const ms = Math.round(clock.now() - last.at);
+    // A restored store may have forgotten the newer term; then the word of a member who knows it is what counts.
+    const restored = store.incarnation() !== world.state()?.incarnation;
+    const told = [...(proxy.facts()?.reports.values() ?? [])].some((report) => report.highestTerm > term);
+    contradictedSince = restored && told ? (contradictedSince ?? clock.now()) : null;
+    if (restored && !told) return;
+    const ms = Math.round(clock.now() - (contradictedSince ?? last.at));
     if (ms > limitMs)
       broken ??= new Violation('I16', `the proxy sends a write to ${node} in term ${term} ${ms} ms after ${last.node} opened term ${newest}`);
   });
