@@ -4,6 +4,7 @@
  */
 import type { Random } from './random.ts';
 import type { Scope } from './clock.ts';
+import { PROXY_HOST, type SimProxy } from './world/proxy.ts';
 import { type World, nodeOf } from './world/world.ts';
 
 export interface Commit {
@@ -28,6 +29,8 @@ export interface Clients {
   readonly acknowledged: readonly Commit[];
   /** Bounded: the newest. */
   readonly reads: readonly Read[];
+  /** What clients of the proxy still wait for, in words; empty without one. */
+  missing(): readonly string[];
   /** One large transaction more, e.g. a bulk load. */
   burst(bytes: number): void;
   /** Milliseconds between two commits of one client; null: nobody writes any more. */
@@ -43,6 +46,8 @@ const PATIENCE_MS = 2000;
 /** Between two tries after a refusal. */
 const RETRY_MS = 25;
 const MAX_READS = 10_000;
+/** A client of the proxy writes every 600 ms at the least. */
+const PROXY_QUIET_MS = 3000;
 
 export function createClients(world: World, random: Random, options: { readonly writers: number; readonly paceMs: number }): Clients {
   const commits: Commit[] = [];
@@ -60,6 +65,61 @@ export function createClients(world: World, random: Random, options: { readonly 
     const host = world.shape.clients[index % world.shape.clients.length] ?? 'c1';
     const scope = world.machines.of(host).scope().child(`client ${index}`);
     void runWriter(scope, host, random.stream(`writer ${index}`));
+  }
+
+  let throughProxyAt = Number.NEGATIVE_INFINITY;
+  const { proxy } = world;
+  if (proxy !== null) {
+    const host = world.shape.clients[0] ?? 'c1';
+    void runThroughProxy(proxy, world.machines.of(host).scope().child('client of the proxy'), host, random.stream('writer of the proxy'));
+  }
+
+  /** A transaction whose answer does not come is given up with its connection, and another one is made. */
+  async function runThroughProxy(through: SimProxy, scope: Scope, host: string, own: Random): Promise<void> {
+    for (;;) {
+      if (paceMs === null) {
+        await scope.sleep(500);
+        continue;
+      }
+      const outcome = await writeThrough(through, scope, host);
+      if (outcome === 'acknowledged') throughProxyAt = world.clock.now();
+      await scope.sleep(outcome === 'acknowledged' ? paceMs * own.between(0.5, 1.5) : RETRY_MS);
+    }
+  }
+
+  function writeThrough(through: SimProxy, scope: Scope, host: string): Promise<'acknowledged' | 'refused' | 'unknown'> {
+    return new Promise((resolve) => {
+      const commit: Commit = { id: ++lastId, bytes: 180, sentAt: world.clock.now(), acknowledged: null };
+      let leave: () => void = () => undefined;
+      const late = scope.after(PATIENCE_MS, () => {
+        leave();
+        resolve('unknown');
+      });
+      let at = '';
+      const done = (outcome: 'acknowledged' | 'refused'): void =>
+        world.network.send(PROXY_HOST, host, () =>
+          scope.deliver(() => {
+            late.cancel();
+            if (outcome === 'acknowledged') heardOf(commit, at);
+            resolve(outcome);
+          }),
+        );
+      world.network.send(host, PROXY_HOST, () => {
+        leave = through.take({
+          done,
+          send: (node, answer) => {
+            at = node;
+            world.network.send(PROXY_HOST, node, () => serve(node, commit, (outcome) => world.network.send(node, PROXY_HOST, () => answer(outcome))));
+          },
+        });
+      });
+    });
+  }
+
+  function heardOf(commit: Commit, node: string): void {
+    commit.acknowledged = { node, at: world.clock.now() };
+    acknowledged.push(commit);
+    for (const callback of heard) callback(commit);
   }
 
   async function runWriter(scope: Scope, host: string, own: Random): Promise<void> {
@@ -93,33 +153,34 @@ export function createClients(world: World, random: Random, options: { readonly 
           scope.deliver(() => {
             late.cancel();
             if (kind === 'acknowledged') {
-              commit.acknowledged = { node, at: world.clock.now() };
-              acknowledged.push(commit);
-              for (const callback of heard) callback(commit);
+              heardOf(commit, node);
               resolve({ kind, commit });
             } else resolve({ kind });
           }),
         );
-      world.network.send(host, node, () => {
-        const server = nodeOf(world, node);
-        const machine = world.machines.of(node).scope();
-        if (!machine.alive() || machine.paused() || server.database === null) return;
-        if (!server.port.lets('client') || !server.database.isReadable()) {
-          answer('refused');
-          return;
-        }
-        if (!server.database.isWritable()) {
-          answer('refused');
-          return;
-        }
-        commits.push(commit);
-        if (commit.bytes === pendingBurst) pendingBurst = 0;
-        server.database.commit({ id: commit.id, bytes: commit.bytes }, (outcome) => {
-          if (outcome === 'acknowledged') for (const callback of served) callback(commit, node);
-          // A session that the firewall cut off, or whose host is suspended, hears nothing.
-          if (server.port.lets('client') && !world.machines.of(node).scope().paused()) answer(outcome);
-        });
-      });
+      world.network.send(host, node, () => serve(node, commit, answer));
+    });
+  }
+
+  /** A commit arrives at a server. */
+  function serve(node: string, commit: Commit, answer: (kind: 'acknowledged' | 'refused') => void): void {
+    const server = nodeOf(world, node);
+    const machine = world.machines.of(node).scope();
+    if (!machine.alive() || machine.paused() || server.database === null) return;
+    if (!server.port.lets('client') || !server.database.isReadable()) {
+      answer('refused');
+      return;
+    }
+    if (!server.database.isWritable()) {
+      answer('refused');
+      return;
+    }
+    commits.push(commit);
+    if (commit.bytes === pendingBurst) pendingBurst = 0;
+    server.database.commit({ id: commit.id, bytes: commit.bytes }, (outcome) => {
+      if (outcome === 'acknowledged') for (const callback of served) callback(commit, node);
+      // A session that the firewall cut off, or whose host is suspended, hears nothing.
+      if (server.port.lets('client') && !world.machines.of(node).scope().paused()) answer(outcome);
     });
   }
 
@@ -153,6 +214,12 @@ export function createClients(world: World, random: Random, options: { readonly 
     commits,
     acknowledged,
     reads,
+    missing: () => {
+      const quietMs = world.clock.now() - throughProxyAt;
+      return proxy === null || paceMs === null || quietMs < PROXY_QUIET_MS
+        ? []
+        : [`nothing was written through the proxy for ${Math.round(quietMs)} ms`];
+    },
     burst: (bytes) => {
       pendingBurst = bytes;
     },

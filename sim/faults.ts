@@ -1,10 +1,10 @@
 /** Carries out the entries of a plan. Each beginning answers how to end it; ends are harmless when the thing ended meanwhile. */
 import { assertNever } from '../src/core/result.ts';
-import type { Backup } from './model/store.ts';
 import type { Operator } from './operator.ts';
 import { type Fault, type FaultKind, describeFault } from './plan.ts';
 import type { WriterChecks } from './checks/writers.ts';
 import type { Clients } from './clients.ts';
+import type { Restorer } from './restores.ts';
 import { type World, nodeOf } from './world/world.ts';
 
 export interface FaultContext {
@@ -12,31 +12,21 @@ export interface FaultContext {
   readonly operator: Operator;
   readonly clients: Clients;
   readonly writers: WriterChecks;
+  readonly restorer: Restorer;
 }
 
 type End = () => void;
 const nothing: End = () => undefined;
 
-/** A backup of the store is taken this often, as people do. */
-const BACKUP_EVERY_MS = 10_000;
-
 /** Puts every fault of an episode that begins now on the clock. */
 export function scheduleEpisode(context: FaultContext, faults: readonly Fault[]): void {
   const { world } = context;
   const begun = world.clock.now();
-  const backups: { readonly at: number; readonly backup: Backup }[] = [];
-  if (faults.some((fault) => fault.what.kind === 'store-restore')) {
-    const take = (): void => {
-      backups.push({ at: world.clock.now(), backup: world.store.backup() });
-      world.clock.after(BACKUP_EVERY_MS, take);
-    };
-    take();
-  }
   const cuts = createCutCounter(world);
   for (const fault of faults) {
     world.clock.at(begun + fault.at, () => {
       world.trace.add('fault', describeFault(fault));
-      const end = begin(context, fault.what, { backups, cuts });
+      const end = begin(context, fault.what, cuts);
       if (fault.forMs > 0)
         world.clock.after(fault.forMs, () => {
           if (end !== nothing) world.trace.add('fault', `#${fault.id} ${fault.what.kind} ends`);
@@ -47,12 +37,7 @@ export function scheduleEpisode(context: FaultContext, faults: readonly Fault[])
   }
 }
 
-interface Shared {
-  readonly backups: readonly { readonly at: number; readonly backup: Backup }[];
-  readonly cuts: CutCounter;
-}
-
-function begin(context: FaultContext, what: FaultKind, shared: Shared): End {
+function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
   const { world, operator, clients } = context;
   switch (what.kind) {
     case 'agent-kill':
@@ -87,12 +72,17 @@ function begin(context: FaultContext, what: FaultKind, shared: Shared): End {
     case 'store-leader-loss':
     case 'store-slow':
     case 'store-lost':
+      return beginStore(world, what);
+    case 'proxy-kill':
+      world.proxy?.kill();
+      return nothing;
     case 'store-restore':
-      return beginStore(world, what, shared.backups);
+      context.restorer.begin(what);
+      return nothing;
     case 'cut':
-      for (const [from, to] of what.links) shared.cuts.cut(from, to);
+      for (const [from, to] of what.links) cuts.cut(from, to);
       return () => {
-        for (const [from, to] of what.links) shared.cuts.heal(from, to);
+        for (const [from, to] of what.links) cuts.heal(from, to);
       };
     case 'bad-links':
       for (const [from, to] of what.links) world.network.setLink(from, to, { extraMs: what.extraMs, loss: what.loss });
@@ -195,7 +185,7 @@ function beginMachine(world: World, what: Of<'power-loss' | 'suspend' | 'freeze'
   return machine.resume;
 }
 
-function beginStore(world: World, what: FaultKind, backups: Shared['backups']): End {
+function beginStore(world: World, what: FaultKind): End {
   const { store } = world;
   switch (what.kind) {
     case 'store-kill':
@@ -215,12 +205,6 @@ function beginStore(world: World, what: FaultKind, backups: Shared['backups']): 
       return () => {
         for (const member of store.members) restartMember(world, member);
       };
-    case 'store-restore': {
-      const old = backups.findLast((one) => one.at <= world.clock.now() - what.backupAgeMs);
-      if (old === undefined) return nothing;
-      store.restore(old.backup, what.sameIncarnation ? store.incarnation() : String(BigInt(store.incarnation()) + 1n));
-      return nothing;
-    }
     default:
       return nothing;
   }
@@ -273,6 +257,7 @@ export function healEverything(context: FaultContext): void {
     server.resume();
     server.start();
   }
+  world.proxy?.start();
   for (const node of world.nodes.values()) {
     node.disk.full = false;
     node.disk.slowMs = 0;

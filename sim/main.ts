@@ -7,7 +7,7 @@ import { monoMs } from '../src/base/clock.ts';
 import { observeRules } from './coverage.ts';
 import { describeFault, faultsOf } from './plan.ts';
 import { runPool } from './pool.ts';
-import { findProfile, profiles } from './profiles.ts';
+import { parseChoice, profiles } from './profiles.ts';
 import { LIFE_MS, type RunResult, runSeed } from './run.ts';
 import { readSeeds } from './seeds.ts';
 import { shrink } from './shrink.ts';
@@ -23,6 +23,8 @@ const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated clus
   --verbose        with --seed: also what was only looked at
   --kept           replay the seeds of sim/seeds.txt
   --profile NAME   ${profiles.map((profile) => profile.name).join(' | ')}; default: drawn from each seed
+                   +restore: the store is restored from an old backup in the middle of it
+                   +proxy: clients come through a proxy too
   --jobs K         worker processes (default: processors)
   --no-shrink      leave a failing seed as it is
   --mutants        run the deliberate defects, each with at most 2,000 seeds from 1; fails if one survives
@@ -78,7 +80,7 @@ function parseOptions() {
       help: { type: 'boolean', default: false },
     },
   });
-  if (values.profile !== undefined && findProfile(values.profile) === null) throw new Error(`no profile "${values.profile}"`);
+  if (values.profile !== undefined && parseChoice(values.profile) === null) throw new Error(`no profile "${values.profile}"`);
   for (const name of ['seeds', 'minutes', 'jobs'] as const) {
     const value = values[name];
     if (value !== undefined && !(Number(value) > 0)) throw new Error(`--${name} wants a number above 0, not "${value}"`);

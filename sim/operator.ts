@@ -51,7 +51,7 @@ export function createOperator(world: World): Operator {
         result: null,
       };
       world.trace.add('operator', `${id}: ${JSON.stringify(request)}`);
-      void world.office.txn([], [{ kind: 'put', key: world.keys.task(id), value: encodeJson(created) }]);
+      void world.office.store.txn([], [{ kind: 'put', key: world.keys.task(id), value: encodeJson(created) }]);
       return true;
     },
   };

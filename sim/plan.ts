@@ -26,11 +26,12 @@ export type FaultKind =
   | { readonly kind: 'power-loss'; readonly node: string }
   | { readonly kind: 'suspend' | 'freeze'; readonly node: string }
   | { readonly kind: 'server-kill' | 'server-stop'; readonly server: string }
+  | { readonly kind: 'proxy-kill' }
   | { readonly kind: 'store-kill' | 'store-stop'; readonly member: string }
   | { readonly kind: 'store-leader-loss' }
   | { readonly kind: 'store-slow'; readonly commitMs: number; readonly watchMs: number }
   | { readonly kind: 'store-lost' }
-  | { readonly kind: 'store-restore'; readonly backupAgeMs: number; readonly sameIncarnation: boolean }
+  | { readonly kind: 'store-restore'; readonly backupAgeMs: number; readonly into: 'same' | 'new' }
   | { readonly kind: 'cut'; readonly links: readonly (readonly [string, string])[]; readonly what: string }
   | { readonly kind: 'bad-links'; readonly links: readonly (readonly [string, string])[]; readonly extraMs: number; readonly loss: number }
   | { readonly kind: 'wall-jump'; readonly host: string; readonly ms: number }

@@ -136,15 +136,55 @@ function quorum(random: Random, count: number): Record<string, unknown> {
   return { mode: 'quorum', k, minSync: random.chance(0.25) ? 1 : 0 };
 }
 
+/** What a run has beside its shape: asked for by `PROFILE+EXTRA`, or drawn. Each comes with draws of its own, so that a run without it is the same as ever. */
+const EXTRAS = ['restore', 'proxy'] as const;
+export type Extra = (typeof EXTRAS)[number];
+
+/** So many of a hundred seeds have it when no profile is asked for. */
+const SHARES: Readonly<Record<Extra, number>> = { restore: 6, proxy: 20 };
+
+export interface Chosen {
+  /** As it can be asked for again: `three`, `quorum+restore`. */
+  readonly name: string;
+  readonly profile: Profile;
+  readonly extras: ReadonlySet<Extra>;
+}
+
+/** `asked`: a profile with its extras, and nothing else is drawn. Null: drawn. Throws for a name that there is not. */
+export function chooseProfile(random: Random, asked: string | null): Chosen {
+  const found = asked === null ? drawChoice(random) : parseChoice(asked);
+  if (found === null) throw new Error(`no profile "${asked ?? ''}"`);
+  return found;
+}
+
+/** Null when there is no such profile or extra. */
+export function parseChoice(text: string): Chosen | null {
+  const [base = '', ...more] = text.split('+');
+  const profile = findProfile(base);
+  const extras = EXTRAS.filter((extra) => more.includes(extra));
+  return profile === null || extras.length !== more.length ? null : choice(profile, extras);
+}
+
+function drawChoice(random: Random): Chosen {
+  const extras = EXTRAS.filter((extra) => random.stream(`with ${extra}`).chance(SHARES[extra] / 100));
+  return choice(drawProfile(random.stream('profile')), extras);
+}
+
+const choice = (profile: Profile, extras: readonly Extra[]): Chosen => ({
+  name: [profile.name, ...extras].join('+'),
+  profile,
+  extras: new Set(extras),
+});
+
 /** Null when no profile has that name. */
-export function findProfile(name: string): Profile | null {
+function findProfile(name: string): Profile | null {
   return profiles.find((profile) => profile.name === name) ?? null;
 }
 
 /** How often each profile is drawn when none is asked for. */
 const WEIGHTS: Readonly<Record<string, number>> = { three: 5, 'two-witness': 3, five: 1, 'two-sites': 1, quorum: 4, sync: 2, strict: 2 };
 
-export function drawProfile(random: Random): Profile {
+function drawProfile(random: Random): Profile {
   const total = profiles.reduce((sum, profile) => sum + (WEIGHTS[profile.name] ?? 1), 0);
   let left = random.next() * total;
   for (const profile of profiles) {

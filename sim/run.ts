@@ -6,14 +6,17 @@ import { runVirtually } from './clock.ts';
 import { createClients } from './clients.ts';
 import { createAcknowledgementChecks } from './checks/acknowledgements.ts';
 import { missingForWhole } from './checks/convergence.ts';
+import { createProxyChecks } from './checks/proxies.ts';
 import { createRecordChecks } from './checks/records.ts';
 import { Excused, Violation } from './checks/violation.ts';
 import { createWriterChecks } from './checks/writers.ts';
 import { createDirectoryChecks } from './checks/directories.ts';
+import { addRestores, createRestorer, isRestore } from './restores.ts';
 import { type FaultContext, healEverything, scheduleEpisode, undoCommands } from './faults.ts';
 import { createOperator } from './operator.ts';
-import { type Plan, drawPlan, filterPlan } from './plan.ts';
-import { drawProfile, findProfile } from './profiles.ts';
+import { type Plan, drawPlan, faultsOf, filterPlan } from './plan.ts';
+import { chooseProfile } from './profiles.ts';
+import { addProxyFaults } from './proxy-faults.ts';
 import { createRandom } from './random.ts';
 import { type World, createWorld, startWorld } from './world/world.ts';
 
@@ -81,22 +84,30 @@ export function runSeed(options: RunOptions): Promise<RunResult> {
 
 function run(options: RunOptions): RunResult {
   const drawn = createRandom(options.seed);
-  const profile = options.profile === null ? drawProfile(drawn.stream('profile')) : findProfile(options.profile);
-  if (profile === null) throw new Error(`no profile ${options.profile}`);
-  const shape = { profile: profile.name, ...profile.build(drawn.stream('shape')) };
-  const plan = filterPlan(
-    drawPlan(drawn.stream('plan'), shape),
-    (fault) => options.without?.has(fault.id) !== true && options.only?.has(fault.id) !== false,
-  );
-  const world = createWorld({ seed: options.seed, shape, verbose: options.verbose === true });
+  const { name, profile, extras } = chooseProfile(drawn, options.profile);
+  const shape = { profile: name, ...profile.build(drawn.stream('shape')) };
+  let full = drawPlan(drawn.stream('plan'), shape);
+  if (extras.has('restore')) full = addRestores(drawn.stream('restores'), full);
+  if (extras.has('proxy')) full = addProxyFaults(drawn.stream('proxy'), full, shape);
+  const plan = filterPlan(full, (fault) => options.without?.has(fault.id) !== true && options.only?.has(fault.id) !== false);
+  const world = createWorld({
+    seed: options.seed,
+    shape,
+    verbose: options.verbose === true,
+    restores: extras.has('restore'),
+    proxy: extras.has('proxy'),
+  });
   const clients = createClients(world, drawn.stream('clients'), { writers: 2, paceMs: drawn.stream('pace').pick([40, 120, 400]) });
   const operator = createOperator(world);
   const writers = createWriterChecks(world);
   const records = createRecordChecks(world, clients, { writers, acknowledgements: createAcknowledgementChecks(world, clients, writers) });
-  const context: FaultContext = { world, operator, clients, writers };
+  const restorer = createRestorer(world);
+  restorer.onReplaced(records.storeReplaced);
+  const context: FaultContext = { world, operator, clients, writers, restorer };
   const stage: Stage = {
     ...context,
     records,
+    proxies: createProxyChecks(world),
     plan,
     directories: createDirectoryChecks(world, clients, writers.wasPromotedByHand),
     nextLookAt: 0,
@@ -107,7 +118,7 @@ function run(options: RunOptions): RunResult {
   const failure = attempt(stage);
   return {
     seed: options.seed,
-    profile: profile.name,
+    profile: name,
     plan,
     failure,
     excused: stage.excused,
@@ -124,6 +135,7 @@ function run(options: RunOptions): RunResult {
 
 interface Stage extends FaultContext {
   readonly records: ReturnType<typeof createRecordChecks>;
+  readonly proxies: ReturnType<typeof createProxyChecks>;
   readonly plan: Plan;
   readonly directories: ReturnType<typeof createDirectoryChecks>;
   nextLookAt: number;
@@ -158,6 +170,7 @@ function play(stage: Stage): void {
   advance(stage, 300);
   operator.ask({ kind: 'create' });
   untilWhole(stage, SETTLE_MS, 'a new cluster');
+  if (faultsOf(plan).some(isRestore)) stage.restorer.takeBackups();
   for (const episode of plan.episodes) {
     calm(stage);
     scheduleEpisode(stage, episode.faults);
@@ -185,13 +198,17 @@ function calm(stage: Stage): void {
 }
 
 function untilWhole(stage: Stage, limitMs: number, what: string): void {
-  const { world, writers, operator } = stage;
+  const { world, writers, operator, clients } = stage;
   const end = world.clock.now() + limitMs;
   let lookedAfter = world.clock.now() + PERSON_MS;
   let wholeSince = world.clock.now();
   let term = world.state()?.term ?? 0;
   for (;;) {
-    const missing = missingForWhole(world, writers, operator);
+    const missing = [
+      ...missingForWhole(world, writers, operator),
+      ...(stage.restorer.busy() ? ['the store is being restored'] : []),
+      ...clients.missing(),
+    ];
     const present = world.state()?.term ?? 0;
     if (missing.length > 0 || present !== term) wholeSince = world.clock.now();
     term = present;
@@ -232,6 +249,7 @@ function advance(stage: Stage, ms: number): void {
     writers.step();
     stage.directories.step();
     records.raise();
+    stage.proxies.raise();
     if (clock.now() >= stage.nextLookAt) {
       stage.nextLookAt = clock.now() + LOOK_MS;
       stage.stepsAtLook = clock.steps();

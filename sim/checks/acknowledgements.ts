@@ -48,7 +48,9 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     const newer = writers.supersededBy(node);
     if (newer !== null) return new Violation('I1', `${node} acknowledged row ${commit.id} although ${newer} is open in a higher term`);
     const state = world.state();
-    if (state === null || state.quorum.k === 0 || state.primary !== node || state.quorum.term !== state.primaryTerm) return null;
+    // What a restored store says is counted on only when the primary has confirmed it (architecture 4.10).
+    if (state === null || state.incarnation !== world.store.incarnation()) return null;
+    if (state.quorum.k === 0 || state.primary !== node || state.quorum.term !== state.primaryTerm) return null;
     const holding = state.quorum.voters.filter((voter) => holds(voter, commit.id));
     if (holding.length < state.quorum.k) {
       const text = `${node} acknowledged row ${commit.id}, which ${holding.length} of (${state.quorum.voters.join(', ')}) hold; published: ${state.quorum.k} (revision ${state.quorum.revision})`;

@@ -6,8 +6,9 @@
  * I10 *Invariant:* initdb runs only while no node has data.
  * I11 *Invariant:* one system identifier.
  * I12 *Invariant:* a reader that the route names has no row that the primary has not.
- * I13 *Invariant:* a directory that is being cloned or rewound is neither a reader's nor (acknowledgements.ts) a candidate's.
+ * I13 *Invariant:* a directory that is being cloned or rewound is neither a reader's, nor waited for as a voter's, nor (acknowledgements.ts) a candidate's.
  */
+import { nodeOfVoter } from '../../src/core/cluster/sync-set.ts';
 import type { DataDirectory } from '../model/postgres/directory.ts';
 import { type WalRecord, contains } from '../model/postgres/wal.ts';
 import type { Clients } from '../clients.ts';
@@ -34,13 +35,18 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
   const nodes = world.dataNodes.filter((node) => node.database !== null);
   for (const node of nodes) known.set(node.name, { directory: null, end: null });
   let identifier: string | null = null;
+  const incompleteAt = new Map<string, number>();
+  let lastState: ReturnType<World['state']> = null;
 
   function step(): void {
+    checkNewVoters();
     for (const node of nodes) {
       const disk = node.database?.server.disk;
       const before = known.get(node.name);
       if (disk === undefined || before === undefined) continue;
       const { directory } = disk;
+      if (disk.incomplete === null) incompleteAt.delete(node.name);
+      else if (!incompleteAt.has(node.name)) incompleteAt.set(node.name, world.clock.now());
       if (directory !== before.directory) changed(node, before, directory);
       if (directory === null) continue;
       if (directory.corrupt !== null) {
@@ -120,6 +126,21 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
     if (!wrong) divergedSince.clear();
   }
 
+  /** Asked for with a decision, at a time when its node's last report must have said that it copies. */
+  function checkNewVoters(): void {
+    const state = world.state();
+    if (state === lastState) return;
+    const before = lastState?.quorum.wanted.members ?? [];
+    lastState = state;
+    for (const voter of state?.quorum.wanted.members ?? []) {
+      if (before.includes(voter)) continue;
+      const name = nodeOfVoter(voter);
+      const ms = world.clock.now() - (name === null ? Number.POSITIVE_INFINITY : (incompleteAt.get(name) ?? Number.POSITIVE_INFINITY));
+      if (ms > VOTER_LIMIT_MS)
+        throw new Violation('I13', `${voter} is asked to acknowledge ${Math.round(ms)} ms after its directory became incomplete`);
+    }
+  }
+
   /** Calls `late` when it has been so for longer than news and a decision take. */
   function since(known: Map<string, number>, name: string, late: (ms: number) => void): void {
     const began = known.get(name) ?? world.clock.now();
@@ -136,6 +157,8 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
 
 /** After everything healed: a watch that is given up and listed again (6 s), a controller elected anew (2 s), a report (3 s), and a decision. */
 const READER_LIMIT_MS = 12_000;
+/** The longest report interval, a decision, and some. */
+const VOTER_LIMIT_MS = 1500;
 /** No look for longer than this: there was trouble meanwhile, and what was wrong before it counts anew. */
 const LOOK_GAP_MS = 6000;
 

@@ -22,6 +22,8 @@ export interface RecordChecks {
   raise(): void;
   /** At the end: every row that was told is on the primary, or its loss was said; no writable node answered without one. */
   finish(primary: string): void;
+  /** Another store stands in the place of the one that was told everything so far. */
+  storeReplaced(): void;
   readonly promotions: readonly { readonly term: number; readonly node: string; readonly at: number; readonly lostBytes: number | null }[];
 }
 
@@ -48,6 +50,12 @@ export function createRecordChecks(
   const fail = (invariant: string, message: string): void => {
     broken ??= new Violation(invariant, message);
   };
+
+  /** *Invariant* I3 is one of a store's own record: a restored one knows older terms. Who held and opened each stays known here. */
+  function forgetState(): void {
+    state = null;
+    term = 0;
+  }
 
   function takeState(text: string): void {
     if (text.length > MAX_STATE_BYTES) fail('I22', `the state has ${text.length} bytes`);
@@ -132,6 +140,7 @@ export function createRecordChecks(
     for (const event of batch.events) {
       if (event.kind === 'delete') {
         if (event.key.startsWith(keys.events)) events--;
+        if (event.key === keys.state) forgetState();
         continue;
       }
       const { key, value } = event.kv;
@@ -147,6 +156,10 @@ export function createRecordChecks(
   return {
     lost,
     promotions,
+    storeReplaced: () => {
+      forgetState();
+      events = 0;
+    },
     raise: () => {
       broken ??= acknowledgements.broken();
       if (broken !== null) throw broken;

@@ -23,6 +23,8 @@ export async function checkMutants(values: {
   /** First seed and number of them, so that a long search can be done in pieces. */
   readonly from?: string | undefined;
   readonly seeds?: string | undefined;
+  /** Instead of the mutant's own. */
+  readonly profile?: string | undefined;
 }): Promise<number> {
   const chosen = values.mutant === undefined ? mutants : [findMutant(values.mutant)].filter((one): one is Mutant => one !== null);
   if (chosen.length === 0) {
@@ -35,6 +37,7 @@ export async function checkMutants(values: {
       jobs: Number(values.jobs ?? availableParallelism()),
       from: Number(values.from ?? 1),
       limit: Math.min(LIMIT, Number(values.seeds ?? LIMIT)),
+      profile: values.profile ?? mutant.profile ?? null,
     });
     results.push(result);
     if (!values.json)
@@ -52,7 +55,7 @@ export async function checkMutants(values: {
 /** A seed that fails without the defect too proves nothing. */
 async function runMutant(
   mutant: Mutant,
-  { jobs, from, limit }: { readonly jobs: number; readonly from: number; readonly limit: number },
+  { jobs, from, limit, profile }: { readonly jobs: number; readonly from: number; readonly limit: number; readonly profile: string | null },
 ): Promise<MutantResult> {
   let given = 0;
   let seeds = 0;
@@ -61,14 +64,14 @@ async function runMutant(
     await runPool({
       jobs,
       mutant: mutant.name,
-      next: () => (failed.length > 0 || given >= limit ? null : { seed: String(from + given++), profile: null }),
+      next: () => (failed.length > 0 || given >= limit ? null : { seed: String(from + given++), profile }),
       onResult: (result) => {
         seeds++;
         if (result.failure !== null) failed.push(result);
       },
     });
     for (const result of failed) {
-      const sound = await runSeed({ seed: BigInt(result.seed), profile: null });
+      const sound = await runSeed({ seed: BigInt(result.seed), profile });
       if (sound.failure === null) return { name: mutant.name, caughtAtSeed: result.seed, seeds, invariant: result.failure?.invariant ?? null };
     }
   }

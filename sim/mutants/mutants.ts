@@ -8,6 +8,8 @@ export interface Mutant {
   readonly name: string;
   /** The rule of docs/architecture.md, or the hazard, that it breaks. */
   readonly breaks: string;
+  /** Where it can show: seeds are run in this profile, with its extras. Absent: in the one that each seed draws. */
+  readonly profile?: string;
   readonly patches: readonly Patch[];
 }
 
@@ -20,6 +22,7 @@ const ATTEMPT = 'src/core/cluster/rules/attempt.ts';
 const ATTEMPTS = 'src/core/cluster/attempts.ts';
 const SYNC_SET = 'src/core/cluster/sync-set.ts';
 const PROMISES = 'src/core/node/promises.ts';
+const ROUTE = 'src/core/route/decide.ts';
 
 export const mutants: readonly Mutant[] = [
   {
@@ -369,6 +372,81 @@ export const mutants: readonly Mutant[] = [
         to: 'if (recovered !== undefined) return true;',
       },
     ],
+  },
+  {
+    name: 'accept-an-old-store',
+    breaks: 'after a restore nothing is decided from the backup until its term is confirmed (architecture 4.10, Z14)',
+    profile: 'three+restore',
+    patches: [
+      { file: 'src/core/cluster/rules/primary-lost.ts', from: 'if (state.incarnation !== view.incarnation) {', to: 'if (state.term < 0) {' },
+      { file: ATTEMPT, from: 'if (view.state.incarnation !== view.incarnation)', to: 'if (view.state.term < 0)' },
+    ],
+  },
+  {
+    name: 'position-before-the-detach',
+    breaks: 'the position is read when the walreceiver is gone (architecture 4.5); the model does it where the agent has detach.ts',
+    profile: 'quorum',
+    patches: [
+      {
+        file: 'sim/model/postgres/port-life.ts',
+        from: 'const refusal = await endWalreceiver(context, session, signal);\n    return refusal === null ? ok(await readPosition(context, session, signal)) : err(refusal);',
+        to: 'const early = await readPosition(context, session, signal);\n    const refusal = await endWalreceiver(context, session, signal);\n    return refusal === null ? ok({ ...early, final: true }) : err(refusal);',
+      },
+    ],
+  },
+  {
+    name: 'a-cloning-voter',
+    breaks: 'an incomplete clone is never waited for (architecture 4.4, I13)',
+    profile: 'quorum',
+    patches: [
+      {
+        file: 'src/core/cluster/sync-wish.ts',
+        from: "if (own === null || incarnation === null || goal.via !== 'stream' || !isStreaming(own, view.state.primary)) return null;",
+        to: "if (goal.via === 'clone') return voterName(node.id, incarnation ?? '0');\n  if (own === null || incarnation === null || !isStreaming(own, view.state.primary)) return null;",
+      },
+    ],
+  },
+  {
+    name: 'rewind-before-the-checkpoint',
+    breaks: 'the source has a checkpoint on its timeline before pg_rewind reads it (Z42, Z50); the model does it where the agent has rewind.ts',
+    patches: [
+      {
+        file: 'sim/model/postgres/port-copy.ts',
+        from: 'if (theirs.checkpointTli >= first.tli) return',
+        to: 'if (theirs.checkpointTli >= 0) return',
+      },
+    ],
+  },
+  {
+    name: 'no-term-check-in-the-proxy',
+    breaks: "an agent's word for another term says nothing of the one that the proxy knows (architecture 4.8, I16)",
+    profile: 'three+proxy',
+    patches: [
+      {
+        file: ROUTE,
+        from: 'if (confirmed !== null && confirmed.term > term)',
+        to: 'if (confirmed !== null && confirmed.term < 0)',
+      },
+      {
+        file: ROUTE,
+        from: 'confirmed.node === named && confirmed.term === term && confirmed.forMs > 0',
+        to: 'confirmed.node === named && confirmed.forMs > 0',
+      },
+    ],
+  },
+  {
+    name: 'resume-before-the-opening',
+    breaks: 'proxies resume on the next primary when it says that it is open in its term, not when it was promoted (architecture 6, Q28)',
+    profile: 'three+proxy',
+    patches: [
+      { file: ROUTE, from: 'const open = report?.open === true && report.leaseTerm === attempt.term;', to: 'const open = report !== undefined;' },
+    ],
+  },
+  {
+    name: 'stale-knowledge-stays-open',
+    breaks: 'a proxy that hears neither the store nor the primary closes (architecture 4.8, I16)',
+    profile: 'three+proxy',
+    patches: [{ file: ROUTE, from: 'if (ageMs > limits.staleMs && !vouched)', to: 'if (ageMs > limits.staleMs * 1000 && !vouched)' }],
   },
 ];
 

@@ -9,6 +9,8 @@ import { refuseDuplicateNode } from '../../src/agent/duplicate-node.ts';
 import { type Promiser, openPromiser } from '../../src/agent/promises/promiser.ts';
 import type { MemoryPort, SyncPort } from '../../src/agent/ports.ts';
 import { ok } from '../../src/core/result.ts';
+import { agentStatus } from '../../src/agent/status.ts';
+import { answerRoute } from '../../src/agent/http/health.ts';
 import { createSyncKeeper } from '../../src/agent/postgres/sync-keeper.ts';
 import { createPublisher } from '../../src/agent/publisher.ts';
 import { createViewpoints } from '../../src/agent/viewpoints.ts';
@@ -68,6 +70,8 @@ export interface AgentHost {
 
 export interface SimAgent {
   onPromise(request: PromiseRequest): Promise<PromiseAnswer>;
+  /** What a proxy is told under /v1/route. */
+  routeAnswer(): Readonly<Record<string, unknown>>;
   /** By its own deadline. */
   heldTerm(): Term | null;
   deadline(): MonoMs | null;
@@ -227,6 +231,16 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
   const { keeper } = lease;
   return {
     onPromise: (request) => promiser.value.onPromise(request),
+    routeAnswer: () => {
+      const status = agentStatus({
+        config: { cluster: host.cluster, node } as Parameters<typeof agentStatus>[0]['config'],
+        knowledge: watch.current(),
+        report: publisher.latest(),
+        highestTerm: memory.value.highestTerm(),
+        lease: { term: keeper.heldTerm(), deadline: keeper.deadline() },
+      });
+      return answerRoute(status, clock.now().mono);
+    },
     heldTerm: keeper.heldTerm,
     deadline: keeper.deadline,
     isOpen: () => running.status()?.open ?? false,

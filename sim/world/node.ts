@@ -6,8 +6,8 @@ import type { Scope, VirtualClock } from '../clock.ts';
 import type { NodeShape } from '../profiles.ts';
 import type { Network } from '../network.ts';
 import type { Random } from '../random.ts';
-import type { StoreModel } from '../model/store.ts';
 import type { Trace } from '../trace.ts';
+import type { StoreAccess } from './access.ts';
 import { type SimAgent, startSimAgent } from './agent.ts';
 import type { Database } from './database.ts';
 import { type Disk, createDisk } from './disk.ts';
@@ -48,7 +48,7 @@ export interface NodeParts {
   readonly random: Random;
   readonly trace: Trace;
   readonly network: Network;
-  readonly store: StoreModel;
+  readonly access: StoreAccess;
   readonly machines: Machines;
   readonly cluster: ClusterId;
   readonly firewall: 'fail-closed' | 'off';
@@ -96,7 +96,7 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
     runs++;
     startedAt = scheduler.now();
     trace.add(`${name}/agent`, 'started');
-    const store = parts.store.open({ host: name, scope: own, now: clock.now });
+    const store = parts.access.open({ host: name, scope: own }, clock, trace.logger(`${name}/agent`));
     void startSimAgent({
       node: name,
       cluster: parts.cluster,

@@ -2,8 +2,8 @@
 import { runController } from '../../src/controller/controller.ts';
 import type { ClusterId } from '../../src/core/ids.ts';
 import type { Scope } from '../clock.ts';
-import type { StoreModel } from '../model/store.ts';
 import type { Trace } from '../trace.ts';
+import type { StoreAccess } from './access.ts';
 import type { Machines } from './machines.ts';
 
 export interface SimServer {
@@ -20,7 +20,7 @@ const START_MS = 400;
 export function createServer(parts: {
   readonly name: string;
   readonly machines: Machines;
-  readonly store: StoreModel;
+  readonly access: StoreAccess;
   readonly trace: Trace;
   readonly cluster: ClusterId;
 }): SimServer {
@@ -34,7 +34,7 @@ export function createServer(parts: {
     scope = own;
     trace.add(`${name}/server`, 'started');
     runController({
-      store: parts.store.open({ host: name, scope: own, now: machine.clock.now }),
+      store: parts.access.open({ host: name, scope: own }, machine.clock, trace.logger(`${name}/server`)),
       cluster: parts.cluster,
       clock: machine.clock.of(own),
       log: trace.logger(`${name}/server`),

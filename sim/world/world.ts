@@ -6,6 +6,7 @@ import { type ClusterState, clusterState } from '../../src/core/state.ts';
 import { type ClusterKeys, clusterKeys } from '../../src/store/keys.ts';
 import { installLightAbort } from '../abort.ts';
 import { type VirtualClock, createClock } from '../clock.ts';
+import { type MovableStore, createMovableStore } from '../../src/store/movable.ts';
 import type { Store } from '../../src/store/store.ts';
 import { type StoreModel, createStoreModel } from '../model/store.ts';
 import { createStreamHub } from '../model/stream.ts';
@@ -14,9 +15,11 @@ import { hostsOf } from '../plan.ts';
 import type { Shape } from '../profiles.ts';
 import { type Random, createRandom } from '../random.ts';
 import { type Trace, createTrace } from '../trace.ts';
+import { createStoreAccess } from './access.ts';
 import { createDatabases } from './databases.ts';
 import { type Machines, createMachines } from './machines.ts';
 import { type SimNode, createNode } from './node.ts';
+import { PROXY_HOST, type SimProxy, createProxy } from './proxy.ts';
 import { type SimServer, createServer } from './server.ts';
 
 export interface World {
@@ -31,10 +34,14 @@ export interface World {
   readonly machines: Machines;
   readonly store: StoreModel;
   /** The store as people's commands reach it: from a host that nothing happens to. */
-  readonly office: Store;
+  readonly office: MovableStore;
+  /** Another client of the office, which knows no store yet. */
+  openOffice(): Store;
   readonly servers: readonly SimServer[];
   readonly nodes: ReadonlyMap<string, SimNode>;
   readonly dataNodes: readonly SimNode[];
+  /** Null: every client connects to nodes. */
+  readonly proxy: SimProxy | null;
   /** As the store holds it now, by its own record; null before the first decision. */
   state(): ClusterState | null;
 }
@@ -43,7 +50,13 @@ export interface World {
 const BETWEEN_SITES_MS = 4;
 const OFFICE = 'office';
 
-export function createWorld(options: { readonly seed: bigint; readonly shape: Shape; readonly verbose: boolean }): World {
+export function createWorld(options: {
+  readonly seed: bigint;
+  readonly shape: Shape;
+  readonly verbose: boolean;
+  readonly restores: boolean;
+  readonly proxy: boolean;
+}): World {
   installLightAbort();
   const { shape } = options;
   const random = createRandom(options.seed).stream('world');
@@ -53,7 +66,7 @@ export function createWorld(options: { readonly seed: bigint; readonly shape: Sh
   const network = createNetwork(clock, random.stream('network'), {
     baseMs: (from, to) => (siteOf(from) === siteOf(to) ? 0.2 : BETWEEN_SITES_MS),
   });
-  const machines = createMachines(clock, random.stream('machines'), trace, [...hostsOf(shape), OFFICE]);
+  const machines = createMachines(clock, random.stream('machines'), trace, [...hostsOf(shape), OFFICE, ...(options.proxy ? [PROXY_HOST] : [])]);
   const streams = createStreamHub(clock, network);
   const store = createStoreModel({
     clock,
@@ -62,6 +75,7 @@ export function createWorld(options: { readonly seed: bigint; readonly shape: Sh
     random: random.stream('store'),
     members: shape.store.map((host) => ({ host, scope: machines.of(host).scope() })),
   });
+  const access = createStoreAccess(store, options.restores);
   const cluster = makeClusterId('sim');
   const keys = clusterKeys(cluster);
   const spec = buildSpec(shape);
@@ -76,7 +90,7 @@ export function createWorld(options: { readonly seed: bigint; readonly shape: Sh
           random: random.stream('nodes'),
           trace,
           network,
-          store,
+          access,
           machines,
           cluster,
           firewall: shape.firewall,
@@ -86,7 +100,7 @@ export function createWorld(options: { readonly seed: bigint; readonly shape: Sh
         one,
       ),
     );
-  const servers = shape.servers.map((name) => createServer({ name, machines, store, trace, cluster }));
+  const servers = shape.servers.map((name) => createServer({ name, machines, access, trace, cluster }));
   const members = new Set(shape.store);
   for (const machine of machines.all()) {
     if (!members.has(machine.name)) continue;
@@ -96,6 +110,7 @@ export function createWorld(options: { readonly seed: bigint; readonly shape: Sh
     });
     machine.onResume(() => store.review());
   }
+  const openOffice = (): Store => store.open({ host: OFFICE, scope: machines.of(OFFICE).scope(), now: machines.of(OFFICE).clock.now });
   return {
     shape,
     cluster,
@@ -107,9 +122,11 @@ export function createWorld(options: { readonly seed: bigint; readonly shape: Sh
     network,
     machines,
     store,
-    office: store.open({ host: OFFICE, scope: machines.of(OFFICE).scope(), now: machines.of(OFFICE).clock.now }),
+    office: createMovableStore(openOffice()),
+    openOffice,
     servers,
     nodes,
+    proxy: options.proxy ? createProxy({ cluster, machines, network, access, trace, peers: () => nodes }) : null,
     dataNodes: [...nodes.values()].filter((node) => node.kind === 'data'),
     state: createStateReader(store, keys),
   };
@@ -152,9 +169,10 @@ export function nodeOf(world: World, name: string): SimNode {
 /** Writes the spec and starts everything. */
 export function startWorld(world: World): void {
   const { office, keys, spec } = world;
-  void office.txn([], [{ kind: 'put', key: keys.spec, value: encodeJson(spec) }]);
+  void office.store.txn([], [{ kind: 'put', key: keys.spec, value: encodeJson(spec) }]);
   for (const server of world.servers) server.start();
   for (const node of world.nodes.values()) node.startAgent();
+  world.proxy?.start();
 }
 
 export type { NodeId };

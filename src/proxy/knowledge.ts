@@ -1,24 +1,21 @@
 /** What the proxy knows of its cluster: state, members and reports, listed once and watched from there; the primary's agent is asked while the store is silent. */
-import { readFileSync } from 'node:fs';
 import type { Clock } from '../base/clock.ts';
-import { createHttpAgent, sendHttp } from '../base/http.ts';
 import type { Logger } from '../base/log.ts';
-import { type Decoder, bool, decodeJson, formatDecodeError, number, object, text } from '../core/decode.ts';
-import { type ClusterId, type MonoMs, type NodeId, type Revision, addMono, makeNodeId, makeRevision, type makeTerm } from '../core/ids.ts';
-import { type Member, type NodeReport, member, nodeReport, term } from '../core/report.ts';
+import { type Decoder, decodeJson, formatDecodeError } from '../core/decode.ts';
+import { type MonoMs, type NodeId, type Revision, addMono, makeNodeId, makeRevision, type makeTerm } from '../core/ids.ts';
+import { type Member, type NodeReport, member, nodeReport } from '../core/report.ts';
 import type { RouteFacts, RouteTarget } from '../core/route/decide.ts';
 import { type ClusterState, clusterState } from '../core/state.ts';
 import { type TrafficWishes, trafficWishes } from '../core/traffic.ts';
-import { nodeId } from '../core/spec.ts';
 import type { ClusterKeys } from '../store/keys.ts';
 import { followPrefix } from '../store/follow.ts';
 import type { KeyValue, Store } from '../store/store.ts';
+import type { Asker } from './agent-asker.ts';
 
 /** The store confirms about every second; after this silence the primary's agent is asked. */
 const SILENCE_MS = 1500;
 /** The primary's own right ends within 3 s, so several questions fit. */
 const ASK_INTERVAL_MS = 500;
-const ASK_LIMIT_MS = 400;
 
 export interface Knowledge {
   /** What the store and the agents say, as of now. */
@@ -31,20 +28,19 @@ export interface Knowledge {
 }
 
 export interface KnowledgeOptions {
-  readonly cluster: ClusterId;
   readonly store: Store;
   readonly keys: ClusterKeys;
   readonly clock: Clock;
   readonly log: Logger;
-  /** For questions to agents; null: they are not asked, and a silent store closes the way to the primary. */
-  readonly tls: { readonly ca: string; readonly cert: string; readonly key: string } | null;
+  /** Null: agents are not asked, and a silent store closes the way to the primary. Closed with the knowledge. */
+  readonly asker: Asker | null;
   /** After each change of state, members or reports, and when the primary's agent answered. */
   readonly onChange: () => void;
 }
 
 /** Starts at once. */
 export function watchKnowledge(options: KnowledgeOptions): Knowledge {
-  const { store, keys, clock, log } = options;
+  const { store, keys, clock, log, asker } = options;
   const stopping = new AbortController();
   const members = new Map<NodeId, Member>();
   const reports = new Map<NodeId, NodeReport>();
@@ -121,7 +117,6 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
     });
 
   const ageMs = (): number => (freshAt === null ? Infinity : clock.now().mono - freshAt);
-  const asker = options.tls === null ? null : createAsker(options.cluster, options.tls);
   async function ask(): Promise<void> {
     while (!stopping.signal.aborted) {
       await clock.sleep(ASK_INTERVAL_MS, stopping.signal);
@@ -156,36 +151,5 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       stopping.abort();
       asker?.close();
     },
-  };
-}
-
-/** What the agent answers under /v1/route. Source: src/agent/http/health.ts. */
-const routeAnswer = object({ cluster: text, node: nodeId, term, primary: bool, validMs: number({ min: 0 }) });
-
-interface Asker {
-  /** Null when it did not answer properly in time, or for another cluster. */
-  ask(
-    of: Member,
-  ): Promise<{ readonly node: NodeId; readonly term: ReturnType<typeof makeTerm>; readonly primary: boolean; readonly validMs: number } | null>;
-  close(): void;
-}
-
-function createAsker(cluster: ClusterId, files: { readonly ca: string; readonly cert: string; readonly key: string }): Asker {
-  const tls = {
-    ca: readFileSync(files.ca, 'utf8'),
-    cert: readFileSync(files.cert, 'utf8'),
-    key: readFileSync(files.key, 'utf8'),
-    expect: 'agent' as const,
-  };
-  const agent = createHttpAgent();
-  return {
-    ask: async (of) => {
-      const url = `https://${of.internalHost ?? of.host}:${of.agentPort}/v1/route`;
-      const answered = await sendHttp({ url, tls, timeoutMs: ASK_LIMIT_MS, maxBytes: 65_536, agent });
-      if (!answered.ok || answered.value.status !== 200) return null;
-      const decoded = decodeJson(routeAnswer, answered.value.body.toString('utf8'));
-      return decoded.ok && decoded.value.cluster === cluster && decoded.value.node === of.node ? decoded.value : null;
-    },
-    close: () => agent.destroy(),
   };
 }

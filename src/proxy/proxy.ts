@@ -12,12 +12,13 @@ import { VERSION } from '../base/version.ts';
 import { type NodeId, makeNodeId } from '../core/ids.ts';
 import { type ProxyConfig, proxyConfig } from '../core/proxy-config.ts';
 import { type Failure, type Result, describeFailure, err, ok } from '../core/result.ts';
-import { NO_ROUTE, type Route, decideRoute } from '../core/route/decide.ts';
+import type { Route } from '../core/route/decide.ts';
 import type { TrafficWishes } from '../core/traffic.ts';
 import { identityOf } from '../store/access.ts';
 import { openHostAccess } from '../store/host-access.ts';
 import { clusterKeys } from '../store/keys.ts';
 import { keepSession } from '../store/session.ts';
+import { createAsker } from './agent-asker.ts';
 import { openControls } from './control.ts';
 import { type Overview, serveAdmin } from './admin.ts';
 import { type Doorman, openAdminDoor, openDoorman } from './doorman.ts';
@@ -30,14 +31,9 @@ import { type ClientTls, endPointHash } from './login/client-login.ts';
 import { type Secrets, openSecrets } from './login/secrets.ts';
 import { Port, type PortKind } from './port.ts';
 import { openPositions } from './positions.ts';
+import { ACK_TTL_MS, STALE_MS, TICK_MS, createRouteFollower } from './route-follower.ts';
 import { openRules } from './rules.ts';
 
-/** The acknowledgement vanishes this long after the proxy's last sign of life, and a switchover does not wait for it any more. */
-const ACK_TTL_MS = 3000;
-/** Knowledge that neither the store nor the primary's agent confirmed for this long closes the way to the primary: no longer than a write lease lives. */
-const STALE_MS = 3000;
-/** Ages are looked at this often; changes are applied at once. */
-const TICK_MS = 250;
 /** At the end, statements and transactions that are under way get this long. */
 const DRAIN_MS = 3000;
 /** PAUSE gives up like a switchover does, so that a long transaction does not stop everybody. */
@@ -143,15 +139,7 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
         : log.warn({ error: error.kind }, `the store does not take acknowledgements: ${error.message}`),
   });
   const rules = openRules({ log });
-  let route: Route = NO_ROUTE;
-  let acknowledged = 0;
-  const acknowledge = (epoch: number): void => {
-    acknowledged = epoch;
-    const stands = knowledge.wishes()?.paused === true && route.hold && PORTS.every((one) => ports[one] === null || held.get(one) === epoch);
-    session.put(JSON.stringify({ version: 1, id: config.id, host: hostname(), epoch, term: route.term, paused: stands }));
-  };
-  const held = new Map<string, number>();
-  const positions = openPositions({ controls, route: () => route });
+  const positions = openPositions({ controls, route: () => follower.route() });
   const portOf = (kind: PortKind): Port =>
     new Port({
       kind,
@@ -162,12 +150,7 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
       waitMs: config.limits.waitMs,
       rules,
       positions: kind === 'split' ? positions : null,
-      onHeld: (epoch) => {
-        held.set(kind, epoch);
-        if (PORTS.some((one) => ports[one] !== null && held.get(one) !== epoch)) return;
-        log.info({ epoch, term: route.term }, 'new transactions wait; none is under way');
-        acknowledge(epoch);
-      },
+      onHeld: (epoch) => follower.held(kind, epoch),
     });
   const ports = {
     write: config.listen.write === null ? null : portOf('write'),
@@ -175,26 +158,31 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     split: config.listen.split === null ? null : portOf('split'),
   };
   let paused = false;
-  const apply = (): void => {
-    const decided = decideRoute(
-      { ...knowledge.facts(), weights: weightsOf(knowledge.wishes()), down: health.down() },
-      { staleMs: STALE_MS, maxReadLagBytes: config.read.maxLagBytes, primaryReads: config.read.primary },
-    );
-    const next = paused || knowledge.wishes()?.paused === true ? { ...decided, hold: true } : decided;
-    const changed = JSON.stringify(next, withoutLag) !== JSON.stringify(route, withoutLag);
-    const before = route;
-    route = next;
-    if (!changed) return;
-    logChange(log, before, next);
-    if (!next.hold) held.clear();
-    for (const kind of PORTS) ports[kind]?.apply(next);
-    if ((next.epoch !== acknowledged || before.hold) && (!next.hold || PORTS.every((kind) => ports[kind] === null))) acknowledge(next.epoch);
-  };
-  const knowledge = watchKnowledge({ cluster: config.cluster, store, keys, clock: realClock, log, tls: files, onChange: apply });
+  const follower = createRouteFollower<PortKind>({
+    ports: new Map(PORTS.flatMap((kind): [PortKind, Port][] => (ports[kind] === null ? [] : [[kind, ports[kind]]]))),
+    facts: () => ({ ...knowledge.facts(), weights: weightsOf(knowledge.wishes()), down: health.down() }),
+    limits: { staleMs: STALE_MS, maxReadLagBytes: config.read.maxLagBytes, primaryReads: config.read.primary },
+    paused: () => paused || knowledge.wishes()?.paused === true,
+    acknowledge: (epoch, { term }, isHeld) => {
+      const stands = isHeld && knowledge.wishes()?.paused === true;
+      session.put(JSON.stringify({ version: 1, id: config.id, host: hostname(), epoch, term, paused: stands }));
+    },
+    onChange: (before, route) => logChange(log, before, route),
+    onHeld: ({ epoch, term }) => log.info({ epoch, term }, 'new transactions wait; none is under way'),
+  });
+  const { apply } = follower;
+  const knowledge = watchKnowledge({
+    store,
+    keys,
+    clock: realClock,
+    log,
+    asker: files === null ? null : createAsker(config.cluster, files),
+    onChange: apply,
+  });
   const health = watchHealth({ controls, clock: realClock, log, targets: () => knowledge.readers(), onChange: () => apply() });
   const ticker = setInterval(apply, TICK_MS);
 
-  const secrets = openSecrets({ controls, route: () => route });
+  const secrets = openSecrets({ controls, route: follower.route });
   const doormen: Doorman[] = [];
   const closers: (() => void)[] = [];
   const stop = async (): Promise<void> => {
@@ -233,7 +221,7 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
     log.info({ host: config.listen.host, port: number }, `the ${kind} port is open`);
   }
   const overview: Overview = {
-    route: () => route,
+    route: follower.route,
     facts: knowledge.facts,
     ports: PORTS.flatMap((kind) => ports[kind] ?? []),
     ...pausing(
@@ -292,11 +280,6 @@ async function openAdmin({ config, io, tls, secrets, log, overview }: AdminParts
 
 function weightsOf(wishes: TrafficWishes | null): ReadonlyMap<NodeId, number> {
   return new Map(Object.entries(wishes?.weights ?? {}).map(([node, weight]) => [makeNodeId(node), weight]));
-}
-
-/** Lags change with every report, and only matter when a reader comes or goes. */
-function withoutLag(name: string, value: unknown): unknown {
-  return name === 'lagBytes' || (name === 'closed' && typeof value === 'string' && value.startsWith('neither')) ? null : value;
 }
 
 function logChange(log: Logger, before: Route, route: Route): void {

@@ -11,11 +11,11 @@ import type { MonoMs } from '../core/ids.ts';
 import { type Attempt, type Channel, type GrpcStream, type Metadata, type StreamHandlers, openChannel } from './channel.ts';
 import { classify } from './classify.ts';
 import { status } from './grpc-status.ts';
+import { NOT_THE_SAME } from './foreign.ts';
 import { watchEndpoints } from './endpoint-watch.ts';
 import type { TlsFiles } from './pem.ts';
 import { Auth, AuthenticateRequestSchema, Maintenance, type ResponseHeader, StatusRequestSchema } from './proto/gen/rpc_pb.ts';
 import { type Method, methodOf } from './proto/services.ts';
-import type { StoreError } from './store.ts';
 
 /** Limit of one try at one endpoint: a stuck member costs this much once. Shorter fails healthy members on slow disks; longer eats the lease. */
 export const TRY_MS = 800;
@@ -28,13 +28,6 @@ const REFUSED_TRIES = 20;
 
 /** A file is read at each login, so that a changed password is found without a restart. */
 export type Password = string | { readonly file: string };
-
-const NOT_THE_SAME = 'it is not the same store';
-
-/** Another store answers than the one that this client knew first: it refuses every call from then on. */
-export function isForeign(error: StoreError): boolean {
-  return error.kind === 'refused' && error.message.endsWith(NOT_THE_SAME);
-}
 
 export interface ConnectionOptions {
   /** `https://host:port` or `http://host:port`; at least one. */

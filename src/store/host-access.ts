@@ -16,18 +16,15 @@ import { type Result, err, ok } from '../core/result.ts';
 import type { StoreAccess } from '../core/store-access.ts';
 import { type AccessOptions, openAccess } from './access.ts';
 import { followPrefix } from './follow.ts';
-import { isForeign } from './connection.ts';
 import { createMovableStore } from './movable.ts';
 import { MOVE_KEY, type MoveRecord, readMove, readyKey } from './move-record.ts';
-import { RESTORE_KEY } from './snapshot.ts';
+import { followRestores } from './restored.ts';
 import type { Store } from './store.ts';
 
 /** `GET` of the API: where the store is that this server is moving to, or has moved to. */
 const PATH = '/api/v1/store/access';
 const REQUEST_MS = 5000;
 const RETRY_MS = 500;
-/** Between two looks at which store it is: short against the time that a person needs to restore one. */
-const INCARNATION_MS = 2000;
 
 const joinedTo = object({ server: text, cluster: text, node: text });
 const grant = object({
@@ -84,7 +81,15 @@ export function openHostAccess(options: HostAccessOptions): HostAccess {
   const stopping = new AbortController();
   const context: Context = { ...options, directory, movable, signal: stopping.signal, prepared: null, done: null };
   const joined = directory !== '' && readTextIfThere(join(directory, 'server.json')) !== null;
-  const following = Promise.all([joined ? follow(context) : null, watchIncarnation(context)]);
+  const following = Promise.all([
+    joined ? follow(context) : null,
+    followRestores({
+      ...options,
+      movable,
+      open: () => openAccess(presentAccess(context.access, context.directory), context),
+      signal: stopping.signal,
+    }),
+  ]);
   return {
     store: movable.store,
     close: async () => {
@@ -107,57 +112,6 @@ export function presentAccess(access: StoreAccess, directory: string): StoreAcce
 
 function movedPath(directory: string): string {
   return join(directory, 'store-moved.json');
-}
-
-const restoreMark = object({ phase: text, from: text });
-
-/**
- * A server that is re-deployed from a backup answers as another store, and this client would refuse it until its host is restarted.
- *
- * *Invariant:* a host goes only to a store that was restored, completely, from the very one that it knows. *Because:* the mark of the restore names that one, and is
- * written last. That the old one is dead is the word of whoever restored it; what it may have forgotten is learned from the agents (architecture 4.10).
- * *Broken if:* every store that answers at the known address were taken for the successor: an empty one would take the cluster's orders away.
- */
-async function watchIncarnation(context: Context): Promise<void> {
-  const { movable, clock, log, signal } = context;
-  let known: string | null = null;
-  let told = '';
-  while (!signal.aborted) {
-    const status = await movable.store.status();
-    if (status.ok) known = status.value.incarnation;
-    else if (isForeign(status.error) && known !== null) {
-      const found = await restoredFrom(context, known);
-      if (found.store !== null) {
-        movable.replace(found.store);
-        log.warn(
-          { restoredFrom: known, incarnation: found.incarnation },
-          'the store was restored from a backup of the one that this host knew; it is used from now on',
-        );
-        context.onMoved();
-      } else if (found.why !== told) {
-        told = found.why;
-        log.error({ known, incarnation: found.incarnation }, `another store answers, and it is not used: ${found.why}`);
-      }
-    }
-    await clock.sleep(INCARNATION_MS, signal);
-  }
-}
-
-async function restoredFrom(
-  context: Context,
-  known: string,
-): Promise<{ readonly store: Store | null; readonly incarnation: string | null; readonly why: string }> {
-  const store = openAccess(presentAccess(context.access, context.directory), context);
-  const [status, mark] = [await store.status(), await store.get(RESTORE_KEY)];
-  const incarnation = status.ok ? status.value.incarnation : null;
-  const decoded = mark.ok && mark.value !== null ? decodeJson(restoreMark, mark.value.value) : null;
-  if (decoded?.ok === true && decoded.value.phase === 'done' && decoded.value.from === known) return { store, incarnation, why: '' };
-  store.close();
-  const why =
-    decoded?.ok === true
-      ? `it holds a backup of ${decoded.value.from}${decoded.value.phase === 'done' ? '' : ', which is not complete'}`
-      : 'it is not restored from a backup of the one that this host knows; restore it ("pgherd store restore"), or bring the old one back';
-  return { store: null, incarnation, why };
 }
 
 async function follow(context: Context): Promise<void> {

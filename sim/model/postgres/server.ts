@@ -35,6 +35,7 @@ import {
   resumeReplay,
   startupReload,
   terminateReceiver,
+  leavePages,
 } from './standby.ts';
 import { type WalRecord, contains } from './wal.ts';
 
@@ -453,7 +454,10 @@ function exit(core: Core, how: 'announced' | 'silent' = 'announced'): void {
   core.run = null;
   core.process = null;
   process?.kill();
-  if (core.disk.directory !== null) showOverwritten(core.disk.directory);
+  if (core.disk.directory !== null) {
+    if (run.role === 'standby' && run.recovered && core.disk.directory.state === 'in archive recovery') leavePages(core.disk.directory);
+    showOverwritten(core.disk.directory);
+  }
   for (const slot of core.disk.directory?.slots.values() ?? []) slot.active = false;
   endSessions(run);
   for (const link of links) {

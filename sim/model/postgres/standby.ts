@@ -44,6 +44,20 @@ export function replayLocal(core: Core, run: Run): void {
   if (contains(directory.end, directory.applied) || directory.corrupt !== null) directory.applied = directory.end;
 }
 
+/**
+ * A standby ended without a restart point. Each page that was written raised the minimum recovery point first, so that no page is ahead of it: either pages up to
+ * the end of replay were written, or only those of the last restart point. Which of both is a coin that needs no draw.
+ * *Source:* PostgreSQL, xlog.c, XLogFlush and UpdateMinRecoveryPoint.
+ */
+export function leavePages(directory: DataDirectory): void {
+  const { applied, durable, minRecovery, checkpoint } = directory;
+  const reached = contains(durable, applied) ? applied : durable;
+  const floor = Math.max(minRecovery?.lsn ?? 0, checkpoint.lsn);
+  if (reached.lsn <= floor) return;
+  if (Math.floor(reached.lsn / 8) % 2 === 0) directory.minRecovery = { lsn: reached.lsn, tli: reached.tli };
+  else directory.applied = recordAt(reached, floor);
+}
+
 export function spoil(core: Core, directory: DataDirectory, why: string): void {
   if (directory.corrupt !== null) return;
   directory.corrupt = why;

@@ -1,5 +1,5 @@
 /** Readings of one snapshot that several rules share. */
-import type { NodeId, Now, WallMs } from '../ids.ts';
+import { type NodeId, type Now, type Term, type WallMs, makeTerm } from '../ids.ts';
 import { type Lsn, maxLsn } from '../lsn.ts';
 import type { NodeReport, Position } from '../report.ts';
 import { type ClusterSpec, type NodeSpec, findNode, isMember } from '../spec.ts';
@@ -194,4 +194,14 @@ export function elapsedMs(now: Now, since: number): number {
 /** Some node holds the write lease. */
 export function isLeaseTaken(view: ClusterView): boolean {
   return view.writeLease !== null;
+}
+
+/** The newest term that a member which can be heard ever saw; 0 when none. */
+export function newestKnownTerm(view: ClusterView): Term {
+  let newest = 0;
+  for (const node of view.spec.nodes) {
+    const report = live(view, node.id);
+    newest = Math.max(newest, report?.highestTerm ?? 0, report?.vote?.term ?? 0, report?.leaseTerm ?? 0);
+  }
+  return makeTerm(newest);
 }

@@ -3,7 +3,7 @@ import type { NodeId } from '../ids.ts';
 import type { ClusterState } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { isContained } from './lineage.ts';
-import { fresh, isAvailable, isForeignSystem, isStreaming, lineageOf, otherDataNodes } from './observe.ts';
+import { fresh, isAvailable, isForeignSystem, isOpen, isStreaming, lineageOf, live, newestKnownTerm, otherDataNodes } from './observe.ts';
 
 /**
  * The state with its route. The writer is the primary of the newest opened term, and nobody while an unplanned attempt is open: the old one
@@ -14,7 +14,7 @@ export function publishRoute(view: ClusterView): ClusterState {
   const { attempt, switchover, phase, route } = state;
   const unplanned = attempt !== null && attempt.path !== 'planned';
   const stopped = phase === 'stopping' || phase === 'stopped';
-  const writer = unplanned || stopped ? null : state.primary;
+  const writer = unplanned || stopped || isForgotten(view) ? null : state.primary;
   const readers = stopped ? [] : readersOf(view);
   const hold = (switchover !== null && switchover.phase !== 'checkpoint') || (attempt !== null && attempt.path === 'planned');
   if (
@@ -26,6 +26,18 @@ export function publishRoute(view: ClusterView): ClusterState {
     return state;
   // The hold's own rule raised the epoch already, so that proxies acknowledge exactly that one.
   return { ...state, route: { epoch: route.epoch + 1, writer, readers, hold } };
+}
+
+/**
+ * The store was restored, and a member knows a newer term than the one whose primary it names: that one is not the primary any more, as far as anybody knows.
+ *
+ * *Invariant:* a proxy is not sent to a primary of a term that was followed by another one (I16). *Because:* members never forget a term, and the primary that is
+ * open confirms the store with its first report. *Broken if:* every primary were taken out until it has reported: clients of a healthy one would lose what is under way.
+ */
+function isForgotten(view: ClusterView): boolean {
+  const { state } = view;
+  if (state.incarnation === view.incarnation || state.primary === null) return false;
+  return newestKnownTerm(view) > state.primaryTerm && !isOpen(live(view, state.primary), state.primaryTerm);
 }
 
 /**

@@ -170,6 +170,22 @@ export function openingSet(view: ClusterView, candidate: NodeId, term: number): 
   return { method: mode === 'quorum' ? 'any' : 'first', k: size, members: mode === 'quorum' ? members : members.slice(0, size) };
 }
 
+/** More orders than a cluster gives between a backup and its restore: tens a day, where standbys come and go all the time. */
+const FORGOTTEN_ORDERS = 1_000_000;
+
+/**
+ * What is left of the record of a backup when its store is confirmed: the set that was asked for last, asked for anew, and nothing promised.
+ *
+ * *Invariant:* facts are true whatever was decided after the backup. *Because:* the primary may have been asked for any set since, and what was acknowledged then
+ * is on its members only; the agent follows an order only when its revision is above all that it saw, so that `inForce` speaks of this very set.
+ * *Broken if:* the store counts on from the backup's revision: the agent's own later order of the same number would be taken for this one.
+ */
+export function quorumAfterRestore(quorum: ClusterState['quorum']): ClusterState['quorum'] {
+  if (quorum.k === 0 && quorum.wanted.k === 0 && quorum.mayStand.length <= 1) return quorum;
+  const revision = quorum.revision + FORGOTTEN_ORDERS;
+  return { ...quorum, revision, wantedRevision: revision, k: 0, voters: [], mayStand: [NO_SET, quorum.wanted], lowered: null, floorPending: true };
+}
+
 /**
  * The record of a new term whose primary holds every acknowledged commit, and nobody else surely does. `restored`: the term is an old one that the store
  * forgot; nothing was lowered, it is only not known what was promised.
@@ -180,7 +196,7 @@ export function openingQuorum(
   now: Now,
   { set, restored, floor }: { readonly set: SyncSet; readonly restored: boolean; readonly floor: Position | null },
 ): ClusterState['quorum'] {
-  const revision = state.quorum.revision + 1;
+  const revision = state.quorum.revision + (restored ? FORGOTTEN_ORDERS : 1);
   const lowered = set.k < (durabilityOf(spec).mode === 'async' ? 0 : durabilityOf(spec).k);
   return {
     revision,

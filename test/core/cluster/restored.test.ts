@@ -46,6 +46,28 @@ test('one member silent, or one that knows a newer term, and no primary open: no
   assert.deepEqual([newer.state?.incarnation, newer.state?.term, newer.state?.attempt], ['restored from store-0', 5, null]);
 });
 
+test('the primary that the backup names has crashed, and a newer term is known: nobody is told to restart, a person is asked', () => {
+  // An order of term 3 is refused by a member that knows term 4, and nobody takes a lease in a store that is not confirmed.
+  const text = `term 3 primary n1
+    n1 crashed knows4 @0/5000
+    n2 standby knows4 @0/5000
+    n3 standby knows3 @0/4000`;
+  for (const onCrash of ['failover', 'restart']) {
+    const decision = expectDecision(restored(text, { spec: { onCrash } }), 'failover.blocked-store');
+    assert.deepEqual(decision.state?.recovery ?? {}, {});
+    assert.match(decision.why, /"pgherd failover" says that this store counts/);
+  }
+});
+
+test('what the backup says of synchronous standbys counts no more: it is asked for anew, above every order that the store may have forgotten', () => {
+  const state = expectRule(restored(STEADY.replace('lease n1/3', 'lease n1/3 quorum 1/n2,n3')), 'housekeeping.incarnation');
+  const { k, voters, wanted, revision, wantedRevision, floorPending } = state.quorum;
+  assert.deepEqual([k, voters, wanted.members, floorPending], [0, [], ['n2.a', 'n3.a'], true]);
+  assert.ok(revision > 100_000 && wantedRevision === revision, 'agents follow rising orders only, and know later ones than the backup');
+  const asynchronous = expectRule(restored(STEADY), 'housekeeping.incarnation');
+  assert.deepEqual(asynchronous.quorum, restored(STEADY).state.quorum);
+});
+
 test('a primary of a term that the store forgot brings it back, keeps its clients, and the old one is fenced', () => {
   // n2 is open in term 5; the backup knows only n1 in term 3, which comes back at this moment.
   const view = restored(`term 3 primary n1

@@ -25,6 +25,16 @@ function view(
 const head = 'term 4 primary n1 lsn 0/6000 lease n1/4\n';
 const readers = (of: ClusterView): readonly string[] => publishRoute(of).route.readers;
 
+describe('who gets writes', () => {
+  test('in a restored store: the primary that it names, unless a member knows a newer term and that primary is not open', () => {
+    const writer = (text: string): string | null => publishRoute(view(text, { state: { incarnation: 'restored from store-0' } })).route.writer;
+    assert.equal(writer('term 3 primary n1\n n1 dead knows3 @0/5000\n n2 standby knows3 @0/5000'), 'n1', 'nothing speaks against it');
+    assert.equal(writer('term 3 primary n1\n n1 standby knows3 @0/5000\n n2 standby knows4 @0/5000'), null);
+    assert.equal(writer('term 3 primary n1 lease n1/3\n n1 primary knows4 @0/5000\n n2 standby knows4 @0/5000'), 'n1', 'an attempt was given up');
+    assert.equal(publishRoute(view('term 3 primary n1\n n1 standby @0/5000\n n2 standby knows4 @0/5000')).route.writer, 'n1');
+  });
+});
+
 describe('who serves reads', () => {
   test('who streams from the primary, on its history', () => {
     assert.deepEqual(readers(view(`${head} n1 primary @0/6000\n n2 standby @0/6000\n n3 standby @0/6000`, { was: [] })), ['n2', 'n3']);

@@ -6,13 +6,15 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { cancelEffect } from '../cancel.ts';
 import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
 import { isContained } from '../lineage.ts';
-import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, lineageOf, live } from '../observe.ts';
+import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, lineageOf, live, otherDataNodes } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
 import { type RequestKind, addStep, cancel, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
 import { serverMark } from './rolling.ts';
 
+/** In a restored store nobody takes a lease before it is confirmed, which takes a report of each member; a person who has to decide is not kept out by the start. */
+const CONFIRM_LIMIT_MS = 10_000;
 /** A stop ladder ends long before; a start waits for recovery. Too early only ends the task, not the work. */
 const STOP_LIMIT_MS = 120_000;
 const START_LIMIT_MS = 600_000;
@@ -245,8 +247,21 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
 const FENCED_LIMIT_MS = 30_000;
 
 function notTakenIn(view: ClusterView, node: NodeId, sinceMs: number): string | null {
+  if (sinceMs <= FENCED_LIMIT_MS) return null;
+  if (node === view.state.primary) return standbysMissing(view, node);
   const goal = view.state.goals[node];
-  return goal?.kind === 'fenced' && sinceMs > FENCED_LIMIT_MS ? `${node} is not taken in: it ${goal.reason}` : null;
+  return goal?.kind === 'fenced' ? `${node} is not taken in: it ${goal.reason}` : null;
+}
+
+/** A primary that opens only with standbys which themselves wait for a person: the person is kept out by the start no longer. */
+function standbysMissing(view: ClusterView, primary: NodeId): string | null {
+  const { state } = view;
+  const report = live(view, primary);
+  const runs = report?.leaseTerm === state.primaryTerm && report.postgres.role === 'primary' && report.postgres.state === 'running';
+  const { k } = state.quorum.wanted;
+  const others = otherDataNodes(view).filter((other) => state.goals[other.id]?.kind === 'standby');
+  if (!runs || isOpen(report, state.primaryTerm) || others.length >= k) return null;
+  return `${primary} opens when ${k} of its standbys hold what it recovered, and only ${others.length} may follow it`;
 }
 
 /** The goal says `stream` (a done rewind or clone becomes that), and it does. */
@@ -371,6 +386,12 @@ function clusterServes(view: ClusterView, now: Now): Outcome | null {
     .map((node) => node.id);
   const sinceMs = elapsedMs(now, stepSince(task));
   const stuck = waiting.map((node) => notTakenIn(view, node, sinceMs)).filter((text) => text !== null);
+  const unconfirmed = view.state.incarnation !== view.incarnation && sinceMs > CONFIRM_LIMIT_MS;
+  if (unconfirmed && waiting.length > 0) {
+    const text = `the store was restored, and nobody has confirmed that ${view.state.primary} of term ${view.state.primaryTerm} is the last primary`;
+    const remedy = 'See "pgherd explain"; "pgherd failover" is the word that this store counts.';
+    return { why: text, tasks: [fail(task, now, { code: 'cluster-start.store', text: `${text}.`, remedy })], then: 'continue' };
+  }
   if (waiting.length > stuck.length && sinceMs <= START_LIMIT_MS) return null;
   const ended =
     waiting.length === 0

@@ -111,7 +111,7 @@ function policyGate(view: ClusterView, now: Now): Assessment | null {
     return blocked(
       view,
       'store',
-      `the store is not the one in which term ${state.primaryTerm} was opened (incarnation ${view.incarnation}, was ${state.incarnation}); failover stays off until ${state.primary} is open again`,
+      `the store is not the one in which term ${state.primaryTerm} was opened (incarnation ${view.incarnation}, was ${state.incarnation}); failover stays off until ${state.primary} is open again, or "pgherd failover" says that this store counts`,
     );
   }
   if (state.frozen !== null)
@@ -285,7 +285,8 @@ function assessCrash(view: ClusterView, now: Now, primary: NodeId, report: NodeR
     return blocked(view, 'frozen', `PostgreSQL of ${primary} is gone, but the cluster is frozen by ${state.frozen.by} (${state.frozen.reason})`);
   const gate = policyGate(view, now) ?? candidateGate(view, now);
   const wantsFailover = rule === 'crash.restart-failed' || spec.onCrash === 'failover';
-  if (gate?.rule === 'failover.blocked-watch') return gate;
+  // In a store that is not confirmed nobody takes a lease: a restart would end nowhere, and hide what a person has to decide.
+  if (gate?.rule === 'failover.blocked-watch' || gate?.rule === 'failover.blocked-store') return gate;
   if (wantsFailover && gate === null) {
     const what = report.postgres.state === 'crashed' ? 'crashed' : `is ${report.postgres.state}`;
     return attemptFrom(

@@ -8,18 +8,9 @@ import { findNode } from '../../spec.ts';
 import type { Attempt, Task } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
-import { isForeignSystem, isOpen, live } from '../observe.ts';
+import { isForeignSystem, isOpen, live, newestKnownTerm } from '../observe.ts';
+import { quorumAfterRestore } from '../sync-wish.ts';
 import { fail, finish, taskById } from '../tasks.ts';
-
-/** The newest term that a member which can be heard ever saw; 0 when none. */
-function newestKnown(view: ClusterView): Term {
-  let newest = 0;
-  for (const node of view.spec.nodes) {
-    const report = live(view, node.id);
-    newest = Math.max(newest, report?.highestTerm ?? 0, report?.vote?.term ?? 0, report?.leaseTerm ?? 0);
-  }
-  return makeTerm(newest);
-}
 
 /**
  * A member that is open in a term of which the state knows nothing; null when there is none, or when an attempt for that term or a newer one is open. An
@@ -51,7 +42,7 @@ function openInUnknownTerm(view: ClusterView): { readonly report: NodeReport; re
 function nobodyKnowsMore(view: ClusterView): boolean {
   const { attempt, primaryTerm } = view.state;
   const newest = attempt?.phase === 'promote' ? attempt.term : primaryTerm;
-  return view.spec.nodes.every((node) => live(view, node.id) !== null) && newestKnown(view) <= newest;
+  return view.spec.nodes.every((node) => live(view, node.id) !== null) && newestKnownTerm(view) <= newest;
 }
 
 /** The commands whose place in the state is given up: they end here, by what is seen of their effect. */
@@ -121,7 +112,12 @@ export const restoredRules: readonly Rule[] = [
       return {
         why: `the store's incarnation is ${view.incarnation}`,
         // What is not known of the time since the backup is not known of the attempt either.
-        state: { ...state, incarnation: view.incarnation, attempt: state.attempt === null ? null : { ...state.attempt, afterRestore: true } },
+        state: {
+          ...state,
+          incarnation: view.incarnation,
+          quorum: quorumAfterRestore(state.quorum),
+          attempt: state.attempt === null ? null : { ...state.attempt, afterRestore: true },
+        },
         events: [
           {
             level: 'warn',
@@ -139,7 +135,7 @@ export const restoredRules: readonly Rule[] = [
     when: 'a member has seen a newer term than the state holds',
     why: 'A term is never used twice, and agents refuse a lower one: without this every order of a restored store would be refused for ever.',
     decide: (view) => {
-      const newest = newestKnown(view);
+      const newest = newestKnownTerm(view);
       if (newest <= view.state.term) return null;
       return {
         why: `term ${newest} was seen by a member; the next one is ${newest + 1}`,

@@ -1,0 +1,49 @@
+/** What goes wrong with a proxy, and the planned changes that it is there for; drawn from a stream of its own, after everything else of a plan. */
+import { type Fault, type FaultKind, type Plan, faultsOf } from './plan.ts';
+import type { Shape } from './profiles.ts';
+import type { Random } from './random.ts';
+import { PROXY_HOST } from './world/proxy.ts';
+
+const MEAN_MS = 9000;
+
+export function addProxyFaults(random: Random, plan: Plan, shape: Shape): Plan {
+  let nextId = faultsOf(plan).length;
+  return {
+    episodes: plan.episodes.map((episode, index) => {
+      const added = Array.from({ length: random.pick([1, 2, 4, 6]) }, (): Fault => {
+        const what = draw(random, shape);
+        const at = Math.round(random.between(500, episode.lengthMs - 2000));
+        const forMs = what.kind === 'cut' ? Math.round(Math.min(episode.lengthMs - at, 100 - Math.log(1 - random.next()) * MEAN_MS)) : 0;
+        return { id: nextId++, episode: index, at, forMs, what };
+      });
+      return { ...episode, faults: [...episode.faults, ...added] };
+    }),
+  };
+}
+
+function draw(random: Random, shape: Shape): FaultKind {
+  const nodes = shape.nodes.map((node) => node.name);
+  const from = (hosts: readonly string[], what: string): FaultKind => ({
+    kind: 'cut',
+    what: `the proxy from ${what}`,
+    links: hosts.flatMap((host): [string, string][] => [
+      [PROXY_HOST, host],
+      [host, PROXY_HOST],
+    ]),
+  });
+  switch (random.int(7)) {
+    case 0:
+    case 1:
+      return from(shape.store, 'the store');
+    case 2:
+      return from([...new Set([...shape.store, ...nodes])], 'all but clients');
+    case 3: {
+      const one = random.pick(nodes);
+      return from([one], one);
+    }
+    case 4:
+      return { kind: 'proxy-kill' };
+    default:
+      return { kind: 'task', request: { kind: 'switchover', to: null } };
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * A person restores the store from an old backup, with the product's own code (src/store/snapshot.ts): over the data of the store that is there, or into a
+ * new one that answers in its place, which hosts follow by its mark. Drawn from a stream of its own, so that the rest of a plan is what it is without it.
+ */
+import { describeFailure } from '../src/core/result.ts';
+import { backupStore, restoreStore } from '../src/store/snapshot.ts';
+import { createKeyspace } from './model/store/keyspace.ts';
+import { type Fault, type FaultKind, type Plan, faultsOf } from './plan.ts';
+import type { Random } from './random.ts';
+import type { World } from './world/world.ts';
+
+export type StoreRestore = Extract<FaultKind, { kind: 'store-restore' }>;
+
+/** Backups are made this often, and so many are kept. */
+const BACKUP_EVERY_MS = 10_000;
+const KEPT = 30;
+/** Between two tries: the store did not answer, or somebody wrote in the middle. */
+const AGAIN_MS = 1000;
+/** A new server is there after this time. */
+const DEPLOY_MS = 700;
+
+/** The plan with one or two restores, numbered after all its other entries. */
+export function addRestores(random: Random, plan: Plan): Plan {
+  const firstId = faultsOf(plan).length;
+  const at = random.int(plan.episodes.length);
+  const count = random.pick([1, 1, 2]);
+  return {
+    episodes: plan.episodes.map((episode, index) => {
+      if (index !== at) return episode;
+      const added = Array.from({ length: count }, (_, nth): Fault => {
+        const what: StoreRestore = { kind: 'store-restore', backupAgeMs: random.pick([0, 5000, 20_000, 60_000]), into: random.pick(['same', 'new']) };
+        return { id: firstId + nth, episode: index, at: Math.round(random.between(1000, episode.lengthMs - 5000)), forMs: 0, what };
+      });
+      return { ...episode, faults: [...episode.faults, ...added] };
+    }),
+  };
+}
+
+export const isRestore = ({ what }: Fault): boolean => what.kind === 'store-restore';
+
+export interface Restorer {
+  /** Takes backups from now on, for as long as the run lasts. */
+  takeBackups(): void;
+  begin(what: StoreRestore): void;
+  /** A restore is under way: everything else that people do waits for it. */
+  busy(): boolean;
+  /** Called when the data of another store, or none, stands in the place of what was there. */
+  onReplaced(callback: () => void): void;
+}
+
+export function createRestorer(world: World): Restorer {
+  const { clock, office, store, trace } = world;
+  const desk = world.machines.of('office');
+  const backups: { readonly at: number; readonly text: string }[] = [];
+  const replaced: (() => void)[] = [];
+  let taking = false;
+  let busy = false;
+
+  async function take(): Promise<void> {
+    for (;;) {
+      const at = clock.now();
+      const made = busy ? null : await backupStore(office.store, desk.clock.of(desk.scope()));
+      if (made?.ok === true && !busy) backups.push({ at, text: made.value });
+      if (backups.length > KEPT) backups.shift();
+      await clock.sleep(BACKUP_EVERY_MS);
+    }
+  }
+
+  /** Until it succeeded: a store with half of a backup serves nobody. */
+  async function restore(text: string, into: StoreRestore['into']): Promise<void> {
+    if (into === 'new') {
+      for (const server of world.servers) server.kill();
+      store.restore({ keyspace: createKeyspace(), incarnation: '' }, String(BigInt(store.incarnation()) + 1n));
+      for (const call of replaced) call();
+      office.replace(world.openOffice());
+      await clock.sleep(DEPLOY_MS);
+      for (const server of world.servers) server.start();
+    }
+    for (let tries = 0; ; tries++) {
+      const done = await restoreStore(office.store, text, { existing: into === 'new' && tries === 0 ? 'refuse' : 'replace' });
+      if (done.ok) {
+        trace.add('operator', `the store is restored: ${done.value.keys} keys of revision ${done.value.revision}`);
+        return;
+      }
+      trace.add('operator', describeFailure(done.error));
+      await clock.sleep(AGAIN_MS);
+    }
+  }
+
+  return {
+    takeBackups: () => {
+      if (taking) return;
+      taking = true;
+      void take();
+    },
+    begin: ({ backupAgeMs, into }) => {
+      const old = backups.findLast((one) => one.at <= clock.now() - backupAgeMs) ?? backups[0];
+      if (old === undefined || busy) return;
+      busy = true;
+      trace.add(
+        'operator',
+        `restores a backup that is ${Math.round(clock.now() - old.at)} ms old into ${into === 'new' ? 'a new store' : 'the store'}`,
+      );
+      void restore(old.text, into).finally(() => {
+        busy = false;
+      });
+    },
+    busy: () => busy,
+    onReplaced: (callback) => void replaced.push(callback),
+  };
+}
