@@ -3,6 +3,7 @@ import type { Scenario } from '../scenario.ts';
 import { agentFreeze } from './agent-freeze.ts';
 import { agentKill } from './agent-kill.ts';
 import { agentRestart } from './agent-restart.ts';
+import { cascade, cascadeFailover } from './cascade.ts';
 import { clusterRestart } from './cluster-restart.ts';
 import { controllerLoss } from './controller-loss.ts';
 import { etcdMemberLoss, hostLossEtcd, hostLossEtcdAsync, hostLossEtcdLeader, serverLossEtcd, storeLost } from './etcd.ts';
@@ -100,6 +101,8 @@ export const SCENARIOS: readonly Scenario[] = [
   nodeAddServerDies,
   nodeAddAgentDies,
   nodeRemove,
+  cascade,
+  cascadeFailover,
   storeMigrate,
   serverRedeployed,
 ];

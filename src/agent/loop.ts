@@ -147,7 +147,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const action = decideNode(facts, input.state, now.mono);
     await act(action, goal, input, now.mono);
     publish(postgres, input.stateRevision, goal);
-    await housekeeping(postgres, goal, input.spec, now.mono);
+    await housekeeping(postgres, goal, input, now.mono);
   }
 
   /** The look that ended an action a moment ago is as good as another one. */
@@ -307,7 +307,9 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     ports.log.warn({ action: action.kind, goalId, attempts, durationMs, code: failure.code }, describeFailure(failure));
   }
 
-  async function housekeeping(postgres: PostgresReport, goal: Goal | null, spec: ClusterSpec | null, now: MonoMs): Promise<void> {
+  async function housekeeping(postgres: PostgresReport, goal: Goal | null, input: LoopInput, now: MonoMs): Promise<void> {
+    const { spec } = input;
+    const positions = input.state?.positions ?? {};
     if (spec === null || goal === null || running !== null || postgres.state !== 'running') return;
     // A server that may hang keeps its upkeep for seconds, while the next look, and whoever waits for it, must not be late.
     if (ports.postgres.trouble() !== null) return;
@@ -320,7 +322,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     }
     if (now - lastSlots < SLOTS_EVERY_MS || (postgres.role === 'primary' && !open)) return;
     lastSlots = now;
-    const slots = await ports.postgres.ensureSlots(spec);
+    const slots = await ports.postgres.ensureSlots(spec, positions);
     if (!slots.ok) ports.log.warn({ code: slots.error.code }, describeFailure(slots.error));
   }
 

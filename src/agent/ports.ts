@@ -65,8 +65,8 @@ export interface PostgresPort {
   checkpoint(signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Roles, heartbeat table, slots of members; on a primary, idempotent. */
   ensureRolesAndSlots(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
-  /** Slots only; a primary makes and drops, a standby makes and advances. */
-  ensureSlots(spec: ClusterSpec): Promise<Result<string, Failure>>;
+  /** Slots only; a primary makes and drops, a standby makes; both advance those that nobody uses. `positions`: how far each member is known to be. */
+  ensureSlots(spec: ClusterSpec, positions: Readonly<Record<string, Lsn>>): Promise<Result<string, Failure>>;
   listSlots(): Promise<
     readonly { readonly name: string; readonly active: boolean; readonly retainedBytes: number | null; readonly walStatus: string | null }[]
   >;

@@ -148,7 +148,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   }
 
   async function settingsOf(spec: ClusterSpec, as: PostgresReport['role']): Promise<ManagedSettings> {
-    return { ...managedSettingsOf(spec), freeBytes: await freeBytes(instance.dataDirectory), atLeast: await readMinimums(as) };
+    return { ...managedSettingsOf(spec, instance.node), freeBytes: await freeBytes(instance.dataDirectory), atLeast: await readMinimums(as) };
   }
 
   async function bringSettings(spec: ClusterSpec, as: PostgresReport['role'] = role): Promise<Result<{ readonly changed: boolean }, Failure>> {
@@ -267,7 +267,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     },
     follow: async (upstream, signal) => {
       const following = await followUpstream(instance, { upstream, limitMs: FOLLOW_LIMIT_MS, signal });
-      return following.ok ? ok(`streams from ${upstream.node} on timeline ${following.value.timeline}`) : following;
+      if (!following.ok) return following;
+      const { timeline } = following.value;
+      return ok(timeline === null ? `follows ${upstream.node} after its delay` : `streams from ${upstream.node} on timeline ${timeline}`);
     },
     rewind: async (spec, upstream, signal, onProgress) => {
       const rewound = await withoutServer('rewinding', async () =>
@@ -313,9 +315,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       const slots = await ensureSlots(instance, { members: dataNodes(spec), signal });
       return slots.ok ? ok('roles and slots are in order') : slots;
     },
-    ensureSlots: async (spec) => {
-      const positions = Object.fromEntries(walsenders.flatMap((sender) => (sender.flushLsn === null ? [] : [[sender.node, sender.flushLsn]])));
-      const slots = await ensureSlots(instance, { members: dataNodes(spec), positions });
+    ensureSlots: async (spec, known) => {
+      const seen = Object.fromEntries(walsenders.flatMap((sender) => (sender.flushLsn === null ? [] : [[sender.node, sender.flushLsn]])));
+      const slots = await ensureSlots(instance, { members: dataNodes(spec), positions: { ...known, ...seen } });
       return slots.ok ? ok('') : slots;
     },
     listSlots: async (): Promise<NodeReport['slots']> => {

@@ -1,5 +1,5 @@
 /** What the agent's HTTP side tells, derived from the newest report and the lease at this moment. */
-import type { MonoMs, Term } from '../core/ids.ts';
+import type { MonoMs, NodeId, Term } from '../core/ids.ts';
 import { bytesBetween } from '../core/lsn.ts';
 import type { NodeReport } from '../core/report.ts';
 import { findNode } from '../core/spec.ts';
@@ -32,12 +32,18 @@ export function agentStatus(input: {
     term: state !== null && state.primaryTerm > input.highestTerm ? state.primaryTerm : input.highestTerm,
     lease: term === null || deadline === null ? null : { term, deadline },
     open: report?.open === true && term !== null,
-    streaming: running && postgres?.streamingFrom !== null && postgres?.streamingFrom === state?.primary,
+    streaming: running && postgres?.streamingFrom != null && postgres.streamingFrom === upstreamOf(knowledge, config.node),
     lagBytes: replayed === null || primaryLsn === null ? null : Math.max(0, bytesBetween({ from: replayed, to: primaryLsn })),
     synchronous: state?.quorum.voters.some((voter) => nodeOfVoter(voter) === config.node) === true,
     maintenance: (spec === null ? null : findNode(spec, config.node))?.maintenance === true,
     ready: report !== null,
   };
+}
+
+/** Whom it is to stream from: the primary, or the standby that its goal names while that one is in order. */
+function upstreamOf({ state }: ClusterKnowledge, node: NodeId): NodeId | null {
+  const goal = state?.goals[node];
+  return goal?.kind === 'standby' && goal.via === 'stream' && goal.term === state?.primaryTerm ? goal.upstream : (state?.primary ?? null);
 }
 
 /** Prometheus text. Source: prometheus.io, "Exposition formats". */

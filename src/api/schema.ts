@@ -75,6 +75,8 @@ const showNode = z.looseObject({
   lsn: lsn.nullable(),
   replayLagBytes: z.int().nullable(),
   upstream: name.nullable(),
+  wantedUpstream: name.nullable().optional(),
+  delayMs: count.optional(),
   priority: count,
   location: z.string().nullable(),
   agent: z.looseObject({ version: z.string().nullable(), seenMs: z.number().nullable() }),
@@ -262,6 +264,8 @@ export const taskRequestBody = z.discriminatedUnion('kind', [
     rateKb: rateKb.nullable().default(null),
   }),
   z.strictObject({ kind: z.literal('nodeMaintenance'), node: name, on: z.boolean() }),
+  /** `upstream` null: the primary, whoever that is. */
+  z.strictObject({ kind: z.literal('nodeFollow'), node: name, upstream: name.nullable() }),
   /** Null: what the node's agent registered, or the best source. */
   z.strictObject({
     kind: z.literal('nodeAdd'),

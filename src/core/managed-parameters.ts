@@ -10,6 +10,8 @@ export const MANAGED_PARAMETERS: readonly string[] = [
   'synchronous_standby_names',
   'restore_command',
   'recovery_target_timeline',
+  // `delayMs` of a node: the rules have to know of it.
+  'recovery_min_apply_delay',
   'hot_standby',
   'wal_log_hints',
   // A crashed primary must not come back by itself.

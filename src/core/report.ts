@@ -84,6 +84,8 @@ export const postgresReport = object({
   shutdownLsn: nullable(lsn),
   /** Standby: a walreceiver is connected and streaming, from this member. */
   streamingFrom: nullable(nodeId),
+  /** It replays later on purpose, and waits for that before it asks for more WAL: PostgreSQL streams only when local WAL is exhausted. */
+  waitsForDelay: withDefault(bool, false),
   walsenders: list(walsender),
   /** Parameters that wait for a restart, with pg_settings' names. */
   pendingRestart: list(text),

@@ -84,6 +84,10 @@ export const nodeSpec = object(
     kind: withDefault(oneOf('data', 'witness'), 'data'),
     /** Set by `node maintenance`: watched, never promoted, never restarted. */
     maintenance: withDefault(bool, false),
+    /** The standby that it streams from (cascading), as long as that one is in order; null: the primary. Changed by `node follow`. */
+    upstream: withDefault(nullable(nodeId), null),
+    /** Replays this much later than the primary committed; 0: at once. Such a node is never promoted, serves no reads, and no commit waits for it. */
+    delayMs: withDefault(number({ integer: true, min: 0, max: 2_147_483_647 }), 0),
     /** For people and their scripts; no rule reads them. */
     tags: withDefault(record(text), {}),
     /**
@@ -160,7 +164,7 @@ export type ClusterSpec = Decoded<typeof clusterSpec>;
  */
 export function durabilityOf(spec: Pick<ClusterSpec, 'durability' | 'nodes'>): Durability {
   if (spec.durability !== null) return spec.durability;
-  const nodes = spec.nodes.filter((node) => node.kind === 'data' && node.membership === 'full').length;
+  const nodes = spec.nodes.filter((node) => node.kind === 'data' && node.membership === 'full' && node.delayMs === 0).length;
   return { mode: nodes >= 3 ? 'quorum' : 'async', k: 1, strict: false, minSync: 0 };
 }
 
@@ -180,11 +184,14 @@ export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; 
     endpoints.add(endpoint);
   }
   const { mode, k, minSync } = durabilityOf(spec);
-  const standbys = spec.nodes.filter((node) => node.kind === 'data' && node.membership === 'full').length - 1;
+  const standbys = spec.nodes.filter((node) => node.kind === 'data' && node.membership === 'full' && node.delayMs === 0).length - 1;
   if (mode !== 'async') {
     if (minSync > k) problems.push({ path: 'durability.minSync', message: `minSync ${minSync} is more than k ${k}` });
     if (k > standbys)
-      problems.push({ path: 'durability.k', message: `k ${k} needs ${k} standbys, and the cluster can have ${Math.max(0, standbys)}` });
+      problems.push({
+        path: 'durability.k',
+        message: `k ${k} needs ${k} standbys, and the cluster can have ${Math.max(0, standbys)} (delayed ones do not count)`,
+      });
     for (const [index, node] of spec.nodes.entries()) {
       if (node.id.length > LONGEST_VOTER_NODE)
         problems.push({
@@ -203,7 +210,34 @@ export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; 
       message: `two renewals (2 × ${spec.leaseRenewMs} ms) and the margin (${spec.leaseMarginMs} ms) do not fit into the lease TTL (${spec.leaseTtlMs} ms)`,
     });
   }
-  return [...problems, ...checkVips(spec)];
+  return [...problems, ...checkUpstreams(spec), ...checkVips(spec)];
+}
+
+/** Upstreams that cannot be, and delays where there is nothing to delay. */
+function checkUpstreams(spec: ClusterSpec): readonly { readonly path: string; readonly message: string }[] {
+  const problems: { path: string; message: string }[] = [];
+  for (const [index, node] of spec.nodes.entries()) {
+    const path = `nodes[${index}].upstream`;
+    if (node.delayMs > 0 && node.kind === 'witness') problems.push({ path: `nodes[${index}].delayMs`, message: 'a witness replays nothing' });
+    if (node.upstream === null) continue;
+    const found = findNode(spec, node.upstream);
+    if (node.kind === 'witness') problems.push({ path, message: 'a witness streams from nobody' });
+    else if (found === null) problems.push({ path, message: `there is no node "${node.upstream}"` });
+    else if (found.kind === 'witness') problems.push({ path, message: `${node.upstream} is a witness and holds no data` });
+    else if (isInCircle(spec, node)) problems.push({ path, message: `${node.id} would stream from itself, by way of ${node.upstream}` });
+  }
+  if (spec.nodes.every((node) => node.kind === 'witness' || node.delayMs > 0) && spec.nodes.some((node) => node.delayMs > 0))
+    problems.push({ path: 'nodes', message: 'every data node is delayed: none could be the primary' });
+  return problems;
+}
+
+function isInCircle(spec: ClusterSpec, node: NodeSpec): boolean {
+  let at: NodeSpec | null = node;
+  for (let hops = 0; hops < spec.nodes.length && at?.upstream != null; hops++) {
+    at = findNode(spec, at.upstream);
+    if (at?.id === node.id) return true;
+  }
+  return false;
 }
 
 /** False when the policy keeps a promotion from `home`, the primary's location, to this node. Unknown locations are near everywhere. */

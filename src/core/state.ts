@@ -143,6 +143,13 @@ export const recoveryProgress = object({
 });
 export type RecoveryProgress = Decoded<typeof recoveryProgress>;
 
+/**
+ * A standby whose settings name another standby as upstream, and that one is not in order. `away`: it streams from the primary meanwhile.
+ * `healthySinceWallMs`: since when the upstream is in order again; it goes back after `settleMs` of that.
+ */
+export const cascade = object({ away: bool, reason: text, sinceWallMs: wallMs, healthySinceWallMs: nullable(wallMs), settleMs: integer });
+export type Cascade = Decoded<typeof cascade>;
+
 /** Who holds a virtual address by its own word, and who else answers for it. */
 const vipSeen = object({ node: nullable(nodeId), otherMac: nullable(text) });
 const NO_VIP_SEEN = { node: null, otherMac: null };
@@ -201,6 +208,10 @@ export const clusterState = object({
   ),
   overrides: record(nodeOverride),
   recovery: record(recoveryProgress),
+  /** Only of standbys whose upstream of the settings is not in order. */
+  cascades: withDefault(record(cascade), {}),
+  /** How far each standby is known to have WAL on the present history; members advance the slots that they keep ready for it up to there. */
+  positions: withDefault(record(lsn), {}),
   frozen: nullable(object({ reason: text, by: text, sinceWallMs: wallMs, untilWallMs: nullable(wallMs) })),
   /** Last automatic failover, for the anti-flapping window. */
   lastFailoverWallMs: nullable(wallMs),
@@ -241,6 +252,8 @@ export const taskRequest = union({
     rateKb: withDefault(nullable(integer), null),
   }),
   nodeMaintenance: object({ kind: literal('nodeMaintenance'), node: nodeId, on: bool }),
+  /** `upstream` null: the primary, whoever that is. */
+  nodeFollow: object({ kind: literal('nodeFollow'), node: nodeId, upstream: nullable(nodeId) }),
   /** Null: what the node's agent registered (host, internalHost, port), or the best (source). `source`: which member is copied. */
   nodeAdd: object({
     kind: literal('nodeAdd'),

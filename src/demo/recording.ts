@@ -36,7 +36,11 @@ export function recordHere(herd: Herd, run: string): Recording {
 }
 
 /** Runs recorder-main on another host. Only from the source tree: the shipped program records in its own process. */
-export function recordFrom(inside: readonly string[], herd: Pick<Herd, 'targets' | 'login'>, options: { readonly run: string; readonly entry: string }): Recording {
+export function recordFrom(
+  inside: readonly string[],
+  herd: Pick<Herd, 'targets' | 'login'>,
+  options: { readonly run: string; readonly entry: string },
+): Recording {
   const events: HistoryEvent[] = [];
   const [program = '', ...rest] = [...inside, process.execPath, options.entry];
   const child = spawn(program, rest, { stdio: ['pipe', 'pipe', 'inherit'] });

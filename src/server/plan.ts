@@ -2,6 +2,7 @@
 import { decideCluster } from '../core/cluster/decide.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../core/cluster/election.ts';
 import { planAdd } from '../core/cluster/node-add-checks.ts';
+import { planFollow } from '../core/cluster/node-follow-checks.ts';
 import { planRemove } from '../core/cluster/node-remove-checks.ts';
 import { primaryEnd } from '../core/cluster/observe.ts';
 import { describeRequest } from '../core/cluster/tasks.ts';
@@ -48,6 +49,7 @@ export function planTask({ view }: ServerView, { request, by }: { readonly reque
   if (outcome.problems.length > 0) return { plan: [describeRequest(request)], problems: outcome.problems };
   if (request.kind === 'nodeAdd') return { plan: [describeRequest(request), ...planAdd(watched, request)], problems: [] };
   if (request.kind === 'nodeRemove') return { plan: [describeRequest(request), ...planRemove(watched, request)], problems: [] };
+  if (request.kind === 'nodeFollow') return { plan: [describeRequest(request), ...planFollow(watched, request)], problems: [] };
   if (request.kind === 'failover') return { plan: [describeRequest(request), ...planFailover(watched, request, now)], problems: [] };
   const steps = outcome.steps.map((step) => (step.detail === '' ? step.name : `${step.name}: ${step.detail}`));
   const events = decision.events.map((event) => event.text);

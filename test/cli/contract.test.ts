@@ -352,6 +352,8 @@ describe('tasks', () => {
       [['node', 'restart', 'n2'], { kind: 'nodeRestart', node: 'n2' }],
       [['node', 'promote', 'n2'], { kind: 'switchover', to: 'n2' }],
       [['node', 'follow', 'n2'], { kind: 'nodeRejoin', node: 'n2', via: 'stream' }],
+      [['node', 'follow', 'n2', '--upstream', 'n3'], { kind: 'nodeFollow', node: 'n2', upstream: 'n3' }],
+      [['node', 'follow', 'n2', '--upstream', 'primary'], { kind: 'nodeFollow', node: 'n2', upstream: null }],
       [['node', 'rejoin', 'n2'], { kind: 'nodeRejoin', node: 'n2', via: null }],
       [['node', 'repair', 'n2', '--via', 'rewind'], { kind: 'nodeRejoin', node: 'n2', via: 'rewind' }],
       [['node', 'rebuild', 'n2', '--yes'], { kind: 'nodeRejoin', node: 'n2', via: 'clone', source: null, rateKb: null }],

@@ -15,7 +15,7 @@ export interface AgentStatus {
   readonly lease: { readonly term: Term; readonly deadline: MonoMs } | null;
   /** Clients are let in for writes. */
   readonly open: boolean;
-  /** A standby that streams from the primary of the newest term; false for one that is diverged, cloning or detached. */
+  /** A standby that streams from the primary of the newest term, or from the standby that it is to follow; false for one that is diverged, cloning or detached. */
   readonly streaming: boolean;
   /** Bytes behind the primary as far as this node knows; null when unknown. */
   readonly lagBytes: number | null;

@@ -10,6 +10,7 @@ import { readControlData } from './control-data.ts';
 import { cancelled, errnoOf, failure } from './failure.ts';
 import { clearUpstream } from './follow.ts';
 import type { Instance } from './instance.ts';
+import { WAITS_FOR_DELAY } from './apply-delay.ts';
 import { replayTimeline } from './replay-timeline.ts';
 import { findPostmaster, readProcess } from './postmaster.ts';
 import { type Sql, withLocalSql } from './sql.ts';
@@ -43,6 +44,7 @@ const QUIET_MS = 15;
  * Because: the startup process starts a walreceiver only with the setting that it has loaded; we terminate what runs until none came
  *   back for QUIET_MS after the setting was effective. A blocked startup process cannot start one; what it requested before dies the same way.
  * Broken if: primary_conninfo comes back from another file; that is why it is set empty instead of being reset.
+ * A delayed standby does not replay what it has: its position is final all the same, since nothing is added to it; it is no candidate (§4.4).
  * Errors: `detach.not-standby`, `detach.walreceiver` (it does not go), `postgres.cancelled`, those of setWinning and withLocalSql.
  */
 export async function detachStandby(instance: Instance, options: DetachOptions = {}): Promise<Result<Detached, Failure>> {
@@ -105,10 +107,13 @@ async function readPosition(sql: Sql, instance: Instance, options: DetachOptions
   const control = await readControlData(instance);
   if (!control.ok) return control;
   const deadline = monoMs() + (options.exhaustMs ?? 1000);
+  let before: Lsn | null = null;
   for (;;) {
     const timeline = await replayTimeline(instance, options);
     if (!timeline.ok) return timeline;
-    const [row] = await sql.query('SELECT pg_last_wal_receive_lsn() AS received, pg_last_wal_replay_lsn() AS replayed');
+    const [row] = await sql.query(
+      `SELECT pg_last_wal_receive_lsn() AS received, pg_last_wal_replay_lsn() AS replayed, ${WAITS_FOR_DELAY} AS delayed, current_setting('restore_command') = '' AS own`,
+    );
     const received = parseLsn(String(row?.['received'] ?? ''));
     const replayed = parseLsn(String(row?.['replayed'] ?? ''));
     const from = replayed ?? control.value.checkpointLsn;
@@ -121,10 +126,13 @@ async function readPosition(sql: Sql, instance: Instance, options: DetachOptions
     const lsn: Lsn = maxLsn(replayed, end.value.lsn) ?? from;
     // Bytes received after the last whole record are no position that anybody can replay; they count for the maximum, not against "final".
     const exhausted = replayed !== null && end.value.lsn <= replayed;
-    if (exhausted || monoMs() > deadline || options.signal?.aborted === true) {
+    // Two looks at the same end: no walreceiver and no archive adds to it.
+    const still = row?.['delayed'] === true && row['own'] === true && before === end.value.lsn;
+    before = end.value.lsn;
+    if (exhausted || still || monoMs() > deadline || options.signal?.aborted === true) {
       return ok({
         position: { timeline: makeTimeline(Math.max(end.value.timeline, timeline.value)), lsn: maxLsn(lsn, received) ?? lsn },
-        final: exhausted,
+        final: exhausted || still,
       });
     }
     await realClock.sleep(LOOK_MS);

@@ -10,6 +10,7 @@ import { cancelled, errnoOf, failure } from './failure.ts';
 import { ensureIncarnation } from './incarnation.ts';
 import type { Instance } from './instance.ts';
 import { tailLog } from './log-tail.ts';
+import { WAITS_FOR_DELAY } from './apply-delay.ts';
 import { type Row, type Sql, withLocalSql } from './sql.ts';
 
 export interface FollowOptions {
@@ -63,7 +64,8 @@ export function clearUpstream(
 
 /**
  * Sets the upstream and returns when one walreceiver has streamed from exactly that host and port (I10) for STEADY_MS: one that asks for WAL which the
- * upstream has not (any more), or that went past the fork of its timeline, streams for some milliseconds before it is turned away.
+ * upstream has not (any more), or that went past the fork of its timeline, streams for some milliseconds before it is turned away. A delayed standby
+ * that has WAL to wait with does not stream before that is replayed: then the setting is all, and the timeline is null.
  * Errors: `follow.not-streaming` with the newest log lines (WAL missing, diverged timeline, refused password),
  * `follow.not-standby`, `postgres.cancelled`, those of setWinning.
  */
@@ -88,7 +90,7 @@ async function waitStreaming(
   for (;;) {
     const [row] = await sql.query(
       `SELECT pg_is_in_recovery() AS recovery, current_setting('primary_conninfo') = $1 AS effective,
-      w.pid, w.status, w.sender_host, w.sender_port, w.received_tli FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver w ON true`,
+      ${WAITS_FOR_DELAY} AS delayed, w.pid, w.status, w.sender_host, w.sender_port, w.received_tli FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver w ON true`,
       [wanted],
     );
     if (row?.['recovery'] === false)
@@ -98,6 +100,8 @@ async function waitStreaming(
       if (monoMs() - steady.since >= STEADY_MS)
         return ok({ timeline: (row['received_tli'] ?? null) as Timeline | null, durationMs: monoMs() - startedAt });
     } else steady = { pid: null, since: 0 };
+    // A delayed standby asks for more only when it has replayed what it has.
+    if (row?.['effective'] === true && row['delayed'] === true) return ok({ timeline: null, durationMs: monoMs() - startedAt });
     if (options.signal?.aborted === true) return err(cancelled(`${instance.node} following ${upstream.host}:${upstream.port}`));
     if (monoMs() - startedAt > limitMs) {
       const lines = await tailLog(instance, 4);

@@ -6,7 +6,8 @@ import { isIP } from 'node:net';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { refuseParameter } from '../../core/managed-parameters.ts';
-import type { ClusterSpec } from '../../core/spec.ts';
+import type { NodeId } from '../../core/ids.ts';
+import { type ClusterSpec, findNode } from '../../core/spec.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { quoteGuc } from './auto-conf.ts';
 import { failure, messageOf } from './failure.ts';
@@ -24,6 +25,8 @@ export interface ManagedSettings {
   readonly freeBytes?: number | null;
   /** What a standby needs at least (MINIMUMS), from its pg_control; absent or empty for a primary, which may lower them. */
   readonly atLeast?: Readonly<Record<string, number>>;
+  /** How much later than it was committed a standby replays what it has received; absent: at once. */
+  readonly delayMs?: number;
 }
 
 /**
@@ -39,8 +42,9 @@ const MINIMUM_DEFAULTS: Readonly<Record<string, number>> = {
 };
 export const MINIMUMS: readonly string[] = Object.keys(MINIMUM_DEFAULTS);
 
-export function managedSettingsOf(spec: ClusterSpec): ManagedSettings {
-  return { parameters: spec.postgres.parameters, hba: spec.postgres.hba, members: spec.nodes };
+export function managedSettingsOf(spec: ClusterSpec, node: NodeId): ManagedSettings {
+  const delayMs = findNode(spec, node)?.delayMs ?? 0;
+  return { parameters: spec.postgres.parameters, hba: spec.postgres.hba, members: spec.nodes, delayMs };
 }
 
 export interface ManagedOutcome {
@@ -234,6 +238,7 @@ export function renderConf(instance: Instance, settings: ManagedSettings, { peop
     // A crashed primary must not come back by itself: it could be writable in an old term (architecture §4.3).
     restart_after_crash: 'off',
     recovery_target_timeline: 'latest',
+    recovery_min_apply_delay: `${settings.delayMs ?? 0}ms`,
     cluster_name: instance.node,
     password_encryption: 'scram-sha-256',
   };

@@ -1,4 +1,5 @@
 /** What this node's PostgreSQL is right now. One kept connection; a stopped directory is read from its files. */
+import { WAITS_FOR_DELAY } from './apply-delay.ts';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { monoMs } from '../../base/clock.ts';
@@ -54,6 +55,7 @@ const LOOK = `SELECT pg_is_in_recovery() AS recovery, current_setting('server_ve
   CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END AS walfile,
   pg_last_wal_receive_lsn()::text AS received, pg_last_wal_replay_lsn()::text AS replayed,
   (extract(epoch FROM pg_postmaster_start_time()) * 1000)::float8 AS started,
+  ${WAITS_FOR_DELAY} AS delayed,
   w.pid AS receiver, w.status, w.sender_host, w.sender_port, w.received_tli,
   (SELECT json_agg(s) FROM (SELECT application_name, usename, state, sent_lsn::text AS sent, write_lsn::text AS write, flush_lsn::text AS flush,
     replay_lsn::text AS replay, (extract(epoch FROM replay_lag) * 1000)::float8 AS lag, sync_state FROM pg_stat_replication LIMIT 100) s) AS senders
@@ -92,6 +94,7 @@ export const EMPTY: PostgresReport = {
   cleanShutdown: false,
   shutdownLsn: null,
   streamingFrom: null,
+  waitsForDelay: false,
   walsenders: [],
   pendingRestart: [],
   postmasterPid: null,
@@ -271,6 +274,7 @@ function buildRunning({ row, slow, timeline, history, postmaster, members }: Run
     receivedLsn: standby ? lsnOf(row['received']) : null,
     replayedLsn: standby ? lsnOf(row['replayed']) : null,
     streamingFrom: row['status'] === 'streaming' ? memberAt(members, row) : null,
+    waitsForDelay: row['delayed'] === true,
     walsenders: readSenders(row['senders'], members),
     pendingRestart: (slow['pending'] ?? []) as readonly string[],
     postmasterPid: postmaster.pid,

@@ -24,8 +24,9 @@ export interface SlotInfo {
 
 /**
  * A slot for each other member, none for the node itself (H23); those of removed members are dropped when nobody uses them (H24, I15).
- * On a standby a slot moves on to its member's position when that is known, else to the last restart point: never past what this node has
- * replayed (Z69). A slot with an `xmin` that nobody uses on a standby is made anew, since advancing does not move it (Q36, Z67); a `lost` one too (Z72).
+ * A slot that nobody uses moves on to its member's position when that is known: the member streams from somebody else, and can come here at any time
+ * without missing WAL. When it is not known, a standby moves it to its last restart point, and a primary leaves it. Never past what this node has
+ * replayed or flushed (Z69). A slot with an `xmin` that nobody uses on a standby is made anew, since advancing does not move it (Q36, Z67); a `lost` one too (Z72).
  */
 export function ensureSlots(
   instance: Instance,
@@ -36,7 +37,8 @@ export function ensureSlots(
     const dropped: string[] = [];
     const advanced: string[] = [];
     const [node] = await sql.query(
-      'SELECT pg_is_in_recovery() AS recovery, pg_last_wal_replay_lsn() AS replayed, (SELECT redo_lsn FROM pg_control_checkpoint()) AS redo',
+      `SELECT pg_is_in_recovery() AS recovery, (SELECT redo_lsn FROM pg_control_checkpoint()) AS redo,
+        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS reached`,
     );
     const wanted = new Map(options.members.filter((id) => id !== instance.node).map((id) => [slotName(id), id] as const));
     const rows = await sql.query(
@@ -54,12 +56,11 @@ export function ensureSlots(
       if (row === undefined) {
         // Without immediately_reserve the slot would hold nothing until its first use (Z66).
         if (await createSlot(sql, name)) created.push(name);
-      } else if (node?.['recovery'] === true && row['active'] === false) {
+      } else if (node !== undefined && row['active'] === false) {
         const target = advanceTarget(node, options.positions?.[id] ?? null);
         const now = parseLsn(String(row['restart_lsn'] ?? ''));
         if (target === null || now === null || target <= now) continue;
-        await sql.query('SELECT pg_replication_slot_advance($1, $2::pg_lsn)', [name, formatLsn(target)]);
-        advanced.push(name);
+        if (await advanceSlot(sql, name, target)) advanced.push(name);
       }
     }
     return { created, dropped, advanced };
@@ -67,10 +68,21 @@ export function ensureSlots(
 }
 
 function advanceTarget(node: Row, position: Lsn | null): Lsn | null {
-  const replayed = parseLsn(String(node['replayed'] ?? ''));
-  const target = position ?? parseLsn(String(node['redo'] ?? ''));
-  if (replayed === null || target === null) return null;
-  return target < replayed ? target : replayed;
+  const reached = parseLsn(String(node['reached'] ?? ''));
+  const target = position ?? (node['recovery'] === true ? parseLsn(String(node['redo'] ?? '')) : null);
+  if (reached === null || target === null) return null;
+  return target < reached ? target : reached;
+}
+
+async function advanceSlot(sql: Sql, name: string, target: Lsn): Promise<boolean> {
+  try {
+    await sql.query('SELECT pg_replication_slot_advance($1, $2::pg_lsn)', [name, formatLsn(target)]);
+    return true;
+  } catch (cause) {
+    // object_in_use, undefined_object: its member came, or it is gone, since we looked.
+    if (sqlStateOf(cause) === '55006' || sqlStateOf(cause) === '42704') return false;
+    throw cause;
+  }
 }
 
 async function createSlot(sql: Sql, name: string): Promise<boolean> {

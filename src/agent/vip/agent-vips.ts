@@ -35,6 +35,9 @@ export function createAgentVips(options: {
     if (status === null) return null;
     const { state, freshAt } = watch.current();
     const primary = state?.primary ?? null;
+    const goal = state?.goals[config.node];
+    // Behind another standby it hears the primary by way of that one, which the controller watches.
+    const upstream = goal?.kind === 'standby' ? goal.upstream : primary;
     const probe = primary === null ? undefined : options.viewpoints.probes()[primary];
     const leaseTerm = options.lease.heldTerm();
     return {
@@ -45,7 +48,7 @@ export function createAgentVips(options: {
       // The own look is newer than what PostgreSQL says of a connection whose other end vanished.
       hearsPrimary:
         probe === undefined
-          ? primary !== null && status.postgres.streamingFrom === primary
+          ? primary !== null && status.postgres.streamingFrom !== null && status.postgres.streamingFrom === upstream
           : probe.agentAlive || (probe.verdict !== 'down' && probe.verdict !== 'unknown'),
     };
   };

@@ -4,7 +4,7 @@ import { formatIso } from '../../core/cluster/text.ts';
 import type { Problem } from '../exit.ts';
 import type { Style, Tone } from '../output/style.ts';
 import { type Cell, type Column, cell, oneLine, renderTable } from '../output/table.ts';
-import { count, formatAge, formatBytes } from '../output/units.ts';
+import { count, formatAge, formatBytes, formatDuration } from '../output/units.ts';
 import { hanging } from '../output/width.ts';
 import { renderProblems } from './plan.ts';
 
@@ -97,7 +97,7 @@ function nodeCells(node: ShowNode, primary: string | null): readonly Cell[] {
     cell(node.state, stateTone(node)),
     cell(node.timeline),
     cell(node.lsn),
-    node.role === 'primary' ? cell('–', 'dim') : cell(formatBytes(node.replayLagBytes)),
+    lagCell(node),
     upstreamCell(node),
     cell(`${node.host}:${node.port}`),
     cell(node.priority),
@@ -144,9 +144,18 @@ function stateTone(node: ShowNode): Tone {
   }
 }
 
-/** `! n1`: registered as upstream, but not attached to it. */
+/** With `(1 h late)` behind it: so late on purpose. */
+function lagCell(node: ShowNode): Cell {
+  if (node.role === 'primary') return cell('–', 'dim');
+  const delayMs = node.delayMs ?? 0;
+  return cell(`${formatBytes(node.replayLagBytes)}${delayMs === 0 ? '' : ` (${formatDuration(delayMs)} late)`}`);
+}
+
+/** `! n1`: registered as upstream, but not attached to it. `n1, not n2`: meanwhile, since n2 is not in order. */
 function upstreamCell(node: ShowNode): Cell {
   if (node.role === 'primary' || node.upstream === null) return cell('–', 'dim');
+  const wanted = node.wantedUpstream ?? null;
+  if (node.streaming && wanted !== null && wanted !== node.upstream) return cell(`${node.upstream}, not ${wanted}`, 'warn');
   return node.streaming ? cell(node.upstream) : cell(`! ${node.upstream}`, 'warn');
 }
 

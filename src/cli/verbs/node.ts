@@ -14,7 +14,18 @@ interface NodeVerb<F extends TaskFlags = TaskFlags> {
 }
 
 type CopyFlags = TaskFlags & { readonly from?: string; readonly rate?: number };
+type FollowFlags = TaskFlags & { readonly upstream?: string };
 type ViaFlags = TaskFlags & { readonly via?: 'stream' | 'rewind' | 'clone' };
+
+const FOLLOW_EXAMPLE = `
+While the upstream is not in order, the standby streams from the primary by itself, and goes back afterwards. A standby
+behind another one serves reads, but no commit waits for it, and it is promoted only when no direct one is as far.
+
+Example: n3 stands in the site of n2, so that WAL crosses the line between the sites once.
+
+  $ pgherd node follow n3 --upstream n2
+  $ pgherd node follow n3 --upstream primary
+`;
 
 const NODE_VERBS: readonly NodeVerb[] = [
   {
@@ -43,9 +54,18 @@ const NODE_VERBS: readonly NodeVerb[] = [
   },
   {
     name: 'follow',
-    description: 'let it stream from the present primary; nothing is rewound or copied',
+    description: 'let it stream again; nothing is rewound or copied. With --upstream: from another standby (cascading), or from the primary again',
     timeout: QUICK_TIMEOUT,
-    operation: (node) => ({ request: { kind: 'nodeRejoin', node, via: 'stream' } }),
+    options: (command) =>
+      command
+        .option('--upstream <node>', 'a standby, or "primary"; kept until it is changed, online and without a restart')
+        .addHelpText('after', FOLLOW_EXAMPLE),
+    operation: (node, { upstream }: FollowFlags) => ({
+      request:
+        upstream === undefined
+          ? { kind: 'nodeRejoin', node, via: 'stream' }
+          : { kind: 'nodeFollow', node, upstream: upstream === 'primary' ? null : upstream },
+    }),
   },
   {
     name: 'rebuild',

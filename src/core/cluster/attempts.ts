@@ -10,6 +10,7 @@ import { compareLineage, isContained } from './lineage.ts';
 import { withGoal, without, UNFINISHED_PROMOTION } from './goals.ts';
 import { endOfWal, isMaintenance, lastKnown, mayCount, primaryEnd } from './observe.ts';
 import { NO_SET } from './sync-set.ts';
+import { positionsAfter } from './positions.ts';
 import { openingQuorum, openingSet } from './sync-wish.ts';
 
 const MAX_TERMS = 32;
@@ -154,6 +155,7 @@ export function openTerm(
     // How often a restart of the old primary failed says nothing of its return as a standby.
     recovery: state.primary === null ? state.recovery : without(state.recovery, state.primary),
     primaryLsn: endOfWal(winner)?.lsn ?? null,
+    positions: positionsAfter(state, history),
     lastFailoverWallMs: automatic && !restarted ? now.wall : state.lastFailoverWallMs,
     terms: [...state.terms, opened].slice(-MAX_TERMS),
   };

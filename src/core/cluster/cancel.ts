@@ -40,6 +40,8 @@ export function cancelEffect(state: ClusterState, task: Task): CancelEffect {
       return tooLate(`${request.node} is being restarted, and comes back by itself`);
     case 'nodeRejoin':
       return tooLate(`${request.node} is being taken back; half a copy would be worse than none, and what was there is set aside`);
+    case 'nodeFollow':
+      return undo(`${request.node} streams from whom it streamed before`);
     case 'nodeAdd':
       return ['take in', 'undo', 'unregister'].includes(task.steps.at(-1)?.name ?? '')
         ? tooLate(

@@ -4,8 +4,9 @@ import { bytesBetween } from '../lsn.ts';
 import { type NodeSpec, findNode } from '../spec.ts';
 import type { ClusterView } from '../view.ts';
 import { isContained } from './lineage.ts';
-import { fresh, isAvailable, isForeignSystem, isOpen, isStreaming, lineageOf, live, otherDataNodes, primaryEnd } from './observe.ts';
+import { fresh, isAvailable, isForeignSystem, isOpen, lineageOf, live, otherDataNodes, primaryEnd } from './observe.ts';
 import { JOIN_LAG_BYTES } from './sync-wish.ts';
+import { isAttached } from './upstream.ts';
 
 export interface CopySource {
   readonly node: NodeId;
@@ -25,7 +26,8 @@ export function refuseSource(view: ClusterView, node: NodeId): string | null {
   const report = fresh(view, node);
   if (report === null) return 'does not report';
   if (!isAvailable(view, node)) return 'is in maintenance, stopped, or being added or removed';
-  if (!isStreaming(report, view.state.primary)) return `does not stream from ${view.state.primary ?? 'a primary'}`;
+  if (spec.delayMs > 0) return 'is delayed on purpose';
+  if (!isAttached(view, node)) return `does not stream from ${view.state.primary ?? 'a primary'}`;
   const verdict = lineageOf(view, report);
   if (isForeignSystem(view, report) || verdict === null || !isContained(verdict)) return 'is not on the history of the primary';
   const end = primaryEnd(view);

@@ -7,9 +7,10 @@ import type { Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import type { VipRole } from '../vips.ts';
 import { isContained } from './lineage.ts';
-import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isOpen, isStreaming, lastKnown, lineageOf, live, primaryEnd } from './observe.ts';
+import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isOpen, lastKnown, lineageOf, live, primaryEnd } from './observe.ts';
 import { clusterProblems, groupProblems, nodeProblems } from './problems.ts';
 import { nodeOfVoter } from './sync-set.ts';
+import { isAttached, wishedUpstream } from './upstream.ts';
 
 export type ClusterWord = 'healthy' | 'degraded' | 'no-primary' | 'switching' | 'frozen' | 'stopped' | 'unknown';
 export type NodeWord =
@@ -40,7 +41,12 @@ export interface ShownNode {
   readonly timeline: number | null;
   readonly lsn: string | null;
   readonly replayLagBytes: number | null;
+  /** Whom it streams from. */
   readonly upstream: NodeId | null;
+  /** The standby that its settings name as upstream; null: the primary. */
+  readonly wantedUpstream: NodeId | null;
+  /** It replays so much later on purpose; 0: at once. */
+  readonly delayMs: number;
   readonly priority: number;
   readonly location: string | null;
   readonly agent: { readonly version: string | null; readonly seenMs: number | null };
@@ -146,11 +152,13 @@ function showNode(view: ClusterView, node: NodeSpec): ShownNode {
     role: node.kind === 'witness' || report === null ? null : report.postgres.role,
     state: nodeWord(view, node, report),
     wantedRole: wantedRole(view.state.goals[node.id] ?? null),
-    streaming: isStreaming(report, view.state.primary),
+    streaming: isAttached(view, node.id),
     timeline: report?.postgres.timeline ?? null,
     lsn: position === null ? null : formatLsn(position.lsn),
     replayLagBytes: standby && replayed !== null && end !== null ? Math.max(0, bytesBetween({ from: replayed, to: end })) : null,
     upstream: report?.postgres.streamingFrom ?? null,
+    wantedUpstream: wishedUpstream(view, node.id),
+    delayMs: node.delayMs,
     priority: node.priority,
     location: node.location,
     agent: { version: known?.agentVersion ?? null, seenMs: seen === undefined ? null : Math.round(seen.ageMs) },
@@ -233,7 +241,7 @@ export interface LagRow {
 }
 
 /**
- * `lag --json`: the primary's pg_stat_replication as its last report had it, so figures are as old as that report (at most one report interval
+ * `lag --json`: pg_stat_replication of whom each standby streams from, as the last report had it, against the primary's position; so figures are as old as that report (at most one report interval
  * while it lives). A standby that does not stream has nulls.
  */
 export function showLag(view: ClusterView): readonly LagRow[] {
@@ -244,8 +252,10 @@ export function showLag(view: ClusterView): readonly LagRow[] {
   return dataNodes(view.spec).map((node) => {
     const report = live(view, node.id);
     const position = report === null ? null : endOfWal(report);
-    const sender = primary?.postgres.walsenders.find((one) => one.node === node.id);
-    const slot = primary?.slots.find((one) => one.name.includes(node.id.replaceAll('-', '_')) || one.name.includes(node.id));
+    const from = report?.postgres.streamingFrom ?? view.state.primary;
+    const upstream = from === null ? null : live(view, from);
+    const sender = upstream?.postgres.walsenders.find((one) => one.node === node.id);
+    const slot = upstream?.slots.find((one) => one.name.includes(node.id.replaceAll('-', '_')) || one.name.includes(node.id));
     return {
       node: node.id,
       role: report?.postgres.role ?? null,

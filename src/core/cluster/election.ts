@@ -8,6 +8,7 @@ import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
 import { isTwinSuspect } from './recovery.ts';
 import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live, mayCount } from './observe.ts';
+import { wishedUpstream } from './upstream.ts';
 
 /** A candidate that refused or failed a promotion stands back this long (Z38). */
 export const REFUSAL_BACKOFF_MS = 10_000;
@@ -17,6 +18,8 @@ export interface Candidate {
   readonly position: Position;
   readonly priority: number;
   readonly sameLocation: boolean;
+  /** Its settings name another standby as its upstream. */
+  readonly cascading: boolean;
 }
 
 export interface Rejected {
@@ -42,7 +45,7 @@ export interface ElectionOptions {
 }
 
 /**
- * Data nodes other than the primary, ranked by lineage, position, location (the old primary's first), priority, node id.
+ * Data nodes other than the primary, ranked by lineage, position, direct before cascading, location (the old primary's first), priority, node id.
  * `eligible` is empty when nobody may be promoted; then each data node is in `rejected`. The present primary is in neither.
  */
 export function rankCandidates(view: ClusterView, now: Now, options: ElectionOptions): Ranking {
@@ -60,8 +63,11 @@ export function rankCandidates(view: ClusterView, now: Now, options: ElectionOpt
     ];
     if (reasons.length > 0 || position === null) rejected.push({ node: node.id, reasons });
     // One that is to leave can be the only one with everything, as long as commits may wait for it; among equals it is the last (then it stays).
-    else if (node.membership === 'leaving') eligible.push({ node: node.id, position, priority: 0, sameLocation: false });
-    else eligible.push({ node: node.id, position, priority: node.priority, sameLocation: node.location === home });
+    else if (node.membership === 'leaving') eligible.push({ node: node.id, position, priority: 0, sameLocation: false, cascading: true });
+    else {
+      const cascading = wishedUpstream(view, node.id) !== null;
+      eligible.push({ node: node.id, position, priority: node.priority, sameLocation: node.location === home, cascading });
+    }
   }
   return { eligible: eligible.sort(better), rejected };
 }
@@ -70,6 +76,7 @@ export function rankCandidates(view: ClusterView, now: Now, options: ElectionOpt
 export function better(a: Candidate, b: Candidate): number {
   const position = comparePositions(b.position, a.position);
   if (position !== 0) return position;
+  if (a.cascading !== b.cascading) return a.cascading ? 1 : -1;
   if (a.sameLocation !== b.sameLocation) return a.sameLocation ? -1 : 1;
   if (a.priority !== b.priority) return b.priority - a.priority;
   return a.node < b.node ? -1 : 1;
@@ -103,6 +110,8 @@ function rejections(
   if (isMaintenance(view, node.id)) reasons.push('it is in maintenance');
   else if (view.state.overrides[node.id] !== undefined) reasons.push(`it was ${view.state.overrides[node.id]?.kind ?? ''} on request`);
   if (node.priority === 0 && !options.acceptLoss) reasons.push('its priority is 0 (never promoted)');
+  // To promote it would replay at once what its delay is there to keep back.
+  if (node.delayMs > 0) reasons.push(`it is delayed by ${node.delayMs} ms (never promoted)`);
   if (options.target !== null && options.target !== node.id) reasons.push(`${options.target} was asked for`);
   if (state === 'absent') reasons.push('it has no data');
   if (state === 'incomplete' || state === 'cloning' || state === 'rewinding')

@@ -128,6 +128,8 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     fence: null,
     overrides: {},
     recovery: {},
+    cascades: {},
+    positions: {},
     frozen: null,
     lastFailoverWallMs: null,
     primaryLsn: null,

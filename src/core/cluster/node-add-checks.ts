@@ -33,6 +33,8 @@ export function nodeToAdd(view: ClusterView, request: AddRequest): NodeSpec | nu
     location: request.location,
     kind: request.role,
     maintenance: false,
+    upstream: null,
+    delayMs: 0,
     tags: request.tags,
     membership: 'joining',
   };

@@ -13,9 +13,10 @@ import type { Problem } from './tasks.ts';
 
 export type RemoveRequest = Extract<TaskRequest, { kind: 'nodeRemove' }>;
 
-/** The spec without the node. */
+/** The spec without the node; who was to stream from it streams from the primary. */
 export function specWithout(spec: ClusterSpec, node: NodeId): ClusterSpec {
-  return { ...spec, nodes: spec.nodes.filter((one) => one.id !== node) };
+  const nodes = spec.nodes.filter((one) => one.id !== node).map((one) => (one.upstream === node ? { ...one, upstream: null } : one));
+  return { ...spec, nodes };
 }
 
 /** Every precondition that does not hold, each named; empty when the node may be removed. */
@@ -70,7 +71,7 @@ function checkDurability(view: ClusterView, node: NodeId): readonly Problem[] {
   }));
   const floor = floorOf(after);
   const streaming = (spec: ClusterSpec): number =>
-    dataNodes(spec).filter((one) => one.membership === 'full' && isStreaming(live(view, one.id), view.state.primary)).length;
+    dataNodes(spec).filter((one) => one.membership === 'full' && one.delayMs === 0 && isStreaming(live(view, one.id), view.state.primary)).length;
   if (problems.length === 0 && streaming(after) < floor && streaming(view.spec) >= floor)
     problems.push({
       code: 'node-remove.min-sync',
@@ -102,6 +103,11 @@ function checkDrop(view: ClusterView, node: NodeId): readonly Problem[] {
   ];
 }
 
+function streamsFrom(view: ClusterView, follower: NodeId, upstream: NodeId): boolean {
+  const goal = view.state.goals[follower];
+  return goal?.kind === 'standby' && goal.upstream === upstream && live(view, follower) !== null;
+}
+
 /** What still counts on the node; empty when nothing does, so that it may be stopped. */
 export function heldBy(view: ClusterView, node: NodeId): readonly string[] {
   const { route, quorum, electorate } = view.state;
@@ -112,6 +118,8 @@ export function heldBy(view: ClusterView, node: NodeId): readonly string[] {
   if (inSet) held.push('commits may wait for it');
   if (electorate.members.includes(node) || electorate.former.includes(node)) held.push('its vote counts');
   if (route.readers.includes(node)) held.push('reads go to it');
+  const behind = dataNodes(view.spec).filter((one) => streamsFrom(view, one.id, node));
+  if (behind.length > 0) held.push(`${behind.map((one) => one.id).join(', ')} still follows it`);
   const late = Object.entries(view.proxyAcks).filter(([, epoch]) => epoch < route.epoch);
   if (late.length > 0) held.push(`${late.map(([proxy]) => proxy).join(', ')} did not say yet that no reads go there`);
   return held;

@@ -6,11 +6,12 @@ import { type NodeSpec, durabilityOf } from '../spec.ts';
 import type { Task } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { describeLineage, isContained } from './lineage.ts';
-import { activityFor, endOfWal, isForeignSystem, isMaintenance, isOpen, isStreaming, lineageOf, live, primaryEnd } from './observe.ts';
+import { activityFor, endOfWal, isForeignSystem, isMaintenance, isOpen, lineageOf, live, primaryEnd } from './observe.ts';
 import { findTask } from './tasks.ts';
 import { nodeOfVoter } from './sync-set.ts';
 import { SILENT_MS } from './sync-wish.ts';
 import { formatIso } from './text.ts';
+import { isAttached, upstreamNow, wishedUpstream } from './upstream.ts';
 
 const problem = (code: string, text: string, remedy: string): NodeProblem => ({ code, text, remedy });
 
@@ -132,18 +133,28 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
     found.push(
       problem('node.empty', `${node.id} has no data yet: it is copied from ${state.primary}.`, 'Nothing is to be done; "pgherd show" follows it.'),
     );
-  } else if (!isStreaming(report, state.primary) && activity?.kind !== 'busy' && state.attempt === null) {
+  } else if (!isAttached(view, node.id) && activity?.kind !== 'busy' && state.attempt === null) {
     found.push(
       problem(
         'node.not-streaming',
-        `${node.id} does not stream from ${state.primary} (PostgreSQL is ${pg.state}).`,
+        `${node.id} does not stream from ${upstreamNow(view, node.id) ?? state.primary} (PostgreSQL is ${pg.state}).`,
         `See "pgherd log ${node.id}"; "pgherd node rejoin ${node.id}" takes it back.`,
       ),
     );
   }
+  const wish = wishedUpstream(view, node.id);
+  const cascade = state.cascades[node.id];
+  if (wish !== null && cascade?.away === true)
+    found.push(
+      problem(
+        'node.upstream-away',
+        `${node.id} streams from the primary ${state.primary} since ${formatIso(cascade.sinceWallMs)}: ${wish} ${cascade.reason}.`,
+        `It goes back to ${wish} by itself once that is in order; "pgherd node follow ${node.id} --upstream primary" keeps it where it is.`,
+      ),
+    );
   const end = primaryEnd(view);
   const lag = position === null || end === null || position.timeline !== state.timeline ? 0 : bytesBetween({ from: position.lsn, to: end });
-  if (lag > view.spec.maxLagOnFailoverBytes)
+  if (lag > view.spec.maxLagOnFailoverBytes && node.delayMs === 0)
     found.push(
       problem(
         'node.lag',
@@ -262,7 +273,7 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
     );
   }
   const standbys = spec.nodes.filter((node) => node.kind === 'data' && node.id !== state.primary);
-  if (create === null && standbys.length > 0 && standbys.every((node) => !isStreaming(live(view, node.id), state.primary))) {
+  if (create === null && standbys.length > 0 && standbys.every((node) => !isAttached(view, node.id))) {
     found.push(problem('cluster.no-standby', 'No standby streams: the primary has no successor.', 'See the problems of the nodes.'));
   }
   return found;

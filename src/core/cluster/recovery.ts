@@ -19,6 +19,7 @@ import type { ClusterView } from '../view.ts';
 import { UNFINISHED_PROMOTION, type Via, type Wanted } from './goals.ts';
 import { type LineageVerdict, describeLineage, isContained } from './lineage.ts';
 import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isStreaming, lineageOf, hasRead } from './observe.ts';
+import { upstreamNow, waitsForDelay } from './upstream.ts';
 
 /** 60 s: a node that fails again and again is tried once a minute; more often only fills logs. */
 export const LONGEST_BACKOFF_MS = 60_000;
@@ -54,6 +55,8 @@ interface Case {
   readonly report: NodeReport;
   readonly goal: Goal | null;
   readonly primary: NodeId;
+  /** Whom it is to stream from: the primary, or another standby. A rewind and a copy always follow the primary. */
+  readonly upstream: NodeId;
   readonly verdict: LineageVerdict | null;
   readonly progress: RecoveryProgress | null;
 }
@@ -70,26 +73,40 @@ export function nextRecoveryStep(view: ClusterView, spec: NodeSpec, now: Now): R
     report,
     goal: state.goals[spec.id] ?? null,
     primary: state.primary,
+    upstream: upstreamNow(view, spec.id) ?? state.primary,
     verdict: lineageOf(view, report),
     progress: state.recovery[spec.id] ?? null,
   };
   // A rewind is ordered only for a node whose timeline is nobody else's; it stands on the primary's number afterwards, like a twin.
   const trusted = !isTwinSuspect(one) || (one.goal?.kind === 'standby' && one.goal.via !== 'stream');
-  if (trusted && isStreaming(report, state.primary) && one.goal?.kind === 'standby' && !isForeignSystem(view, report)) return settled(one);
+  const streams = isStreaming(report, upstreamFor(one)) || (waitsForDelay(view, spec.id) && one.goal?.kind === 'standby' && !asksOther(one));
+  if (trusted && streams && one.goal?.kind === 'standby' && !isForeignSystem(view, report)) return settled(one);
   if (one.goal?.kind === 'standby' && one.goal.via !== 'stream' && !gaveUp(report, one.goal) && !isHopeless(one)) return NOTHING;
   return unsettled(one);
 }
 
+/** Its goal names another upstream or term than it is to have. */
+function asksOther(one: Case): boolean {
+  const { goal, view } = one;
+  return goal?.kind !== 'standby' || goal.upstream !== upstreamFor(one) || goal.term !== view.state.primaryTerm;
+}
+
+/** Whom it streams from when its goal is reached. */
+function upstreamFor({ goal, primary, upstream }: Case): NodeId {
+  return goal?.kind === 'standby' && goal.via !== 'stream' ? primary : upstream;
+}
+
 /** It streams: the rung is done, and its progress forgotten. */
 function settled(one: Case): RecoveryStep {
-  const { goal, progress, primary } = one;
+  const { goal, progress, upstream } = one;
   if (goal?.kind !== 'standby') return NOTHING;
   const sameGoal = goal.via === 'stream';
   // A node that was told to rewind or clone still streams for a moment before it begins.
   if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && hasRead(one.view, one.report)))
     return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
-  return step('standby.back', `${one.node} streams from ${primary}`, sameGoal ? null : { kind: 'standby', upstream: primary, via: 'stream' }, null);
+  const text = `${one.node} streams from ${upstreamFor(one)}`;
+  return step('standby.back', text, sameGoal ? null : { kind: 'standby', upstream, via: 'stream' }, null);
 }
 
 function unsettled(one: Case): RecoveryStep {
@@ -111,7 +128,7 @@ function unsettled(one: Case): RecoveryStep {
     return step('standby.quarantined', `${one.node} ${strange}`, { kind: 'fenced', reason: strange }, one.progress);
   }
   const via = rung(one);
-  const rightGoal = goal?.kind === 'standby' && goal.upstream === one.primary && goal.term === one.view.state.primaryTerm;
+  const rightGoal = goal?.kind === 'standby' && goal.upstream === upstreamFor(one) && goal.term === one.view.state.primaryTerm;
   const hasData = report.postgres.state !== 'absent' && report.postgres.state !== 'incomplete';
   if (rightGoal && hasData && activityFor(report, goal)?.kind === 'busy') return NOTHING;
   if (goal?.kind === 'standby' && goal.via === 'stream' && via === 'stream') return retryStream(one);
@@ -146,8 +163,7 @@ function rung(one: Case): Via {
   const { report, goal, verdict } = one;
   const { state } = report.postgres;
   if (state === 'absent' || state === 'incomplete' || isTwinSuspect(one)) return 'clone';
-  const activity = activityFor(report, goal);
-  const failed = activity?.kind === 'failed' ? activity : null;
+  const failed = failureToFollow(one);
   if (failed !== null && (isWalRemoved(failed.code, failed.message) || failed.code.startsWith('clone.'))) return 'clone';
   // A rewind that left such a directory believed that there was nothing to do.
   if (isHopeless(one)) return goal?.kind === 'standby' && goal.via === 'stream' ? 'rewind' : 'clone';
@@ -155,6 +171,13 @@ function rung(one: Case): Via {
   if (goal?.kind === 'standby' && goal.via === 'rewind' && gaveUp(report, goal)) return isPassingRewindFailure(one) ? 'rewind' : 'clone';
   // A position that cannot be told now (a server that is starting) is no reason to give a directory up (Z44).
   return verdict === null || isContained(verdict) ? 'stream' : 'rewind';
+}
+
+/** Null also for one that failed to follow another standby: the primary is followed then, and may well have what that one has not. */
+function failureToFollow({ report, goal, primary }: Case): Extract<NodeReport['activity'], { kind: 'failed' }> | null {
+  const activity = activityFor(report, goal);
+  const cascading = goal?.kind === 'standby' && goal.via === 'stream' && goal.upstream !== primary;
+  return activity?.kind === 'failed' && !cascading ? activity : null;
 }
 
 /** *Source:* PostgreSQL, src/backend/replication/walsender.c and xlogreader.c: "requested WAL segment %s has already been removed". */
@@ -169,8 +192,8 @@ function isWalRemoved(code: string, message: string): boolean {
  * *Source:* PostgreSQL, src/backend/replication/walreceiver.c, src/backend/access/transam/xlogrecovery.c.
  */
 function isHopeless(one: Case): boolean {
-  const activity = activityFor(one.report, one.goal);
-  if (activity?.kind !== 'failed' || !/^(follow|start)\./.test(activity.code)) return false;
+  const activity = failureToFollow(one);
+  if (activity === null || !/^(follow|start)\./.test(activity.code)) return false;
   return OTHER_HISTORY.test(activity.message) || isWalRemoved(activity.code, activity.message);
 }
 
@@ -206,7 +229,7 @@ function quarantineReason(one: Case): string | null {
 function retryStream(one: Case): RecoveryStep {
   const { goal, report } = one;
   if (goal?.kind !== 'standby') return NOTHING;
-  if (goal.upstream !== one.primary || goal.term !== one.view.state.primaryTerm) return order(one, 'stream');
+  if (goal.upstream !== one.upstream || goal.term !== one.view.state.primaryTerm) return order(one, 'stream');
   if (!gaveUp(report, goal)) return NOTHING;
   return afterFailure(one, 'stream');
 }
@@ -262,10 +285,13 @@ function describeLineageOf(one: Case): string {
 }
 
 function order(one: Case, via: Via): RecoveryStep {
-  const wanted: Wanted = { kind: 'standby', upstream: one.primary, via };
+  const upstream = via === 'stream' ? one.upstream : one.primary;
+  // A restart that was asked for is not forgotten because the upstream changes meanwhile.
+  const asked = one.goal?.kind === 'standby' && one.goal.term === one.view.state.primaryTerm ? one.goal.restart : null;
+  const wanted: Wanted = { kind: 'standby', upstream, via, ...(asked === null ? {} : { restart: asked }) };
   const position = endOfWal(one.report);
   const reason = via === 'clone' ? cloneReason(one) : one.verdict === null || position === null ? '' : describeLineage(one.verdict, position);
-  const why = `${one.node} ${via === 'stream' ? `follows ${one.primary}` : via === 'rewind' ? `is rewound to ${one.primary}` : `is cloned from ${one.primary}`}${reason === '' ? '' : `: it ${reason}`}`;
+  const why = `${one.node} ${via === 'stream' ? `follows ${upstream}` : via === 'rewind' ? `is rewound to ${one.primary}` : `is cloned from ${one.primary}`}${reason === '' ? '' : `: it ${reason}`}`;
   const rules = { stream: 'standby.stream', rewind: 'standby.rewind', clone: 'standby.clone' } as const;
   return step(rules[via], why, wanted, one.progress);
 }

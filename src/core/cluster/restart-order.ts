@@ -3,7 +3,8 @@ import type { NodeId, Now } from '../ids.ts';
 import { bytesBetween } from '../lsn.ts';
 import { durabilityOf, findNode, isNear } from '../spec.ts';
 import type { ClusterView } from '../view.ts';
-import { dataNodes, isMaintenance, isOpen, isStreaming, live } from './observe.ts';
+import { dataNodes, isMaintenance, isOpen, live } from './observe.ts';
+import { isAttached, isDirect } from './upstream.ts';
 import { chooseSuccessor } from './switchover-checks.ts';
 import { voterName } from './sync-set.ts';
 import type { Problem } from './tasks.ts';
@@ -62,15 +63,17 @@ export function notInOrder(view: ClusterView, node: NodeId): string | null {
   if (node === state.primary) return isOpen(report, state.primaryTerm) ? null : `${node} is not open for writes`;
   const goal = state.goals[node];
   if (goal?.kind === 'fenced') return `${node} is not taken in: it ${goal.reason}`;
-  if (!isStreaming(report, state.primary))
-    return `${node} does not stream from ${state.primary ?? 'a primary'} (PostgreSQL is ${report.postgres.state})`;
+  if (!isAttached(view, node)) return `${node} does not stream from ${state.primary ?? 'a primary'} (PostgreSQL is ${report.postgres.state})`;
   if (goal?.kind === 'standby' && goal.via !== 'stream') return `${node} is being taken back by ${goal.via}`;
   const primary = state.primary === null ? null : live(view, state.primary);
   const sender = primary?.postgres.walsenders.find((one) => one.node === node) ?? null;
   const flushLsn = primary?.postgres.flushLsn ?? null;
   if (sender !== null && sender.state !== 'streaming') return `${node} has not caught up (${sender.state})`;
-  const lag = flushLsn === null || report.postgres.replayedLsn === null ? 0 : bytesBetween({ from: report.postgres.replayedLsn, to: flushLsn });
-  if (lag > CAUGHT_UP_BYTES) return `${node} has replayed ${lag} bytes less than ${state.primary} wrote`;
+  // A delayed standby has to have its WAL, and replays it in its own time.
+  const delayed = (findNode(view.spec, node)?.delayMs ?? 0) > 0;
+  const reached = delayed ? report.postgres.receivedLsn : report.postgres.replayedLsn;
+  const lag = flushLsn === null || reached === null ? 0 : bytesBetween({ from: reached, to: flushLsn });
+  if (lag > CAUGHT_UP_BYTES) return `${node} has ${delayed ? 'received' : 'replayed'} ${lag} bytes less than ${state.primary} wrote`;
   return isCountedOn(view, node, report.postgres.incarnation) ? null : `${node} is not a synchronous standby again`;
 }
 
@@ -79,6 +82,7 @@ function isCountedOn(view: ClusterView, node: NodeId, incarnation: string | null
   const { spec, state } = view;
   const member = findNode(spec, node);
   if (durabilityOf(spec).mode !== 'quorum' || state.quorum.k === 0 || member === null || incarnation === null) return true;
+  if (member.delayMs > 0 || !isDirect(view, node)) return true;
   const home = state.primary === null ? null : (findNode(spec, state.primary)?.location ?? null);
   return member.priority === 0 || !isNear(spec, member, home) || state.quorum.voters.includes(voterName(node, incarnation));
 }

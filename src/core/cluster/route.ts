@@ -3,11 +3,13 @@ import type { NodeId } from '../ids.ts';
 import type { ClusterState } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { isContained } from './lineage.ts';
-import { fresh, isAvailable, isForeignSystem, isOpen, isStreaming, lineageOf, live, newestKnownTerm, otherDataNodes } from './observe.ts';
+import { fresh, isAvailable, isForeignSystem, isOpen, lineageOf, live, newestKnownTerm, otherDataNodes } from './observe.ts';
+import { isAttached } from './upstream.ts';
 
 /**
  * The state with its route. The writer is the primary of the newest opened term, and nobody while an unplanned attempt is open: the old one
- * is taken out before another is promoted (Q28). Readers stream from the primary on its lineage (I12, H41, I24).
+ * is taken out before another is promoted (Q28). Readers stream from the primary,
+ * directly or by way of other standbys, on its lineage (I12, H41, I24); a delayed standby is none.
  */
 export function publishRoute(view: ClusterView): ClusterState {
   const { state } = view;
@@ -56,20 +58,32 @@ export function readersOf(view: ClusterView): readonly NodeId[] {
   const readers: NodeId[] = [];
   for (const node of otherDataNodes(view)) {
     const report = fresh(view, node.id);
-    if (report === null || !isAvailable(view, node.id) || isForeignSystem(view, report) || state.draining?.node === node.id) continue;
+    if (report === null || node.delayMs > 0 || !isAvailable(view, node.id) || isForeignSystem(view, report) || state.draining?.node === node.id)
+      continue;
     const verdict = lineageOf(view, report);
     if (verdict !== null && !isContained(verdict)) continue;
     const was = state.route.readers.includes(node.id) && report.postgres.state === 'running' && report.postgres.role === 'standby';
-    const kept = was && (changing || !isMissedByPrimary(view, node.id));
-    if (kept || (verdict !== null && isStreaming(report, state.primary))) readers.push(node.id);
+    const kept = was && (changing || !isMissed(view, node.id));
+    if (kept || (verdict !== null && isAttached(view, node.id))) readers.push(node.id);
   }
   return readers;
 }
 
-/** The primary runs, and says itself that this standby does not stream from it. False while nothing can be heard of it. */
-function isMissedByPrimary(view: ClusterView, node: NodeId): boolean {
-  const { primary } = view.state;
-  const report = primary === null ? null : fresh(view, primary);
-  if (report === null || report.postgres.state !== 'running' || report.postgres.role !== 'primary') return false;
-  return !report.postgres.walsenders.some((sender) => sender.node === node && sender.state === 'streaming');
+/**
+ * Whom it is to stream from runs, and says itself that this standby does not stream from it; or that one is missed in its turn. False while nothing can
+ * be heard of it.
+ */
+function isMissed(view: ClusterView, node: NodeId): boolean {
+  let at = node;
+  for (let hops = 0; hops < view.spec.nodes.length; hops++) {
+    const goal = view.state.goals[at];
+    const upstream = goal?.kind === 'standby' ? goal.upstream : view.state.primary;
+    const report = upstream === null ? null : fresh(view, upstream);
+    if (upstream === null || report === null || report.postgres.state !== 'running') return false;
+    if (upstream === view.state.primary && report.postgres.role !== 'primary') return false;
+    if (!report.postgres.walsenders.some((sender) => sender.node === at && sender.state === 'streaming')) return true;
+    if (upstream === view.state.primary) return false;
+    at = upstream;
+  }
+  return false;
 }

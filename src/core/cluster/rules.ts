@@ -14,6 +14,7 @@ import { scaleOutRules } from './rules/scale-out.ts';
 import { standbyRules } from './rules/standbys.ts';
 import { switchoverRules } from './rules/switchover.ts';
 import { syncRules } from './rules/sync.ts';
+import { upstreamRules } from './rules/upstreams.ts';
 import { vipRules } from './rules/vips.ts';
 
 /**
@@ -33,6 +34,7 @@ export const rules: readonly Rule[] = [
   ...switchoverRules,
   ...attemptRules,
   ...primaryLostRules.map(alsoDuringAttempt),
+  ...upstreamRules,
   ...syncRules,
   ...standbyRules,
   ...standbySettingsRules,
@@ -59,6 +61,7 @@ export const ruleGroups: readonly { readonly title: string; readonly rules: read
   { title: 'Switchover', rules: switchoverRules },
   { title: 'The attempt for a new term', rules: attemptRules },
   { title: 'The primary does not serve', rules: primaryLostRules },
+  { title: 'Cascading standbys', rules: upstreamRules },
   { title: 'Synchronous replication', rules: syncRules },
   { title: 'Standbys', rules: [...standbyRules, ...standbySettingsRules] },
   { title: 'Nothing to do', rules: steadyRules },

@@ -7,6 +7,7 @@ import type { ClusterView } from '../view.ts';
 import { describeRejected, rankCandidates } from './election.ts';
 import { endOfWal, isMaintenance, isOpen, isStreaming, live } from './observe.ts';
 import type { Problem } from './tasks.ts';
+import { isAttached } from './upstream.ts';
 
 /** One WAL segment: what a standby can receive within the hold. */
 const MAX_SWITCHOVER_LAG_BYTES = 16_777_216;
@@ -39,12 +40,25 @@ function checkCandidate(view: ClusterView, to: NodeId, from: NodeId, primary: No
   const report = live(view, to);
   if (report === null) return [{ code: 'switchover.silent', text: `The agent of ${to} does not report.`, remedy: 'Start it.' }];
   const problems: Problem[] = [];
-  if (!isStreaming(report, from))
+  const delayMs = findNode(view.spec, to)?.delayMs ?? 0;
+  if (delayMs > 0)
+    problems.push({
+      code: 'switchover.delayed',
+      text: `${to} replays ${delayMs} ms later on purpose: to make it the primary would replay at once what the delay keeps back.`,
+      remedy: 'Name another standby, or set its `delayMs` to 0 first ("pgherd meta edit").',
+    });
+  // The shutdown checkpoint of the old primary must reach it while everything else stops: by way of another standby that is one more thing to fail.
+  if (!isStreaming(report, from)) {
+    const behind = isAttached(view, to) ? report.postgres.streamingFrom : null;
     problems.push({
       code: 'switchover.not-streaming',
-      text: `${to} does not stream from ${from}.`,
-      remedy: `See "pgherd show"; "pgherd node rejoin ${to}" takes it back.`,
+      text: behind === null ? `${to} does not stream from ${from}.` : `${to} streams from ${behind}, not from ${from}.`,
+      remedy:
+        behind === null
+          ? `See "pgherd show"; "pgherd node rejoin ${to}" takes it back.`
+          : `Let it stream from the primary first: "pgherd node follow ${to} --upstream primary".`,
     });
+  }
   if (report.postgres.timeline !== null && report.postgres.timeline !== view.state.timeline) {
     problems.push({
       code: 'switchover.timeline',

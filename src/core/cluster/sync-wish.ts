@@ -8,6 +8,7 @@ import type { ClusterView } from '../view.ts';
 import { comparePositions } from './lineage.ts';
 import { dataNodes, isAvailable, isDue, isStreaming, live } from './observe.ts';
 import { NO_SET, nodeOfVoter, voterName } from './sync-set.ts';
+import { isAttached, isDirect, wishedUpstream } from './upstream.ts';
 
 /**
  * A member that acknowledged nothing for this long, although there was WAL to acknowledge, is lost. Writes wait for it meanwhile; a standby that
@@ -88,9 +89,11 @@ function wishedK(view: ClusterView, now: Now, present: number): number {
 function loweredReason(view: ClusterView, present: number): string {
   const { spec, state } = view;
   const others = dataNodes(spec).filter((node) => node.id !== state.primary);
-  const away = others.filter((node) => !isStreaming(live(view, node.id), state.primary)).map((node) => node.id);
+  const away = others.filter((node) => !isAttached(view, node.id)).map((node) => node.id);
+  const aside = others.filter((node) => !away.includes(node.id) && (node.delayMs > 0 || !isDirect(view, node.id))).map((node) => node.id);
   const what = present === 0 ? 'no standby acknowledges' : `${present} of ${durabilityOf(spec).k} needed standbys acknowledge`;
-  return away.length === 0 ? what : `${what}; not streaming: ${away.join(', ')}`;
+  const missing = away.length === 0 ? '' : `; not streaming: ${away.join(', ')}`;
+  return `${what}${missing}${aside.length === 0 ? '' : `; delayed or behind another standby: ${aside.join(', ')}`}`;
 }
 
 interface Standby {
@@ -129,6 +132,8 @@ function rankStandbys(view: ClusterView, primary: NodeReport): readonly Standby[
 function acknowledgingVoter(view: ClusterView, node: NodeSpec, primary: NodeReport): string | null {
   const goal = view.state.goals[node.id];
   if (goal?.kind !== 'standby' || goal.upstream !== view.state.primary) return null;
+  // One that is to be delayed, or to stream from another standby, leaves the set first (§4.4).
+  if (node.delayMs > 0 || !isDirect(view, node.id)) return null;
   const own = live(view, node.id);
   const incarnation = own?.postgres.incarnation ?? null;
   const member = view.state.quorum.wanted.members.find((voter) => nodeOfVoter(voter) === node.id) ?? null;
@@ -157,14 +162,19 @@ export function openingSet(view: ClusterView, candidate: NodeId, term: number): 
   if (mode === 'async') return NO_SET;
   const planned = state.switchover !== null;
   const members: string[] = [];
+  const cascading: string[] = [];
   for (const node of dataNodes(spec)) {
     const report = node.id === candidate ? null : live(view, node.id);
-    if (report === null || node.priority === 0 || !isAvailable(view, node.id)) continue;
+    if (report === null || node.priority === 0 || node.delayMs > 0 || !isAvailable(view, node.id)) continue;
     const { incarnation } = report.postgres;
     if (incarnation === null || report.postgres.state !== 'running' || report.postgres.role !== 'standby') continue;
     const voter = voterName(node.id, incarnation);
-    if ((report.vote?.term === term && report.vote.final) || (planned && state.quorum.wanted.members.includes(voter))) members.push(voter);
+    const counts = (report.vote?.term === term && report.vote.final) || (planned && state.quorum.wanted.members.includes(voter));
+    const wish = wishedUpstream(view, node.id);
+    if (counts) (wish === null || wish === candidate ? members : cascading).push(voter);
   }
+  // Everybody follows the candidate at first; one that is to go on to another standby is counted on only where there is nobody else.
+  for (const voter of cascading) if (members.length < k) members.push(voter);
   const size = Math.min(k, Math.max(floorOf(spec), members.length));
   if (size === 0) return NO_SET;
   return { method: mode === 'quorum' ? 'any' : 'first', k: size, members: mode === 'quorum' ? members : members.slice(0, size) };

@@ -81,6 +81,7 @@ const REQUEST_WORDS: Readonly<Record<RequestKind, string>> = {
   nodeRestart: 'node restart',
   nodeRejoin: 'node rejoin',
   nodeMaintenance: 'node maintenance',
+  nodeFollow: 'node follow',
   nodeAdd: 'node add',
   nodeRemove: 'node remove',
   clusterStop: 'cluster stop',
@@ -100,6 +101,7 @@ export function requestWords(request: { readonly kind: string; readonly via?: un
 export function describeRequest(request: TaskRequest): string {
   const words = requestWords(request);
   if (request.kind === 'nodeMaintenance') return `${words} ${request.node} ${request.on ? 'on' : 'off'}`;
+  if (request.kind === 'nodeFollow') return `${words} ${request.node} --upstream ${request.upstream ?? 'primary'}`;
   if ('node' in request) return `${words} ${request.node}`;
   return 'to' in request && request.to !== null ? `${words} to ${request.to}` : words;
 }

@@ -271,6 +271,8 @@ function decideStandby(facts: LocalFacts, goal: Extract<Goal, { kind: 'standby' 
   if (restart) return { kind: 'stop', why: 'restart on request' };
   if (facts.upstream !== goal.upstream) return { kind: 'follow', why: `upstream is to be ${goal.upstream}`, upstream: goal.upstream };
   if (postgres.streamingFrom === goal.upstream) return reached(`streams from ${goal.upstream}`);
+  // Nothing that could be done here would make it stream sooner; what it will need is kept by its slot there.
+  if (postgres.waitsForDelay) return reached(`replays later on purpose what it has, and streams from ${goal.upstream} after that`);
   if (facts.notStreamingSince !== null && now - facts.notStreamingSince > FOLLOW_RETRY_MS) {
     return { kind: 'follow', why: `it does not stream from ${goal.upstream}`, upstream: goal.upstream };
   }

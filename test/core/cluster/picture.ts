@@ -52,6 +52,7 @@ export function blankPostgres(): PostgresReport {
     cleanShutdown: false,
     shutdownLsn: null,
     streamingFrom: null,
+    waitsForDelay: false,
     walsenders: [],
     pendingRestart: [],
     postmasterPid: 1,

@@ -8,6 +8,8 @@ describe('a request in words', () => {
     assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: 'clone', source: null, rateKb: null }), 'node rebuild n2');
     assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: null, source: null, rateKb: null }), 'node rejoin n2');
     assert.equal(describeRequest({ kind: 'nodeMaintenance', node: id('n2'), on: false }), 'node maintenance n2 off');
+    assert.equal(describeRequest({ kind: 'nodeFollow', node: id('n3'), upstream: id('n2') }), 'node follow n3 --upstream n2');
+    assert.equal(describeRequest({ kind: 'nodeFollow', node: id('n3'), upstream: null }), 'node follow n3 --upstream primary');
     assert.equal(describeRequest({ kind: 'clusterRestart', rolling: true }), 'cluster restart');
     assert.equal(describeRequest({ kind: 'switchover', to: id('n3') }), 'switchover to n3');
     assert.equal(describeRequest({ kind: 'failover', to: null, acceptLoss: false, acceptTwoPrimaries: false }), 'failover');

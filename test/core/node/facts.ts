@@ -25,6 +25,7 @@ export function postgres(change: Partial<PostgresReport> = {}): PostgresReport {
     walEnd: null,
     cleanShutdown: false,
     shutdownLsn: null,
+    waitsForDelay: false,
     streamingFrom: N2,
     walsenders: [],
     pendingRestart: [],
@@ -78,6 +79,8 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
     primaryTerm: T(1),
     timeline: makeTimeline(1),
     history: [],
+    cascades: {},
+    positions: {},
     goals: goal === null ? {} : { [N1]: goal },
     electorate: { revision: 1, members: [N1, N2], former: [] },
     quorum: {

@@ -235,7 +235,7 @@ function checkNode(view: ClusterView, node: NodeId, request: Task['request']): r
 function nodeRefused(view: ClusterView, now: Now): Outcome | null {
   for (const task of view.tasks) {
     const { request } = task;
-    if (task.status !== 'pending' || !('node' in request) || request.kind === 'nodeAdd' || request.kind === 'nodeRemove') continue;
+    if (task.status !== 'pending' || !('node' in request) || ['nodeAdd', 'nodeRemove', 'nodeFollow'].includes(request.kind)) continue;
     const problems = checkNode(view, request.node, request);
     if (problems.length > 0)
       return {

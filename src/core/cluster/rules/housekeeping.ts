@@ -4,6 +4,7 @@ import type { ClusterState, Goal } from '../../state.ts';
 import type { Rule } from '../../view.ts';
 import { bytesBetween } from '../../lsn.ts';
 import { findNode } from '../../spec.ts';
+import { knownPositions } from '../positions.ts';
 import { UNFINISHED_PROMOTION, without, withGoal } from '../goals.ts';
 import { isMaintenance, isOpen, live } from '../observe.ts';
 import { publishElectorate } from '../quorum.ts';
@@ -13,6 +14,17 @@ import { publishElectorate } from '../quorum.ts';
  * what a failover may lose unseen, when the controller that saw the last report dies with the primary, is bounded by it.
  */
 const POSITION_STEP_BYTES = 524_288;
+
+/** A slot keeps whole segments: less than one changes nothing. */
+const STANDBY_STEP_BYTES = 16_777_216;
+
+function hasStandbyMoved(before: ClusterState['positions'], after: ClusterState['positions']): boolean {
+  if (Object.keys(before).some((node) => after[node] === undefined)) return true;
+  return Object.entries(after).some(([node, lsn]) => {
+    const known = before[node];
+    return known !== undefined && bytesBetween({ from: known, to: lsn }) >= STANDBY_STEP_BYTES;
+  });
+}
 
 export const housekeepingRules: readonly Rule[] = [
   {
@@ -138,15 +150,17 @@ export const housekeepingRules: readonly Rule[] = [
   },
   {
     id: 'housekeeping.primary-position',
-    when: 'the open primary moved on by half a MiB or more',
-    why: 'When it dies together with the controller, the next one knows what may be lost (Q45).',
+    when: 'the open primary moved on by half a MiB or more, or a standby by a WAL segment',
+    why: 'When the primary dies together with the controller, the next one knows what may be lost (Q45); members keep the WAL from where a standby stands (H23, Z69).',
     decide: (view) => {
       const { primary, primaryTerm, primaryLsn } = view.state;
       const report = primary === null ? null : live(view, primary);
       const lsn = report?.postgres.flushLsn ?? null;
       if (!isOpen(report, primaryTerm) || lsn === null || view.state.attempt !== null) return null;
-      if (primaryLsn !== null && bytesBetween({ from: primaryLsn, to: lsn }) < POSITION_STEP_BYTES) return null;
-      return { why: 'the position of the primary is remembered', state: { ...view.state, primaryLsn: lsn }, then: 'continue' };
+      const positions = knownPositions(view);
+      const moved = primaryLsn === null || bytesBetween({ from: primaryLsn, to: lsn }) >= POSITION_STEP_BYTES;
+      if (!moved && !hasStandbyMoved(view.state.positions, positions)) return null;
+      return { why: 'the positions are remembered', state: { ...view.state, primaryLsn: lsn, positions }, then: 'continue' };
     },
   },
 ];

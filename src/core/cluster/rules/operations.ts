@@ -6,8 +6,9 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { cancelEffect } from '../cancel.ts';
 import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
 import { isContained } from '../lineage.ts';
-import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, isStreaming, lineageOf, live, otherDataNodes } from '../observe.ts';
+import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, lineageOf, live, otherDataNodes } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
+import { isAttached, upstreamNow } from '../upstream.ts';
 import { type RequestKind, addStep, cancel, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
 import { restartInPlace } from './primary-lost.ts';
@@ -27,7 +28,7 @@ type Serves = 'yes' | 'no';
 function serves(view: ClusterView, node: NodeId): Serves {
   const report = live(view, node);
   const { primary, primaryTerm } = view.state;
-  return (node === primary ? isOpen(report, primaryTerm) : isStreaming(report, primary)) ? 'yes' : 'no';
+  return (node === primary ? isOpen(report, primaryTerm) : isAttached(view, node)) ? 'yes' : 'no';
 }
 
 function isDown(report: NodeReport | null): boolean {
@@ -79,7 +80,11 @@ function withRole(view: ClusterView, state: ClusterState, now: Now, node: NodeId
       kind: 'fenced',
       reason: 'its promotion was not completed; it is compared with the primary first',
     });
-  return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via: 'stream' });
+  return withGoal(state, node, state.primaryTerm, {
+    kind: 'standby',
+    upstream: upstreamNow({ ...view, state }, node) ?? state.primary,
+    via: 'stream',
+  });
 }
 
 function stopNode(view: ClusterView, now: Now): Outcome | null {
@@ -126,7 +131,8 @@ function orderRestart(view: ClusterView, now: Now, node: NodeId, request: string
   if (state.primary === null) return state;
   if (goal?.kind === 'fenced') return withRole(view, state, now, node);
   const via: Via = goal?.kind === 'standby' ? goal.via : 'stream';
-  return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via, restart: request }, 'anew');
+  const upstream = via === 'stream' ? (upstreamNow(view, node) ?? state.primary) : state.primary;
+  return withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream, via, restart: request }, 'anew');
 }
 
 /** Kept as the detail of the step, so that another start can be told from it. */
@@ -158,7 +164,7 @@ function rejoinNode(view: ClusterView, now: Now): Outcome | null {
     base.primaryTerm,
     via === 'clone'
       ? { kind: 'standby', upstream: primary, via, source: task.request.source, rateKb: task.request.rateKb }
-      : { kind: 'standby', upstream: primary, via },
+      : { kind: 'standby', upstream: via === 'stream' ? (upstreamNow({ ...view, state: base }, node) ?? primary) : primary, via },
     serves(view, node) === 'yes' && via === 'stream' ? 'as-is' : 'anew',
   );
   return {
@@ -230,7 +236,7 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
       if (wasRestarted(view, node, task)) return finish(task, now, `${node} was restarted and serves`);
       return broken !== null ? problem(broken) : sinceMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
     case 'nodeRejoin': {
-      if (isBack(view, node)) return finish(task, now, `${node} streams from ${view.state.primary}`);
+      if (isBack(view, node)) return finish(task, now, `${node} streams from ${live(view, node)?.postgres.streamingFrom ?? view.state.primary}`);
       if (broken !== null) return problem(broken);
       const report = live(view, node);
       const works = report !== null && activityFor(report, view.state.goals[node] ?? null)?.kind === 'busy';

@@ -17,6 +17,7 @@ import { activityFor, elapsedMs, gaveUp, live } from '../observe.ts';
 import { describeChanges, lowered, minimumChanges, notInOrder, raised, rollingStandbys } from '../restart-order.ts';
 import { chooseSuccessor } from '../switchover-checks.ts';
 import { type TaskOf, addStep, cancel, fail, findTask, finish, hasStep, start, stepSince } from '../tasks.ts';
+import { upstreamNow } from '../upstream.ts';
 import { beginSwitchover } from './switchover.ts';
 
 /** A start waits for recovery; longer than that a person should look. Too early only ends the task, not the work. */
@@ -180,9 +181,10 @@ function restartStandby(view: ClusterView, now: Now, task: RollingTask, node: No
   const goal = state.goals[node];
   const via: Via = goal?.kind === 'standby' ? goal.via : 'stream';
   const request = `${task.id}-${node}-${task.steps.length}`;
+  const upstream = via === 'stream' ? (upstreamNow(view, node) ?? state.primary) : state.primary;
   return {
     why: `rolling restart: ${node}`,
-    state: withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream: state.primary, via, restart: request }, 'anew'),
+    state: withGoal(state, node, state.primaryTerm, { kind: 'standby', upstream, via, restart: request }, 'anew'),
     tasks: [addStep(task, now, `restart ${node}`)],
   };
 }

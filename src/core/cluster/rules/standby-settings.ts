@@ -3,8 +3,9 @@ import type { NodeId } from '../../ids.ts';
 import type { ClusterState } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { withGoal } from '../goals.ts';
-import { isOpen, isStreaming, live } from '../observe.ts';
+import { isOpen, live } from '../observe.ts';
 import { rollingStandbys } from '../restart-order.ts';
+import { isAttached } from '../upstream.ts';
 
 /** The settings that this standby has lower than the open primary, as `name value < value`; empty when there is none, or one cannot be heard. */
 function lowerSettings(view: ClusterView, node: NodeId): readonly string[] {
@@ -34,13 +35,13 @@ function restartLower(view: ClusterView): Outcome | null {
     const request = `settings-${state.primaryTerm}-${lower.join('-').replaceAll(/[^a-z0-9_]+/g, '-')}`;
     if (goal.restart === request) continue;
     const others = standbys.filter((other) => other !== node);
-    if (others.length > 0 && !others.some((other) => isStreaming(live(view, other), state.primary))) continue;
+    if (others.length > 0 && !others.some((other) => isAttached(view, other))) continue;
     const why = `${node} is restarted: a standby may not have less than its primary (${lower.join(', ')})`;
     const next: ClusterState = withGoal(
       state,
       node,
       state.primaryTerm,
-      { kind: 'standby', upstream: state.primary, via: 'stream', restart: request },
+      { kind: 'standby', upstream: goal.upstream, via: 'stream', restart: request },
       'anew',
     );
     return { why, state: next, events: [{ level: 'warn', node, text: why, detail: {} }] };
