@@ -75,10 +75,11 @@ function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] 
       mayLoseBytes: null,
       estimatedOutageMs: null,
     };
+  const fencing = fencingText(view, primary);
   if (view.state.quorum.k > 0) {
     const { k, voters } = view.state.quorum;
     return {
-      action: `once ${voters.length - k + 1} of ${voters.length} voters are detached, ${best.node} is promoted without waiting for the write lease of ${primary}`,
+      action: `${fencing.first}once ${voters.length - k + 1} of ${voters.length} voters are detached, ${best.node} is promoted without waiting for the write lease of ${primary}`,
       rule: decision.rule,
       promoted: best.node,
       mayLoseBytes: 0,
@@ -88,12 +89,26 @@ function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] 
   }
   const detectMs = view.spec.probeAttempts * view.spec.probeIntervalMs + view.spec.probeTimeoutMs;
   return {
-    action: `once the write lease of ${primary} has expired, ${best.node} is promoted`,
+    action: `${fencing.first}${fencing.lease ?? `once the write lease of ${primary} has expired`}, ${best.node} is promoted`,
     rule: decision.rule,
     promoted: best.node,
     mayLoseBytes: missingBytes(best.position, { timeline: view.state.timeline, lsn: primaryEnd(view) }),
     estimatedOutageMs: Math.max(view.spec.leaseTtlMs, detectMs) + VOTE_MS + PROMOTE_MS,
   };
+}
+
+/** `first`: what must happen before; `lease`: what takes the place of the lease's end, null: nothing. */
+function fencingText(view: ClusterView, primary: NodeId): { readonly first: string; readonly lease: string | null } {
+  switch (view.spec.fencing) {
+    case 'off':
+      return { first: '', lease: null };
+    case 'automatic':
+      return { first: '', lease: `once the fencing command has turned ${primary} off, or its write lease has expired` };
+    case 'required':
+      return view.state.quorum.k > 0
+        ? { first: `the fencing command turns ${primary} off (nothing is promoted before); `, lease: null }
+        : { first: '', lease: `once the fencing command has turned ${primary} off (nothing is promoted before)` };
+  }
 }
 
 function withoutPrimary(view: ClusterView, primary: NodeId): ClusterView {
@@ -104,6 +119,8 @@ function withoutPrimary(view: ClusterView, primary: NodeId): ClusterView {
   return {
     ...view,
     reports: reports as ClusterView['reports'],
+    // What the command will say is not known here; the sentence names it.
+    spec: { ...view.spec, fencing: 'off' },
     writeLease: null,
     writeLeaseGoneMs: view.spec.leaseTtlMs,
     fenceResult: null,

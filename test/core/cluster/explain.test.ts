@@ -34,6 +34,16 @@ test('explain names the gate that stands before a failover', () => {
   assert.match(none.candidates[0]?.reasons[0] ?? '', /priority is 0/);
 });
 
+test('explain says what the fencing command would have to do first', () => {
+  const action = (text: string, fencing: 'automatic' | 'required'): string => {
+    const view = picture(text);
+    return explainCluster({ ...view, spec: { ...view.spec, fencing } }, NOW).ifPrimaryDies.action;
+  };
+  assert.match(action(STEADY, 'automatic'), /^once the fencing command has turned n1 off, or its write lease has expired, n[23] is promoted$/);
+  assert.match(action(STEADY, 'required'), /^once the fencing command has turned n1 off \(nothing is promoted before\), n[23] is promoted$/);
+  assert.match(action(STEADY.replace('term 3', 'quorum 1/n2,n3 term 3'), 'required'), /^the fencing command turns n1 off .*; once 2 of 2 voters/);
+});
+
 test('explain of a loss names the very rule that decides', () => {
   const answer = explainCluster(picture('term 3 primary n1 lease n1/3\nn1 dead\nn2 standby sees:n1=down'), NOW);
   assert.equal(answer.rule, 'failover.blocked-lease');
