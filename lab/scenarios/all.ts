@@ -11,6 +11,7 @@ import { failoverProxy } from './failover-proxy.ts';
 import { fencingFails, hostLossFenced } from './fencing.ts';
 import { hostKill } from './host-kill.ts';
 import { hostLoss } from './host-loss.ts';
+import { hostPause, hostPauseQuorum } from './host-pause.ts';
 import { nodeAdd, nodeAddAgentDies, nodeAddServerDies, nodeRemove } from './node-scale.ts';
 import { oldPrimaryReturns } from './old-primary-returns.ts';
 import { partitionPrimary } from './partition-primary.ts';
@@ -74,6 +75,8 @@ export const SCENARIOS: readonly Scenario[] = [
   partitionPrimaryQuorum,
   postgresCrashQuorum,
   postgresHangQuorum,
+  hostPause,
+  hostPauseQuorum,
   switchoverQuorum,
   agentRestartQuorum,
   storeLossQuorum,
