@@ -394,9 +394,12 @@ function clusterServes(view: ClusterView, now: Now): Outcome | null {
   const stuck = waiting.map((node) => notTakenIn(view, node, sinceMs)).filter((text) => text !== null);
   const unconfirmed = view.state.incarnation !== view.incarnation && sinceMs > CONFIRM_LIMIT_MS;
   if (unconfirmed && waiting.length > 0) {
-    const text = `the store was restored, and nobody has confirmed that ${view.state.primary} of term ${view.state.primaryTerm} is the last primary`;
-    const remedy = 'See "pgherd explain"; "pgherd failover" is the word that this store counts.';
-    return { why: text, tasks: [fail(task, now, { code: 'cluster-start.store', text: `${text}.`, remedy })], then: 'continue' };
+    const ended = fail(task, now, {
+      code: 'cluster-start.store',
+      text: `The store was restored, and nobody has confirmed that ${view.state.primary} of term ${view.state.primaryTerm} is the last primary.`,
+      remedy: 'See "pgherd explain"; "pgherd failover" is the word that this store counts.',
+    });
+    return { why: 'the store was restored, and nobody confirms it', tasks: [ended], then: 'continue' };
   }
   if (waiting.length > stuck.length && sinceMs <= START_LIMIT_MS) return null;
   const ended =
