@@ -5,7 +5,8 @@
  *    the rest of its lease (architecture 4.5); what it may not do is acknowledge.
  * I4 *Invariant:* a row that was acknowledged while the published facts named voters is on every later primary, also after protection was lowered, unless
  *    a person gave it up.
- * I6 *Invariant:* with published facts a promotion is ordered only while more than |voters| − k voters are detached, unless a person accepted the loss.
+ * I6 *Invariant:* with published facts a promotion is ordered only while more than |voters| − k voters are detached, unless a person accepted the loss; and a
+ *    final position is the end of that member's WAL.
  * I7 *Invariant:* the published facts are true: what the primary acknowledges is durable on k of the voters, in the very directories that are meant.
  * I8 *Invariant:* a primary that was started again in its term is open only when k members of the set that it waits for hold what it recovered: rows that a
  *    crash released are visible to nobody before. (With the firewall; without it nobody can be kept out.)
@@ -37,6 +38,7 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   const guarded = new Set<number>();
   const accepted = new Set<number>();
   let ordered = 0;
+  let attempted = 0;
   let broken: Violation | null = null;
 
   clients.onServed((commit, node) => {
@@ -92,6 +94,7 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   }
 
   function takeState({ attempt, quorum, primary }: ClusterState): Violation | null {
+    attempted = attempt?.term ?? 0;
     if (attempt === null) {
       votes.clear();
       return null;
@@ -118,6 +121,23 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     const report = decodeJson(nodeReport, text);
     if (!report.ok || report.value.vote === null || !report.value.vote.final) return;
     votes.add(`${report.value.node}.${report.value.postgres.incarnation ?? ''} ${report.value.vote.term}`);
+    broken ??= checkPosition(report.value.node, report.value.vote);
+  }
+
+  /** *Invariant:* a final position is the end of what is there, and stays it while its term is attempted (architecture 4.5). */
+  function checkPosition(
+    node: string,
+    { term, position }: { readonly term: number; readonly position: { readonly lsn: bigint } | null },
+  ): Violation | null {
+    const server = nodeOf(world, node).database?.server ?? null;
+    const end = server?.disk.directory?.end ?? null;
+    if (position === null || end === null || term !== attempted || server?.core.run?.role !== 'standby' || writers.wasPromotedByHand(node))
+      return null;
+    if (BigInt(end.lsn) <= position.lsn) return null;
+    return new Violation(
+      'I6',
+      `${node} voted for term ${term} with the final position ${position.lsn.toString(16)} and holds WAL up to ${end.lsn.toString(16)}`,
+    );
   }
 
   /** It said so by a final vote, and it is so: nothing streams to it. */

@@ -45,6 +45,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'keep-alive-proves-the-lease',
     breaks: 'a renewal counts only with a comparison of the key (Z5)',
+    profile: 'three+restore',
     patches: [
       {
         file: LEASE_STORE,
@@ -307,6 +308,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a-goal-of-a-lower-term',
     breaks: 'agents refuse goals of a lower term than they have seen (architecture 4.10)',
+    profile: 'three+restore',
     patches: [{ file: DECIDE, from: 'const outdated = goal.term < facts.highestTerm;', to: 'const outdated = goal.term < 0;' }],
   },
   {
@@ -327,6 +329,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'facts-before-they-are-true',
     breaks: 'stronger facts are published only when the set is in force and its members hold everything (architecture 4.4, Q33)',
+    profile: 'quorum',
     patches: [
       {
         file: SYNC_SET,
@@ -338,6 +341,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'weaker-facts-late',
     breaks: 'weaker facts are published before PostgreSQL may acknowledge with less (architecture 4.4, I7)',
+    profile: 'quorum',
     patches: [
       {
         file: SYNC_SET,
@@ -349,6 +353,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'lowering-answers-a-detach',
     breaks: 'the facts of a term are frozen while another one is attempted (architecture 4.4)',
+    profile: 'quorum',
     patches: [
       {
         file: 'src/core/cluster/rules/sync.ts',
@@ -360,11 +365,13 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'one-voter-too-few',
     breaks: 'a promotion needs final positions of more than |voters| - k voters (architecture 4.5, I6)',
+    profile: 'quorum',
     patches: [{ file: SYNC_SET, from: 'facts.voters.length - facts.k + 1', to: 'facts.voters.length - facts.k' }],
   },
   {
     name: 'open-with-uncovered-rows',
     breaks: 'after a crash clients stay out until enough voters hold what was recovered (architecture 4.4, Q27, I8)',
+    profile: 'quorum',
     patches: [
       {
         file: 'src/agent/postgres/sync-keeper.ts',
