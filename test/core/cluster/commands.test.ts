@@ -217,6 +217,27 @@ test('the cluster stops primary first, then its standbys; it starts again with t
   expectRule(ask({ kind: 'clusterStart' }), 'cluster.refused');
 });
 
+test('a stopped node with the mark of an unfinished promotion is not started to stream, and keeps its mark (I9)', () => {
+  const marked = (state: ClusterState): ClusterState => ({
+    ...state,
+    overrides: { [id('n2')]: { kind: 'stopped', reason: '', by: 'anna', sinceWallMs: makeWallMs(WALL) } },
+    recovery: {
+      [id('n2')]: {
+        checks: 0,
+        firstSeenWallMs: makeWallMs(WALL),
+        attempts: 0,
+        notBeforeWallMs: makeWallMs(WALL),
+        lastError: 'a promotion was not completed',
+      },
+    },
+  });
+  const view = ask({ kind: 'nodeStart', node: id('n2') }, STEADY.replace('n2 standby', 'n2 stopped'), { state: marked });
+  const { state } = decideCluster(view, NOW);
+  assert.ok(state !== null);
+  assert.deepEqual([state.goals[id('n2')]?.kind, state.overrides], ['fenced', {}]);
+  assert.match(state.recovery[id('n2')]?.lastError ?? '', /^a promotion was not completed/);
+});
+
 /** A start of the cluster that began so long ago. */
 const startedBefore = (ms: number): ReturnType<typeof makeTask> =>
   makeTask(

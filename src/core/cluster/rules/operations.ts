@@ -107,7 +107,10 @@ function startNode(view: ClusterView, now: Now): Outcome | null {
   const task = pendingFor(view, 'nodeStart');
   if (task === null) return null;
   const { node } = task.request;
-  const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: without(view.state.recovery, node) };
+  // The mark of a promotion that was not completed outlives every command but a rewind or a clone: numbers do not tell its timeline from the primary's.
+  const { recovery } = view.state;
+  const marked = recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true;
+  const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: marked ? recovery : without(recovery, node) };
   const state = serves(view, node) === 'yes' ? base : withRole(view, base, now, node);
   return { why: `${node} is started on request of ${task.by}`, state, tasks: [start(task, now, 'start')], then: 'continue' };
 }
