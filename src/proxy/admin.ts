@@ -90,7 +90,7 @@ function showPoolNodes({ route, facts, ports }: Overview): Table {
       const sender = senders.find((one) => one.node === node);
       const isWriter = now.writer?.node === node;
       const up = report?.postgres.state === 'running';
-      const selects = ports.reduce((sum, port) => sum + (port.served.get(node) ?? 0), 0);
+      const selects = ports.reduce((sum, port) => sum + (port.served.get(node)?.count ?? 0), 0);
       return [
         node,
         member.host,

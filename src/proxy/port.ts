@@ -20,7 +20,7 @@ import { type PreparedBackends, createPreparedBackends } from './prepared-backen
 import { runOn } from './restore.ts';
 import type { RulesCache } from './rules.ts';
 import type { Session } from './session.ts';
-import type { ReaderHost, SessionHost } from './session-host.ts';
+import type { ReaderHost, Served, SessionHost } from './session-host.ts';
 
 /** `split`: as `write`, and statements that only read go to standbys. */
 export type PortKind = 'write' | 'read' | 'split';
@@ -71,7 +71,7 @@ export class Port {
   #heldEpoch = 0;
   #holdDeadline: MonoMs = makeMonoMs(0);
   /** Cycles that each node has answered. */
-  readonly served = new Map<string, number>();
+  readonly served = new Map<string, Served>();
   /** Statements of the split port that only read, by where they went. */
   readonly reads = { standby: 0, primary: 0 };
   #closed = false;
@@ -90,7 +90,7 @@ export class Port {
       attach: (session) => this.#attach(session),
       onQuiet: (session) => this.#onQuiet(session),
       onClosed: (session) => this.#onClosed(session),
-      onServed: (node) => void this.served.set(node, (this.served.get(node) ?? 0) + 1),
+      servedBy: (node) => this.#servedBy(node),
       readers: options.positions === null ? null : this.#readerHost(options.positions),
     };
     this.#prepared = createPreparedBackends({
@@ -191,6 +191,12 @@ export class Port {
   #serves(target: RouteTarget): boolean {
     const { writer, readers } = this.#route;
     return this.kind === 'read' ? readers.some((reader) => sameTarget(reader, target)) : writer !== null && sameTarget(writer, target);
+  }
+
+  #servedBy(node: string): Served {
+    const known = this.served.get(node) ?? { count: 0 };
+    this.served.set(node, known);
+    return known;
   }
 
   #holding(): boolean {
@@ -308,7 +314,7 @@ export class Port {
       if (this.#busy.delete(session)) this.#checkHeld();
       return;
     }
-    if (!this.#busy.has(session)) return;
+    if (this.#busy.size === 0 || !this.#busy.has(session)) return;
     // Once: an answer that does not come leaves the doubt, and with it the session on its node.
     if (this.#holding() && session.backend !== null && session.memory.doubtful && !this.#asked.has(session)) {
       this.#asked.add(session);

@@ -6,6 +6,11 @@ import type { Backend } from './login/backend.ts';
 import type { Session } from './session.ts';
 import type { Positions } from './positions.ts';
 
+/** Cycles that a node has answered. */
+export interface Served {
+  count: number;
+}
+
 /** What a session needs of its port. */
 export interface SessionHost {
   readonly log: Logger;
@@ -22,8 +27,8 @@ export interface SessionHost {
   /** The session was attached and busy, and is idle now (or gone). */
   readonly onQuiet: (session: Session) => void;
   readonly onClosed: (session: Session) => void;
-  /** A cycle was answered by the node. */
-  readonly onServed: (node: string) => void;
+  /** Counts the cycles that the node answers. */
+  readonly servedBy: (node: string) => Served;
   /** Of the split port; null on the others. */
   readonly readers: ReaderHost | null;
 }

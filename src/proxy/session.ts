@@ -11,7 +11,7 @@
 import { randomBytes } from 'node:crypto';
 import { buildBackendKey, buildError, buildParameterStatus, buildReady, readErrorFields, readParameterStatus } from '../wire/backend.ts';
 import { joinBytes } from '../wire/bytes.ts';
-import { type Gather, createGather } from '../wire/gather.ts';
+import { createGather } from '../wire/gather.ts';
 import { buildQuery } from '../wire/frontend.ts';
 import { BACKEND, TRANSACTION } from '../wire/protocol.ts';
 import type { CancelKey } from '../wire/startup.ts';
@@ -19,10 +19,21 @@ import type { ByteStream } from './io/stream.ts';
 import type { Backend, BackendFailure } from './login/backend.ts';
 import type { Login } from './login/client-login.ts';
 import type { SessionMemory } from './memory.ts';
-import type { SessionHost } from './session-host.ts';
+import type { Served, SessionHost } from './session-host.ts';
 import { type Repair, createRepair, isCopy, lossText, takeRepair, walkRepair } from './repair.ts';
 import { leave, runOn } from './restore.ts';
-import { type ServerEvents, type ServerFindings, type Traffic, createTraffic, isBetween, isIdle, walkClient, walkServer } from './traffic.ts';
+import {
+  type ClientWalk,
+  type OnMessage,
+  type ServerEvents,
+  type ServerFindings,
+  type Traffic,
+  createTraffic,
+  isBetween,
+  isIdle,
+  walkClient,
+  walkServer,
+} from './traffic.ts';
 
 /** Longer statements are passed on like any other, but not looked at. */
 const MAX_STATEMENT = 1_048_576;
@@ -38,8 +49,10 @@ export class Session {
   protected readonly client: ByteStream;
   protected readonly traffic: Traffic = createTraffic();
   protected readonly findings: ServerFindings = { goodbyeAt: -1, ready: false };
-  protected readonly onClientMessage: (type: number, bytes: Uint8Array, bodyAt: number, end: number) => void;
-  protected readonly gather: Gather = createGather(MAX_STATEMENT);
+  readonly #walk: ClientWalk;
+  /** The counter of the node that answered last. */
+  #served: Served = { count: 0 };
+  #servedBy: Backend | null = null;
   protected current: Backend | null = null;
   protected parked: Uint8Array | null = null;
   #welcomed = false;
@@ -71,7 +84,8 @@ export class Session {
     this.remote = options.client.remote;
     this.key = { processId: options.processId, secret: randomBytes(4) };
     this.parked = options.rest;
-    this.onClientMessage = (type, bytes, bodyAt, end) => this.memory.onClientMessage(type, bytes, bodyAt, end);
+    const onMessage: OnMessage = (type, bytes, bodyAt, end) => this.memory.onClientMessage(type, bytes, bodyAt, end);
+    this.#walk = { hold: false, onMessage, gather: createGather(MAX_STATEMENT) };
     this.client.listen({
       onData: (bytes, length) => this.#fromClient(bytes, length),
       onDrain: () => {
@@ -249,7 +263,8 @@ export class Session {
       this.park(bytes.slice(0, length));
       return;
     }
-    const upTo = walkClient(this.traffic, bytes, length, { hold: this.host.holding(), onMessage: this.onClientMessage, gather: this.gather });
+    this.#walk.hold = this.host.holding();
+    const upTo = walkClient(this.traffic, bytes, length, this.#walk);
     if (upTo === -1) {
       this.terminate('08P01', 'the proxy received bytes that are no message of the PostgreSQL protocol');
       return;
@@ -259,7 +274,7 @@ export class Session {
       this.close();
       return;
     }
-    if (upTo > 0 && !backend.stream.write(upTo === bytes.length ? bytes : bytes.subarray(0, upTo))) {
+    if (upTo > 0 && !backend.stream.write(bytes, upTo)) {
       this.#nodeBlocked = true;
       this.client.pause();
     }
@@ -292,7 +307,11 @@ export class Session {
       return;
     }
     this.statements += 1;
-    this.host.onServed(backend.target.node);
+    if (this.#servedBy !== backend) {
+      this.#servedBy = backend;
+      this.#served = this.host.servedBy(backend.target.node);
+    }
+    this.#served.count += 1;
     if (this.parked !== null) this.advance();
     this.checkQuiet();
   }
@@ -309,7 +328,7 @@ export class Session {
 
   /** Invariant: a buffer that is with the kernel is not read into: its reader stops until the write is through (`onDrain`). */
   protected toClient(backend: Backend, bytes: Uint8Array, upTo: number): void {
-    if (this.client.write(upTo === bytes.length ? bytes : bytes.subarray(0, upTo))) return;
+    if (this.client.write(bytes, upTo)) return;
     this.#clientBlocked = true;
     backend.stream.pause();
   }

@@ -5,7 +5,7 @@
  * A *cycle* is what a server ends with ReadyForQuery: one Query, one FunctionCall, or everything up to a Sync.
  */
 import { hasSqlState } from '../wire/backend.ts';
-import { FRAME, type FrameWalker, beginChunk, createFrameWalker, stepFrame } from '../wire/frames.ts';
+import { FRAME, type FrameWalker, beginChunk, createFrameWalker, passFrames, stepFrame } from '../wire/frames.ts';
 import { type Gather, appendGather, clearGather, createGather } from '../wire/gather.ts';
 import { BACKEND, BACKEND_LIMITS, FRONTEND, FRONTEND_LIMITS, TRANSACTION } from '../wire/protocol.ts';
 
@@ -68,7 +68,7 @@ export type OnMessage = (type: number, bytes: Uint8Array, bodyAt: number, end: n
 
 export interface ClientWalk {
   /** Stop where the rest can wait. */
-  readonly hold: boolean;
+  hold: boolean;
   readonly onMessage: OnMessage;
   /** Collects messages with a statement or a name that come in several chunks; null: those get `bodyAt` −1. */
   readonly gather: Gather | null;
@@ -84,6 +84,7 @@ export function walkClient(traffic: Traffic, bytes: Uint8Array, length: number, 
   beginChunk(walker, 0);
   for (;;) {
     if (options.hold && mayWait(traffic)) return walker.at;
+    passFrames(walker, bytes, length, FRONTEND.copyData, FRONTEND.copyData);
     const step = stepFrame(walker, bytes, length, FRONTEND_LIMITS);
     if (step === FRAME.more) {
       if (gather !== null && walker.have === 5 && isKept(walker.type)) appendGather(gather, bytes, Math.max(0, walker.bodyAt), length);
@@ -167,6 +168,7 @@ export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, 
   findings.goodbyeAt = -1;
   findings.ready = false;
   for (;;) {
+    passFrames(walker, bytes, length, BACKEND.dataRow, BACKEND.copyData);
     const step = stepFrame(walker, bytes, length, BACKEND_LIMITS);
     if (step === FRAME.more) {
       if (walker.have === 5 && isShort(walker.type)) appendGather(traffic.short, bytes, Math.max(0, walker.bodyAt), length);

@@ -98,6 +98,23 @@ export function stepFrame(walker: FrameWalker, bytes: Uint8Array, end: number, l
   return FRAME.end;
 }
 
+/**
+ * Passes over whole messages of the two types, as many as stand next in the chunk: rows and copied data, of which nothing but their end is wanted. Nothing happens
+ * inside a message, or where one of another type, an impossible one or an incomplete one begins.
+ */
+export function passFrames(walker: FrameWalker, bytes: Uint8Array, end: number, one: number, other: number): void {
+  if (walker.have !== 0) return;
+  let { at } = walker;
+  while (end - at >= 5 && (bytes[at] === one || bytes[at] === other)) {
+    const length =
+      ((bytes[at + 1] as number) << 24) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 8) | (bytes[at + 4] as number);
+    // A length with its highest bit set is negative here.
+    if (length < 4 || length > end - at - 1) break;
+    at += length + 1;
+  }
+  walker.at = at;
+}
+
 /** The rare case of a header that is cut by the border of a chunk. */
 function readHeader(walker: FrameWalker, bytes: Uint8Array, from: number, end: number): number {
   let at = from;

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { buildDataRow, buildError, buildReady } from '../../src/wire/backend.ts';
+import { buildCommandComplete, buildDataRow, buildError, buildReady } from '../../src/wire/backend.ts';
 import { buildMessage, joinBytes } from '../../src/wire/bytes.ts';
-import { FRAME, beginChunk, createFrameWalker, stepFrame } from '../../src/wire/frames.ts';
+import { FRAME, beginChunk, createFrameWalker, passFrames, stepFrame } from '../../src/wire/frames.ts';
 import { buildBind, buildClose, buildExecute, buildParse, buildQuery, buildSync, buildTerminate } from '../../src/wire/frontend.ts';
 import { appendGather, clearGather, createGather } from '../../src/wire/gather.ts';
-import { BACKEND_LIMITS, FRONTEND_LIMITS, LOGIN_LIMITS, MAX_LARGE_BYTES, MAX_SMALL_BYTES } from '../../src/wire/protocol.ts';
+import { BACKEND, BACKEND_LIMITS, FRONTEND_LIMITS, LOGIN_LIMITS, MAX_LARGE_BYTES, MAX_SMALL_BYTES } from '../../src/wire/protocol.ts';
 
 interface Seen {
   readonly type: string;
@@ -131,6 +131,44 @@ describe('the walk over messages', () => {
     test(`${bad ? 'stops at' : 'goes on over'} ${name}`, () => {
       assert.equal(walk([bytes], limits).bad, bad);
     });
+});
+
+describe('passing over rows', () => {
+  const rows = [['a'], [null], ['x'.repeat(300)], []].map(buildDataRow);
+  const copied = buildMessage(BACKEND.copyData, Uint8Array.of(1, 2, 3));
+  const stream = joinBytes([...rows, buildCommandComplete('SELECT 4'), copied, ...rows, copied, buildReady('idle'), ...rows]);
+
+  /** Types of what is not a row; null where the stream is bad. */
+  function others(chunks: readonly Uint8Array[], pass: boolean): readonly (number | null)[] {
+    const walker = createFrameWalker();
+    const seen: (number | null)[] = [];
+    for (const chunk of chunks) {
+      beginChunk(walker, 0);
+      for (;;) {
+        if (pass) passFrames(walker, chunk, chunk.length, BACKEND.dataRow, BACKEND.copyData);
+        const found = stepFrame(walker, chunk, chunk.length, BACKEND_LIMITS);
+        if (found === FRAME.more) break;
+        if (found === FRAME.bad) return [...seen, null];
+        if (walker.type !== BACKEND.dataRow && walker.type !== BACKEND.copyData) seen.push(walker.type);
+      }
+    }
+    return seen;
+  }
+
+  test('finds what stands between them, wherever the chunks end', () => {
+    for (let cut = 0; cut <= stream.length; cut++) {
+      const chunks = [stream.slice(0, cut), stream.slice(cut)];
+      assert.deepEqual(others(chunks, true), [BACKEND.commandComplete, BACKEND.readyForQuery], `cut at ${cut}`);
+    }
+  });
+
+  test('leaves impossible lengths to the step', () => {
+    for (const length of [0, 3, 0x3fffffff, 0xffffffff]) {
+      const bad = joinBytes([...rows, Uint8Array.of(BACKEND.dataRow, length >>> 24, length >>> 16, length >>> 8, length)]);
+      assert.deepEqual(others([bad], true), [null]);
+      assert.deepEqual(others([bad], false), [null]);
+    }
+  });
 });
 
 describe('a gather', () => {

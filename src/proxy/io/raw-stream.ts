@@ -9,6 +9,8 @@ const LARGE_BYTES = 65_536;
 /** So many reads in a row that a small buffer would have held, and it shrinks again. */
 const CALM_READS = 256;
 
+const NOTHING = new Uint8Array(0);
+
 function ignoreRead(): undefined {
   return undefined;
 }
@@ -26,6 +28,9 @@ export class RawStream implements ByteStream {
   #buffer: Uint8Array;
   #calm = 0;
   #write: RawWrite;
+  /** The last part that was written, and of which bytes. */
+  #whole: Uint8Array = NOTHING;
+  #part: Uint8Array = NOTHING;
   #pending = 0;
   #reading = false;
   #state: 'open' | 'ending' | 'closed' = 'open';
@@ -45,20 +50,30 @@ export class RawStream implements ByteStream {
     this.#events = events;
   }
 
-  write(bytes: Uint8Array): boolean {
+  write(bytes: Uint8Array, length = bytes.length): boolean {
     if (this.#state !== 'open') return true;
     const request = this.#write;
-    const failed = this.#handle.writeBuffer(request, bytes);
+    const part = length === bytes.length ? bytes : this.#partOf(bytes, length);
+    const failed = this.#handle.writeBuffer(request, part);
     if (failed !== 0) {
       // Not inside the caller's step: it would find its session ended in the middle of it.
       process.nextTick(() => this.#finish(`write failed (${failed})`));
       return true;
     }
     if (this.#binding.state[this.#binding.wasAsync] === 0) return true;
-    request.buffer = bytes;
+    request.buffer = part;
     this.#pending += 1;
     this.#write = this.#newWrite();
     return false;
+  }
+
+  /** The beginning of the bytes. Messages of one kind are often of one length, and come in the same buffer: a view costs as much as walking over them. */
+  #partOf(bytes: Uint8Array, length: number): Uint8Array {
+    if (bytes !== this.#whole || length !== this.#part.length) {
+      this.#whole = bytes;
+      this.#part = new Uint8Array(bytes.buffer, bytes.byteOffset, length);
+    }
+    return this.#part;
   }
 
   pause(): void {

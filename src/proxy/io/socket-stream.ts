@@ -31,9 +31,9 @@ export class SocketStream implements ByteStream {
   }
 
   /** Copies: the socket may keep the bytes although it has room, and the reader's buffer is used again. */
-  write(bytes: Uint8Array): boolean {
+  write(bytes: Uint8Array, length = bytes.length): boolean {
     if (this.#state !== 'open') return true;
-    return this.#socket.write(Buffer.from(bytes));
+    return this.#socket.write(Buffer.from(bytes.subarray(0, length)));
   }
 
   pause(): void {

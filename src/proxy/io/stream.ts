@@ -12,8 +12,11 @@ export interface StreamEvents {
 export interface ByteStream {
   /** Who is told; nothing is read before `resume`. */
   listen(events: StreamEvents): void;
-  /** True: the kernel has all of it. False: `bytes` must stay untouched until `onDrain`. Nothing happens after the end. */
-  write(bytes: Uint8Array): boolean;
+  /**
+   * Of `bytes` the first `length` (default: all). True: the kernel has all of it. False: `bytes` must stay untouched until `onDrain`. Nothing happens after
+   * the end.
+   */
+  write(bytes: Uint8Array, length?: number): boolean;
   pause(): void;
   resume(): void;
   /** Sends what is queued, then a FIN, waits for the other side's end (bounded), and closes. What comes meanwhile is thrown away. */
