@@ -77,7 +77,7 @@ export interface System {
   start(place: Place): Promise<Cluster>;
 }
 
-/** One run. `null`: could not be measured. */
+/** One run. `null`: could not be measured; without an outage the run never came to its fault. */
 export interface RunLine {
   readonly system: string;
   readonly fault: Fault;
@@ -90,5 +90,7 @@ export interface RunLine {
   readonly doubleWritableMs: number | null;
   readonly staleAckRows: number | null;
   readonly rejoinMs: number | null;
+  /** How much of the processors others had from the fault to the end, by the hypervisor's account; a high figure is a bad measurement, whoever was measured. */
+  readonly stolenPercent: number | null;
   readonly detail: string;
 }
