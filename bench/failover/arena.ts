@@ -34,7 +34,7 @@ export interface RunOptions {
 }
 
 /** Never rejects for what the system did: that is a line that is not ok. Rejects when `signal` aborted, with everything removed. */
-export async function runOnce(system: System, fault: Fault, options: RunOptions): Promise<RunLine> {
+export async function measureOnce(system: System, fault: Fault, options: RunOptions): Promise<RunLine> {
   const { say, signal, keep } = options;
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'pgherd-failover-')));
   chmodSync(directory, 0o755);

@@ -7,7 +7,7 @@ import { cannotRunHere } from '../../lab/network.ts';
 import { ROOT } from '../../lab/stage.ts';
 import { monoMs } from '../../src/base/clock.ts';
 import { type Decoder, bool, decodeJson, formatDecodeError, integer, nullable, object, oneOf, text, withDefault } from '../../src/core/decode.ts';
-import { runOnce } from './arena.ts';
+import { measureOnce } from './arena.ts';
 import { PATRONI } from './patroni.ts';
 import { PG_AUTO_FAILOVER } from './pg-auto-failover.ts';
 import { PGHERD } from './pgherd.ts';
@@ -157,7 +157,7 @@ async function measureAll(
         if (signal.aborted || monoMs() - startedMs > wanted.limitMs) return lines;
         say(`${system.id}, ${fault}, run ${run}`);
         try {
-          const line = await runOnce(system, fault, { run, keep: wanted.keep, say, signal });
+          const line = await measureOnce(system, fault, { run, keep: wanted.keep, say, signal });
           lines.push(line);
           if (wanted.file !== null) addToSession(wanted.file, line);
           process.stdout.write(wanted.json ? `${JSON.stringify(line)}\n` : `${renderLine(line)}\n`);

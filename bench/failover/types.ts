@@ -12,6 +12,8 @@ export const NODES = ['n1', 'n2', 'n3'] as const;
 /** Host of what is no node: pgherd's server, pg_auto_failover's monitor. */
 export const SERVER = 's';
 export const CLIENT = 'c';
+/** Where all hosts of a run are. Source: lab/network.ts. */
+export const NETWORK = '10.99.0.0/24';
 
 /** One node's host and what it may use. */
 export interface NodePlace {
