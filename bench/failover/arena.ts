@@ -34,7 +34,7 @@ export interface RunOptions {
 }
 
 /** Never rejects for what the system did: that is a line that is not ok. Rejects when `signal` aborted, with everything removed. */
-export async function runOnce(system: System, fault: Fault, options: RunOptions): Promise<RunLine> {
+export async function measureOnce(system: System, fault: Fault, options: RunOptions): Promise<RunLine> {
   const { say, signal, keep } = options;
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'pgherd-failover-')));
   chmodSync(directory, 0o755);
@@ -90,8 +90,10 @@ async function measure(parts: {
   readonly run: number;
 }): Promise<RunLine> {
   const { system, cluster, fault, recording } = parts;
+  const before = processorTime();
   const seen = await runFault(parts);
   await recording.stop();
+  const after = processorTime();
   const endMs = monoMs();
   let writable: readonly string[] = [];
   await waitUntil(async () => {
@@ -115,12 +117,33 @@ async function measure(parts: {
     doubleWritableMs,
     staleAckRows,
     rejoinMs: seen.rejoinMs,
+    stolenPercent:
+      before === null || after === null ? null : Math.round((100 * (after.stolen - before.stolen)) / Math.max(1, after.all - before.all)),
     detail: facts.join('; '),
   };
 }
 
+/** Ticks of all processors since the machine started; null when the kernel says nothing. Source: proc(5), /proc/stat: the eighth figure is steal. */
+function processorTime(): { readonly all: number; readonly stolen: number } | null {
+  const ticks = /^cpu +(.*)$/m
+    .exec(readFileSync('/proc/stat', 'utf8'))?.[1]
+    ?.split(' ')
+    .map(Number)
+    // The last two are contained in the first two.
+    .slice(0, 8);
+  return ticks === undefined ? null : { all: ticks.reduce((sum, one) => sum + one, 0), stolen: ticks[7] ?? 0 };
+}
+
 function broken(system: System, fault: Fault, { run, why }: { readonly run: number; readonly why: string }): RunLine {
-  const nothing = { outageMs: null, clientErrors: null, lostRows: null, doubleWritableMs: null, staleAckRows: null, rejoinMs: null };
+  const nothing = {
+    outageMs: null,
+    clientErrors: null,
+    lostRows: null,
+    doubleWritableMs: null,
+    staleAckRows: null,
+    rejoinMs: null,
+    stolenPercent: null,
+  };
   return { system: system.id, fault, run, ok: false, ...nothing, detail: why };
 }
 

@@ -6,8 +6,8 @@ import { parseArgs } from 'node:util';
 import { cannotRunHere } from '../../lab/network.ts';
 import { ROOT } from '../../lab/stage.ts';
 import { monoMs } from '../../src/base/clock.ts';
-import { type Decoder, bool, decodeJson, formatDecodeError, integer, nullable, object, oneOf, text } from '../../src/core/decode.ts';
-import { runOnce } from './arena.ts';
+import { type Decoder, bool, decodeJson, formatDecodeError, integer, nullable, object, oneOf, text, withDefault } from '../../src/core/decode.ts';
+import { measureOnce } from './arena.ts';
 import { PATRONI } from './patroni.ts';
 import { PG_AUTO_FAILOVER } from './pg-auto-failover.ts';
 import { PGHERD } from './pgherd.ts';
@@ -50,6 +50,7 @@ const runLine: Decoder<RunLine> = object({
   doubleWritableMs: nullable(integer),
   staleAckRows: nullable(integer),
   rejoinMs: nullable(integer),
+  stolenPercent: withDefault(nullable(integer), null),
   detail: text,
 });
 
@@ -151,11 +152,12 @@ async function measureAll(
   for (let run = 1; run <= wanted.runs; run++) {
     for (const fault of wanted.faults) {
       for (const system of wanted.systems) {
-        if (earlier.some((line) => line.system === system.id && line.fault === fault && line.run === run)) continue;
+        // A run that never came to its fault is done again.
+        if (earlier.some((line) => line.system === system.id && line.fault === fault && line.run === run && line.outageMs !== null)) continue;
         if (signal.aborted || monoMs() - startedMs > wanted.limitMs) return lines;
         say(`${system.id}, ${fault}, run ${run}`);
         try {
-          const line = await runOnce(system, fault, { run, keep: wanted.keep, say, signal });
+          const line = await measureOnce(system, fault, { run, keep: wanted.keep, say, signal });
           lines.push(line);
           if (wanted.file !== null) addToSession(wanted.file, line);
           process.stdout.write(wanted.json ? `${JSON.stringify(line)}\n` : `${renderLine(line)}\n`);

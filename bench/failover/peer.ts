@@ -4,7 +4,7 @@ import { chownSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type RoleProcess, type VerbResult, postmasterOf, runOnce, startRole } from '../../src/demo/children.ts';
 import { ask, asDatabaseUser, databaseEnvironment, databaseUser } from './servers.ts';
-import type { Cluster, NodePlace, Place } from './types.ts';
+import { type Cluster, NETWORK, type NodePlace, type Place } from './types.ts';
 
 export interface PeerHosts extends Pick<Cluster, 'login' | 'targets' | 'logs' | 'sql' | 'postmaster'> {
   find(node: string): NodePlace;
@@ -91,13 +91,12 @@ export function wordsOf({ code, stdout, stderr }: VerbResult): string {
 
 /** Lines of pg_hba.conf: the superuser from the node itself by its socket folder, which only it and root may enter; all others by password. */
 export function accessLines(options: { readonly superuser: string; readonly replicator: string }): readonly string[] {
-  const network = '10.99.0.0/24';
   return [
     'local all all trust',
     'local replication all trust',
-    `host replication ${options.replicator} ${network} scram-sha-256`,
-    `host all ${options.superuser} ${network} scram-sha-256`,
-    `host all ${options.replicator} ${network} scram-sha-256`,
-    `host app app ${network} scram-sha-256`,
+    `host replication ${options.replicator} ${NETWORK} scram-sha-256`,
+    `host all ${options.superuser} ${NETWORK} scram-sha-256`,
+    `host all ${options.replicator} ${NETWORK} scram-sha-256`,
+    `host app app ${NETWORK} scram-sha-256`,
   ];
 }

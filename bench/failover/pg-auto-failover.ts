@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { waitUntil } from '../../src/demo/children.ts';
 import { type Host, type PeerHosts, dataDirectory, openHosts, socketDirectory, wordsOf } from './peer.ts';
 import { ask, binDirectory, makeOwned, postgresMajor, writableNodes } from './servers.ts';
-import { type Cluster, NODES, type NodePlace, type Place, SERVER, type System } from './types.ts';
+import { type Cluster, NETWORK, NODES, type NodePlace, type Place, SERVER, type System } from './types.ts';
 
 const PROGRAM = '/usr/bin/pg_autoctl';
 const MONITOR_PORT = 26_440;
@@ -82,7 +82,7 @@ async function start(place: Place, variant: Variant): Promise<Cluster> {
   if (first === undefined) throw new Error('pg_auto_failover needs at least one node');
   await addNode(first, { hosts, monitor, variant });
   // Before the copies are made, so that they have it, too.
-  appendFileSync(join(dataDirectory(first), 'pg_hba.conf'), 'host app app 10.99.0.0/24 scram-sha-256\n');
+  appendFileSync(join(dataDirectory(first), 'pg_hba.conf'), `host app app ${NETWORK} scram-sha-256\n`);
   await hosts.sql(first.node, 'select pg_reload_conf()');
   for (const node of others) await addNode(node, { hosts, monitor, variant });
   return {

@@ -8,7 +8,7 @@ import { waitUntil } from '../../src/demo/children.ts';
 import { type Herd, openHerd } from '../../src/demo/herd.ts';
 import { startHerd } from '../../src/demo/processes.ts';
 import { wordsOf } from './peer.ts';
-import { type Cluster, NODES, type Place, SERVER, type System } from './types.ts';
+import { type Cluster, NETWORK, NODES, type Place, SERVER, type System } from './types.ts';
 
 const SWITCHOVER_MS = 60_000;
 /** Until both standbys of a fresh cluster count, by what pgherd promises. */
@@ -61,7 +61,7 @@ async function start(place: Place, variant: Variant): Promise<Cluster> {
     ...(etcd === null ? {} : { store: etcd.store }),
     nodes: place.nodes.map(({ node, address, port, inside }) => ({ node, address, port, agentPort: 8432, inside })),
     firewall: 'auto',
-    clientNetwork: '10.99.0.0/24',
+    clientNetwork: NETWORK,
     spec: { durability: variant.durability },
   });
   const failure = await startHerd(herd, { say: place.say, signal: place.signal });

@@ -46,11 +46,11 @@ export function renderFault(fault: Fault, systems: readonly System[], lines: rea
   const rows = systems.flatMap((system) => {
     const own = runsOf(lines, system.id, fault);
     if (own.length === 0) return [];
-    const figures = COLUMNS.map(({ figure }) => spread(own.map((line) => line[figure])));
+    const figures = [...COLUMNS.map(({ figure }) => figure), 'stolenPercent' as const].map((figure) => spread(own.map((line) => line[figure])));
     return [[system.id, system.durability, `${own.filter((line) => line.ok).length} of ${own.length}`, ...figures]];
   });
   if (rows.length === 0) return null;
-  const head = ['system', 'durability', 'served again', ...COLUMNS.map((column) => column.head)];
+  const head = ['system', 'durability', 'served again', ...COLUMNS.map((column) => column.head), 'stolen %'];
   return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
@@ -83,8 +83,9 @@ function isProtected(system: System): boolean {
   return system.syncStandbys > 0;
 }
 
+/** Those that came to their fault. */
 function runsOf(lines: readonly RunLine[], system: string, fault: Fault): readonly RunLine[] {
-  return lines.filter((line) => line.system === system && line.fault === fault);
+  return lines.filter((line) => line.system === system && line.fault === fault && line.outageMs !== null);
 }
 
 export interface PageParts {
@@ -96,10 +97,11 @@ export interface PageParts {
 }
 
 export function renderPage({ systems, lines, versions, machine: words }: PageParts): string {
-  const measured = systems.filter((system) => lines.some((line) => line.system === system.id));
+  const measured = systems.filter((system) => lines.some((line) => line.system === system.id && line.outageMs !== null));
   const left = PEERS.filter((peer) => !measured.some((system) => system.product === peer));
   const better = whereBetter(measured, lines);
-  const bad = lines.filter((line) => !line.ok);
+  const unserved = lines.filter((line) => !line.ok && line.outageMs !== null);
+  const unstarted = lines.filter((line) => line.outageMs === null);
   const perFault = FAULTS.flatMap((fault) => {
     const table = renderFault(fault, measured, lines);
     return table === null ? [] : [`## ${fault}\n\n${ABOUT[fault]}\n\n${table}\n`];
@@ -117,7 +119,8 @@ session. The client is the same for all: all hosts in its list, tried in paralle
 statement. The outage is its longest gap between two acknowledgements around the fault; a row without a clear answer is an error, never an
 acknowledgement. Every node is also written to directly every 50 ms, which is how two writable nodes are seen. Lost are rows that were acknowledged and that
 the final primary (of several writable nodes, the one with the highest timeline) does not have. Rejoin: until the old primary streams again, counted from the
-start of its host, the end of the partition, or the fault. All PostgreSQL servers run with fsync; what is not named is at its default.
+start of its host, the end of the partition, or the fault. Stolen: what the hypervisor gave to others of the processors' time, from the fault to the end; where
+it is high, or not known (–), the times next to it are too long for whoever was measured. All PostgreSQL servers run with fsync; what is not named is at its default.
 
 ${perFault.join('\n')}
 ## Where a peer is better
@@ -132,16 +135,20 @@ ${settings.join('\n')}
 ${[
   ...(remarks.length === 0 ? [] : ['', ...remarks]),
   ...(left.length === 0 ? [] : ['', `Not measured in this session: ${left.join(', ')}.`]),
-  ...(bad.length === 0
-    ? []
-    : [
-        '',
-        '## Runs in which it was not served again',
-        '',
-        ...bad.map((line) => `- **${line.system}**, ${line.fault}, run ${line.run}: ${line.detail.replaceAll(/\s+/g, ' ')}`),
-      ]),
+  ...listed('Runs in which it was not served again', unserved),
+  ...listed('Runs that never came to their fault, and were done again', unstarted),
 ].join('\n')}
 `;
+}
+
+function listed(title: string, lines: readonly RunLine[]): readonly string[] {
+  if (lines.length === 0) return [];
+  return [
+    '',
+    `## ${title}`,
+    '',
+    ...lines.map((line) => `- **${line.system}**, ${line.fault}, run ${line.run}: ${line.detail.replaceAll(/\s+/g, ' ')}`),
+  ];
 }
 
 export function writePage(parts: Omit<PageParts, 'machine'>): void {

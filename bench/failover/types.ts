@@ -12,6 +12,8 @@ export const NODES = ['n1', 'n2', 'n3'] as const;
 /** Host of what is no node: pgherd's server, pg_auto_failover's monitor. */
 export const SERVER = 's';
 export const CLIENT = 'c';
+/** Where all hosts of a run are. Source: lab/network.ts. */
+export const NETWORK = '10.99.0.0/24';
 
 /** One node's host and what it may use. */
 export interface NodePlace {
@@ -77,7 +79,7 @@ export interface System {
   start(place: Place): Promise<Cluster>;
 }
 
-/** One run. `null`: could not be measured. */
+/** One run. `null`: could not be measured; without an outage the run never came to its fault. */
 export interface RunLine {
   readonly system: string;
   readonly fault: Fault;
@@ -90,5 +92,7 @@ export interface RunLine {
   readonly doubleWritableMs: number | null;
   readonly staleAckRows: number | null;
   readonly rejoinMs: number | null;
+  /** How much of the processors others had from the fault to the end, by the hypervisor's account; a high figure is a bad measurement, whoever was measured. */
+  readonly stolenPercent: number | null;
   readonly detail: string;
 }

@@ -20,7 +20,7 @@ function system(id: string, options: { readonly product: System['product']; read
 }
 
 function line(id: string, outageMs: number | null, more: Partial<RunLine> = {}): RunLine {
-  const nothing = { clientErrors: 0, lostRows: 0, doubleWritableMs: 0, staleAckRows: 0, rejoinMs: null };
+  const nothing = { clientErrors: 0, lostRows: 0, doubleWritableMs: 0, staleAckRows: 0, rejoinMs: null, stolenPercent: null };
   return { system: id, fault: 'host-kill', run: 1, ok: outageMs !== null, outageMs, ...nothing, detail: '', ...more };
 }
 
@@ -36,9 +36,11 @@ describe('the page that compares failovers', () => {
     assert.equal(spread([null]), '–');
   });
 
-  test('counts the runs that were not served again and leaves out systems that were not measured', () => {
-    const table = renderFault('host-kill', [OURS, THEIRS, OURS_QUORUM], [line('ours', 10), line('ours', null, { run: 2 }), line('theirs', 7)]) ?? '';
-    assert.match(table, /\| ours \| asynchronous \| 1 of 2 \| 10 \|/);
+  test('counts the runs that were not served again and leaves out what was not measured', () => {
+    const unserved = line('ours', 90, { run: 2, ok: false });
+    const unstarted = line('ours', null, { run: 3 });
+    const table = renderFault('host-kill', [OURS, THEIRS, OURS_QUORUM], [line('ours', 10), unserved, unstarted, line('theirs', 7)]) ?? '';
+    assert.match(table, /\| ours \| asynchronous \| 1 of 2 \| 10 \(90\) \|/);
     assert.match(table, /\| theirs \| asynchronous \| 1 of 1 \| 7 \|/);
     assert.doesNotMatch(table, /ours-quorum/);
     assert.equal(renderFault('switchover', [OURS], [line('ours', 10)]), null);
@@ -56,12 +58,17 @@ describe('the page that compares failovers', () => {
   test('names the peers that were not measured, and every run that went wrong with its words', () => {
     const page = renderPage({
       systems: [OURS, THEIRS],
-      lines: [line('ours', 10), line('theirs', null, { run: 2, detail: 'no other node\nserved' })],
+      lines: [
+        line('ours', 10),
+        line('ours', null, { run: 3, detail: 'no start' }),
+        line('theirs', 90, { run: 2, ok: false, detail: 'no other node\nserved' }),
+      ],
       versions: new Map([['patroni', 'patroni 9.9']]),
       machine: 'A machine.',
     });
     assert.match(page, /Not measured in this session: repmgr, pg_auto_failover\./);
     assert.match(page, /- \*\*theirs\*\*, host-kill, run 2: no other node served/);
+    assert.match(page, /done again\n\n- \*\*ours\*\*, host-kill, run 3: no start/);
     assert.match(page, /\| theirs \| patroni 9\.9 \| asynchronous \| settings of theirs \|/);
   });
 });
