@@ -50,6 +50,7 @@ const CHECKPOINT_WAIT_MS = 30_000;
  * Order: source checked → own directory brought to a clean stop, reachable over the private socket only → diverged part kept → marker → pg_rewind →
  * managed files, upstream, slots, standby.signal → marker removed. The server is left stopped.
  * Errors: `rewind.running`, `rewind.incomplete`, `rewind.source-unreachable`, `rewind.source-in-recovery`, `rewind.wrong-system`,
+ * `rewind.tablespaces` (the source has one that this directory lacks: only a clone helps),
  * `rewind.timeout` (checkpoint of the source's timeline; may be tried again), `rewind.recovery` (our directory does not recover),
  * `diverged.not-saved`, `rewind.no-wal`, `rewind.failed` (before anything was changed), `rewind.damaged` (in the middle: only a clone helps; Z48).
  */
