@@ -34,6 +34,7 @@ import { setupRoles } from './postgres/setup-roles.ts';
 import { ensureSlots, listSlots } from './postgres/slots.ts';
 import { startPostgres } from './postgres/start.ts';
 import { stopPostgres } from './postgres/stop.ts';
+import type { MappedTablespace } from './postgres/tablespaces.ts';
 
 /** A standby that does not stream within this long failed its follow; it is tried again with a growing pause. */
 const FOLLOW_LIMIT_MS = 4000;
@@ -293,7 +294,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       );
       if (!cloned.ok) return cloned;
       return ok(
-        `${cloned.value.bytes} bytes from ${source.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}`,
+        `${cloned.value.bytes} bytes from ${source.node}${cloned.value.savedPath === null ? '' : `; the old directory is kept in ${cloned.value.savedPath}`}${describeMapping(cloned.value.tablespaces)}`,
       );
     },
     dropData: async () => {
@@ -333,6 +334,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
 
 function dataNodes(spec: ClusterSpec): readonly NodeId[] {
   return spec.nodes.filter((node) => node.kind === 'data').map((node) => node.id);
+}
+
+function describeMapping(mapped: readonly MappedTablespace[]): string {
+  return mapped.map((one) => `; tablespace ${one.oid} (${one.from}) lies in ${one.to}`).join('');
 }
 
 function describeRewind(upstream: Upstream, rewound: { readonly divergedPath: string | null; readonly durationMs: number }): string {

@@ -22,6 +22,7 @@ export function agentStatus(input: {
   const running = postgres?.state === 'running';
   const { term, deadline } = input.lease;
   const replayed = postgres?.replayedLsn ?? null;
+  const own = spec === null ? null : findNode(spec, config.node);
   const primaryLsn = state?.primaryLsn ?? null;
   return {
     cluster: config.cluster,
@@ -35,7 +36,8 @@ export function agentStatus(input: {
     streaming: running && postgres?.streamingFrom != null && postgres.streamingFrom === upstreamOf(knowledge, config.node),
     lagBytes: replayed === null || primaryLsn === null ? null : Math.max(0, bytesBetween({ from: replayed, to: primaryLsn })),
     synchronous: state?.quorum.voters.some((voter) => nodeOfVoter(voter) === config.node) === true,
-    maintenance: (spec === null ? null : findNode(spec, config.node))?.maintenance === true,
+    maintenance: own?.maintenance === true,
+    delayed: (own?.delayMs ?? 0) > 0,
     ready: report !== null,
   };
 }

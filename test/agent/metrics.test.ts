@@ -18,6 +18,7 @@ const status: AgentStatus = {
   lagBytes: null,
   synchronous: false,
   maintenance: false,
+  delayed: false,
   ready: true,
 };
 

@@ -49,6 +49,22 @@ describe('show', () => {
     assert.equal(roleCell(node('a', { role: null, wantedRole: 'standby' }), 'b').text, '- (wanted standby)');
   });
 
+  test('a cascading standby that is away from its upstream, and a delayed one, say so', () => {
+    const nodes = [
+      node('n1', { role: 'primary' }),
+      node('n2', { upstream: 'n1', wantedUpstream: null }),
+      node('n3', { upstream: 'n2', wantedUpstream: 'n2' }),
+      node('n4', { upstream: 'n1', wantedUpstream: 'n2' }),
+      node('n5', { delayMs: 3_600_000, replayLagBytes: 16_777_216 }),
+    ];
+    const lines = renderShow(show({ nodes }), { style: plain, width: 140 }).split('\n');
+    const line = (name: string): string => lines.find((one) => one.startsWith(`${name} `)) ?? '';
+    assert.match(line('n3'), / n2 /);
+    assert.doesNotMatch(line('n3'), /not/);
+    assert.match(line('n4'), / n1, not n2 /);
+    assert.match(line('n5'), / 16 MiB \(1h 00m late\) /);
+  });
+
   test('only the primary of the newest open term is marked as primary; others are shown as what they are', () => {
     const cases = [
       [node('a', { role: 'primary', state: 'crashed' }), 'a', 'primary, down'],

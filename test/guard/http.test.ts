@@ -26,6 +26,7 @@ const status: AgentStatus = {
   lagBytes: null,
   synchronous: false,
   maintenance: false,
+  delayed: false,
   ready: true,
 };
 const standby: AgentStatus = { ...status, role: 'standby', lease: null, open: false, streaming: true, lagBytes: 1024 ** 2 };
@@ -40,6 +41,7 @@ test('each health URL says 200 only when it is true now (Z24)', () => {
     ['/replica', standby, 1000, 200],
     ['/replica', { ...standby, streaming: false }, 1000, 503],
     ['/replica', { ...standby, maintenance: true }, 1000, 503],
+    ['/replica', { ...standby, delayed: true }, 1000, 503],
     ['/replica?lag=16MB', standby, 1000, 200],
     ['/replica?lag=1kB', standby, 1000, 503],
     ['/replica?lag=16MB', { ...standby, lagBytes: null }, 1000, 503],

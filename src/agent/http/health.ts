@@ -34,7 +34,7 @@ export function answerHealth(path: string, query: URLSearchParams, status: Agent
   const lagLimit = lagText === null ? null : parseSize(lagText);
   if (lagText !== null && lagLimit === null) return { code: 400, body: { error: `lag=${lagText} is not a size like 16MB` } };
   const closeEnough = lagLimit === null || (status.lagBytes !== null && status.lagBytes <= lagLimit);
-  const standby = status.role === 'standby' && status.streaming && !status.maintenance && closeEnough;
+  const standby = status.role === 'standby' && status.streaming && !status.maintenance && !status.delayed && closeEnough;
   const checks: Readonly<Record<string, boolean>> = {
     '/': primary,
     '/primary': primary,

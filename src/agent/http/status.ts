@@ -21,6 +21,8 @@ export interface AgentStatus {
   readonly lagBytes: number | null;
   readonly synchronous: boolean;
   readonly maintenance: boolean;
+  /** It replays later on purpose: no reads are to come here. */
+  readonly delayed: boolean;
   /** The agent's loop has made a step lately and knows the store or its last state. */
   readonly ready: boolean;
 }

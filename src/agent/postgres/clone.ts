@@ -19,6 +19,15 @@ import { freeBytes, setAside } from './set-aside.ts';
 import { ensureSlotOnUpstream } from './slots.ts';
 import { endStrayBackups } from './stray-backup.ts';
 import { withSql } from './sql.ts';
+import {
+  type MappedTablespace,
+  type Tablespace,
+  mappingArguments,
+  placeTablespaces,
+  readTablespaces,
+  sweepTablespaces,
+  tablespaceBase,
+} from './tablespaces.ts';
 import { memberTarget } from './upstream-sql.ts';
 
 export interface CloneOptions {
@@ -44,6 +53,8 @@ export interface Cloned {
   readonly savedPath: string | null;
   readonly bytes: number;
   readonly durationMs: number;
+  /** Outside of the data directory; `to` is where each one lies here. */
+  readonly tablespaces: readonly MappedTablespace[];
 }
 
 /** A clone of terabytes takes long; it is cancelled by its signal, not by a flat limit. */
@@ -51,7 +62,8 @@ const CLONE_LIMIT_MS = 2_000_000_000;
 
 /**
  * Sets an existing directory aside, copies the source, and leaves a directory that can be started as a standby of the upstream.
- * Errors: `clone.wrong-system`, `clone.tablespaces`, `clone.no-space`, `clone.source-behind`, `clone.failed` (pg_basebackup's last lines; the marker stays),
+ * Tablespaces lie on the same path as at the source where that is free here, else beside the data directory (tablespaces.ts).
+ * Errors: `clone.wrong-system`, `clone.no-space`, `clone.source-behind`, `clone.failed` (pg_basebackup's last lines; the marker stays),
  * `postgres.cancelled`, those of setAside, ensureSlotOnUpstream, writeManagedFiles.
  */
 export async function cloneFrom(instance: Instance, options: CloneOptions): Promise<Result<Cloned, Failure>> {
@@ -62,6 +74,7 @@ export async function cloneFrom(instance: Instance, options: CloneOptions): Prom
     await prepareStateDirectory(instance);
     await endStrayBackups(instance.dataDirectory);
     await removeHalfClone(instance);
+    await sweepTablespaces(instance);
   } catch (cause) {
     return err(
       failure(
@@ -80,11 +93,38 @@ export async function cloneFrom(instance: Instance, options: CloneOptions): Prom
   if (!ready.ok) return ready;
   const saved = await setAside(instance, { keep: options.keepSaved });
   if (!saved.ok) return saved;
-  const copied = await copy(instance, options, source.value.totalBytes);
+  const placed = await placeAll(instance, source.value.tablespaces);
+  if (!placed.ok) return placed;
+  const copied = await copy(instance, options, { expected: source.value.totalBytes, mapped: placed.value });
   if (!copied.ok) return copied;
   const finished = await finishClone(instance, options);
   if (!finished.ok) return finished;
-  return ok({ systemIdentifier: finished.value, savedPath: saved.value.path, bytes: copied.value, durationMs: monoMs() - startedAt });
+  return ok({
+    systemIdentifier: finished.value,
+    savedPath: saved.value.path,
+    bytes: copied.value,
+    durationMs: monoMs() - startedAt,
+    tablespaces: placed.value,
+  });
+}
+
+/** The retention of older copies may have left tablespaces of theirs. */
+async function placeAll(instance: Instance, found: readonly Tablespace[]): Promise<Result<readonly MappedTablespace[], Failure>> {
+  try {
+    await sweepTablespaces(instance);
+    return ok(await placeTablespaces(instance, found));
+  } catch (cause) {
+    return err(
+      failure(
+        'clone.tablespaces',
+        `${instance.node} has no place for the tablespaces of the source`,
+        messageOf(cause),
+        'the old directory is kept aside; it is tried again',
+        `check ${tablespaceBase(instance)} and the disks of ${found.map((one) => one.location).join(', ')}`,
+        true,
+      ),
+    );
+  }
 }
 
 /** The remains of our own interrupted clone hold nothing that is not at the source; those of a rewind are set aside like any data. */
@@ -145,7 +185,13 @@ function behind(options: CloneOptions, cause: string): Failure {
   );
 }
 
-async function checkSource(instance: Instance, options: CloneOptions): Promise<Result<{ readonly totalBytes: number | null }, Failure>> {
+interface SourceFacts {
+  /** Null: not known. */
+  readonly totalBytes: number | null;
+  readonly tablespaces: readonly Tablespace[];
+}
+
+async function checkSource(instance: Instance, options: CloneOptions): Promise<Result<SourceFacts, Failure>> {
   const source = sourceOf(options);
   const target = await memberTarget(instance, source, 'replication');
   const identity = await withSql(target, { ...options, replication: true }, async (sql) =>
@@ -164,28 +210,17 @@ async function checkSource(instance: Instance, options: CloneOptions): Promise<R
       ),
     );
   }
+  const tablespaces = await withSql(target, options, readTablespaces);
+  if (!tablespaces.ok) return tablespaces;
   const facts = await withSql(target, options, async (sql) => {
-    const [row] = await sql.query(
-      "SELECT (SELECT sum(pg_tablespace_size(oid))::float8 FROM pg_tablespace) AS bytes, (SELECT count(*)::int FROM pg_tablespace WHERE pg_tablespace_location(oid) <> '') AS extra",
-    );
-    return { bytes: typeof row?.['bytes'] === 'number' ? row['bytes'] : null, extra: Number(row?.['extra'] ?? 0) };
+    const [row] = await sql.query('SELECT sum(pg_tablespace_size(oid))::float8 AS bytes FROM pg_tablespace');
+    return { bytes: typeof row?.['bytes'] === 'number' ? row['bytes'] : null };
   });
   // The size is only for the check of space and progress: a role without the right to see it does not stop the clone.
-  if (!facts.ok) return ok({ totalBytes: null });
-  if (facts.value.extra > 0) {
-    return err(
-      failure(
-        'clone.tablespaces',
-        `${instance.node} cannot be cloned`,
-        `the source has ${facts.value.extra} tablespace(s) outside its data directory`,
-        'nothing was changed',
-        'clone by hand with pg_basebackup --tablespace-mapping, then adopt the node',
-        false,
-      ),
-    );
-  }
+  if (!facts.ok) return ok({ totalBytes: null, tablespaces: tablespaces.value });
+  // Where tablespaces have disks of their own, pg_basebackup finds out: what lies where is not known before each has its place.
   const free = await freeBytes(dirname(instance.dataDirectory));
-  if (free !== null && facts.value.bytes !== null && free < facts.value.bytes * 1.05) {
+  if (free !== null && facts.value.bytes !== null && tablespaces.value.length === 0 && free < facts.value.bytes * 1.05) {
     return err(
       failure(
         'clone.no-space',
@@ -197,10 +232,14 @@ async function checkSource(instance: Instance, options: CloneOptions): Promise<R
       ),
     );
   }
-  return ok({ totalBytes: facts.value.bytes });
+  return ok({ totalBytes: facts.value.bytes, tablespaces: tablespaces.value });
 }
 
-async function copy(instance: Instance, options: CloneOptions, expected: number | null): Promise<Result<number, Failure>> {
+async function copy(
+  instance: Instance,
+  options: CloneOptions,
+  { expected, mapped }: { readonly expected: number | null; readonly mapped: readonly MappedTablespace[] },
+): Promise<Result<number, Failure>> {
   try {
     await ensureDirectory(dirname(instance.dataDirectory), { owner: null, mode: 0o755 });
     await markIncomplete(instance, 'clone');
@@ -230,6 +269,7 @@ async function copy(instance: Instance, options: CloneOptions, expected: number 
     '-P',
     '--no-password',
   ];
+  argv.push(...mappingArguments(mapped));
   if (options.maxRateKb != null) argv.push(`--max-rate=${options.maxRateKb}`);
   const result = await runProcess([...argv, '-d', upstreamConninfo(instance, sourceOf(options), options)], {
     ...asOsUser(instance),

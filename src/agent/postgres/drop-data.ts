@@ -1,5 +1,5 @@
 /** The end of a data directory whose node leaves the cluster (architecture §4.9, H44). */
-import { lstat, readdir, rm, rmdir } from 'node:fs/promises';
+import { readdir, rm, rmdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { clearIncomplete, directoryState, incompleteReason, markIncomplete } from './data-directory.ts';
@@ -8,6 +8,7 @@ import { syncDirectory } from './files.ts';
 import type { Instance } from './instance.ts';
 import { findProcesses } from './postmaster.ts';
 import { endStrayBackups } from './stray-backup.ts';
+import { isInBase, sweepTablespaces, tablespaceLinks } from './tablespaces.ts';
 
 /**
  * Deletes the data directory; copies that were set aside stay where they are. A directory that is there no more is no error.
@@ -34,28 +35,25 @@ export async function dropDataDirectory(instance: Instance): Promise<Result<null
       return err(
         refused('drop-data.not-postgres', dataDirectory, 'it does not look like a data directory', 'look at it, and remove it by hand', false),
       );
-    if (await hasTablespaces(dataDirectory))
+    const outside = [...(await tablespaceLinks(dataDirectory)).values()].filter((target) => !isInBase(instance, target));
+    if (outside.length > 0)
       return err(
-        refused('drop-data.tablespaces', dataDirectory, 'it has tablespaces in other directories', 'remove it and its tablespaces by hand', false),
+        refused(
+          'drop-data.tablespaces',
+          dataDirectory,
+          `it has tablespaces in ${outside.join(', ')}`,
+          'remove it and its tablespaces by hand',
+          false,
+        ),
       );
     await markIncomplete(instance, 'clone');
     for (const name of await readdir(dataDirectory)) if (name !== 'lost+found') await rm(join(dataDirectory, name), { recursive: true, force: true });
     await removeEmpty(dataDirectory);
+    await sweepTablespaces(instance);
     await finishDrop(instance);
     return ok(null);
   } catch (cause) {
     return err(refused('drop-data.failed', dataDirectory, messageOf(cause), 'check the disk and the permissions', true));
-  }
-}
-
-async function hasTablespaces(dataDirectory: string): Promise<boolean> {
-  try {
-    const names = await readdir(join(dataDirectory, 'pg_tblspc'));
-    const kinds = await Promise.all(names.map((name) => lstat(join(dataDirectory, 'pg_tblspc', name))));
-    return kinds.some((kind) => kind.isSymbolicLink());
-  } catch (cause) {
-    if (errnoOf(cause) === 'ENOENT') return false;
-    throw cause;
   }
 }
 

@@ -20,6 +20,7 @@ import { type SqlTarget, sqlStateOf, withLocalSql, withSql } from './sql.ts';
 import { startPostgres } from './start.ts';
 import { stopPostgres } from './stop.ts';
 import { compareLineage, parseHistory } from './timeline-history.ts';
+import { readTablespaces, tablespaceLinks } from './tablespaces.ts';
 import { memberTarget } from './upstream-sql.ts';
 import { readWalEnd } from './wal-end.ts';
 
@@ -49,6 +50,7 @@ const CHECKPOINT_WAIT_MS = 30_000;
  * Order: source checked → own directory brought to a clean stop, reachable over the private socket only → diverged part kept → marker → pg_rewind →
  * managed files, upstream, slots, standby.signal → marker removed. The server is left stopped.
  * Errors: `rewind.running`, `rewind.incomplete`, `rewind.source-unreachable`, `rewind.source-in-recovery`, `rewind.wrong-system`,
+ * `rewind.tablespaces` (the source has one that this directory lacks: only a clone helps),
  * `rewind.timeout` (checkpoint of the source's timeline; may be tried again), `rewind.recovery` (our directory does not recover),
  * `diverged.not-saved`, `rewind.no-wal`, `rewind.failed` (before anything was changed), `rewind.damaged` (in the middle: only a clone helps; Z48).
  */
@@ -133,8 +135,31 @@ async function checkSource(instance: Instance, options: RewindOptions): Promise<
         false,
       ),
     );
+  const missing = await missingTablespaces(instance, target, options);
+  if (!missing.ok) return err(unreachable(missing.error));
+  if (missing.value.length > 0)
+    return err(
+      failure(
+        'rewind.tablespaces',
+        `${instance.node} cannot be rewound`,
+        `it does not have the tablespaces that ${where} has in ${missing.value.join(', ')}`,
+        'nothing was changed; it is cloned instead, which finds a place for them',
+        '',
+        false,
+      ),
+    );
   const ready = await waitCheckpoint(target, identity.value.timeline, where, options);
   return ready === null ? ok({ timeline: identity.value.timeline, history }) : err(ready);
+}
+
+/**
+ * Tablespaces of the source that this directory has no link for. pg_rewind would make the source's own link here: on one host that is the source's
+ * directory, on another one that need not be there. *Source:* PostgreSQL, src/bin/pg_rewind/filemap.c, FILE_TYPE_SYMLINK.
+ */
+async function missingTablespaces(instance: Instance, target: SqlTarget, options: RewindOptions): Promise<Result<readonly string[], Failure>> {
+  const links = await tablespaceLinks(instance.dataDirectory);
+  const there = await withSql(target, options, readTablespaces);
+  return there.ok ? ok(there.value.filter((one) => !links.has(one.oid)).map((one) => one.location)) : there;
 }
 
 /** pg_rewind reads the source's pg_control: before its first checkpoint of the new timeline it would find nothing to do (Z42, Z50). */

@@ -317,6 +317,17 @@ describe('while its upstream is not in order, a cascading standby streams from t
     assert.equal(upstreamGoal({ state: expectDecision(view, 'cluster.steady').state ?? view.state }), 'n2');
   });
 
+  test('a node that left the cluster takes the note about its upstream with it', () => {
+    const n9 = id('n9');
+    const view = picture(THREE, {
+      state: (state) => ({
+        ...withGoal(state, n9, state.primaryTerm, { kind: 'standby', upstream: n2, via: 'stream' }),
+        cascades: { [n9]: { away: true, reason: 'is gone', sinceWallMs: NOW.wall, healthySinceWallMs: null, settleMs: 5000 } },
+      }),
+    });
+    assert.deepEqual(expectDecision(view, 'housekeeping.removed-node').state?.cascades, {});
+  });
+
   test('the upstream became the primary: it is followed as that', () => {
     const view = cascading();
     const promoted = { ...view, state: { ...view.state, primary: n2 } };

@@ -78,6 +78,7 @@ export const housekeepingRules: readonly Rule[] = [
           ...state,
           goals: without(state.goals, node),
           overrides: without(state.overrides, node),
+          cascades: without(state.cascades, node),
           recovery: forgotten.includes(node) ? without(state.recovery, node) : state.recovery,
         };
       return { why: `${[...gone].join(', ')} left the cluster`, state, then: 'continue' };
