@@ -289,8 +289,8 @@ export const mutants: readonly Mutant[] = [
     patches: [
       {
         file: 'src/core/cluster/recovery.ts',
-        from: "return verdict === null || isContained(verdict) ? 'stream' : 'rewind';\n}\n\n/** *Source:*",
-        to: "return 'stream';\n}\n\n/** *Source:*",
+        from: "give a directory up (Z44).\n  return verdict === null || isContained(verdict) ? 'stream' : 'rewind';",
+        to: "give a directory up (Z44).\n  return 'stream';",
       },
     ],
   },
