@@ -72,11 +72,18 @@ export function whereBetter(systems: readonly System[], lines: readonly RunLine[
             null,
           );
         if (theirs !== null && best !== null && theirs < best.value)
-          found.push(`${fault}, ${head.replace(/ ms$/, '')}: ${peer.id} ${theirs}${unit}, ${best.id} ${best.value}${unit}`);
+          found.push(
+            `${fault}, ${head.replace(/ ms$/, '')}: ${peer.id} ${theirs}${unit} (${count(lines, peer.id, fault)}), ${best.id} ${best.value}${unit} (${count(lines, best.id, fault)})`,
+          );
       }
     }
   }
   return found;
+}
+
+function count(lines: readonly RunLine[], system: string, fault: Fault): string {
+  const runs = runsOf(lines, system, fault).length;
+  return runs === 1 ? '1 run' : `${runs} runs`;
 }
 
 function isProtected(system: System): boolean {
@@ -114,13 +121,13 @@ export function renderPage({ systems, lines, versions, machine: words }: PagePar
 
 Written by \`npm run bench -- failover --write\`; run it again to reproduce or refute it. ${words}
 
-Medians, the worst in brackets. Every run begins with empty hosts (network namespaces of this machine) and three nodes; the systems take turns within one
-session. The client is the same for all: all hosts in its list, tried in parallel with 250 ms each, primary only, a numbered row every 10 ms, 500 ms a
-statement. The outage is its longest gap between two acknowledgements around the fault; a row without a clear answer is an error, never an
-acknowledgement. Every node is also written to directly every 50 ms, which is how two writable nodes are seen. Lost are rows that were acknowledged and that
+Medians (of an even number of runs the lower of the middle two), the worst in brackets. Every run begins with empty hosts (network namespaces of this
+machine) and three nodes; the systems take turns within one session, which several commands may have added to (\`--continue\`). The client is the same for
+all: all hosts in its list, tried in parallel with 250 ms each, primary only, a numbered row every 10 ms, 500 ms a statement. The outage is its longest gap
+between two acknowledgements around the fault; a row without a clear answer is an error, never an acknowledgement. Every node is also written to directly every 50 ms, which is how two writable nodes are seen. Lost are rows that were acknowledged and that
 the final primary (of several writable nodes, the one with the highest timeline) does not have. Rejoin: until the old primary streams again, counted from the
 start of its host, the end of the partition, or the fault. Stolen: what the hypervisor gave to others of the processors' time, from the fault to the end; where
-it is high, or not known (–), the times next to it are too long for whoever was measured. All PostgreSQL servers run with fsync; what is not named is at its default.
+it is high the times next to it are too long, whoever was measured; – is not known. All PostgreSQL servers run with fsync; what is not named is at its default.
 
 ${perFault.join('\n')}
 ## Where a peer is better
@@ -136,7 +143,7 @@ ${[
   ...(remarks.length === 0 ? [] : ['', ...remarks]),
   ...(left.length === 0 ? [] : ['', `Not measured in this session: ${left.join(', ')}.`]),
   ...listed('Runs in which it was not served again', unserved),
-  ...listed('Runs that never came to their fault, and were done again', unstarted),
+  ...listed('Runs that never came to their fault, and count nowhere', unstarted),
 ].join('\n')}
 `;
 }

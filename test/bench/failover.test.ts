@@ -48,7 +48,7 @@ describe('the page that compares failovers', () => {
 
   test('names where a peer is better, only against the same kind of durability', () => {
     const lines = [line('ours', 10), line('ours-quorum', 5), line('theirs', 7, { clientErrors: 3 }), line('theirs-sync', 6)];
-    assert.deepEqual(whereBetter([OURS, OURS_QUORUM, THEIRS, THEIRS_SYNC], lines), ['host-kill, outage: theirs 7 ms, ours 10 ms']);
+    assert.deepEqual(whereBetter([OURS, OURS_QUORUM, THEIRS, THEIRS_SYNC], lines), ['host-kill, outage: theirs 7 ms (1 run), ours 10 ms (1 run)']);
   });
 
   test('a figure that only one of both has is no comparison', () => {
@@ -68,7 +68,7 @@ describe('the page that compares failovers', () => {
     });
     assert.match(page, /Not measured in this session: repmgr, pg_auto_failover\./);
     assert.match(page, /- \*\*theirs\*\*, host-kill, run 2: no other node served/);
-    assert.match(page, /done again\n\n- \*\*ours\*\*, host-kill, run 3: no start/);
+    assert.match(page, /count nowhere\n\n- \*\*ours\*\*, host-kill, run 3: no start/);
     assert.match(page, /\| theirs \| patroni 9\.9 \| asynchronous \| settings of theirs \|/);
   });
 });
