@@ -44,10 +44,14 @@ export function median(values: readonly number[]): number {
   return sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
 }
 
-/** Median of the repetitions' ratios; null when one of the two was not measured. */
-function ratioOf(one: Measure, other: Measure | undefined, figure: Target['figure']): number | null {
+/** Of each repetition; empty when one of the two was not measured. */
+function ratiosOf(one: Measure, other: Measure | undefined, figure: Target['figure']): readonly number[] {
   const [above, below] = [one[figure], other?.[figure] ?? []];
-  const ratios = above.flatMap((value, index) => (below[index] === undefined || below[index] === 0 ? [] : [value / below[index]]));
+  return above.flatMap((value, index) => (below[index] === undefined || below[index] === 0 ? [] : [value / below[index]]));
+}
+
+function ratioOf(one: Measure, other: Measure | undefined, figure: Target['figure']): number | null {
+  const ratios = ratiosOf(one, other, figure);
   return ratios.length === 0 ? null : median(ratios);
 }
 
@@ -84,14 +88,16 @@ export function renderProxyBench({ measures, missing }: ProxyBench): string {
     measures
       .filter((one) => one.way === target.way && target.modes.includes(one.mode))
       .flatMap((one) => {
-        const reached = ratioOf(one, find(target.to, one), target.figure);
-        if (reached === null) return [];
+        const ratios = ratiosOf(one, find(target.to, one), target.figure);
+        if (ratios.length === 0) return [];
+        const reached = median(ratios);
+        const range = `${reached.toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`;
         const good = target.figure === 'tps' ? reached >= target.must : reached <= target.must;
         const what = target.figure === 'tps' ? 'transactions a second' : 'processor time a transaction';
         const spread = spreadOf(find('direct', one));
         const holds = spread > MOST_SPREAD ? `not known: direct varied by ${spread.toFixed(1)}` : good ? 'yes' : '**no**';
         const wanted = `${target.figure === 'tps' ? '≥' : '≤'} ${target.must}`;
-        return [`| ${one.way} | ${one.mode} | ${one.clients} | ${what}, to ${target.to} | ${wanted} | ${reached.toFixed(2)} | ${holds} |`];
+        return [`| ${one.way} | ${one.mode} | ${one.clients} | ${what}, to ${target.to} | ${wanted} | ${range} | ${holds} |`];
       }),
   );
   const head = [
