@@ -179,5 +179,7 @@ async function planOf(): Promise<Parameters<typeof openHerd>[0]> {
     proxies: [{ id: 'p1', address: ADDRESS, writePort, readPort, splitPort, inside: [] }],
     firewall: 'off',
     clientNetwork: `${ADDRESS}/32`,
+    // The pools of PgBouncer and pgpool-II keep their connections while the others are measured.
+    spec: { postgres: { parameters: { max_connections: '300' }, hba: [`host all all ${ADDRESS}/32 scram-sha-256`] } },
   };
 }
