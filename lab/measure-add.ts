@@ -95,7 +95,8 @@ async function bareCopy(stage: Stage, source: string): Promise<number> {
   const target = join(herd.places.node(SPARE), 'bare');
   const conninfo = `host=${address} port=${port} user=pgherd_replicator passfile=${run}/replication.pgpass sslmode=verify-ca sslrootcert=${run}/ca.crt`;
   const program = join(findBinDirectory() ?? '/usr/bin', 'pg_basebackup');
-  const user = process.getuid?.() === 0 ? ['setpriv', '--reuid=postgres', '--regid=postgres', '--clear-groups'] : [];
+  // With root's HOME libpq would look for a certificate in a directory that this user may not read.
+  const user = process.getuid?.() === 0 ? ['setpriv', '--reuid=postgres', '--regid=postgres', '--clear-groups', 'env', '-u', 'HOME'] : [];
   const argv = [...user, program, '-D', target, '-X', 'stream', '--checkpoint=fast', '-P', '--no-password', '-d', conninfo];
   const fromMs = monoMs();
   const done = await runOnce({ inside: spare.inside, argv, cwd: '/', limitMs: LIMIT_MS });
