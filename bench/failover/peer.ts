@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { chownSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type RoleProcess, type VerbResult, postmasterOf, runOnce, startRole } from '../../src/demo/children.ts';
-import { ask, asDatabaseUser, databaseEnvironment, databaseUser } from './servers.ts';
+import { ask } from '../../src/demo/ask.ts';
+import { asDatabaseUser, databaseEnvironment, databaseUser } from './servers.ts';
 import { type Cluster, NETWORK, type NodePlace, type Place } from './types.ts';
 
 export interface PeerHosts extends Pick<Cluster, 'login' | 'targets' | 'logs' | 'sql' | 'postmaster'> {

@@ -4,7 +4,8 @@ import { appendFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { waitUntil } from '../../src/demo/children.ts';
 import { type Host, type PeerHosts, dataDirectory, openHosts, socketDirectory, wordsOf } from './peer.ts';
-import { ask, binDirectory, makeOwned, postgresMajor, writableNodes } from './servers.ts';
+import { ask } from '../../src/demo/ask.ts';
+import { binDirectory, makeOwned, postgresMajor, writableNodes } from './servers.ts';
 import { type Cluster, NETWORK, NODES, type NodePlace, type Place, SERVER, type System } from './types.ts';
 
 const PROGRAM = '/usr/bin/pg_autoctl';

@@ -1,7 +1,6 @@
 /** PostgreSQL's side of every measured system: its user, its programs, questions to a node, and the tables of the measuring clients. */
 import { chownSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { Client } from 'pg';
 import { waitUntil } from '../../src/demo/children.ts';
 import type { Login } from '../../src/demo/history.ts';
 import { RECORDER_SCHEMA, TIMELINE_SQL, quote } from '../../src/demo/recorder.ts';
@@ -60,27 +59,6 @@ export function makeOwned(directory: string): void {
   const { uid, gid } = databaseUser();
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   chownSync(directory, uid, gid);
-}
-
-/** One question over a socket folder; rejects after a bounded time. */
-export async function ask(place: {
-  readonly directory: string;
-  readonly port: number;
-  readonly user: string;
-  readonly database: string;
-  readonly text: string;
-}): Promise<readonly Record<string, unknown>[]> {
-  const { directory, port, user, database, text } = place;
-  const client = new Client({ host: directory, port, database, user, connectionTimeoutMillis: 2000, query_timeout: 30_000 });
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    const result: unknown = await client.query(text);
-    const last: unknown = Array.isArray(result) ? result.at(-1) : result;
-    return (last as { rows: readonly Record<string, unknown>[] }).rows;
-  } finally {
-    await client.end();
-  }
 }
 
 /** Nodes that are out of recovery, the one with the highest timeline first: it opened last. */

@@ -1,5 +1,6 @@
 /** What every measured system is to the faults: pgherd and its peers look the same from here on. */
 import type { LabNetwork } from '../../lab/network.ts';
+import type { ResultLine } from '../../lab/scenario.ts';
 import type { Login, Target } from '../../src/demo/history.ts';
 
 export const FAULTS = ['host-kill', 'postgres-crash', 'partition-primary', 'switchover'] as const;
@@ -80,19 +81,12 @@ export interface System {
 }
 
 /** One run. `null`: could not be measured; without an outage the run never came to its fault. */
-export interface RunLine {
+export interface RunLine extends Omit<ResultLine, 'scenario'> {
   readonly system: string;
   readonly fault: Fault;
   readonly run: number;
   /** False when no other node (or, after a crash, none at all) served, or the run itself failed. */
   readonly ok: boolean;
-  readonly outageMs: number | null;
-  readonly clientErrors: number | null;
-  readonly lostRows: number | null;
-  readonly doubleWritableMs: number | null;
-  readonly staleAckRows: number | null;
-  readonly rejoinMs: number | null;
   /** How much of the processors others had from the fault to the end, by the hypervisor's account; a high figure is a bad measurement, whoever was measured. */
   readonly stolenPercent: number | null;
-  readonly detail: string;
 }

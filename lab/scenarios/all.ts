@@ -11,7 +11,7 @@ import { failoverProxy } from './failover-proxy.ts';
 import { fencingFails, hostLossFenced } from './fencing.ts';
 import { hostKill } from './host-kill.ts';
 import { hostLoss } from './host-loss.ts';
-import { hostPause, hostPauseQuorum } from './host-pause.ts';
+import { hostPause } from './host-pause.ts';
 import { nodeAdd, nodeAddAgentDies, nodeAddServerDies, nodeRemove } from './node-scale.ts';
 import { oldPrimaryReturns } from './old-primary-returns.ts';
 import { partitionPrimary } from './partition-primary.ts';
@@ -26,6 +26,7 @@ import {
   agentRestartQuorum,
   hostKillQuorum,
   hostLossQuorum,
+  hostPauseQuorum,
   partitionPrimaryQuorum,
   postgresCrashQuorum,
   postgresHangQuorum,

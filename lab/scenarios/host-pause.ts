@@ -5,11 +5,10 @@
 import { monoMs } from '../../src/base/clock.ts';
 import { sendSignal } from '../../src/demo/children.ts';
 import type { Scenario } from '../scenario.ts';
-import { calm, expectProtection, expectRejoin, expectTakeover } from '../steps.ts';
+import { calm, expectRejoin, expectTakeover } from '../steps.ts';
 
 /** Ten times a lease. */
 const PAUSE_MS = 30_000;
-const PROTECTION_MS = 20_000;
 
 export const hostPause: Scenario = {
   name: 'host-pause',
@@ -24,19 +23,5 @@ export const hostPause: Scenario = {
     for (const pid of frozen) sendSignal(pid, 'SIGCONT');
     const rejoin = await expectRejoin(stage, { node: stage.primary, fromMs: wokenMs });
     return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: [...wrong, ...rejoin.wrong], detail: `${frozen.length} processes stood still` };
-  },
-};
-
-export const hostPauseQuorum: Scenario = {
-  ...hostPause,
-  name: 'host-pause-quorum',
-  about: `quorum mode: ${hostPause.about}`,
-  expect: { ...hostPause.expect, outageMs: 4000, lostRows: 0 },
-  spec: { durability: { mode: 'quorum', k: 1 } },
-  run: async (stage) => {
-    const early = await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS });
-    const seen = await hostPause.run(stage);
-    const late = await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS });
-    return { ...seen, wrong: [...early, ...seen.wrong, ...late] };
   },
 };

@@ -4,6 +4,7 @@ import type { Scenario } from '../scenario.ts';
 import { bootHost, calm, expectProtection, expectRejoin, expectTakeover } from '../steps.ts';
 import type { Stage } from '../stage.ts';
 import { agentRestart } from './agent-restart.ts';
+import { hostPause } from './host-pause.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 
@@ -108,5 +109,6 @@ function inQuorumMode(other: Scenario, expect: Partial<Scenario['expect']>): Sce
 
 /** The first write of the new primary waits until a standby follows. */
 export const switchoverQuorum = inQuorumMode(switchover, { outageMs: 1000 });
+export const hostPauseQuorum = inQuorumMode(hostPause, { outageMs: 4000 });
 export const storeLossQuorum = inQuorumMode(storeLoss, {});
 export const agentRestartQuorum = inQuorumMode(agentRestart, {});

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Client } from 'pg';
+import { ask } from './ask.ts';
 import { type RoleProcess, type VerbResult, postmasterOf, processesBelow, runOnce, startRole } from './children.ts';
 import type { Login, Target } from './history.ts';
 
@@ -187,7 +187,7 @@ export function openHerd(plan: HerdPlan): Herd {
     guard: (node) => herd.processes(node).find((pid) => isGuard(pid)) ?? null,
     processes: (node) => processesBelow(places.node(findPlan(plan, node).node)),
     sql: (node, text, database = 'postgres') =>
-      askPrivately({ directory: join(places.state(node), 'run'), port: findPlan(plan, node).port, database, text }),
+      ask({ directory: join(places.state(node), 'run'), port: findPlan(plan, node).port, user: 'pgherd', database, text }),
   };
   writeFileSync(join(places.cli, 'pgherd', 'config.yaml'), cliConfig(plan, places));
   return herd;
@@ -217,19 +217,5 @@ function isGuard(pid: number): boolean {
   } catch {
     // Gone meanwhile.
     return false;
-  }
-}
-
-async function askPrivately(place: { directory: string; port: number; database: string; text: string }): Promise<readonly Record<string, unknown>[]> {
-  const { directory, port, database, text } = place;
-  const client = new Client({ host: directory, port, database, user: 'pgherd', connectionTimeoutMillis: 2000, query_timeout: 30_000 });
-  client.on('error', () => undefined);
-  await client.connect();
-  try {
-    const result: unknown = await client.query(text);
-    const last: unknown = Array.isArray(result) ? result.at(-1) : result;
-    return (last as { rows: readonly Record<string, unknown>[] }).rows;
-  } finally {
-    await client.end();
   }
 }

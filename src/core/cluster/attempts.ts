@@ -7,7 +7,7 @@ import { trimHistory } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { forkOf } from '../timeline.ts';
 import { compareLineage, isContained } from './lineage.ts';
-import { withGoal, without, UNFINISHED_PROMOTION } from './goals.ts';
+import { withGoal, without, UNFINISHED_PROMOTION, isPromotionUnfinished } from './goals.ts';
 import { endOfWal, isMaintenance, lastKnown, mayCount, primaryEnd } from './observe.ts';
 import { NO_SET } from './sync-set.ts';
 import { positionsAfter } from './positions.ts';
@@ -96,7 +96,7 @@ function attachAgain(ordered: ClusterState, primary: NodeId, attempt: Attempt): 
   let state = ordered;
   if (state.quorum.wanted.k === 0) return state;
   for (const [node, goal] of Object.entries(ordered.goals) as [NodeId, Goal][]) {
-    if (goal.kind !== 'vote' || state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true) continue;
+    if (goal.kind !== 'vote' || isPromotionUnfinished(state.recovery[node])) continue;
     state = withGoal(state, node, attempt.term, { kind: 'standby', upstream: primary, via: 'stream' });
   }
   return state;
@@ -197,7 +197,7 @@ function followersAfter(view: ClusterView, opened: ClusterState, winner: NodeId,
     else if (state.overrides[node.id]?.kind === 'stopped') state = withGoal(state, node.id, term, { kind: 'stopped', reason: 'stopped on request' });
     else if (node.id === old && !isCleanHandover(view, node.id))
       state = withGoal(state, node.id, term, { kind: 'fenced', reason: `${winner} is primary since term ${term}` });
-    else if (state.recovery[node.id]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
+    else if (isPromotionUnfinished(state.recovery[node.id]))
       state = withGoal(state, node.id, term, { kind: 'fenced', reason: 'its promotion was not completed; it is compared with the primary first' });
     else if (view.state.attempt !== null && hasLeft(view, node.id, view.state))
       state = withGoal(markUnfinished(state, node.id), node.id, term, { kind: 'fenced', reason: OTHER_HISTORY });

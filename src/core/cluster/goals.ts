@@ -2,13 +2,18 @@
 import { type NodeId, type Now, type Term, makeTerm } from '../ids.ts';
 import type { Lsn } from '../lsn.ts';
 import { NO_SET } from './sync-set.ts';
-import { type ClusterState, type Goal, NO_VIPS } from '../state.ts';
+import { type ClusterState, type Goal, NO_VIPS, type RecoveryProgress } from '../state.ts';
 
 /**
  * Begins `lastError` of a node whose promotion was ordered and not seen to its end. It may have opened a timeline that another candidate opened
  * again later, with the same number and, when both were equally far, the same fork: nothing but its own word tells the two apart.
  */
 export const UNFINISHED_PROMOTION = 'a promotion was not completed';
+
+/** False for a node of which nothing is noted. */
+export function isPromotionUnfinished(progress: RecoveryProgress | null | undefined): boolean {
+  return progress?.lastError?.startsWith(UNFINISHED_PROMOTION) === true;
+}
 
 export type Via = 'stream' | 'rewind' | 'clone';
 

@@ -16,7 +16,7 @@ import type { NodeReport } from '../report.ts';
 import type { NodeSpec } from '../spec.ts';
 import type { Goal, RecoveryProgress } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { UNFINISHED_PROMOTION, type Via, type Wanted } from './goals.ts';
+import { UNFINISHED_PROMOTION, isPromotionUnfinished, type Via, type Wanted } from './goals.ts';
 import { type LineageVerdict, describeLineage, isContained } from './lineage.ts';
 import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isStreaming, lineageOf, hasRead } from './observe.ts';
 import { upstreamNow, waitsForDelay } from './upstream.ts';
@@ -143,7 +143,7 @@ function unsettled(one: Case): RecoveryStep {
  * *Broken if:* the mark is forgotten because the node streams.
  */
 export function isTwinSuspect({ view, node, report }: Pick<Case, 'view' | 'node' | 'report'>): boolean {
-  if (view.state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) !== true) return false;
+  if (!isPromotionUnfinished(view.state.recovery[node])) return false;
   const own = report.postgres.timeline;
   // Timeline 1 was opened by initdb alone; a number above the primary's cannot be taken for one of the cluster's.
   return own !== null && view.state.timeline !== null && own > 1 && own <= view.state.timeline;
@@ -217,7 +217,7 @@ function quarantineReason(one: Case): string | null {
     return `holds a data directory of another cluster (system identifier ${report.postgres.systemIdentifier}, expected ${view.state.systemIdentifier})`;
   }
   if (verdict === null || isContained(verdict) || verdict.kind === 'diverged') return null;
-  if (one.progress?.lastError?.startsWith(UNFINISHED_PROMOTION) === true) return null;
+  if (isPromotionUnfinished(one.progress)) return null;
   const position = endOfWal(report);
   if (position === null) return null;
   const oldest = view.state.history[0];
@@ -333,8 +333,7 @@ function afterFailure(one: Case, via: Via): RecoveryStep {
 
 /** An unfinished promotion stays known until the node streams again. */
 function withMark(progress: RecoveryProgress | null, message: string): string | null {
-  if (progress?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
-    return message === '' ? UNFINISHED_PROMOTION : `${UNFINISHED_PROMOTION}; ${message}`;
+  if (isPromotionUnfinished(progress)) return message === '' ? UNFINISHED_PROMOTION : `${UNFINISHED_PROMOTION}; ${message}`;
   return message === '' ? null : message;
 }
 

@@ -7,6 +7,7 @@ import type { Task } from '../../../src/core/state.ts';
 import type { ClusterView } from '../../../src/core/view.ts';
 import type { AddRequest } from '../../../src/core/cluster/node-add-checks.ts';
 import type { RemoveRequest } from '../../../src/core/cluster/node-remove-checks.ts';
+import { memberOf } from './world-model.ts';
 import { type Picture, WALL, id, makeTask, picture } from './picture.ts';
 
 export const N4 = id('n4');
@@ -33,19 +34,7 @@ export const ADD: AddRequest = {
 
 export const REMOVE: RemoveRequest = { kind: 'nodeRemove', node: id('n3'), dropData: false };
 
-export const MEMBER: Member = {
-  version: 1,
-  node: N4,
-  host: 'n4.example',
-  internalHost: null,
-  port: 5432,
-  agentPort: 8432,
-  dataDirectory: '/data',
-  agentVersion: '0.1.0',
-  postgresVersion: 150_018,
-  registeredWallMs: makeWallMs(WALL),
-  macs: [],
-};
+export const MEMBER: Member = memberOf(N4);
 
 /** The agent of n4 joined and reports; the spec does not know it. */
 export function outside(extra: Picture = {}, text = FOUR): ClusterView {

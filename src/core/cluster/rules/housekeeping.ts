@@ -5,7 +5,7 @@ import type { Rule } from '../../view.ts';
 import { bytesBetween } from '../../lsn.ts';
 import { findNode } from '../../spec.ts';
 import { knownPositions } from '../positions.ts';
-import { UNFINISHED_PROMOTION, without, withGoal } from '../goals.ts';
+import { isPromotionUnfinished, without, withGoal } from '../goals.ts';
 import { isMaintenance, isOpen, live } from '../observe.ts';
 import { publishElectorate } from '../quorum.ts';
 
@@ -65,9 +65,7 @@ export const housekeepingRules: readonly Rule[] = [
     decide: (view) => {
       const gone = new Set<NodeId>();
       // What may hold a timeline of its own is remembered: the node may come back with its data (Z53).
-      const forgotten = Object.keys(view.state.recovery).filter(
-        (node) => view.state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) !== true,
-      );
+      const forgotten = Object.keys(view.state.recovery).filter((node) => !isPromotionUnfinished(view.state.recovery[node]));
       const known = [...Object.keys(view.state.goals), ...Object.keys(view.state.overrides), ...forgotten] as NodeId[];
       for (const node of known)
         if (findNode(view.spec, node) === null && node !== view.state.primary && node !== view.state.attempt?.candidate) gone.add(node);

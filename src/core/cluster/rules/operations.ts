@@ -4,7 +4,7 @@ import type { NodeReport } from '../../report.ts';
 import type { ClusterState, Task } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { cancelEffect } from '../cancel.ts';
-import { type Via, withGoal, without, withoutRestart, UNFINISHED_PROMOTION } from '../goals.ts';
+import { type Via, withGoal, without, withoutRestart, isPromotionUnfinished } from '../goals.ts';
 import { isContained } from '../lineage.ts';
 import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, lineageOf, live, otherDataNodes } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
@@ -75,7 +75,7 @@ function withRole(view: ClusterView, state: ClusterState, now: Now, node: NodeId
   if (mustBeCompared(view, node))
     return withGoal(state, node, state.primaryTerm, { kind: 'fenced', reason: 'it is compared with the primary first' });
   // A node that is marked is compared with the primary first; the ladder gives it its rung.
-  if (state.recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true)
+  if (isPromotionUnfinished(state.recovery[node]))
     return withGoal(state, node, state.primaryTerm, {
       kind: 'fenced',
       reason: 'its promotion was not completed; it is compared with the primary first',
@@ -109,7 +109,7 @@ function startNode(view: ClusterView, now: Now): Outcome | null {
   const { node } = task.request;
   // The mark of a promotion that was not completed outlives every command but a rewind or a clone: numbers do not tell its timeline from the primary's.
   const { recovery } = view.state;
-  const marked = recovery[node]?.lastError?.startsWith(UNFINISHED_PROMOTION) === true;
+  const marked = isPromotionUnfinished(recovery[node]);
   const base: ClusterState = { ...view.state, overrides: without(view.state.overrides, node), recovery: marked ? recovery : without(recovery, node) };
   const state = serves(view, node) === 'yes' ? base : withRole(view, base, now, node);
   return { why: `${node} is started on request of ${task.by}`, state, tasks: [start(task, now, 'start')], then: 'continue' };
