@@ -29,7 +29,7 @@ import {
   noteParameter,
   textSettings,
 } from '../wire/session-state.ts';
-import { giveTo, noteClientMessage, noteServerMessage } from '../wire/session-track.ts';
+import { noteClientMessage, noteServerMessage } from '../wire/session-track.ts';
 import type { Login } from './login/client-login.ts';
 
 /** Shared by all sessions of a process: classifying keeps nothing between two calls. */
@@ -58,7 +58,7 @@ export class SessionMemory {
   constructor(rules: () => Rules, login: Pick<Login, 'user' | 'startup' | 'replication'>) {
     this.rules = rules;
     this.#fixed = login.replication ? 'a replication connection' : null;
-    this.#state = createSessionState({ user: login.user, startup: login.startup.parameters, quiet: [WAIT_SETTING] });
+    this.#state = createSessionState({ user: login.user, startup: login.startup.parameters, quiet: [WAIT_SETTING], owner: heard.owner });
   }
 
   /** Changes with everything that a second connection of the session would have to learn. */
@@ -84,9 +84,8 @@ export class SessionMemory {
   /** A whole message, before it is sent; `bodyAt` is −1 when it was too long to be kept. */
   onClientMessage(type: number, bytes: Uint8Array, bodyAt: number, end: number): void {
     const { classifier } = shared;
-    classifier.rules = this.rules();
+    if (type === FRONTEND.query || type === FRONTEND.parse) classifier.rules = this.rules();
     noteClientMessage(this.#state, classifier, type, bytes, bodyAt, end);
-    giveTo(this.#state, 0);
     if ((this.#state.batch.effects & EFFECT.catalog) !== 0) this.#catalogChanged = true;
   }
 

@@ -110,7 +110,7 @@ export class SplitSession extends Session {
     }
     if (away) this.#leave(bytes.slice(0, next.end), next.parsesUnnamed);
     else if (next.parsesUnnamed) this.#unnamed = null;
-    super.forward(bytes.length === next.end ? bytes : bytes.subarray(0, next.end), next.end);
+    super.forward(bytes, next.end);
     if (next.end >= length || this.closed) return;
     const rest = bytes.slice(next.end, length);
     this.park(this.parked === null ? rest : joinBytes([this.parked, rest]));
@@ -216,7 +216,7 @@ export class SplitSession extends Session {
       return true;
     }
     if (next.end >= length) return false;
-    super.forward(bytes.subarray(0, next.end), next.end);
+    super.forward(bytes, next.end);
     if (this.closed) return true;
     const rest = bytes.slice(next.end, length);
     this.park(this.parked === null ? rest : joinBytes([this.parked, rest]));
@@ -362,8 +362,9 @@ export class SplitSession extends Session {
       this.#standby = null;
       this.host.readers?.positions.forget(backend.target);
       if (!this.#away) return;
-      // While the standby still serves, the statement itself may have ended the connection: it must not be carried to the primary (read-session.ts).
-      if (this.#replay !== null && this.host.readers?.serves(backend) !== true) {
+      // While the standby still serves, the statement itself may have ended the connection: it must not be carried to the primary (read-session.ts). Whoever
+      // said before that it stops has not crashed.
+      if (this.#replay !== null && (this.#swallowing || this.host.readers?.serves(backend) !== true)) {
         this.#again();
         return;
       }

@@ -84,7 +84,6 @@ export function walkClient(traffic: Traffic, bytes: Uint8Array, length: number, 
   beginChunk(walker, 0);
   for (;;) {
     if (options.hold && mayWait(traffic)) return walker.at;
-    passFrames(walker, bytes, length, FRONTEND.copyData, FRONTEND.copyData);
     const step = stepFrame(walker, bytes, length, FRONTEND_LIMITS);
     if (step === FRAME.more) {
       if (gather !== null && walker.have === 5 && isKept(walker.type)) appendGather(gather, bytes, Math.max(0, walker.bodyAt), length);
@@ -98,6 +97,7 @@ export function walkClient(traffic: Traffic, bytes: Uint8Array, length: number, 
       clearGather(gather);
     }
     countClient(traffic, walker.type);
+    if (walker.type === FRONTEND.copyData) passFrames(walker, bytes, length, FRONTEND.copyData, FRONTEND.copyData);
     if (traffic.terminated) return walker.at;
   }
 }
@@ -168,7 +168,6 @@ export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, 
   findings.goodbyeAt = -1;
   findings.ready = false;
   for (;;) {
-    passFrames(walker, bytes, length, BACKEND.dataRow, BACKEND.copyData);
     const step = stepFrame(walker, bytes, length, BACKEND_LIMITS);
     if (step === FRAME.more) {
       if (walker.have === 5 && isShort(walker.type)) appendGather(traffic.short, bytes, Math.max(0, walker.bodyAt), length);
@@ -178,6 +177,7 @@ export function walkServer(traffic: Traffic, bytes: Uint8Array, length: number, 
     switch (walker.type) {
       case BACKEND.dataRow:
       case BACKEND.copyData:
+        passFrames(walker, bytes, length, BACKEND.dataRow, BACKEND.copyData);
         continue;
       case BACKEND.readyForQuery:
         if (traffic.cycles > 0) endCycle(traffic);

@@ -54,25 +54,15 @@ export function stepFrame(walker: FrameWalker, bytes: Uint8Array, end: number, l
   if (walker.have < 5) {
     if (walker.have === 0) {
       if (at >= end) return FRAME.more;
+      if (isWhole(walker, bytes, end, limits)) return FRAME.end;
       walker.startAt = at;
       walker.bodyAt = -1;
       walker.first = -1;
       walker.length = 0;
     }
-    if (walker.have === 0 && end - at >= 5) {
-      walker.type = bytes[at] as number;
-      walker.length =
-        (((bytes[at + 1] as number) << 24) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 8) | (bytes[at + 4] as number)) >>> 0;
-      walker.have = 5;
-      at += 5;
-    } else {
-      at = readHeader(walker, bytes, at, end);
-      if (walker.have < 5) {
-        walker.at = at;
-        return walker.have > 0 && limits[walker.type] === 0 ? FRAME.bad : FRAME.more;
-      }
-    }
+    at = readHeader(walker, bytes, at, end);
     walker.at = at;
+    if (walker.have < 5) return walker.have > 0 && limits[walker.type] === 0 ? FRAME.bad : FRAME.more;
     // A type that is not allowed has the limit 0, which is below every length.
     if (walker.length < 4 || walker.length > (limits[walker.type] as number)) return FRAME.bad;
     walker.left = walker.length - 4;
@@ -96,6 +86,23 @@ export function stepFrame(walker: FrameWalker, bytes: Uint8Array, end: number, l
   walker.at = at;
   walker.have = 0;
   return FRAME.end;
+}
+
+/** The way of almost all messages: header and body stand in the chunk, and the length is a possible one. Then the step is done. */
+function isWhole(walker: FrameWalker, bytes: Uint8Array, end: number, limits: Int32Array): boolean {
+  const { at } = walker;
+  if (end - at < 5) return false;
+  const type = bytes[at] as number;
+  // A length with its highest bit set is negative here.
+  const length = ((bytes[at + 1] as number) << 24) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 8) | (bytes[at + 4] as number);
+  if (length < 4 || length > end - at - 1 || length > (limits[type] as number)) return false;
+  walker.type = type;
+  walker.length = length;
+  walker.first = length > 4 ? (bytes[at + 5] as number) : -1;
+  walker.startAt = at;
+  walker.bodyAt = at + 5;
+  walker.at = at + length + 1;
+  return true;
 }
 
 /**

@@ -23,13 +23,23 @@ export function createOwnSettings(): OwnSettings {
 
 /** Of a text that runs code, or more than one statement. Looks at the whole text. */
 export function noteOwnSettings(own: OwnSettings, bytes: Uint8Array, from: number, to: number): void {
-  if (own.unknown) return;
+  if (own.unknown || !holdsSet(bytes, from, to)) return;
   for (const [, called, set] of decodeText(bytes, from, to).matchAll(MADE)) {
     const name = called ?? set;
     if (name === undefined || own.names.size >= MAX_NAMES || !ASCII.test(name)) own.unknown = true;
     else if (name.includes('.')) own.names.add(name.toLowerCase());
   }
 }
+
+/** Most texts end here: to make a string of each would cost more than to classify it. */
+function holdsSet(bytes: Uint8Array, from: number, to: number): boolean {
+  for (let at = from; at + 3 <= to; at++)
+    if (((bytes[at] as number) | CASE) === S && ((bytes[at + 1] as number) | CASE) === E && ((bytes[at + 2] as number) | CASE) === T) return true;
+  return false;
+}
+
+const CASE = 0x20;
+const [S, E, T] = [0x73, 0x65, 0x74];
 
 /** RESET ALL and DISCARD ALL take them away. */
 export function forgetOwnSettings(own: OwnSettings): void {

@@ -28,6 +28,8 @@ export interface Request {
 }
 
 export interface Requests {
+  /** Who gets what is pushed: NOBODY, or the one server of a caller that has no other. */
+  owner: number;
   ring: Request[];
   head: number;
   count: number;
@@ -36,8 +38,8 @@ export interface Requests {
 /** A client that has more requests under way is not read any more until answers come. */
 export const MAX_REQUESTS = 16_384;
 
-export function createRequests(): Requests {
-  return { ring: [], head: 0, count: 0 };
+export function createRequests(owner: number = NOBODY): Requests {
+  return { owner, ring: [], head: 0, count: 0 };
 }
 
 /** A blank record at the end; the caller fills it. */
@@ -46,7 +48,7 @@ export function pushRequest(requests: Requests, kind: number): Request {
   const at = (requests.head + requests.count) & (requests.ring.length - 1);
   const request = requests.ring[at] as Request;
   requests.count++;
-  return blank(request, kind);
+  return blank(request, kind, requests.owner);
 }
 
 /** A blank record before the first that has no owner yet (all records behind it have none either). */
@@ -60,9 +62,9 @@ export function insertRequest(requests: Requests, kind: number): Request {
   return added;
 }
 
-function blank(request: Request, kind: number): Request {
+function blank(request: Request, kind: number, owner: number): Request {
   request.kind = kind;
-  request.owner = NOBODY;
+  request.owner = owner;
   request.effects = 0;
   request.swallow = false;
   request.prepared = null;

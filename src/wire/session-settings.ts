@@ -84,13 +84,15 @@ export function settingValue(settings: SessionSettings, key: string): string {
   return settings.byKey.get(key)?.change.value.toLowerCase() ?? '';
 }
 
+/** At the end of almost every cycle there are none. */
 export function commitChanges(settings: SessionSettings): void {
+  if (settings.open.length === 0) return;
   for (const change of settings.open) keep(settings, change);
   settings.open.length = 0;
 }
 
 export function dropChanges(settings: SessionSettings): void {
-  settings.open.length = 0;
+  if (settings.open.length > 0) settings.open.length = 0;
 }
 
 function keep(settings: SessionSettings, change: SettingChange): void {

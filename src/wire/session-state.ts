@@ -109,11 +109,14 @@ export function createSessionState({
   user,
   startup = [],
   quiet = [],
+  owner = NOBODY,
 }: {
   user: string;
   startup?: readonly (readonly [string, string])[];
   /** Settings that the caller alone looks at: other connections need not hear of each change of them. */
   quiet?: readonly string[];
+  /** The number of the only server, for callers that have no other: `giveTo` is not needed then. */
+  owner?: number;
 }): SessionState {
   const serializable = startup.some(([name, value]) => /default_transaction_isolation/i.test(name + value) && /serializable/i.test(value));
   return {
@@ -121,7 +124,7 @@ export function createSessionState({
     parameters: new Map(),
     status: TRANSACTION.idle,
     batch: { route: ROUTE.any, effects: 0, reason: 0, hint: 0, access: 0, isolation: 0, requests: 0, flushed: false, complete: false },
-    requests: createRequests(),
+    requests: createRequests(owner),
     prepared: createPreparedTable(),
     settings: createSettings(quiet),
     pins: serializable ? PIN.forever : 0,

@@ -317,6 +317,20 @@ describe('an unplanned loss of the primary', () => {
     );
     assert.ok((await client.query("select 1 from seen where what = 'once'")).rows.length <= 1);
   });
+
+  test('a statement that only reads has no unknown outcome: it may be run again', async () => {
+    const [client, locker] = [await stage.connect(), await stage.connect({ port: servers.a.port })];
+    await locker.query('begin');
+    await locker.query('lock table seen');
+    const running = sqlStateOf(client.query("select 'waits' from seen"));
+    const waits = "select 1 from pg_stat_activity where query like 'select ''waits''%' and wait_event_type = 'Lock'";
+    await until(async () => (await servers.a.query(waits)).length === 1, 5000);
+    stage.route({ writer: null, closed: 'test' });
+    assert.equal(await running, '40001');
+    await locker.query('rollback');
+    stage.route({ writer: stage.targets.a, closed: null });
+    assert.equal(await portOf(client), servers.a.port);
+  });
 });
 
 describe('the end of the proxy', () => {
