@@ -249,6 +249,18 @@ describe('the split port', () => {
     await until(async () => (await where()) === 'b', 5000);
   });
 
+  test('a read that its standby breaks off with a goodbye is run by the primary, although that standby still serves', async () => {
+    const { client } = await open();
+    const locker = await stage.connect({ port: servers.b.port });
+    await locker.query('begin read write; lock table seen');
+    const waiting = client.query("select 'told to go' as what, where_am_i() as port from (select count(*) from seen) as rows");
+    const reader = "from pg_stat_activity where query like '%told to go%' and wait_event_type = 'Lock'";
+    await until(async () => (await servers.b.query(`select 1 ${reader}`)).length === 1, 5000);
+    await servers.b.query(`select pg_terminate_backend(pid) ${reader}`);
+    assert.equal((await waiting).rows[0].port, servers.a.port);
+    await locker.query('rollback');
+  });
+
   test('a hold leads everything to the next primary', async () => {
     const { client } = await open();
     const before = stage.held.length;
