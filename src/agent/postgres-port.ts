@@ -1,4 +1,5 @@
 /** Binds the loop's PostgresPort to the operations in postgres/, one line each where possible. */
+import { join } from 'node:path';
 import { monoMs, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { NodeId } from '../core/ids.ts';
@@ -10,7 +11,8 @@ import { runFence } from './fence/fence.ts';
 import { killTree } from './guard/kill-tree.ts';
 import { describeOverride } from './overridden-settings.ts';
 import type { PostgresPort, Upstream } from './ports.ts';
-import { readAutoConf } from './postgres/auto-conf.ts';
+import { parseAutoConf } from './postgres/auto-conf.ts';
+import { parseUnlessUnchanged } from './postgres/unchanged-file.ts';
 import { runCheckpoint } from './postgres/checkpoint.ts';
 import { cloneFrom } from './postgres/clone.ts';
 import { parseConninfo } from './postgres/conninfo.ts';
@@ -194,6 +196,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     }
   }
 
+  const readUpstream = parseUnlessUnchanged(join(instance.dataDirectory, 'postgresql.auto.conf'), (text) =>
+    parseConninfo(parseAutoConf(text ?? '').get('primary_conninfo') ?? ''),
+  );
+
   return {
     observe,
     postmaster: () => watched,
@@ -204,7 +210,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     },
     preparePromotion: () => ready.prepare(),
     configuredUpstream: async () => {
-      const conninfo = parseConninfo((await readAutoConf(instance)).get('primary_conninfo') ?? '');
+      const conninfo = await readUpstream();
       const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo?.get('host') && String(node.port) === conninfo.get('port'));
       return member?.id ?? null;
     },

@@ -23,7 +23,7 @@ import {
 } from './proto/gen/rpc_pb.ts';
 import { type Method, methodOf } from './proto/services.ts';
 import type { CallOptions, Store, StoreError, TxnResult } from './store.ts';
-import { watchPrefix } from './watch.ts';
+import { type WatchOptions, watchPrefix } from './watch.ts';
 
 export interface OpenStoreOptions {
   /** `https://host:port` (or `http://…` without TLS); tried in this order, one at a time. */
@@ -37,6 +37,8 @@ export interface OpenStoreOptions {
 
 /** Default of `CallOptions.deadline`. */
 const CALL_MS = 2_000;
+/** A read of the revision that was sent no longer ago is shared: freshness is dated back by that much at most. */
+const SHARED_READ_MS = 50;
 
 const RANGE = methodOf(KV.method.range);
 const TXN = methodOf(KV.method.txn);
@@ -51,6 +53,19 @@ export function openStore(options: OpenStoreOptions): Store {
   const clock = options.clock ?? realClock;
   const connection = openConnection({ ...options, clock });
   const deadlineOf = (call: CallOptions | undefined): MonoMs => call?.deadline ?? addMono(clock.now().mono, CALL_MS);
+  let reading: { readonly sentAt: MonoMs; readonly answer: ReturnType<WatchOptions['readRevision']> } | null = null;
+
+  /** The watches of a client look at the same ticks: one read serves them all. Which prefix is counted does not matter, the revision is the store's. */
+  const readRevision = (prefix: string, deadline: MonoMs): ReturnType<WatchOptions['readRevision']> => {
+    const sentAt = clock.now().mono;
+    if (reading !== null && sentAt - reading.sentAt < SHARED_READ_MS) return reading.answer;
+    const request = create(RangeRequestSchema, { ...prefixRange(prefix), countOnly: true });
+    const answer = sendRequest(connection, RANGE, request, { deadline, repeat: 'read' }).then((read) =>
+      read.ok ? ok({ revision: Number(read.value.header?.revision ?? 0n), sentAt }) : read,
+    );
+    reading = { sentAt, answer };
+    return answer;
+  };
 
   return {
     status: (call) => readStatus(connection, deadlineOf(call)),
@@ -84,11 +99,7 @@ export function openStore(options: OpenStoreOptions): Store {
         prefix,
         after,
         handlers,
-        readRevision: async (deadline) => {
-          const request = create(RangeRequestSchema, { ...prefixRange(prefix), countOnly: true });
-          const answer = await sendRequest(connection, RANGE, request, { deadline, repeat: 'read' });
-          return answer.ok ? ok(Number(answer.value.header?.revision ?? 0n)) : answer;
-        },
+        readRevision: (deadline) => readRevision(prefix, deadline),
       }),
     close: () => connection.close(),
   };

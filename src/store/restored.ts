@@ -2,10 +2,11 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { decodeJson, object, text } from '../core/decode.ts';
+import { type Result, ok } from '../core/result.ts';
 import { isForeign } from './foreign.ts';
 import type { MovableStore } from './movable.ts';
 import { RESTORE_KEY } from './snapshot.ts';
-import type { Store } from './store.ts';
+import type { Store, StoreError } from './store.ts';
 
 /** Between two looks at which store it is: short against the time that a person needs to restore one. */
 const INCARNATION_MS = 2000;
@@ -37,19 +38,22 @@ export async function followRestores({ movable, open, clock, log, signal, onMove
   /** Those of which the present one, or one that was used, is a restored backup. */
   const former = new Set<string>();
   let known: string | null = null;
-  /** Whose mark was read. */
-  let markOf: string | null = null;
+  /** The client that said which store it is: one never goes over to another store. */
+  let asked: Store | null = null;
   let told = '';
   while (!signal.aborted) {
-    const status = await movable.store.status();
-    if (status.ok) {
-      known = status.value.incarnation;
-      used.add(known);
-      const mark = markOf === known ? null : await readMark(movable.store);
-      if (mark !== 'unknown') markOf = known;
-      if (mark !== null && mark !== 'unknown') former.add(mark.from);
+    const present = movable.present();
+    if (present !== asked) {
+      const status = await present.status();
+      if (status.ok) {
+        known = status.value.incarnation;
+        used.add(known);
+        asked = present;
+      }
     }
-    if (!status.ok && known !== null && isForeign(status.error)) {
+    const mark = await readMark(present);
+    if (mark.ok && mark.value !== null && present === asked) former.add(mark.value.from);
+    if (!mark.ok && known !== null && isForeign(mark.error)) {
       const found = await restoredFrom(open(), { used, former });
       if (found.store !== null) {
         movable.replace(found.store);
@@ -75,7 +79,7 @@ async function restoredFrom(
 ): Promise<{ readonly store: Store | null; readonly incarnation: string | null; readonly why: string }> {
   const [status, mark] = [await store.status(), await readMark(store)];
   const incarnation = status.ok ? status.value.incarnation : null;
-  const found = mark === 'unknown' ? null : mark;
+  const found = mark.ok ? mark.value : null;
   const isHeir = found !== null && found.phase === 'done' && (used.has(found.from) || former.has(found.from));
   if (isHeir && incarnation !== null && !used.has(incarnation)) return { store, incarnation, why: '' };
   store.close();
@@ -86,10 +90,10 @@ async function restoredFrom(
   return { store: null, incarnation, why };
 }
 
-/** Null: this store was never restored, or its mark cannot be read. */
-async function readMark(store: Store): Promise<{ readonly phase: string; readonly from: string } | null | 'unknown'> {
+/** Null: this store was never restored, or its mark cannot be understood. */
+async function readMark(store: Store): Promise<Result<{ readonly phase: string; readonly from: string } | null, StoreError>> {
   const mark = await store.get(RESTORE_KEY);
-  if (!mark.ok) return 'unknown';
+  if (!mark.ok) return mark;
   const decoded = mark.value === null ? null : decodeJson(restoreMark, mark.value.value);
-  return decoded?.ok === true ? decoded.value : null;
+  return ok(decoded?.ok === true ? decoded.value : null);
 }

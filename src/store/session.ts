@@ -34,6 +34,7 @@ export interface Session {
 /** After a failure, and between looks at a new value: short, because reports wait for it; not zero, because a lost store must not be hammered. */
 const RETRY_MS = 100;
 const CLOSE_MS = 1_000;
+const WOKEN = 'woken';
 
 interface State {
   lease: { readonly id: string; readonly ttlMs: number } | null;
@@ -66,7 +67,8 @@ export function keepSession(store: Store, key: string, options: SessionOptions):
     settled: [],
   };
   const ending = new AbortController();
-  const wake = (): void => state.wake.abort();
+  // With a reason given, no exception with a stack is made for it.
+  const wake = (): void => state.wake.abort(WOKEN);
 
   const run = async (): Promise<void> => {
     while (!state.closed) {

@@ -34,13 +34,18 @@ const GIVEN_UP = 'the endpoint is silent while another one answers';
 
 const WATCH = methodOf(Watch.method.watch);
 
+export interface RevisionRead {
+  readonly revision: number;
+  readonly sentAt: MonoMs;
+}
+
 export interface WatchOptions {
   readonly connection: Connection;
   readonly prefix: string;
   readonly after: Revision;
   readonly handlers: WatchHandlers;
-  /** A linearizable read of the store's revision. */
-  readonly readRevision: (deadline: MonoMs) => Promise<Result<number, StoreError>>;
+  /** A linearizable read of the store's revision, and when it was sent: several watches may share one. */
+  readonly readRevision: (deadline: MonoMs) => Promise<Result<RevisionRead, StoreError>>;
 }
 
 interface Session {
@@ -177,19 +182,18 @@ async function confirmLoop(session: Session, { stream, signal, seen, leave }: Fo
   let freshAt = clock.now().mono;
   const isStale = (): boolean => clock.now().mono - freshAt > STALE_MS;
   while (!signal.aborted) {
-    const sentAt = clock.now().mono;
-    const read = await readRevision(addMono(sentAt, STALE_MS));
-    while (read.ok && !signal.aborted && seen() < read.value && !isStale()) {
+    const read = await readRevision(addMono(clock.now().mono, STALE_MS));
+    while (read.ok && !signal.aborted && seen() < read.value.revision && !isStale()) {
       stream.write(create(WatchRequestSchema, { requestUnion: { case: 'progressRequest', value: {} } }));
-      await waitUntil(clock, () => seen() >= read.value, REPEAT_PROGRESS_MS, signal);
+      await waitUntil(clock, () => seen() >= read.value.revision, REPEAT_PROGRESS_MS, signal);
     }
     if (signal.aborted) return;
-    if (read.ok && seen() >= read.value) {
-      freshAt = sentAt;
-      session.confirmedAt = sentAt;
-      handlers.onAlive(sentAt);
+    if (read.ok && seen() >= read.value.revision) {
+      freshAt = read.value.sentAt;
+      session.confirmedAt = freshAt;
+      handlers.onAlive(freshAt);
     } else if (isStale()) {
-      leave(read.ok ? `the stream stayed behind revision ${read.value}` : read.error.message);
+      leave(read.ok ? `the stream stayed behind revision ${read.value.revision}` : read.error.message);
       return;
     }
     await clock.sleep(untilTick(clock.now().mono, CONFIRM_EVERY_MS), signal);
