@@ -9,7 +9,7 @@ import { type Herd, type HerdPlan, openHerd } from '../../src/demo/herd.ts';
 import { startHerd, stopHerd } from '../../src/demo/processes.ts';
 import { MAIN, freePort } from './agent-process.ts';
 
-export async function startSmallHerd(t: TestContext, names: readonly string[]): Promise<Herd> {
+export async function startSmallHerd(t: TestContext, names: readonly string[], spec: Readonly<Record<string, unknown>> = {}): Promise<Herd> {
   const directory = mkdtempSync(join(tmpdir(), 'pgh-'));
   chmodSync(directory, 0o755);
   const nodes: HerdPlan['nodes'][number][] = [];
@@ -20,6 +20,7 @@ export async function startSmallHerd(t: TestContext, names: readonly string[]): 
     cluster: 'demo',
     server: { address: '127.0.0.1', apiPort: await freePort(), storePort: await freePort(), inside: [] },
     nodes,
+    spec,
     firewall: 'off',
     clientNetwork: '127.0.0.0/8',
   });
