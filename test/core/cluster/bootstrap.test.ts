@@ -70,6 +70,26 @@ test('until then it is waited for; a failure ends the task', () => {
   assert.deepEqual([decision.tasks[0]?.status, decision.state?.phase], ['failed', 'new']);
 });
 
+test('why the first node tries again stands in the journal of the command, once', () => {
+  const failing = 'term 0\nn1 absent fail:postgres.port-in-use\nn2 absent';
+  const decision = expectDecision(picture(failing, { ...running, state: creating }), 'bootstrap.retried');
+  assert.match(decision.tasks[0]?.steps.at(-1)?.detail ?? '', /^n1: .*postgres\.port-in-use/);
+  assert.equal(decision.tasks[0]?.status, 'running');
+  expectRule(picture(failing, { tasks: decision.tasks, state: creating }), 'bootstrap.waiting');
+});
+
+test('so does that of a standby that cannot be cloned', () => {
+  const { tasks } = expectDecision(
+    picture('term 0 lease n1/1\nn1 primary lease1 open\nn2 absent', { ...running, state: creating }),
+    'bootstrap.opened',
+  );
+  const told = expectDecision(
+    picture('term 1 primary n1 lease n1/1\nn1 primary\nn2 absent goal:clone fail:clone.space', { tasks }),
+    'bootstrap.retried',
+  );
+  assert.match(told.tasks[0]?.steps.at(-1)?.detail ?? '', /^n2: .*clone\.space/);
+});
+
 test('the task is done when every standby streams', () => {
   const task = {
     ...create,

@@ -163,6 +163,24 @@ function failed(view: ClusterView, now: Now): Outcome | null {
   };
 }
 
+/** Told once for each new message, so that a try a minute later does not fill the journal. */
+function troubled(view: ClusterView, now: Now): Outcome | null {
+  const task = findTask(view, 'create', 'running');
+  if (task === null) return null;
+  const { phase, goals } = view.state;
+  const waitedFor = phase === 'running' ? dataNodes(view.spec).map((node) => node.id) : [founder(view.state)];
+  for (const node of waitedFor) {
+    const report = node === null ? null : live(view, node);
+    const activity = node === null || report === null ? null : activityFor(report, goals[node] ?? null);
+    if (activity?.kind !== 'failed' || !activity.retrying) continue;
+    const why = `${node}: ${activity.step}: ${activity.message} (${activity.code})`;
+    if (task.steps.some((step) => step.detail === why)) continue;
+    const told = { why, tasks: [addStep(task, now, 'retry', why)], events: [{ level: 'warn' as const, node, text: why, detail: {} }] };
+    return phase === 'running' ? { ...told, then: 'continue' } : told;
+  }
+  return null;
+}
+
 function completed(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'create', 'running');
   const { primary } = view.state;
@@ -224,6 +242,12 @@ export const bootstrapRules: readonly Rule[] = [
     when: 'the first node gave up on creation or adoption',
     why: 'The task names the step; the cluster is as new, and can be tried again.',
     decide: failed,
+  },
+  {
+    id: 'bootstrap.retried',
+    when: 'a node that the creation waits for failed, and tries again',
+    why: 'Who waits for the command reads there what it waits for, and can take the cause away.',
+    decide: troubled,
   },
   {
     id: 'bootstrap.opened',
