@@ -13,6 +13,7 @@ import { describeOverride } from './overridden-settings.ts';
 import type { PostgresPort, Upstream } from './ports.ts';
 import { parseAutoConf } from './postgres/auto-conf.ts';
 import { parseUnlessUnchanged } from './postgres/unchanged-file.ts';
+import type { ParameterCheck, RefusedParameter } from './postgres/check-parameters.ts';
 import { runCheckpoint } from './postgres/checkpoint.ts';
 import { cloneFrom } from './postgres/clone.ts';
 import { parseConninfo } from './postgres/conninfo.ts';
@@ -50,6 +51,7 @@ const KILL_LIMIT_MS = 2000;
 
 export interface PostgresPortOptions {
   readonly instance: Instance;
+  readonly parameters: ParameterCheck;
   readonly log: Logger;
   readonly spec: () => ClusterSpec | null;
   readonly closeFirewall: () => Promise<void>;
@@ -86,6 +88,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   /** What a standby needs at least, as last read; empty for a primary. */
   let atLeast: Readonly<Record<string, number>> = {};
   let atLeastRead: { readonly at: number; readonly role: PostgresReport['role'] } = { at: -Infinity, role: null };
+  /** Of the parameters of the cluster, by the last look. */
+  let refused: readonly RefusedParameter[] = [];
   /** For whom the managed files were written last. */
   let writtenFor: string | null = null;
 
@@ -150,8 +154,18 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     atLeast = await readMinimums(of);
   }
 
+  /**
+   * *Invariant:* no parameter that PostgreSQL refuses stands in a file that it reads. *Because:* with one wrong line it does not start, and a running
+   * one takes over no change at all, also not that of its upstream. *Broken if:* a typing error of a person reaches pgherd.conf.
+   */
   async function settingsOf(spec: ClusterSpec, as: PostgresReport['role']): Promise<ManagedSettings> {
-    return { ...managedSettingsOf(spec, instance.node), freeBytes: await freeBytes(instance.dataDirectory), atLeast: await readMinimums(as) };
+    const managed = managedSettingsOf(spec, instance.node);
+    const checked = await options.parameters.check(managed.parameters);
+    if (checked.ok) refused = checked.value;
+    else log.warn({ cause: checked.error }, 'PostgreSQL could not be asked whether it takes the parameters of the cluster; they are written unseen');
+    const leftOut = checked.ok ? checked.value.map((one) => one.name) : [];
+    const accepted = Object.fromEntries(Object.entries(managed.parameters).filter(([name]) => !leftOut.includes(name)));
+    return { ...managed, parameters: accepted, leftOut, freeBytes: await freeBytes(instance.dataDirectory), atLeast: await readMinimums(as) };
   }
 
   async function bringSettings(spec: ClusterSpec, as: PostgresReport['role'] = role): Promise<Result<{ readonly changed: boolean }, Failure>> {
@@ -160,7 +174,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     if (!applied.ok) return applied;
     writtenFor = JSON.stringify([as, settings.atLeast]);
     for (const error of applied.value.errors) log.error({}, `PostgreSQL refuses a setting: ${error}`);
+    for (const { name, why } of refused) log.error({}, `PostgreSQL refuses ${name}, which is left out: ${why}`);
     problems = [
+      ...refused.map(describeRefused),
       ...applied.value.errors.map(
         (error): NodeProblem => ({
           code: 'settings.refused',
@@ -340,6 +356,14 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
 
 function dataNodes(spec: ClusterSpec): readonly NodeId[] {
   return spec.nodes.filter((node) => node.kind === 'data').map((node) => node.id);
+}
+
+function describeRefused({ name, why }: RefusedParameter): NodeProblem {
+  return {
+    code: 'settings.refused',
+    text: `PostgreSQL refuses ${name}: ${why}; it is left out`,
+    remedy: `"pgherd settings set ${name}=VALUE" corrects it, "pgherd settings set --unset ${name}" takes it back`,
+  };
 }
 
 function describeMapping(mapped: readonly MappedTablespace[]): string {

@@ -1,13 +1,15 @@
 /** Reload, settings that wait for a restart, and settings of ours that something else overrides. */
 import { join } from 'node:path';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
-import { readAutoConf, setWinning } from './auto-conf.ts';
+import { MANAGED_PARAMETERS } from '../../core/managed-parameters.ts';
+import { changeAutoConf, readAutoConf, setWinning } from './auto-conf.ts';
 import { failure } from './failure.ts';
 import type { Instance } from './instance.ts';
 import { type ManagedSettings, activeSettings, writeManagedFiles } from './managed-files.ts';
 import { readIfThere } from './files.ts';
 import { findPostmaster } from './postmaster.ts';
 import { withLocalSql } from './sql.ts';
+import { isOurs } from './sync-set.ts';
 
 export interface AppliedSettings {
   readonly changed: readonly string[];
@@ -28,6 +30,8 @@ export async function applySettings(
   if (!written.ok) return written;
   const winning = await setWinning(instance, { restart_after_crash: 'off' }, options);
   if (!winning.ok) return winning;
+  const back = await takeBackManaged(instance, options);
+  if (!back.ok) return back;
   const { changed } = written.value;
   if (changed.length === 0 || findPostmaster(instance.dataDirectory) === null)
     return ok({ changed, reloaded: false, pendingRestart: [], errors: [] });
@@ -44,19 +48,52 @@ export async function applySettings(
   });
 }
 
-/** Lines of pgherd.conf that postgresql.auto.conf overrides (ALTER SYSTEM by people), with both values. */
-export async function findOverrides(
-  instance: Instance,
-): Promise<readonly { readonly name: string; readonly ours: string; readonly winning: string }[]> {
-  const ours = activeSettings((await readIfThere(join(instance.dataDirectory, 'pgherd.conf'))) ?? '');
-  const auto = await readAutoConf(instance);
-  return [...ours].flatMap(([name, value]) => {
-    const winning = auto.get(name);
-    return winning === undefined || winning === value ? [] : [{ name, ours: value, winning }];
-  });
+/** Somebody's ALTER SYSTEM that beats a line of ours. */
+export interface Override {
+  readonly name: string;
+  /** Null: pgherd sets nothing there. */
+  readonly ours: string | null;
+  readonly winning: string;
 }
 
-export function refuseOverridden(overrides: readonly { readonly name: string }[]): Result<null, Failure> {
+/**
+ * Lines of pgherd.conf that postgresql.auto.conf overrides (ALTER SYSTEM by people), with both values; and a synchronous set that is not ours, since commits
+ * wait for standbys then that no failover counts on.
+ */
+export async function findOverrides(instance: Instance): Promise<readonly Override[]> {
+  const ours = activeSettings((await readIfThere(join(instance.dataDirectory, 'pgherd.conf'))) ?? '');
+  const auto = await readAutoConf(instance);
+  const names = auto.get('synchronous_standby_names') ?? '';
+  const foreign = names === '' || isOurs(names) ? [] : [{ name: 'synchronous_standby_names', ours: null, winning: names }];
+  return [
+    ...[...ours].flatMap(([name, value]) => {
+      const winning = auto.get(name);
+      return winning === undefined || winning === value ? [] : [{ name, ours: value, winning }];
+    }),
+    ...foreign,
+  ];
+}
+
+/**
+ * Takes the values away by which people's ALTER SYSTEM beats a setting that the cluster rests on (MANAGED_PARAMETERS); they are kept in saved-settings.json.
+ * Answers what was taken away. Everything else that people set so is theirs.
+ *
+ * *Because:* with such a value a server may not come back at its next start, and then nobody can take the value away by SQL any more: `hot_standby`
+ * lets nobody in, another `port` or socket directory hides the server from its agent. *Broken if:* such a value is only told.
+ * Errors: those of changeAutoConf.
+ */
+export async function takeBackManaged(
+  instance: Instance,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<readonly Override[], Failure>> {
+  const managed = (await findOverrides(instance)).filter((found) => found.ours !== null && MANAGED_PARAMETERS.includes(found.name));
+  if (managed.length === 0) return ok([]);
+  const changes = managed.map(({ name, ours }) => [name, name === 'restart_after_crash' ? ours : null] as const);
+  const changed = await changeAutoConf(instance, Object.fromEntries(changes), options);
+  return changed.ok ? ok(managed) : changed;
+}
+
+export function refuseOverridden(overrides: readonly Pick<Override, 'name'>[]): Result<null, Failure> {
   if (overrides.length === 0) return ok(null);
   return err(
     failure(
