@@ -118,7 +118,7 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
   if (verdict !== null && position !== null && !isContained(verdict)) {
     const remedy =
       goal?.kind === 'fenced'
-        ? `"pgherd node rejoin ${node.id} --via rewind" takes it back; what only it has is set aside.`
+        ? `"pgherd node rejoin ${node.id}" takes it back, by a rewind or else by a copy; what only it has is set aside.`
         : 'It is rewound by itself; what only it has is set aside.';
     found.push(problem('node.diverged', `${node.id} ${describeLineage(verdict, position)}.`, remedy));
   } else if (goal?.kind === 'fenced')

@@ -165,6 +165,26 @@ test('a command for a node ends when its effect is seen', () => {
   assert.equal(failed.tasks[0]?.status, 'failed');
 });
 
+test('a rejoin whose way is left to us goes on to a copy when the rewind cannot work; one with --via ends there', () => {
+  const text = `term 3 primary n1 timeline 2 forks 1@0/5000 lsn 0/6000
+    n1 primary
+    n2 standby streams:n1
+    n3 crashed tl3 fork1@0/5100 @0/5800 goal:rewind gaveup:rewind.no-checkpoint`;
+  const node = id('n3');
+  const rejoin = (via: 'rewind' | null) => ({
+    tasks: [makeTask({ kind: 'nodeRejoin', node, via, source: null, rateKb: 512 }, { status: 'running' })],
+  });
+  const decision = expectDecision(picture(text, rejoin(null)), 'node.done');
+  const goal = decision.state?.goals[node];
+  assert.ok(goal?.kind === 'standby');
+  assert.deepEqual([goal.via, goal.upstream, goal.rateKb], ['clone', id('n1'), 512]);
+  assert.deepEqual([decision.tasks[0]?.status, decision.tasks[0]?.steps.at(-1)?.name], ['running', 'clone']);
+  assert.match(decision.events[0]?.text ?? '', /^n3 is taken back by clone on request of .*rewind\.no-checkpoint/);
+  const statusOf = (way: 'rewind' | null, is: string): string | undefined => decideCluster(picture(is, rejoin(way)), NOW).tasks[0]?.status;
+  assert.equal(statusOf('rewind', text), 'failed');
+  assert.equal(statusOf(null, text.replace('goal:rewind gaveup:rewind', 'goal:clone gaveup:clone')), 'failed', 'there is no rung above a copy');
+});
+
 test('a start, restart or rejoin that a stop of the cluster overtook ends at once, so that it does not keep the cluster from being started', () => {
   const text = `term 3 primary n1 lsn 0/5000
     n1 stopped goal:stopped

@@ -153,7 +153,7 @@ test('a second writable node is fenced, frozen or not (H20, I1)', () => {
 test('the policy may leave it to a person, with the exact command', () => {
   const view = picture(after('n2 crashed tl1 fork0@0/1 @0/5800 goal:fenced'), { spec: { recovery: 'manual' } });
   const decision = expectDecision(view, 'standby.waits-for-person');
-  assert.match(decision.why, /2048 bytes of WAL on timeline 1 past the fork at 0\/5000.*pgherd node rejoin n2 --via rewind/);
+  assert.match(decision.why, /2048 bytes of WAL on timeline 1 past the fork at 0\/5000.*"pgherd node rejoin n2"/);
   expectRule(picture(after('n2 fenced tl1 fork0@0/1 @0/5800 goal:fenced'), { spec: { recovery: 'standby' } }), 'standby.waits-for-person');
 });
 
