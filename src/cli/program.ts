@@ -54,6 +54,7 @@ const AFTER_HELP = `
 Roles (foreground, one configuration file each):
   server [--config FILE]  HTTP API, controller and, unless etcd is used, the store (/etc/pgherd/server.yaml)
   agent [--config FILE]   on every database host: PostgreSQL, write lease, fencing (/etc/pgherd/agent.yaml)
+  proxy [--config FILE]   client traffic: writes, reads, or both on one port (/etc/pgherd/proxy.yaml)
 
 Environment: PGHERD_SERVER, PGHERD_TOKEN, PGHERD_CLUSTER, PGHERD_CA, NO_COLOR
 Settings:    $XDG_CONFIG_HOME/pgherd/config.yaml, /etc/pgherd/config.yaml (server, tokenFile, caFile, cluster)

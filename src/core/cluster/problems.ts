@@ -218,7 +218,11 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
   if (state.frozen !== null) {
     const until = state.frozen.untilWallMs === null ? '' : `, until ${formatIso(state.frozen.untilWallMs)}`;
     found.push(
-      problem('cluster.frozen', `Automatic actions are frozen by ${state.frozen.by} (${state.frozen.reason})${until}.`, '"pgherd unfreeze"'),
+      problem(
+        'cluster.frozen',
+        `Automatic actions are frozen by ${state.frozen.by} since ${formatIso(state.frozen.sinceWallMs)} (${state.frozen.reason})${until}.`,
+        '"pgherd unfreeze"',
+      ),
     );
   }
   if (spec.failover === 'manual')

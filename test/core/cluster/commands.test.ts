@@ -17,6 +17,11 @@ const ask = (request: TaskRequest, text = STEADY, extra: Parameters<typeof pictu
 
 test('freeze, unfreeze, and the end of a freeze', () => {
   assert.equal(expectRule(ask({ kind: 'freeze', forMs: 60_000 }), 'command.freeze').frozen?.untilWallMs, WALL + 60_000);
+  const twice = ask({ kind: 'freeze', forMs: null }, STEADY.replace('term', 'frozen term'));
+  const before = twice.state.frozen?.reason ?? '';
+  const again = expectDecision({ ...twice, tasks: twice.tasks.map((task) => ({ ...task, reason: '' })) }, 'command.freeze');
+  assert.equal(again.state?.frozen?.reason, before, "a second freeze without a reason keeps the first one's");
+  assert.match(again.tasks[0]?.result ?? '', /^frozen; it was frozen already by anna since /);
   assert.equal(expectRule(ask({ kind: 'unfreeze' }, STEADY.replace('term', 'frozen term')), 'command.unfreeze').frozen, null);
   const forgotten = picture(STEADY, {
     state: (state) => ({ ...state, frozen: { reason: '', by: 'anna', sinceWallMs: makeWallMs(WALL - 2), untilWallMs: makeWallMs(WALL - 1) } }),
