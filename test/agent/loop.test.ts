@@ -126,8 +126,13 @@ test('a failed follow waits with a growing pause, and says how often it was trie
   world.at += 600;
   await world.settle(standbyOf(n3));
   assert.equal(world.did.length, 2, 'the second pause is longer than the first');
+  world.spec = { ...world.spec };
+  await world.settle(standbyOf(n3));
+  assert.equal(world.did.length, 3, 'what people have just corrected is tried at once');
+  await world.settle(standbyOf(n3));
+  assert.equal(world.did.length, 3, 'once');
   world.answers.delete('follow');
-  world.at += 1000;
+  world.at += 3000;
   await world.settle(standbyOf(n3));
   assert.equal(world.status?.activity.kind, 'done');
 });

@@ -259,5 +259,7 @@ describe('log and psql', () => {
     assert.equal(chooseNode(show(), { role: 'standby', node: null })?.id, 'n2');
     assert.equal(chooseNode(show({ nodes: [node('n1', { role: 'primary' })] }), { role: 'any', node: null })?.id, 'n1');
     assert.equal(chooseNode(show({ nodes: [node('n1', { role: 'primary' })] }), { role: 'standby', node: null }), null);
+    const rogue = show({ primary: 'n2', nodes: [node('n1', { role: 'primary' }), node('n2', { role: 'primary' })] });
+    assert.equal(chooseNode(rogue, { role: 'primary', node: null })?.id, 'n2', 'never one that was promoted behind the back of the cluster');
   });
 });
