@@ -112,6 +112,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let lastSpec: ClusterSpec | null = null;
   let lastWhy = '';
   let done: { goalId: string; detail: string } | null = null;
+  /** What the last rewind or copy did, and where it kept what it replaced: it is told when the goal is reached. */
+  let takenBack: { readonly goalId: string; readonly detail: string } | null = null;
   /** Counts actions that ended. */
   let ended = 0;
   let lastLook: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
@@ -305,6 +307,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const durationMs = Math.round(now.mono - startedAt);
     if (failure === null) {
       if (failed?.goalId === goalId && failed.action === action.kind) failed = null;
+      if (action.kind === 'rewind' || action.kind === 'clone') takenBack = { goalId, detail };
       ports.log.info({ action: action.kind, goalId, durationMs, detail }, 'done');
       return;
     }
@@ -373,7 +376,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
         retrying: failed.failure.retryable,
       };
     }
-    return done === null ? { kind: 'idle' } : { kind: 'done', goalId: done.goalId, detail: done.detail };
+    if (done === null) return { kind: 'idle' };
+    return { kind: 'done', goalId: done.goalId, detail: takenBack?.goalId === done.goalId ? takenBack.detail : '' };
   }
 
   return {

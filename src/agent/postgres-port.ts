@@ -30,7 +30,7 @@ import { createObserver } from './postgres/observe.ts';
 import { type PostmasterWatch, canonicalDirectory, findPostmaster, isAlive, readProcess, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
 import { createReadyConnection } from './postgres/ready-connection.ts';
-import { rewindTo } from './postgres/rewind.ts';
+import { type Rewound, rewindTo } from './postgres/rewind.ts';
 import { freeBytes } from './postgres/set-aside.ts';
 import { applySettings, findOverrides } from './postgres/settings.ts';
 import { setupRoles } from './postgres/setup-roles.ts';
@@ -370,7 +370,10 @@ function describeMapping(mapped: readonly MappedTablespace[]): string {
   return mapped.map((one) => `; tablespace ${one.oid} (${one.from}) lies in ${one.to}`).join('');
 }
 
-function describeRewind(upstream: Upstream, rewound: { readonly divergedPath: string | null; readonly durationMs: number }): string {
-  const saved = rewound.divergedPath === null ? '' : `; what only this node had is kept in ${rewound.divergedPath}`;
+function describeRewind(upstream: Upstream, rewound: Rewound): string {
+  const { divergedPath, summary } = rewound;
+  const what =
+    summary === null ? '' : ` (${summary.bytes} bytes of WAL, ${summary.committed} committed transactions${summary.truncated ? ' or more' : ''})`;
+  const saved = divergedPath === null ? '' : `; what only this node had${what} is kept on its host in ${divergedPath}`;
   return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}`;
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { executableActions } from '../../src/agent/execute.ts';
 import { makeNodeId, makeTerm } from '../../src/core/ids.ts';
-import { err } from '../../src/core/result.ts';
+import { err, ok } from '../../src/core/result.ts';
 import type { Goal } from '../../src/core/state.ts';
 import { down, postgres, primaryRunning } from '../core/node/facts.ts';
 import { createWorld, failure } from './fake-world.ts';
@@ -207,9 +207,13 @@ test('an aborted promotion does not start a second one beside it', async () => {
 test('rejoin by rewind: stop, rewind, start, once', async () => {
   const world = createWorld();
   world.pg = postgres({ streamingFrom: null });
+  world.answers.set('rewind', () => Promise.resolve(ok('rewound; what it had is kept in /x')));
   await world.settle(standbyOf(n2, 'rewind'));
   await world.settle(standbyOf(n2, 'rewind'));
   assert.deepEqual(world.did, ['stop', 'rewind', 'open-standby', 'start-standby']);
+  world.pg = { ...world.pg, streamingFrom: n2 };
+  await world.settle(standbyOf(n2, 'rewind'));
+  assert.deepEqual(world.status?.activity, { kind: 'done', goalId: standbyOf(n2, 'rewind').id, detail: 'rewound; what it had is kept in /x' });
 });
 
 test('no lease is taken by the word of a store that was restored, or has not answered yet (Z14)', async () => {

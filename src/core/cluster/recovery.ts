@@ -105,7 +105,10 @@ function settled(one: Case): RecoveryStep {
   if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && hasRead(one.view, one.report)))
     return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
-  const text = `${one.node} streams from ${upstreamFor(one)}`;
+  // Where what it gave up is kept: whoever reads that rows were lost looks for it here.
+  const activity = sameGoal ? null : activityFor(one.report, goal);
+  const how = activity?.kind === 'done' && activity.detail !== '' ? `: ${activity.detail}` : '';
+  const text = `${one.node} streams from ${upstreamFor(one)}${how}`;
   return step('standby.back', text, sameGoal ? null : { kind: 'standby', upstream, via: 'stream' }, null);
 }
 

@@ -161,6 +161,11 @@ test('a frozen cluster takes nobody back', () => {
   expectRule(picture(after('n2 crashed tl1 fork0@0/1 @0/5800 goal:fenced').replace('term', 'frozen term')), 'cluster.steady');
 });
 
+test('a node that is back says how it was taken back, and where it kept what only it had', () => {
+  const told = expectDecision(picture(after('n2 standby tl2 fork1@0/5000 @0/6000 goal:rewind done:kept-in-/x')), 'standby.back');
+  assert.equal(told.why, 'n2 streams from n1: kept-in-/x');
+});
+
 test('a node that was marked, and rewound from a timeline that is nobody else’s, is back when it streams', () => {
   const marked = progress({ lastError: 'a promotion was not completed' });
   const back = expectRule(picture(after('n2 standby tl2 fork1@0/5000 @0/6000 goal:rewind done'), marked), 'standby.back');
