@@ -23,8 +23,8 @@ after(async () => {
   await lab.close();
 });
 
-const spec = (parameters: Readonly<Record<string, string>>): ReturnType<typeof makeSpec> =>
-  makeSpec([{ id: 'n1', host: '127.0.0.1' }], { postgres: { parameters: { shared_buffers: '16MB', fsync: 'off', ...parameters } } });
+const spec = (parameters: Readonly<Record<string, string>>, hba: readonly string[] = []): ReturnType<typeof makeSpec> =>
+  makeSpec([{ id: 'n1', host: '127.0.0.1' }], { postgres: { parameters: { shared_buffers: '16MB', fsync: 'off', ...parameters }, hba } });
 const conf = (): string => readFileSync(join(instance.dataDirectory, 'pgherd.conf'), 'utf8');
 const setting = async (name: string): Promise<unknown> =>
   (await sql(instance, (db) => db.query(`SELECT current_setting('${name}') AS value`)))[0]?.['value'];
@@ -53,5 +53,26 @@ test('a running server goes on taking over what is right, and the problem ends w
   assert.match(port.problems()[0]?.text ?? '', /^PostgreSQL refuses statement_timeout: invalid value/);
   must(await port.applySettings(spec({ work_mem: '6MB' })));
   await until('the next reload', async () => (await setting('work_mem')) === '6MB');
+  assert.deepEqual(port.problems(), []);
+});
+
+test('a line of pg_hba.conf that PostgreSQL refuses is left out, whether we see it or only the server does, and a restart finds a file that is right', async () => {
+  const seen = 'host all all 10.0.0.0/8 trst';
+  const unseen = 'host all all 10.0.0.0/8 scram-sha-256 no_such_option=1';
+  const right = 'host app app 10.0.0.0/8 scram-sha-256';
+  const wanted = spec({}, [seen, unseen, right]);
+  must(await port.applySettings(wanted));
+  const hba = (): readonly string[] => readFileSync(join(instance.dataDirectory, 'pg_hba.conf'), 'utf8').split('\n');
+  assert.ok(hba().includes(right));
+  assert.ok(!hba().includes(seen) && !hba().includes(unseen));
+  assert.deepEqual(
+    port.problems().map((problem) => problem.text.replace(/^(.*?): .*; it is left out: /, '$1 … ')),
+    [`PostgreSQL refuses a line of postgres.hba … ${seen}`, `PostgreSQL refuses a line of postgres.hba … ${unseen}`],
+  );
+  const { signal } = new AbortController();
+  must(await port.stop(wanted, signal));
+  must(await port.startPrimary(wanted, () => true, signal));
+  assert.deepEqual(await sql(instance, (db) => db.query('SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL')), []);
+  must(await port.applySettings(spec({}, [right])));
   assert.deepEqual(port.problems(), []);
 });

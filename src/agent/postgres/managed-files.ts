@@ -21,6 +21,8 @@ export interface ManagedSettings {
   readonly leftOut?: readonly string[];
   /** Complete pg_hba lines for clients. */
   readonly hba: readonly string[];
+  /** Lines that were asked for and that PostgreSQL refuses: they stand there as comments, since one wrong line keeps a server from starting. */
+  readonly hbaLeftOut?: readonly string[];
   /** Every member, this one too. */
   readonly members: readonly { readonly host: string; readonly internalHost: string | null }[];
   /** Bytes free on the WAL disk; null when unknown. */
@@ -210,7 +212,8 @@ export function renderHba(_instance: Instance, settings: ManagedSettings, tls: b
     `host all,replication ${ROLES.replication},${ROLES.probe},${ROLES.proxy} all reject`,
     `local all,replication ${ROLES.replication},${ROLES.probe},${ROLES.proxy} reject`,
   );
-  return [...lines, ...settings.hba];
+  const leftOut = (settings.hbaLeftOut ?? []).map((line) => `# left out, PostgreSQL refuses it: ${line.replace(/\s+/g, ' ')}`);
+  return [...lines, ...settings.hba, ...leftOut];
 }
 
 function renderIdent(instance: Instance): readonly string[] {

@@ -18,6 +18,8 @@ export interface AppliedSettings {
   readonly pendingRestart: readonly string[];
   /** Errors that the server found in its files (pg_file_settings, pg_hba_file_rules), one a line. */
   readonly errors: readonly string[];
+  /** Lines of ours for clients that the server refuses, with its reason; they are not among `errors`. */
+  readonly hbaRefused: readonly { readonly line: string; readonly why: string }[];
 }
 
 /** Writes the managed files; a running server is told only when something changed. Errors: those of writeManagedFiles and withLocalSql. */
@@ -34,7 +36,7 @@ export async function applySettings(
   if (!back.ok) return back;
   const { changed } = written.value;
   if (changed.length === 0 || findPostmaster(instance.dataDirectory) === null)
-    return ok({ changed, reloaded: false, pendingRestart: [], errors: [] });
+    return ok({ changed, reloaded: false, pendingRestart: [], errors: [], hbaRefused: [] });
   return withLocalSql(instance, options, async (sql) => {
     await sql.query('SELECT pg_reload_conf()');
     // Reading the files marks, for this session, what waits for a restart; such a line is "not applied", and yet no error.
@@ -43,8 +45,23 @@ export async function applySettings(
     const pending = await sql.query('SELECT name FROM pg_settings WHERE pending_restart ORDER BY name');
     const wrong =
       await sql.query(`SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error AS text FROM pg_file_settings f WHERE error IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_settings s WHERE s.name = f.name AND s.pending_restart)
-      UNION ALL SELECT 'pg_hba.conf:' || line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 20`);
-    return { changed, reloaded: true, pendingRestart: pending.map((row) => String(row['name'])), errors: wrong.map((row) => String(row['text'])) };
+      LIMIT 20`);
+    const lines = ((await readIfThere(join(instance.dataDirectory, 'pg_hba.conf'))) ?? '').split('\n');
+    const rules = (await sql.query('SELECT line_number AS line, error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 20')).map((row) => ({
+      number: Number(row['line']),
+      line: lines[Number(row['line']) - 1] ?? '',
+      why: String(row['error']),
+    }));
+    return {
+      changed,
+      reloaded: true,
+      pendingRestart: pending.map((row) => String(row['name'])),
+      errors: [
+        ...wrong.map((row) => String(row['text'])),
+        ...rules.filter(({ line }) => !settings.hba.includes(line)).map(({ number, why }) => `pg_hba.conf:${number}: ${why}`),
+      ],
+      hbaRefused: rules.filter(({ line }) => settings.hba.includes(line)).map(({ line, why }) => ({ line, why })),
+    };
   });
 }
 

@@ -229,6 +229,8 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
     found.push(
       problem('cluster.failover-manual', 'Failover is manual: nothing is promoted by itself.', 'Set "failover: automatic" with "pgherd meta edit".'),
     );
+  if (state.phase === 'stopped')
+    found.push(problem('cluster.stopped', 'The cluster was stopped on request: nothing is started or promoted by itself.', '"pgherd cluster start"'));
   if (state.phase !== 'running' || state.primary === null) return found;
   const primary = live(view, state.primary);
   if (!isOpen(primary, state.primaryTerm)) {
