@@ -18,6 +18,7 @@ async function main(argv: readonly string[]): Promise<number> {
   // `agent join` and `proxy join` are a person's commands; `agent` alone is the role.
   const isRole = first === 'server' || ((first === 'agent' || first === 'proxy') && (second === undefined || second.startsWith('-')));
   if (isRole) return runRole(first, argv.slice(1));
+  if (first === 'help' && argv.length === 2 && second !== undefined && Object.hasOwn(ROLES, second)) return runRole(second as RoleName, ['--help']);
   const [{ runCli }, { processIo }] = await Promise.all([import('./cli/program.ts'), import('./cli/io.ts')]);
   return runCli(argv, processIo());
 }

@@ -31,6 +31,7 @@ import { type AgentLoop, createAgentLoop } from './loop.ts';
 import { openMemory } from './memory.ts';
 import type { MemoryPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
+import { type ParameterCheck, createParameterCheck } from './postgres/check-parameters.ts';
 import { createWitnessPort } from './witness-port.ts';
 import { createSyncKeeper } from './postgres/sync-keeper.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
@@ -159,10 +160,18 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     },
   });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;
+  const parameters = createParameterCheck(instance);
   const postgres =
     config.kind === 'witness'
       ? createWitnessPort()
-      : createPostgresPort({ instance, log, spec, closeFirewall: async () => lease?.gate.fence(), dropAddresses: async () => vips?.keeper.drop() });
+      : createPostgresPort({
+          instance,
+          parameters,
+          log,
+          spec,
+          closeFirewall: async () => lease?.gate.fence(),
+          dropAddresses: async () => vips?.keeper.drop(),
+        });
   const promiser = openPromiser({
     stateDirectory: instance.stateDirectory,
     bootId: setup.bootId,
@@ -228,7 +237,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     lease,
     viewpoints,
     postgres,
-    overrides: createOverrideWatch(instance, log),
+    overrides: createOverrideWatch({ instance, log, mayMend: () => !isLeftAlone(watch.current(), config.node) }),
     host: createHostFacts(instance, { clock: realClock, log }),
     spec,
     sync,
@@ -256,7 +265,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     },
     wake: () => wake('action'),
   });
-  const http = await openHttp({ ...options, watch, promiser: promiser.value, lease, publisher });
+  const http = await openHttp({ ...options, watch, promiser: promiser.value, lease, publisher, parameters });
   if (http === null) {
     // What is open keeps the process alive: an agent that cannot start must end.
     await session.close();
@@ -380,6 +389,7 @@ async function openHttp(
     readonly promiser: Promiser;
     readonly lease: WriteLeaseParts;
     readonly publisher: Publisher;
+    readonly parameters: ParameterCheck;
   },
 ): Promise<AgentHttp | null> {
   const { config, log } = options;
@@ -399,6 +409,7 @@ async function openHttp(
       getStatus: status,
       onPromise: (request) => options.promiser.onPromise(request),
       readLog: createLogReader({ stateDirectory: options.setup.instance.stateDirectory, own: options.recent }).read,
+      ...(config.kind === 'witness' ? {} : { checkParameters: options.parameters.check }),
       metrics: () => renderMetrics(status(), options.publisher.latest()),
       onError: (cause) => log.error({ cause: String(cause) }, 'a request to the agent broke'),
     });
@@ -409,6 +420,11 @@ async function openHttp(
     );
     return null;
   }
+}
+
+/** In maintenance nothing on the node is changed by itself. */
+function isLeftAlone({ spec, state }: ReturnType<ClusterWatch['current']>, node: NodeId): boolean {
+  return spec?.nodes.find((one) => one.id === node)?.maintenance === true || state?.overrides[node]?.kind === 'maintenance';
 }
 
 function promiserFacts(

@@ -147,7 +147,8 @@ async function acquireLease(action: Extract<NodeAction, { kind: 'acquire-lease' 
   // than the term that is open somewhere, and its write lease is free: an old primary that missed the newer terms would take it. Who is open goes on
   // by its own deadline and takes its key again. Broken if: a restore leaves the incarnation of the state equal to that of the store.
   const { state, incarnation } = context.input;
-  if (state === null || incarnation === null || state.incarnation !== incarnation) return err(unconfirmed(action.term, state?.incarnation ?? null));
+  if (state === null || incarnation === null || state.incarnation !== incarnation)
+    return err(unconfirmed(action.term, incarnation === null ? null : (state?.incarnation ?? null)));
   const acquired = await context.lease.acquire(action.term, context.input.stateRevision, replaceable(context));
   return acquired.ok ? ok(`write lease of term ${action.term}`) : acquired;
 }
@@ -293,10 +294,10 @@ function unconfirmed(term: Term, decidedIn: string | null): Failure {
     what: `the write lease of term ${term} was not asked for`,
     cause:
       decidedIn === null
-        ? 'the store has not answered yet'
+        ? 'the store has not answered yet, and what is remembered of it may be old'
         : `the state was decided in another store (${decidedIn}): the store was restored or made anew`,
-    now: 'nothing here accepts writes; it goes on when the controller has confirmed that no newer term was opened',
-    remedy: 'start the agents of all members; when one of them is gone for good, "pgherd failover" decides',
+    now: `nothing here accepts writes; it goes on when ${decidedIn === null ? 'the store answers' : 'the controller has confirmed that no newer term was opened'}`,
+    remedy: decidedIn === null ? '' : 'start the agents of all members; when one of them is gone for good, "pgherd failover" decides',
     retryable: true,
   };
 }

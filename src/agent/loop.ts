@@ -62,6 +62,8 @@ interface Failed {
   readonly failure: Failure;
   readonly attempts: number;
   readonly notBefore: MonoMs;
+  /** Under which it failed. */
+  readonly spec: ClusterSpec | null;
   readonly atWallMs: number;
 }
 
@@ -110,6 +112,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let lastSpec: ClusterSpec | null = null;
   let lastWhy = '';
   let done: { goalId: string; detail: string } | null = null;
+  /** What the last rewind or copy did, and where it kept what it replaced: it is told when the goal is reached. */
+  let takenBack: { readonly goalId: string; readonly detail: string } | null = null;
   /** Counts actions that ended. */
   let ended = 0;
   let lastLook: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
@@ -141,6 +145,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       ports.lease.prepare();
       ports.postgres.preparePromotion();
     }
+    // What people have just corrected is tried at once, not after a pause of up to a minute.
+    if (failed !== null && input.spec !== null && input.spec !== failed.spec) failed = { ...failed, spec: input.spec, notBefore: now.mono };
     const facts = await collectFacts(postgres, leaseTerm, goal, now.mono);
     // What was looked at while an action still ran is not what is true after it: the end of the action asked for another step.
     if (ended !== endedBefore) return;
@@ -266,7 +272,11 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     settled = executeAction(action, context)
       .catch((cause: unknown) => err(unexpected(action.kind, cause)))
       .then(async (result) => {
-        finish(action, goalId, result.ok ? null : result.error, startedAt.mono, result.ok ? result.value : '');
+        finish(action, goalId, result.ok ? null : result.error, {
+          startedAt: startedAt.mono,
+          spec: input.spec,
+          detail: result.ok ? result.value : '',
+        });
         if (action.kind === 'promote' || action.kind === 'start-primary') {
           const looked = ports.postgres.observe();
           // A promotion that succeeded left a writable server: the renewal that the opening waits for need not wait for the look.
@@ -283,7 +293,12 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       .then(() => ports.wake());
   }
 
-  function finish(action: NodeAction, goalId: string, failure: Failure | null, startedAt: MonoMs, detail: string): void {
+  function finish(
+    action: NodeAction,
+    goalId: string,
+    failure: Failure | null,
+    { startedAt, spec, detail }: { readonly startedAt: MonoMs; readonly spec: ClusterSpec | null; readonly detail: string },
+  ): void {
     const aborted = running?.abort.signal.aborted === true;
     running = null;
     ended += 1;
@@ -292,6 +307,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const durationMs = Math.round(now.mono - startedAt);
     if (failure === null) {
       if (failed?.goalId === goalId && failed.action === action.kind) failed = null;
+      if (action.kind === 'rewind' || action.kind === 'clone') takenBack = { goalId, detail };
       ports.log.info({ action: action.kind, goalId, durationMs, detail }, 'done');
       return;
     }
@@ -303,7 +319,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const backoff = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** (attempts - 1));
     // Somebody else may release the lease, or a promise may end, any moment; asking changes nothing.
     const wait = ASKED_AGAIN_AT_ONCE.has(action.kind) ? Math.min(backoff, 100) : backoff;
-    failed = { goalId, action: action.kind, failure, attempts, notBefore: (now.mono + wait) as MonoMs, atWallMs: now.wall };
+    failed = { goalId, action: action.kind, failure, attempts, notBefore: (now.mono + wait) as MonoMs, spec, atWallMs: now.wall };
     ports.log.warn({ action: action.kind, goalId, attempts, durationMs, code: failure.code }, describeFailure(failure));
   }
 
@@ -360,7 +376,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
         retrying: failed.failure.retryable,
       };
     }
-    return done === null ? { kind: 'idle' } : { kind: 'done', goalId: done.goalId, detail: done.detail };
+    if (done === null) return { kind: 'idle' };
+    return { kind: 'done', goalId: done.goalId, detail: takenBack?.goalId === done.goalId ? takenBack.detail : '' };
   }
 
   return {

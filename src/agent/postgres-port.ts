@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { monoMs, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
+import { refuseHbaLine } from '../core/hba.ts';
 import type { NodeId } from '../core/ids.ts';
 import { formatLsn } from '../core/lsn.ts';
 import type { NodeProblem, NodeReport, PostgresReport } from '../core/report.ts';
@@ -13,6 +14,7 @@ import { describeOverride } from './overridden-settings.ts';
 import type { PostgresPort, Upstream } from './ports.ts';
 import { parseAutoConf } from './postgres/auto-conf.ts';
 import { parseUnlessUnchanged } from './postgres/unchanged-file.ts';
+import type { ParameterCheck, RefusedParameter } from './postgres/check-parameters.ts';
 import { runCheckpoint } from './postgres/checkpoint.ts';
 import { cloneFrom } from './postgres/clone.ts';
 import { parseConninfo } from './postgres/conninfo.ts';
@@ -29,7 +31,7 @@ import { createObserver } from './postgres/observe.ts';
 import { type PostmasterWatch, canonicalDirectory, findPostmaster, isAlive, readProcess, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
 import { createReadyConnection } from './postgres/ready-connection.ts';
-import { rewindTo } from './postgres/rewind.ts';
+import { type Rewound, rewindTo } from './postgres/rewind.ts';
 import { freeBytes } from './postgres/set-aside.ts';
 import { applySettings, findOverrides } from './postgres/settings.ts';
 import { setupRoles } from './postgres/setup-roles.ts';
@@ -47,9 +49,12 @@ const IMMEDIATE_STOP_MS = 250;
 const MINIMUMS_EVERY_MS = 1000;
 /** A process that SIGKILL does not end within this sits in the kernel (a stuck disk); waiting longer only delays the alarm. */
 const KILL_LIMIT_MS = 2000;
+/** More wrong lines than people write. */
+const MAX_HBA_REFUSED = 100;
 
 export interface PostgresPortOptions {
   readonly instance: Instance;
+  readonly parameters: ParameterCheck;
   readonly log: Logger;
   readonly spec: () => ClusterSpec | null;
   readonly closeFirewall: () => Promise<void>;
@@ -86,6 +91,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   /** What a standby needs at least, as last read; empty for a primary. */
   let atLeast: Readonly<Record<string, number>> = {};
   let atLeastRead: { readonly at: number; readonly role: PostgresReport['role'] } = { at: -Infinity, role: null };
+  /** Lines for pg_hba.conf that the running server refused, with its reason; nothing but it knows all of its rules. */
+  const hbaRefused = new Map<string, string>();
+  /** Of the parameters of the cluster, by the last look. */
+  let refused: readonly RefusedParameter[] = [];
   /** For whom the managed files were written last. */
   let writtenFor: string | null = null;
 
@@ -150,17 +159,48 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     atLeast = await readMinimums(of);
   }
 
+  const whyHbaRefused = (line: string): string | null => refuseHbaLine(line) ?? hbaRefused.get(line) ?? null;
+
+  /**
+   * *Invariant:* no parameter and no pg_hba line that PostgreSQL refuses stands in a file that it reads. *Because:* with one wrong line it does not start, and a running
+   * one takes over no change at all, also not that of its upstream. *Broken if:* a typing error of a person reaches pgherd.conf or pg_hba.conf.
+   */
   async function settingsOf(spec: ClusterSpec, as: PostgresReport['role']): Promise<ManagedSettings> {
-    return { ...managedSettingsOf(spec, instance.node), freeBytes: await freeBytes(instance.dataDirectory), atLeast: await readMinimums(as) };
+    const managed = managedSettingsOf(spec, instance.node);
+    const checked = await options.parameters.check(managed.parameters);
+    if (checked.ok) refused = checked.value;
+    else log.warn({ cause: checked.error }, 'PostgreSQL could not be asked whether it takes the parameters of the cluster; they are written unseen');
+    const leftOut = checked.ok ? checked.value.map((one) => one.name) : [];
+    const accepted = Object.fromEntries(Object.entries(managed.parameters).filter(([name]) => !leftOut.includes(name)));
+    const hbaLeftOut = managed.hba.filter((line) => whyHbaRefused(line) !== null);
+    const hba = managed.hba.filter((line) => !hbaLeftOut.includes(line));
+    return {
+      ...managed,
+      parameters: accepted,
+      leftOut,
+      hba,
+      hbaLeftOut,
+      freeBytes: await freeBytes(instance.dataDirectory),
+      atLeast: await readMinimums(as),
+    };
   }
 
   async function bringSettings(spec: ClusterSpec, as: PostgresReport['role'] = role): Promise<Result<{ readonly changed: boolean }, Failure>> {
-    const settings = await settingsOf(spec, as);
-    const applied = await applySettings(instance, settings);
+    let settings = await settingsOf(spec, as);
+    let applied = await applySettings(instance, settings);
     if (!applied.ok) return applied;
+    if (applied.value.hbaRefused.length > 0) {
+      for (const { line, why } of applied.value.hbaRefused.slice(0, MAX_HBA_REFUSED - hbaRefused.size)) hbaRefused.set(line, why);
+      settings = await settingsOf(spec, as);
+      applied = await applySettings(instance, settings);
+      if (!applied.ok) return applied;
+    }
     writtenFor = JSON.stringify([as, settings.atLeast]);
     for (const error of applied.value.errors) log.error({}, `PostgreSQL refuses a setting: ${error}`);
+    for (const { name, why } of refused) log.error({}, `PostgreSQL refuses ${name}, which is left out: ${why}`);
     problems = [
+      ...refused.map(describeRefused),
+      ...(settings.hbaLeftOut ?? []).map((line) => describeHbaRefused(line, whyHbaRefused(line) ?? '')),
       ...applied.value.errors.map(
         (error): NodeProblem => ({
           code: 'settings.refused',
@@ -342,11 +382,30 @@ function dataNodes(spec: ClusterSpec): readonly NodeId[] {
   return spec.nodes.filter((node) => node.kind === 'data').map((node) => node.id);
 }
 
+function describeHbaRefused(line: string, why: string): NodeProblem {
+  return {
+    code: 'settings.refused',
+    text: `PostgreSQL refuses a line of postgres.hba: ${why}; it is left out: ${line}`,
+    remedy: 'correct it with "pgherd meta edit"',
+  };
+}
+
+function describeRefused({ name, why }: RefusedParameter): NodeProblem {
+  return {
+    code: 'settings.refused',
+    text: `PostgreSQL refuses ${name}: ${why}; it is left out`,
+    remedy: `"pgherd settings set ${name}=VALUE" corrects it, "pgherd settings set --unset ${name}" takes it back`,
+  };
+}
+
 function describeMapping(mapped: readonly MappedTablespace[]): string {
   return mapped.map((one) => `; tablespace ${one.oid} (${one.from}) lies in ${one.to}`).join('');
 }
 
-function describeRewind(upstream: Upstream, rewound: { readonly divergedPath: string | null; readonly durationMs: number }): string {
-  const saved = rewound.divergedPath === null ? '' : `; what only this node had is kept in ${rewound.divergedPath}`;
+function describeRewind(upstream: Upstream, rewound: Rewound): string {
+  const { divergedPath, summary } = rewound;
+  const what =
+    summary === null ? '' : ` (${summary.bytes} bytes of WAL, ${summary.committed} committed transactions${summary.truncated ? ' or more' : ''})`;
+  const saved = divergedPath === null ? '' : `; what only this node had${what} is kept on its host in ${divergedPath}`;
   return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}`;
 }

@@ -52,6 +52,7 @@ export const API_ERRORS = {
   'spec.conflict': refused(412),
   'spec.unchangeable': refused(409),
   'settings.managed': refused(409),
+  'settings.refused': refused(409),
   'task.not-found': refused(404),
   'task.conflict': refused(409),
   'task.finished': refused(409),

@@ -91,6 +91,7 @@ export const showAnswer = z.looseObject({
   timeline: count.nullable(),
   primary: name.nullable(),
   frozen: z.boolean(),
+  freeze: z.looseObject({ by: z.string(), reason: z.string(), since: time, until: time.nullable() }).nullable().optional(),
   sync: z.looseObject({
     mode: z.enum(['async', 'sync', 'quorum']),
     strict: z.boolean(),
@@ -98,7 +99,7 @@ export const showAnswer = z.looseObject({
     voters: z.array(name),
     members: z.array(name),
     wanted: count.optional(),
-    lowered: z.object({ sinceWallMs: z.number(), reason: z.string() }).nullable().optional(),
+    lowered: z.object({ since: time, reason: z.string() }).nullable().optional(),
   }),
   nodes: z.array(showNode),
   vips: z.looseObject({ write: vipShow, read: vipShow }),
@@ -111,7 +112,7 @@ export type ShowAnswer = z.infer<typeof showAnswer>;
 export const trafficAnswer = z.looseObject({
   paused: z.boolean(),
   by: z.string().nullable(),
-  sinceWallMs: z.number().nullable(),
+  since: time.nullable(),
   /** A switchover holds new transactions now. */
   hold: z.boolean(),
   epoch: count,
@@ -171,11 +172,25 @@ export type HistoryRow = z.infer<typeof historyRow>;
 export const explainAnswer = z.looseObject({
   rule: z.string(),
   why: z.string(),
+  last: z.looseObject({ rule: z.string(), why: z.string(), at: time }).optional(),
+  term: z
+    .looseObject({
+      term: count,
+      primary: name,
+      startedAt: time,
+      rule: z.string(),
+      reason: z.string(),
+      outageMs: z.number().nullable(),
+      lostBytes: z.number().nullable(),
+    })
+    .nullable()
+    .optional(),
   candidates: z.array(z.looseObject({ node: name, eligible: z.boolean(), reasons: z.array(z.string()) })),
   ifPrimaryDies: z.looseObject({
     action: z.string(),
     promoted: name.nullable(),
     mayLoseBytes: z.number().nullable(),
+    mayLoseLater: z.boolean().optional(),
     estimatedOutageMs: z.number().nullable(),
   }),
 });

@@ -105,6 +105,12 @@ export function readConnection(flags: GlobalFlags, io: Io): CliResult<Connection
   const ca = pick([flags.caFile, '--ca-file'], [io.env['PGHERD_CA'], 'PGHERD_CA'], [file.value.caFile, file.value.path]);
   const pem = ca === null ? { ok: true as const, value: null } : readTextFile(ca.value, ca.from, 'certificate authority');
   if (!pem.ok) return pem;
+  if (ca !== null && pem.value !== null && !pem.value.includes('-----BEGIN CERTIFICATE-----')) {
+    return usageError('cli.ca-file', {
+      what: `${ca.value} (from ${ca.from}) holds no certificate`,
+      remedy: 'name the file with the certificate of the server’s authority (on the server: DATA_DIRECTORY/ca/ca.crt)',
+    });
+  }
   return {
     ok: true,
     value: {
@@ -193,7 +199,12 @@ function parseFileSettings(path: string, content: string): CliResult<FileSetting
 function parseServer(text: string, from: string): CliResult<string> {
   const withScheme = text.includes('://') ? text : `https://${text}`;
   const url = URL.canParse(withScheme) ? new URL(withScheme) : null;
-  if (url === null || (url.protocol !== 'https:' && url.protocol !== 'http:') || url.pathname !== '/' || url.username !== '') {
+  if (url?.protocol === 'http:')
+    return usageError('cli.server-url', {
+      what: `"${text}" (from ${from}) is not encrypted, and the server takes no such connection`,
+      remedy: `write it like https://${url.host}`,
+    });
+  if (url === null || url.protocol !== 'https:' || url.pathname !== '/' || url.username !== '') {
     return usageError('cli.server-url', { what: `"${text}" (from ${from}) is no server address`, remedy: 'write it like https://db-manager:8433' });
   }
   if (url.port === '' && !/:\d+\/?$/.test(withScheme)) url.port = '8433';

@@ -54,6 +54,7 @@ const AFTER_HELP = `
 Roles (foreground, one configuration file each):
   server [--config FILE]  HTTP API, controller and, unless etcd is used, the store (/etc/pgherd/server.yaml)
   agent [--config FILE]   on every database host: PostgreSQL, write lease, fencing (/etc/pgherd/agent.yaml)
+  proxy [--config FILE]   client traffic: writes, reads, or both on one port (/etc/pgherd/proxy.yaml)
 
 Environment: PGHERD_SERVER, PGHERD_TOKEN, PGHERD_CLUSTER, PGHERD_CA, NO_COLOR
 Settings:    $XDG_CONFIG_HOME/pgherd/config.yaml, /etc/pgherd/config.yaml (server, tokenFile, caFile, cluster)
@@ -79,7 +80,7 @@ function buildVerbs(host: Host): Command {
     .usage('[options] VERB …')
     .version(`pgherd ${VERSION}`, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'help for a verb')
-    .addHelpCommand(new Command('help').description('help for a verb').argument('[verb]').helpGroup('Tools:'))
+    .addHelpCommand(new Command('help').description('help for a verb').argument('[verb...]').helpGroup('Tools:'))
     .addHelpText('after', AFTER_HELP);
   for (const option of globalOptions()) program.addOption(option);
   for (const [heading, builders] of GROUPS) {
@@ -130,9 +131,12 @@ function configure(command: Command, io: Io): void {
 }
 
 /** Runs one command line (without `node` and the script) and returns its exit code. Throws only for our own mistakes. */
-export async function runCli(argv: readonly string[], io: Io): Promise<number> {
+export async function runCli(words: readonly string[], io: Io): Promise<number> {
   const run: Host['run'] = { exit: EXIT.done };
   const program = buildProgram(io, run);
+  const asked = helpFor(program, words);
+  if (asked.kind === 'unknown') return printUsage(program, words, io, new CommanderError(EXIT.usage, 'cli.help', `unknown command '${asked.name}'`));
+  const { argv } = asked;
   if (argv.length === 0) {
     io.stdout.write(program.helpInformation());
     io.stdout.write(AFTER_HELP);
@@ -146,6 +150,22 @@ export async function runCli(argv: readonly string[], io: Io): Promise<number> {
     if (error.exitCode === 0) return EXIT.done;
     return printUsage(program, argv, io, error);
   }
+}
+
+/** `help node stop` is `node stop --help`, however deep. A name that is no verb is an error, as it is without `help`. */
+function helpFor(
+  program: Command,
+  argv: readonly string[],
+): { readonly kind: 'run'; readonly argv: readonly string[] } | { readonly kind: 'unknown'; readonly name: string } {
+  const verbs = argv.slice(1).filter((word) => !word.startsWith('-'));
+  if (argv[0] !== 'help' || verbs.length === 0) return { kind: 'run', argv };
+  let at: Command = program;
+  for (const name of verbs) {
+    const next = at.commands.find((command) => command.name() === name || command.aliases().includes(name));
+    if (next === undefined) return { kind: 'unknown', name };
+    at = next;
+  }
+  return { kind: 'run', argv: [...verbs, '--help'] };
 }
 
 /** A group without its verb (`pgherd node`) has had its help printed already. */

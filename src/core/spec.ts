@@ -4,6 +4,7 @@
  */
 import { type Decoded, type Decoder, bool, list, nullable, number, object, oneOf, record, refine, text, withDefault } from './decode.ts';
 import { type ClusterId, type NodeId, parseClusterId, parseNodeId } from './ids.ts';
+import { refuseHbaLine } from './hba.ts';
 import { checkVips } from './vips.ts';
 
 export const nodeId: Decoder<NodeId> = refine(text, parseNodeId, 'a name of a–z, 0–9, "-" and "_" (at most 63 characters)');
@@ -199,6 +200,10 @@ export function checkSpec(spec: ClusterSpec): readonly { readonly path: string; 
           message: `with synchronous replication a name has at most ${LONGEST_VOTER_NODE} characters, since PostgreSQL cuts application_name at 63`,
         });
     }
+  }
+  for (const [index, line] of spec.postgres.hba.entries()) {
+    const wrong = refuseHbaLine(line);
+    if (wrong !== null) problems.push({ path: `postgres.hba[${index}]`, message: `${wrong}: ${line}` });
   }
   if (!spec.nodes.some((node) => node.kind === 'data')) problems.push({ path: 'nodes', message: 'a cluster needs at least one data node' });
   // Invariant: a primary fences itself before its lease can expire in the store.

@@ -23,6 +23,7 @@ const WARNINGS: ReadonlySet<string> = new Set([
   'fence.no-firewall',
   'cluster.creating',
   'cluster.frozen',
+  'cluster.stopped',
   'cluster.failover-manual',
   'cluster.protection-lowered',
   'cluster.weak-commit',

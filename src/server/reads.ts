@@ -5,6 +5,7 @@ import { decodeJson, encodeJson } from '../core/decode.ts';
 import { makeClusterId } from '../core/ids.ts';
 import { err, ok } from '../core/result.ts';
 import { type ClusterEvent, clusterEvent, termRecord } from '../core/state.ts';
+import { proxyAck } from '../core/traffic.ts';
 import { clusterKeys } from '../store/keys.ts';
 import type { KeyValue } from '../store/store.ts';
 import type { Problem } from '../api/errors.ts';
@@ -21,7 +22,7 @@ export const show: Handler<'show'> = async (context, { params }) => {
 
 /** `show`, with what only the server knows: unreadable keys, and whether its own knowledge is fresh. */
 export function describe(context: ServerContext, { view, unreadable }: ServerView): ShowAnswer {
-  const shown = toPlain<ShowAnswer>(showCluster(view, context.clock.now()));
+  const shown = toPlain<ShowAnswer>({ ...showCluster(view, context.clock.now()), proxies: showProxies(context, view.spec.name) });
   const problems: Problem[] = [...unreadable, ...shown.problems];
   const age = context.cache.ageMs();
   if (age !== null && age <= WATCH_STALE_MS) return { ...shown, problems };
@@ -31,6 +32,21 @@ export function describe(context: ServerContext, { view, unreadable }: ServerVie
     remedy: 'See `pgherd store status`. Running clusters go on, but nothing fails over while the store is away.',
   });
   return { ...shown, state: 'unknown', problems };
+}
+
+/**
+ * What each proxy says of itself. The key lives under the proxy's lease: `seenMs` is how long ago the store confirmed that it is there. An entry that
+ * cannot be read is left out here; the controller names it.
+ */
+function showProxies(context: ServerContext, cluster: string): ShowAnswer['proxies'] {
+  const age = context.cache.ageMs();
+  const prefix = clusterKeys(makeClusterId(cluster)).proxies;
+  return context.cache.list(prefix).flatMap(({ kv }) => {
+    const decoded = decodeJson(proxyAck, kv.value);
+    if (!decoded.ok) return [];
+    const { id, host, term } = decoded.value;
+    return [{ id, host: host === '' ? null : host, term, seenMs: age === null ? null : Math.round(age) }];
+  });
 }
 
 export const clusters: Handler<'clusters'> = async (context) => {

@@ -10,6 +10,7 @@ import type { DiffLine } from '../api/schema.ts';
 import { type ApiResult, type Handler, type ServerContext, storeFailure, unknownCluster, viewOf } from './context.ts';
 import { diffJson } from './diff.ts';
 import { isStale } from './freshness.ts';
+import { refusedByPostgres } from './parameters.ts';
 
 /** Decodes and checks. `spec.invalid` with one problem a field; `code` of each is its path. */
 export function decodeSpec(input: unknown): Result<ClusterSpec, ApiFailure> {
@@ -92,11 +93,18 @@ export const putSpec: Handler<'putSpec'> = async (context, { params, query, body
   const before = decodeJson(clusterSpec, raw.value.value);
   const refused = unchangeable(context, wanted, before.ok ? before.value : null, cluster);
   if (refused !== null) return err(refused);
+  const mistaken = await refusedByPostgres(context, cluster, changedParameters(before.ok ? before.value : null, wanted));
+  if (mistaken !== null) return err(mistaken);
   const diff: readonly DiffLine[] = diffJson(before.ok ? before.value : raw.value.value, wanted);
   if (query.dryRun || diff.length === 0) return ok({ revision: raw.value.modRevision, dryRun: query.dryRun, diff: [...diff] });
   const written = await writeSpec(context, cluster, wanted, raw.value.modRevision);
   return written.ok ? ok({ revision: written.value, dryRun: false, diff: [...diff] }) : written;
 };
+
+/** What stood there before is left alone: another change must not fail because of it. */
+function changedParameters(before: ClusterSpec | null, wanted: ClusterSpec): Readonly<Record<string, string>> {
+  return Object.fromEntries(Object.entries(wanted.postgres.parameters).filter(([name, value]) => before?.postgres.parameters[name] !== value));
+}
 
 /** A spec decides what the cluster shall be; it is no way to rename it, or to drop a node that lives. */
 function unchangeable(context: ServerContext, wanted: ClusterSpec, before: ClusterSpec | null, cluster: ClusterId): ApiFailure | null {
@@ -154,6 +162,8 @@ export const postSettings: Handler<'postSettings'> = async (context, { params, q
       }),
     );
   }
+  const mistaken = await refusedByPostgres(context, cluster, body.set);
+  if (mistaken !== null) return err(mistaken);
   // The change names single parameters, so that a lost race is simply done again on the newer spec.
   for (let race = 0; race < 8; race++) {
     const read = await readSpec(context, cluster);

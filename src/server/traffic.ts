@@ -1,4 +1,5 @@
 /** The traffic of a cluster: which nodes serve what, what people want of it, and how far each proxy follows. */
+import { formatWall } from '../base/clock.ts';
 import { decodeJson, encodeJson, formatDecodeError } from '../core/decode.ts';
 import { type NodeId, makeClusterId, makeRevision } from '../core/ids.ts';
 import { err, ok } from '../core/result.ts';
@@ -102,7 +103,7 @@ async function describe(
   return ok({
     paused: wishes?.paused ?? false,
     by: wishes?.by ?? null,
-    sinceWallMs: wishes?.sinceWallMs ?? null,
+    since: wishes === null ? null : formatWall(wishes.sinceWallMs),
     hold: route.hold,
     epoch: route.epoch,
     backends: view.spec.nodes

@@ -46,6 +46,7 @@ export interface World {
   writesShutdownFirst: boolean;
   /** Of the store; the state says `i`. */
   incarnation: string | null;
+  spec: ClusterSpec;
   mayVote: ReturnType<BallotPort['mayVote']>;
   /** Results or gates of operations by name; absent: they succeed at once. */
   readonly answers: Map<string, (signal: AbortSignal) => Promise<Result<string, Failure>>>;
@@ -185,10 +186,11 @@ export function createWorld(): World {
     upkeeps: 0,
     writesShutdownFirst: false,
     incarnation: 'i',
+    spec,
     mayVote: { kind: 'granted' },
     answers,
     settle: async (goal) => {
-      const input: LoopInput = { spec, state: stateWith(goal), stateRevision: makeRevision(7), incarnation: world.incarnation };
+      const input: LoopInput = { spec: world.spec, state: stateWith(goal), stateRevision: makeRevision(7), incarnation: world.incarnation };
       for (let i = 0; i < 50; i++) {
         woken = false;
         await world.loop.step(input);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { executableActions } from '../../src/agent/execute.ts';
 import { makeNodeId, makeTerm } from '../../src/core/ids.ts';
-import { err } from '../../src/core/result.ts';
+import { err, ok } from '../../src/core/result.ts';
 import type { Goal } from '../../src/core/state.ts';
 import { down, postgres, primaryRunning } from '../core/node/facts.ts';
 import { createWorld, failure } from './fake-world.ts';
@@ -126,8 +126,13 @@ test('a failed follow waits with a growing pause, and says how often it was trie
   world.at += 600;
   await world.settle(standbyOf(n3));
   assert.equal(world.did.length, 2, 'the second pause is longer than the first');
+  world.spec = { ...world.spec };
+  await world.settle(standbyOf(n3));
+  assert.equal(world.did.length, 3, 'what people have just corrected is tried at once');
+  await world.settle(standbyOf(n3));
+  assert.equal(world.did.length, 3, 'once');
   world.answers.delete('follow');
-  world.at += 1000;
+  world.at += 3000;
   await world.settle(standbyOf(n3));
   assert.equal(world.status?.activity.kind, 'done');
 });
@@ -202,9 +207,13 @@ test('an aborted promotion does not start a second one beside it', async () => {
 test('rejoin by rewind: stop, rewind, start, once', async () => {
   const world = createWorld();
   world.pg = postgres({ streamingFrom: null });
+  world.answers.set('rewind', () => Promise.resolve(ok('rewound; what it had is kept in /x')));
   await world.settle(standbyOf(n2, 'rewind'));
   await world.settle(standbyOf(n2, 'rewind'));
   assert.deepEqual(world.did, ['stop', 'rewind', 'open-standby', 'start-standby']);
+  world.pg = { ...world.pg, streamingFrom: n2 };
+  await world.settle(standbyOf(n2, 'rewind'));
+  assert.deepEqual(world.status?.activity, { kind: 'done', goalId: standbyOf(n2, 'rewind').id, detail: 'rewound; what it had is kept in /x' });
 });
 
 test('no lease is taken by the word of a store that was restored, or has not answered yet (Z14)', async () => {

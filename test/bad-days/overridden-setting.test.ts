@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createLogger } from '../../src/base/log.ts';
@@ -8,18 +8,36 @@ import { eventually } from '../server/harness.ts';
 import { createLab } from '../postgres/harness.ts';
 import { startSmallHerd } from './small-herd.ts';
 
-test('ALTER SYSTEM of a managed setting is told in the report while the server runs, and is gone after RESET; the value is left alone', async (t) => {
+test('ALTER SYSTEM of settings that the cluster rests on is taken back while the server runs, and at its next start; what people set besides is told, and left alone', async (t) => {
   const herd = await startSmallHerd(t, ['n1']);
-  const find = async () => {
-    const shown = await herd.show();
-    return { problem: shown?.nodes[0]?.problems.find((one) => one.code === 'settings.overridden') ?? null, shown };
-  };
-  assert.equal((await find()).problem, null);
-  await herd.sql('n1', 'ALTER SYSTEM SET wal_log_hints = off');
-  const problem = await eventually('the problem is shown', async () => (await find()).problem, 20_000);
-  assert.match(problem.text, /wal_log_hints is off by ALTER SYSTEM and not on/);
-  await herd.sql('n1', 'ALTER SYSTEM RESET wal_log_hints');
-  await eventually('the problem is gone', async () => ((await find()).problem === null ? true : null), 20_000);
+  const findProblem = async () => (await herd.show())?.nodes[0]?.problems.find((one) => one.code === 'settings.overridden') ?? null;
+  const autoConf = (): string => readFileSync(join(herd.places.data('n1'), 'postgresql.auto.conf'), 'utf8');
+  assert.equal(await findProblem(), null);
+  // A server that is started with this lets nobody in, not even to take the value away again.
+  await herd.sql('n1', 'ALTER SYSTEM SET hot_standby = off');
+  await herd.sql('n1', 'ALTER SYSTEM SET restart_after_crash = on');
+  await eventually('the values are taken back', () => (/hot_standby|restart_after_crash = 'on'/.test(autoConf()) ? null : true), 20_000);
+  assert.match(autoConf(), /^restart_after_crash = 'off'$/m);
+  assert.match(readFileSync(join(herd.places.state('n1'), 'saved-settings.json'), 'utf8'), /"hot_standby": "off"/);
+
+  await herd.sql('n1', 'ALTER SYSTEM SET wal_keep_size = 0');
+  const told = await eventually('the problem is shown', findProblem, 20_000);
+  assert.match(told.text, /wal_keep_size is 0 by ALTER SYSTEM and not 64MB/);
+  assert.match(autoConf(), /^wal_keep_size = '0'$/m, 'the value is left alone');
+  await herd.sql('n1', 'ALTER SYSTEM RESET wal_keep_size');
+  await eventually('the problem is gone', async () => ((await findProblem()) === null ? true : null), 20_000);
+
+  await herd.sql('n1', "ALTER SYSTEM SET synchronous_standby_names = '*'");
+  const foreign = await eventually('a synchronous set that is not ours is told', findProblem, 20_000);
+  assert.match(foreign.text, /synchronous_standby_names is "\*" by ALTER SYSTEM, and not by pgherd/);
+  await herd.sql('n1', 'ALTER SYSTEM RESET synchronous_standby_names');
+
+  const stopped = await herd.verb(['cluster', 'stop', '--yes']);
+  assert.equal(stopped.code, 0, stopped.stderr);
+  appendFileSync(join(herd.places.data('n1'), 'postgresql.auto.conf'), "hot_standby = 'off'\nport = '1'\n");
+  const started = await herd.verb(['cluster', 'start'], 60_000);
+  assert.equal(started.code, 0, started.stderr);
+  assert.doesNotMatch(autoConf(), /^(hot_standby|port)/m);
 });
 
 test('a newer look replaces an older finding, and other problems stay', async (t) => {
@@ -28,7 +46,11 @@ test('a newer look replaces an older finding, and other problems stay', async (t
   const instance = await lab.node('n1');
   mkdirSync(instance.dataDirectory);
   writeFileSync(join(instance.dataDirectory, 'pgherd.conf'), "hot_standby = 'on'\n");
-  const watch = createOverrideWatch(instance, createLogger({ role: 'agent', level: 'error', stream: { write: () => undefined } }));
+  const watch = createOverrideWatch({
+    instance,
+    log: createLogger({ role: 'agent', level: 'error', stream: { write: () => undefined } }),
+    mayMend: () => false,
+  });
   const old = { code: 'settings.overridden', text: 'from the last start', remedy: '' };
   const other = { code: 'settings.refused', text: 'something else', remedy: '' };
   assert.deepEqual(watch.merge([old, other]), [old, other], 'before the first look');

@@ -30,6 +30,20 @@ describe('help', () => {
     assertGolden('help', result.out);
   });
 
+  test('help finds a verb however deep it is, and says what is none', async () => {
+    assert.equal((await run(['help', 'node', 'stop'])).out, (await run(['node', 'stop', '--help'])).out);
+    assert.match((await run(['help', 'show'])).out, /^Usage: pgherd show /);
+    assert.equal((await run(['help'])).exit, 0);
+    for (const words of [
+      ['help', 'nix'],
+      ['help', 'node', 'nix'],
+    ]) {
+      const wrong = await run(words);
+      assert.equal(wrong.exit, 2);
+      assert.match(wrong.err, /unknown command 'nix'/);
+    }
+  });
+
   test('each verb has help, and all of it is as reviewed', async () => {
     const texts: string[] = [];
     const visit = async (path: readonly string[], commands: readonly import('commander').Command[]): Promise<void> => {

@@ -87,6 +87,28 @@ describe('show', () => {
     assert.equal(allProblems(show({ problems: [problem], nodes: [node('n2', { problems: [problem] })] })).length, 1);
   });
 
+  test('a frozen cluster says by whom, since when, why and until when', () => {
+    const freeze = { by: 'ann', reason: 'network work', since: '2026-11-21T06:20:25.123Z', until: '2026-11-21T08:20:25.123Z' };
+    assert.match(
+      renderShow(show({ state: 'frozen', frozen: true, freeze, nodes: [node('n1')] }), { style: plain, width: null }),
+      /^frozen: by ann since 2026-11-21 06:20:25Z \(network work\); no automatic action until 2026-11-21\n {8}08:20:25Z, or "pgherd unfreeze"; leases and fencing go on$/m,
+    );
+  });
+
+  test('an agent that reported before is silent, one that never did is told from it', () => {
+    const text = renderShow(
+      show({
+        nodes: [
+          node('n1', { state: 'unreachable', agent: { version: '0.1.0', seenMs: null } }),
+          node('n2', { state: 'unreachable', agent: { version: null, seenMs: null } }),
+        ],
+      }),
+      { style: plain, width: null },
+    );
+    assert.match(text, /^n1 .* silent$/m);
+    assert.match(text, /^n2 .* never$/m);
+  });
+
   test('a problem of several nodes is one line with their names', () => {
     const weak = (id: string): { code: string; text: string; remedy: string } => ({ code: 'fence.x', text: `${id}: fencing is weak`, remedy: 'r' });
     const nodes = ['n1', 'n2', 'n3'].map((id) => node(id, { problems: [weak(id)] }));
@@ -129,6 +151,47 @@ describe('explain', () => {
       { style: plain, width: 80 },
     );
     assertGolden('explain', `${text}\n`);
+  });
+
+  test('says what changed last, and why this node is the primary', () => {
+    const text = renderExplain(
+      'demo',
+      {
+        rule: 'cluster.steady',
+        why: 'n1 is the primary of term 4',
+        last: { rule: 'standby.back', why: 'n2 streams from n1', at: '2026-11-21T06:20:31.000Z' },
+        term: {
+          term: 4,
+          primary: 'n1',
+          startedAt: '2026-11-21T06:20:25.123Z',
+          rule: 'primary.lost',
+          reason: 'n2 is lost: its agent is silent',
+          outageMs: 1474,
+          lostBytes: null,
+        },
+        candidates: [],
+        ifPrimaryDies: {
+          action: 'once the write lease of n1 has expired, n2 is promoted',
+          promoted: 'n2',
+          mayLoseBytes: 0,
+          mayLoseLater: true,
+          estimatedOutageMs: 4000,
+        },
+      },
+      { style: plain, width: 80 },
+    );
+    assertGolden('explain-after-failover', `${text}\n`);
+  });
+
+  test('promises nothing that asynchronous replication does not keep', () => {
+    const words = (mayLoseBytes: number | null, mayLoseLater: boolean): string => {
+      const ifPrimaryDies = { action: 'n2 is promoted', promoted: 'n2', mayLoseBytes, mayLoseLater, estimatedOutageMs: 4000 };
+      return renderExplain('demo', { rule: 'x', why: 'y', candidates: [], ifPrimaryDies }, { style: plain, width: 300 });
+    };
+    assert.match(words(0, false), /Nothing that was acknowledged would be lost\./);
+    assert.match(words(0, true), /By the last reports it has everything; what is acknowledged in the last moment before the death may be lost/);
+    assert.match(words(512, true), /Up to 512 B of WAL \(512 bytes\) could be lost by the last reports, and what is acknowledged after them\./);
+    assert.match(words(null, true), /How much could be lost is unknown\./);
   });
 });
 
@@ -196,5 +259,7 @@ describe('log and psql', () => {
     assert.equal(chooseNode(show(), { role: 'standby', node: null })?.id, 'n2');
     assert.equal(chooseNode(show({ nodes: [node('n1', { role: 'primary' })] }), { role: 'any', node: null })?.id, 'n1');
     assert.equal(chooseNode(show({ nodes: [node('n1', { role: 'primary' })] }), { role: 'standby', node: null }), null);
+    const rogue = show({ primary: 'n2', nodes: [node('n1', { role: 'primary' }), node('n2', { role: 'primary' })] });
+    assert.equal(chooseNode(rogue, { role: 'primary', node: null })?.id, 'n2', 'never one that was promoted behind the back of the cluster');
   });
 });

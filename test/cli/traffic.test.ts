@@ -16,7 +16,7 @@ const backend = (node: string, change: object = {}): object => ({
 const traffic = (change: object = {}): object => ({
   paused: false,
   by: null,
-  sinceWallMs: null,
+  since: null,
   hold: false,
   epoch: 7,
   backends: [backend('n1', { writes: true, reads: false, lagBytes: null }), backend('n2'), backend('n3', { weight: 0, reads: false })],
@@ -71,13 +71,13 @@ describe('lb', () => {
       [put]: { body: traffic({ paused: true }) },
       [path]: () => {
         looks += 1;
-        return { body: traffic({ paused: true, by: 'ann', sinceWallMs: 0, proxies: proxies(looks > 3) }) };
+        return { body: traffic({ paused: true, by: 'ann', since: '2026-11-21T06:20:25.000Z', proxies: proxies(looks > 3) }) };
       },
     };
     const { exit, out } = await pgherd(['lb', 'pause'], routes);
     assert.equal(exit, 0);
     assert.equal(looks, 4);
-    assert.match(out, /paused by ann since 1970/);
+    assert.match(out, /paused by ann since 2026-11-21 06:20:25Z/);
     assert.match(out, /p1 .* paused/);
     assert.deepEqual(sent(), [{ paused: true }]);
   });

@@ -132,10 +132,7 @@ test('changed parameters are reloaded; those that need a restart are named; a br
   );
   assert.deepEqual([applied.reloaded, applied.pendingRestart], [true, ['max_connections']]);
   assert.ok(!applied.errors.some((line) => /max_connections/.test(line)), `what waits for a restart is no error: ${applied.errors.join()}`);
-  assert.ok(
-    applied.errors.some((line) => /pg_hba/.test(line)),
-    applied.errors.join(),
-  );
+  assert.deepEqual(applied.hbaRefused, [{ line: 'host all all 10.0.0.0/8 no-such-method', why: 'invalid authentication method "no-such-method"' }]);
   const observer = createObserver(n1, { members: () => [] });
   const seen = await observer.observe();
   observer.close();

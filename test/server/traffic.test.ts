@@ -5,7 +5,7 @@ import { makeClusterId } from '../../src/core/ids.ts';
 import { trafficWishes } from '../../src/core/traffic.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import type { Result } from '../../src/core/result.ts';
-import { expectFailure, expectOk, specOf, startTestServer } from './harness.ts';
+import { eventually, expectFailure, expectOk, specOf, startTestServer } from './harness.ts';
 
 /** Of the store, whose errors are not the API's. */
 function done<T>(result: Result<T, unknown>): T {
@@ -66,4 +66,16 @@ test('proxies are listed with the route that they have applied', async (t) => {
     { id: 'p1', host: 'web1', epoch: 7, term: 3, paused: true },
     { id: 'p2', host: '', epoch: 6, term: 0, paused: false },
   ]);
+  // The word of each proxy, not what the controller would like it to be; the cache behind `show` follows the store.
+  const shown = await eventually('show has the proxies', async () => {
+    const found = expectOk(await server.admin.call('show', { params })).proxies;
+    return found.length === 2 ? found : null;
+  });
+  assert.deepEqual(
+    shown.map(({ id, host, term, seenMs }) => [id, host, term, seenMs !== null && seenMs < 10_000]),
+    [
+      ['p1', 'web1', 3, true],
+      ['p2', null, 0, true],
+    ],
+  );
 });

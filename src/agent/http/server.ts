@@ -8,10 +8,11 @@ import { type Server, createServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { localZoneMinutes, monoMs, wallMs } from '../../base/clock.ts';
-import { decodeJson, encodeJson, formatDecodeError, integer, object, text } from '../../core/decode.ts';
+import { decodeJson, encodeJson, formatDecodeError, integer, object, record, text } from '../../core/decode.ts';
 import type { PromiseAnswer, PromiseRequest } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { nodeId } from '../../core/spec.ts';
+import type { ParameterCheck } from '../postgres/check-parameters.ts';
 import type { NodeLogSource } from '../read-log.ts';
 import { answerHealth, answerRoute } from './health.ts';
 import type { AgentStatus } from './status.ts';
@@ -30,6 +31,8 @@ export interface AgentHttpOptions {
   readonly onPromise: (request: PromiseRequest) => Promise<PromiseAnswer>;
   /** The last lines, newest last. */
   readonly readLog: (source: NodeLogSource, lines: number) => Promise<readonly string[]>;
+  /** Which of these PostgreSQL refuses, or why it could not be asked; absent: there is no PostgreSQL here. */
+  readonly checkParameters?: ParameterCheck['check'];
   /** Prometheus text. */
   readonly metrics?: () => Promise<string> | string;
   /** A request broke; the client got 500. */
@@ -51,6 +54,7 @@ const KEEP_ALIVE_MS = 15_000;
 const MAX_LOG_LINES = 2000;
 
 const promiseRequest = object({ cluster: text, incarnation: text, term, from: nodeId, electorateRevision: integer, ttlMs: integer });
+const parametersRequest = object({ parameters: record(text) });
 
 /** Rejects with Node's error when the port is taken or a certificate cannot be read. */
 export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHttp> {
@@ -121,7 +125,7 @@ async function routeMembers(
   if ((request.socket as Partial<TLSSocket>).authorized !== true)
     return send(response, 401, { error: 'a client certificate of this installation is required' });
   const status = options.getStatus();
-  const wanted = path === '/v1/promise' ? 'POST' : 'GET';
+  const wanted = path === '/v1/promise' || path === '/v1/check-parameters' ? 'POST' : 'GET';
   if (request.method !== wanted) return send(response, 405, { error: wanted });
   switch (path) {
     case '/v1/alive':
@@ -152,6 +156,15 @@ async function routeMembers(
       const decoded = decodeJson(promiseRequest, body);
       if (!decoded.ok) return send(response, 400, { error: formatDecodeError(decoded.error) });
       return send(response, 200, await options.onPromise(decoded.value));
+    }
+    case '/v1/check-parameters': {
+      const body = await readBody(request);
+      if (body === null) return send(response, 413, { error: `more than ${MAX_BODY} bytes` });
+      const decoded = decodeJson(parametersRequest, body);
+      if (!decoded.ok) return send(response, 400, { error: formatDecodeError(decoded.error) });
+      const checked = await options.checkParameters?.(decoded.value.parameters);
+      if (checked === undefined || !checked.ok) return send(response, 503, { error: checked?.error ?? 'no PostgreSQL here' });
+      return send(response, 200, { refused: checked.value });
     }
     default:
       return send(response, 404, { error: `no such path: ${path}` });

@@ -57,9 +57,18 @@ export async function readAutoConf(instance: Pick<Instance, 'dataDirectory'>): P
  * told to reload; effect must be verified by the caller, since a reload is asynchronous.
  * Errors: those of withLocalSql, `postgres.auto-conf`.
  */
-export async function setWinning(
+export function setWinning(
   instance: Instance,
   changes: WinningChanges,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<Result<{ readonly changed: boolean }, Failure>> {
+  return changeAutoConf(instance, changes, options);
+}
+
+/** The same for any name; null takes a line away that somebody else put there. */
+export async function changeAutoConf(
+  instance: Instance,
+  changes: Readonly<Record<string, string | null>>,
   options: { readonly signal?: AbortSignal } = {},
 ): Promise<Result<{ readonly changed: boolean }, Failure>> {
   const now = await readAutoConf(instance);

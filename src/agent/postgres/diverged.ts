@@ -1,14 +1,14 @@
 /** Keeps and describes what only this node has, before a rewind throws it away (H21): which transactions, bytes, tables. */
-import { copyFile } from 'node:fs/promises';
+import { copyFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatWall, wallMs } from '../../base/clock.ts';
 import { runProcess } from '../../base/process.ts';
 import type { Timeline } from '../../core/ids.ts';
-import { encodeJson } from '../../core/decode.ts';
+import { decodeJson, encodeJson, integer, object, text } from '../../core/decode.ts';
 import { type Lsn, bytesBetween, formatLsn } from '../../core/lsn.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { failure, messageOf, processTrouble } from './failure.ts';
-import { ensureDirectory, isThere, writeAtomic } from './files.ts';
+import { ensureDirectory, isThere, readIfThere, writeAtomic } from './files.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
 import { readControlData } from './control-data.ts';
 import { type OpeningMark, readMarks } from './opening-mark.ts';
@@ -52,7 +52,8 @@ const MAX_TRANSACTIONS = 10_000;
 const DUMP_LIMIT_MS = 300_000;
 
 /**
- * Copies the WAL segments of the range and writes `summary.json` and `summary.txt` into `<stateDirectory>/diverged/TIME/`; returns the path.
+ * Copies the WAL segments of the range and writes `summary.json` and `summary.txt` into `<stateDirectory>/diverged/TIME/`; returns the path. A range that a
+ * try before kept already is kept in the same place: tries that fail again and again fill no disk, and push no older copy out.
  * `nameOf` turns `spc/db/filenode` into a table name. A summary that pg_waldump cannot give is a note, not an error: the WAL is kept.
  * Errors: `diverged.not-saved` (no space, no WAL): then nothing may be rewound.
  */
@@ -61,8 +62,9 @@ export async function saveDiverged(
   range: DivergedRange,
   options: { readonly nameOf: (relation: string) => Promise<string>; readonly signal?: AbortSignal },
 ): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary }, Failure>> {
-  const path = join(instance.stateDirectory, 'diverged', formatWall(wallMs()).replaceAll(':', '').replace('.', '-'));
+  let path = join(instance.stateDirectory, 'diverged', formatWall(wallMs()).replaceAll(':', '').replace('.', '-'));
   try {
+    path = (await findKept(instance, range)) ?? path;
     await ensureDirectory(join(instance.stateDirectory, 'diverged'), { owner: null, mode: 0o711 });
     await ensureDirectory(path, { owner: instance.os, mode: 0o700 });
     for (const name of await filesOf(instance, range)) await copyFile(join(instance.dataDirectory, 'pg_wal', name), join(path, name));
@@ -83,6 +85,21 @@ export async function saveDiverged(
   await writeAtomic(join(path, 'summary.txt'), renderSummary(summary), { owner: null });
   return ok({ path, summary });
 }
+
+async function findKept(instance: Instance, { timeline, from, to }: DivergedRange): Promise<string | null> {
+  const directory = join(instance.stateDirectory, 'diverged');
+  if (!(await isThere(directory))) return null;
+  for (const name of (await readdir(directory)).sort().reverse()) {
+    const summary = await readIfThere(join(directory, name, 'summary.json'));
+    const kept = summary === null ? null : decodeJson(keptRange, summary);
+    if (kept?.ok === true && kept.value.timeline === timeline && kept.value.from === formatLsn(from) && kept.value.to === formatLsn(to))
+      return join(directory, name);
+  }
+  return null;
+}
+
+/** What tells one kept range from another. */
+const keptRange = object({ timeline: integer, from: text, to: text });
 
 /** Segment files of our timeline from the fork to the end, and its history file. Segments shared with the parent keep the parent's name. */
 async function filesOf(instance: Instance, { timeline, from, to, segmentBytes }: DivergedRange): Promise<readonly string[]> {

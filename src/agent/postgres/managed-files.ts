@@ -17,8 +17,12 @@ import { HEARTBEAT_DATABASE, type Instance, ROLES, internalHostOf } from './inst
 /** What the managed files depend on besides the instance. */
 export interface ManagedSettings {
   readonly parameters: Readonly<Record<string, string>>;
+  /** Names of parameters that were asked for and that PostgreSQL refuses: the file only names them, since one wrong line keeps a server from starting. */
+  readonly leftOut?: readonly string[];
   /** Complete pg_hba lines for clients. */
   readonly hba: readonly string[];
+  /** Lines that were asked for and that PostgreSQL refuses: they stand there as comments, since one wrong line keeps a server from starting. */
+  readonly hbaLeftOut?: readonly string[];
   /** Every member, this one too. */
   readonly members: readonly { readonly host: string; readonly internalHost: string | null }[];
   /** Bytes free on the WAL disk; null when unknown. */
@@ -208,7 +212,8 @@ export function renderHba(_instance: Instance, settings: ManagedSettings, tls: b
     `host all,replication ${ROLES.replication},${ROLES.probe},${ROLES.proxy} all reject`,
     `local all,replication ${ROLES.replication},${ROLES.probe},${ROLES.proxy} reject`,
   );
-  return [...lines, ...settings.hba];
+  const leftOut = (settings.hbaLeftOut ?? []).map((line) => `# left out, PostgreSQL refuses it: ${line.replace(/\s+/g, ' ')}`);
+  return [...lines, ...settings.hba, ...leftOut];
 }
 
 function renderIdent(instance: Instance): readonly string[] {
@@ -278,6 +283,7 @@ export function renderConf(instance: Instance, settings: ManagedSettings, { peop
     lines.push(`${name} = ${quoteGuc(wish === undefined ? value : isMinimum ? String(Math.max(Number(wish) || 0, Number(value))) : wish)}`);
   }
   for (const [name, value] of parameters) if (!(name in forced)) lines.push(`${name} = ${quoteGuc(value)}`);
+  for (const name of settings.leftOut ?? []) lines.push(`# ${name} is left out: PostgreSQL refuses it.`);
   lines.push(...renderMinimums(settings.atLeast ?? {}, activeSettings(`${people}\n${lines.join('\n')}`)));
   return `${lines.join('\n')}\n`;
 }

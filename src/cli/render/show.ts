@@ -1,10 +1,9 @@
 /** `pgherd show`: what a person needs at 3 am, in the order in which it is needed. */
 import type { LagRow, ShowAnswer } from '../../api/schema.ts';
-import { formatIso } from '../../core/cluster/text.ts';
 import type { Problem } from '../exit.ts';
 import type { Style, Tone } from '../output/style.ts';
 import { type Cell, type Column, cell, oneLine, renderTable } from '../output/table.ts';
-import { count, formatAge, formatBytes, formatDuration } from '../output/units.ts';
+import { count, formatAge, formatBytes, formatDuration, formatTime } from '../output/units.ts';
 import { hanging } from '../output/width.ts';
 import { renderProblems } from './plan.ts';
 
@@ -47,11 +46,15 @@ function renderHeader(show: ShowAnswer, { style, width }: { style: Style; width:
     `timeline ${show.timeline ?? '–'}`,
   ];
   const lines = [facts.join('  ·  '), ...hanging('durability: ', durabilityWords(show.sync), width)];
-  if (show.frozen)
-    lines.push(
-      ...hanging('', 'frozen: no automatic action until "pgherd unfreeze"; leases and fencing go on', width).map((line) => style.paint('warn', line)),
-    );
+  if (show.frozen) lines.push(...hanging('frozen: ', freezeWords(show.freeze ?? null), width).map((line) => style.paint('warn', line)));
   return lines.join('\n');
+}
+
+/** Who, since when, why, until when: at 3 am the first question of whoever finds a cluster that does nothing. */
+function freezeWords(freeze: NonNullable<ShowAnswer['freeze']> | null): string {
+  const until = freeze?.until == null ? 'until "pgherd unfreeze"' : `until ${formatTime(freeze.until)}, or "pgherd unfreeze"`;
+  const who = freeze === null ? '' : `by ${freeze.by} since ${formatTime(freeze.since)} (${oneLine(freeze.reason)}); `;
+  return `${who}no automatic action ${until}; leases and fencing go on`;
 }
 
 /** What an acknowledged commit is worth, in words. */
@@ -60,7 +63,7 @@ export function durabilityWords(sync: ShowAnswer['sync']): string {
   const strict = sync.strict ? 'strict: writes wait when too few are there' : 'adaptive: asks for less when too few are there';
   const lowered = sync.lowered ?? null;
   if (lowered !== null) {
-    const since = formatIso(lowered.sinceWallMs);
+    const since = formatTime(lowered.since);
     return `${sync.mode}, lowered since ${since}: commits wait for ${count(sync.wanted ?? sync.k, 'standby', 'standbys')} (${lowered.reason}); ${strict}`;
   }
   if (sync.k === 0) return `${sync.mode}, but no standby has to confirm a commit now (${strict})`;
@@ -102,7 +105,7 @@ function nodeCells(node: ShowNode, primary: string | null): readonly Cell[] {
     cell(`${node.host}:${node.port}`),
     cell(node.priority),
     cell(node.location),
-    cell(formatAge(seen), seen === null || seen > 5000 ? 'bad' : 'plain'),
+    cell(seen === null ? (node.agent.version === null ? 'never' : 'silent') : formatAge(seen), seen === null || seen > 5000 ? 'bad' : 'plain'),
   ];
 }
 

@@ -1,9 +1,8 @@
 /** `pgherd lb`: nodes and proxies. */
 import type { TrafficAnswer } from '../../api/schema.ts';
-import { formatIso } from '../../core/cluster/text.ts';
 import type { Style } from '../output/style.ts';
 import { type Column, cell, renderTable } from '../output/table.ts';
-import { formatBytes } from '../output/units.ts';
+import { formatBytes, formatTime } from '../output/units.ts';
 
 const BACKENDS: readonly Column[] = [
   { head: 'NODE', min: 6 },
@@ -38,6 +37,6 @@ export function renderTraffic(traffic: TrafficAnswer, options: { readonly style:
     renderTable(BACKENDS, backends, options),
     proxies.length === 0 ? 'no proxy is connected' : renderTable(PROXIES, proxies, options),
   ];
-  if (traffic.paused) sections.unshift(options.style.paint('warn', `paused by ${traffic.by ?? '?'} since ${formatIso(traffic.sinceWallMs ?? 0)}`));
+  if (traffic.paused) sections.unshift(options.style.paint('warn', `paused by ${traffic.by ?? '?'} since ${formatTime(traffic.since ?? '?')}`));
   return sections.join('\n\n');
 }

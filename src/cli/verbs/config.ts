@@ -14,9 +14,9 @@ export function configCommand(host: Host): Command {
 
 function checkCommand(host: Host): Command {
   return new Command('check')
-    .description('check a server.yaml, agent.yaml or cluster.yaml: syntax, keys and values, with line numbers')
+    .description('check a server.yaml, agent.yaml, proxy.yaml or cluster.yaml: syntax, keys and values, with line numbers')
     .argument('<file>', 'file; "-" reads standard input')
-    .addOption(new Option('--kind <kind>', 'what the file is (default: judged by its keys)').choices(['server', 'agent', 'cluster']))
+    .addOption(new Option('--kind <kind>', 'what the file is (default: judged by its keys)').choices(['server', 'agent', 'proxy', 'cluster']))
     .action(act(host, async (session, self) => check(session, self.processedArgs[0] as string, self.opts<{ kind?: ConfigKind }>().kind ?? null)));
 }
 
@@ -29,8 +29,8 @@ function check(session: Session, file: string, named: ConfigKind | null): Outcom
     const syntax = checkConfigText({ file, text: text.value, decoder: (input) => ({ ok: true, value: input }) });
     return syntax.ok
       ? usageError('config.kind', {
-          what: `${file} is neither a server.yaml, nor an agent.yaml, nor a cluster.yaml`,
-          remedy: 'say what it is with --kind server, agent or cluster',
+          what: `${file} is neither a server.yaml, nor an agent.yaml, a proxy.yaml or a cluster.yaml`,
+          remedy: 'say what it is with --kind server, agent, proxy or cluster',
         })
       : cliError(EXIT.usage, syntax.error);
   }

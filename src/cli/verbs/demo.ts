@@ -10,7 +10,10 @@ export function demoCommand(host: Host): Command {
   return new Command('demo')
     .description('a whole cluster on this machine, alive until Ctrl+C; --once runs the guided tour and exits 0 only if all of it held')
     .option('--nodes <number>', 'database nodes', parseNodes, 3)
-    .option('--once', 'create, read-write-split, crash, failover, rejoin, switchover: each measured, then everything is removed')
+    .option(
+      '--once',
+      'create, read-write-split, crash, failover, rejoin, switchover, add-node: each measured, then everything is removed; with --json the last line is the result',
+    )
     .option('--keep', 'keep the working directory (logs, data)')
     .action(async function (this: Command) {
       const flags = this.optsWithGlobals() as { nodes: number; once?: boolean; keep?: boolean; json?: boolean; output?: string };

@@ -10,6 +10,7 @@ export function initCommand(host: Host): Command {
   return new Command('init')
     .description('create a cluster, or adopt running servers without restarting them')
     .requiredOption('-f, --file <file>', 'cluster.yaml; "-" reads standard input')
+    .option('--yes', 'accepted as everywhere; nothing is asked, since no data is overwritten')
     .option('--dry-run', 'show what would be done and what would refuse it, change nothing')
     .option('--no-wait', 'return as soon as the task is accepted')
     .option('--timeout <duration>', 'stop waiting after this long; the task goes on (exit 5)', LONG_TIMEOUT)

@@ -7,7 +7,7 @@ type PsqlRole = 'primary' | 'standby' | 'any';
 
 export function psqlCommand(host: Host): Command {
   return new Command('psql')
-    .description('open psql on the primary, or where --role says; what follows "--" goes to psql')
+    .description('open psql on the primary, or where --role says; what follows "--" goes to psql, for example: pgherd psql -- -U app app')
     .addOption(new Option('--role <role>', 'where').choices(['primary', 'standby', 'any']).default('primary'))
     .option('--node <node>', 'exactly this node')
     .argument('[arguments...]', 'for psql, after "--"')
@@ -59,7 +59,8 @@ async function openPsql(session: Session, wanted: { role: PsqlRole; node: string
 export function chooseNode(show: ShowAnswer, wanted: { role: PsqlRole; node: string | null }): ShowAnswer['nodes'][number] | null {
   const running = show.nodes.filter((node) => node.state === 'running');
   if (wanted.node !== null) return running.find((node) => node.id === wanted.node) ?? null;
-  const primary = running.find((node) => node.role === 'primary') ?? null;
+  // Not just any server that runs as one: somebody may have promoted another by hand.
+  const primary = running.find((node) => node.role === 'primary' && node.id === show.primary) ?? null;
   if (wanted.role === 'primary') return primary;
   const lag = (bytes: number | null): number => bytes ?? Number.MAX_SAFE_INTEGER;
   const [standby] = running.filter((node) => node.role === 'standby' && node.streaming).sort((a, b) => lag(a.replayLagBytes) - lag(b.replayLagBytes));

@@ -108,7 +108,9 @@ export function outageStart(view: ClusterView, now: Now, primary: NodeId): WallM
   if (seen?.alive && (seen.report.postgres.state === 'crashed' || seen.report.postgres.state === 'stopped')) {
     return makeWallMs(Math.min(now.wall, Math.max(seen.report.atWallMs, now.wall - 600_000)));
   }
-  let agoMs = seen === undefined ? 0 : seen.ageMs;
+  // The agent of a hung server goes on reporting: that is no success of the server.
+  const hangs = seen?.alive === true && seen.report.postgres.state === 'hung';
+  let agoMs = seen === undefined || hangs ? 0 : seen.ageMs;
   for (const node of view.spec.nodes) {
     const other = view.reports[node.id];
     const lastOkAgoMs = node.id === primary || other === undefined || !other.alive ? null : (other.report.probes[primary]?.lastOkAgoMs ?? null);

@@ -10,6 +10,7 @@ import { isContained } from './lineage.ts';
 import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isOpen, lastKnown, lineageOf, live, primaryEnd } from './observe.ts';
 import { clusterProblems, groupProblems, nodeProblems } from './problems.ts';
 import { nodeOfVoter } from './sync-set.ts';
+import { formatIso } from './text.ts';
 import { isAttached, wishedUpstream } from './upstream.ts';
 
 export type ClusterWord = 'healthy' | 'degraded' | 'no-primary' | 'switching' | 'frozen' | 'stopped' | 'unknown';
@@ -67,6 +68,8 @@ export interface Show {
   readonly timeline: number | null;
   readonly primary: NodeId | null;
   readonly frozen: boolean;
+  /** By whom, why, since when and until when (ISO 8601) automatic actions are frozen; null: they are not. */
+  readonly freeze: { readonly by: string; readonly reason: string; readonly since: string; readonly until: string | null } | null;
   readonly sync: {
     readonly mode: 'async' | 'sync' | 'quorum';
     readonly strict: boolean;
@@ -76,19 +79,18 @@ export interface Show {
     /** How many standbys a commit waits for now. */
     readonly wanted: number;
     /** Since when less is promised than the settings ask, and why; null: as asked. */
-    readonly lowered: { readonly sinceWallMs: number; readonly reason: string } | null;
+    readonly lowered: { readonly since: string; readonly reason: string } | null;
   };
   readonly nodes: readonly ShownNode[];
   readonly vips: {
     readonly write: { readonly address: string; readonly node: NodeId | null } | null;
     readonly read: { readonly address: string; readonly node: NodeId | null } | null;
   };
-  readonly proxies: readonly { readonly id: string; readonly host: string | null; readonly term: number; readonly seenMs: number | null }[];
   readonly problems: readonly NodeProblem[];
-  readonly decided: { readonly rule: string; readonly why: string; readonly atWallMs: number };
+  readonly decided: { readonly rule: string; readonly why: string; readonly at: string };
 }
 
-/** The `show --json` shape. Problems of nodes are repeated in `problems`, equal ones as one with all their nodes, so that one list names everything once. */
+/** The `show --json` shape, but for the proxies, which only the server's store knows. Problems of nodes are repeated in `problems`, equal ones as one with all their nodes, so that one list names everything once. */
 export function showCluster(view: ClusterView, _now: Now): Show {
   const { spec, state } = view;
   const nodes = spec.nodes.map((node) => showNode(view, node));
@@ -101,21 +103,27 @@ export function showCluster(view: ClusterView, _now: Now): Show {
     timeline: state.timeline,
     primary: state.primary,
     frozen: state.frozen !== null,
+    freeze: showFreeze(state.frozen),
     sync: {
       mode: durabilityMode(durabilityOf(spec).mode),
       strict: durabilityOf(spec).strict,
       k: state.quorum.k,
       voters: state.quorum.voters.flatMap((voter) => nodeOfVoter(voter) ?? []),
       wanted: state.quorum.wanted.k,
-      lowered: state.quorum.lowered,
+      lowered: state.quorum.lowered === null ? null : { since: formatIso(state.quorum.lowered.sinceWallMs), reason: state.quorum.lowered.reason },
       members: state.electorate.members,
     },
     nodes,
     vips: { write: showVip(view, 'write'), read: showVip(view, 'read') },
-    proxies: Object.keys(view.proxyAcks).map((id) => ({ id, host: null, term: state.primaryTerm, seenMs: null })),
     problems,
-    decided: state.decided,
+    decided: { rule: state.decided.rule, why: state.decided.why, at: formatIso(state.decided.atWallMs) },
   };
+}
+
+function showFreeze(frozen: ClusterView['state']['frozen']): Show['freeze'] {
+  if (frozen === null) return null;
+  const { by, reason, sinceWallMs, untilWallMs } = frozen;
+  return { by, reason, since: formatIso(sinceWallMs), until: untilWallMs === null ? null : formatIso(untilWallMs) };
 }
 
 function durabilityMode(mode: string): 'async' | 'sync' | 'quorum' {
@@ -161,7 +169,10 @@ function showNode(view: ClusterView, node: NodeSpec): ShownNode {
     delayMs: node.delayMs,
     priority: node.priority,
     location: node.location,
-    agent: { version: known?.agentVersion ?? null, seenMs: seen === undefined ? null : Math.round(seen.ageMs) },
+    agent: {
+      version: known?.agentVersion ?? view.members[node.id]?.agentVersion ?? null,
+      seenMs: seen === undefined ? null : Math.round(seen.ageMs),
+    },
     problems: nodeProblems(view, node),
     activity: activity === null ? null : { step: activity.step, doneBytes: activity.doneBytes, totalBytes: activity.totalBytes },
     kind: node.kind,

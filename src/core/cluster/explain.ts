@@ -6,6 +6,7 @@ import type { ClusterView, SeenReport } from '../view.ts';
 import { decideCluster } from './decide.ts';
 import { describeCandidate, missingBytes, rankCandidates } from './election.ts';
 import { primaryEnd } from './observe.ts';
+import { formatIso } from './text.ts';
 
 /** Votes, and the promotion with one more renewal, as measured on an idle server; shown as an estimate. */
 const VOTE_MS = 300;
@@ -15,13 +16,26 @@ export interface Explanation {
   readonly rule: string;
   readonly why: string;
   /** The last decision that changed something; `rule` may only say that all is steady. */
-  readonly last: { readonly rule: string; readonly why: string; readonly atWallMs: number };
+  readonly last: { readonly rule: string; readonly why: string; readonly at: string };
+  /** How the present term came about, and what that cost; null: no term was opened, or its record is lost. `at`, `startedAt`: ISO 8601. */
+  readonly term: {
+    readonly term: number;
+    readonly primary: NodeId;
+    readonly startedAt: string;
+    readonly rule: string;
+    readonly reason: string;
+    readonly outageMs: number | null;
+    readonly lostBytes: number | null;
+  } | null;
   readonly candidates: readonly { readonly node: NodeId; readonly eligible: boolean; readonly reasons: readonly string[] }[];
   readonly ifPrimaryDies: {
     readonly action: string;
     readonly rule: string;
     readonly promoted: NodeId | null;
+    /** By the last reports; null: unknown, or nobody is promoted. */
     readonly mayLoseBytes: number | null;
+    /** Commits that are acknowledged after the last reports may be lost too: replication is asynchronous. */
+    readonly mayLoseLater: boolean;
     readonly estimatedOutageMs: number | null;
   };
 }
@@ -34,7 +48,8 @@ export function explainCluster(view: ClusterView, now: Now): Explanation {
   return {
     rule: decision.rule,
     why: decision.why,
-    last: view.state.decided,
+    last: { rule: view.state.decided.rule, why: view.state.decided.why, at: formatIso(view.state.decided.atWallMs) },
+    term: presentTerm(view),
     candidates: [
       ...eligible.map((one, index) => ({
         node: one.node,
@@ -47,25 +62,47 @@ export function explainCluster(view: ClusterView, now: Now): Explanation {
   };
 }
 
+function presentTerm({ state }: ClusterView): Explanation['term'] {
+  const found = state.terms.findLast((one) => one.term === state.primaryTerm);
+  if (found === undefined) return null;
+  const { term, primary, startedWallMs, rule, reason, outageMs, lostBytes } = found;
+  return { term, primary, startedAt: formatIso(startedWallMs), rule, reason, outageMs, lostBytes };
+}
+
 const lagWords = (bytes: number | null): string => (bytes === null || bytes === 0 ? '' : `, ${bytes} bytes behind`);
 
 /** Asks the very rules what they would say of a snapshot in which the primary's host is gone. */
 function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] {
   const { primary } = view.state;
   if (primary === null || view.state.phase !== 'running')
-    return { action: 'nothing: there is no running primary', rule: 'bootstrap.waiting', promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
+    return {
+      action: 'nothing: there is no running primary',
+      rule: 'bootstrap.waiting',
+      promoted: null,
+      mayLoseBytes: null,
+      mayLoseLater: false,
+      estimatedOutageMs: null,
+    };
   if (view.state.attempt !== null)
     return {
       action: `term ${view.state.attempt.term} is being opened already`,
       rule: view.state.attempt.rule,
       promoted: view.state.attempt.candidate,
       mayLoseBytes: view.state.attempt.lostBytes,
+      mayLoseLater: false,
       estimatedOutageMs: null,
     };
   const later = { ...now, wall: makeWallMs(now.wall + view.spec.leaseTtlMs) };
   const decision = decideCluster(withoutPrimary(view, primary), later);
   if (decision.rule !== 'primary.lost')
-    return { action: `nothing is promoted: ${decision.why}`, rule: decision.rule, promoted: null, mayLoseBytes: null, estimatedOutageMs: null };
+    return {
+      action: `nothing is promoted: ${decision.why}`,
+      rule: decision.rule,
+      promoted: null,
+      mayLoseBytes: null,
+      mayLoseLater: false,
+      estimatedOutageMs: null,
+    };
   const best = rankCandidates(view, later, { positions: { kind: 'report' }, acceptLoss: false, target: null }).eligible[0] ?? null;
   if (best === null)
     return {
@@ -73,6 +110,7 @@ function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] 
       rule: 'failover.blocked-no-candidate',
       promoted: null,
       mayLoseBytes: null,
+      mayLoseLater: false,
       estimatedOutageMs: null,
     };
   const fencing = fencingText(view, primary);
@@ -83,6 +121,7 @@ function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] 
       rule: decision.rule,
       promoted: best.node,
       mayLoseBytes: 0,
+      mayLoseLater: false,
       // Both looks of a probe fail together, and nothing has to expire.
       estimatedOutageMs: view.spec.probeIntervalMs + view.spec.probeTimeoutMs + VOTE_MS + PROMOTE_MS,
     };
@@ -93,6 +132,7 @@ function imagineLoss(view: ClusterView, now: Now): Explanation['ifPrimaryDies'] 
     rule: decision.rule,
     promoted: best.node,
     mayLoseBytes: missingBytes(best.position, { timeline: view.state.timeline, lsn: primaryEnd(view) }),
+    mayLoseLater: true,
     estimatedOutageMs: Math.max(view.spec.leaseTtlMs, detectMs) + VOTE_MS + PROMOTE_MS,
   };
 }

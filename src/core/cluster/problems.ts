@@ -118,7 +118,7 @@ function dataProblems(view: ClusterView, node: NodeSpec, report: NodeReport): re
   if (verdict !== null && position !== null && !isContained(verdict)) {
     const remedy =
       goal?.kind === 'fenced'
-        ? `"pgherd node rejoin ${node.id} --via rewind" takes it back; what only it has is set aside.`
+        ? `"pgherd node rejoin ${node.id}" takes it back, by a rewind or else by a copy; what only it has is set aside.`
         : 'It is rewound by itself; what only it has is set aside.';
     found.push(problem('node.diverged', `${node.id} ${describeLineage(verdict, position)}.`, remedy));
   } else if (goal?.kind === 'fenced')
@@ -218,13 +218,19 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
   if (state.frozen !== null) {
     const until = state.frozen.untilWallMs === null ? '' : `, until ${formatIso(state.frozen.untilWallMs)}`;
     found.push(
-      problem('cluster.frozen', `Automatic actions are frozen by ${state.frozen.by} (${state.frozen.reason})${until}.`, '"pgherd unfreeze"'),
+      problem(
+        'cluster.frozen',
+        `Automatic actions are frozen by ${state.frozen.by} since ${formatIso(state.frozen.sinceWallMs)} (${state.frozen.reason})${until}.`,
+        '"pgherd unfreeze"',
+      ),
     );
   }
   if (spec.failover === 'manual')
     found.push(
       problem('cluster.failover-manual', 'Failover is manual: nothing is promoted by itself.', 'Set "failover: automatic" with "pgherd meta edit".'),
     );
+  if (state.phase === 'stopped')
+    found.push(problem('cluster.stopped', 'The cluster was stopped on request: nothing is started or promoted by itself.', '"pgherd cluster start"'));
   if (state.phase !== 'running' || state.primary === null) return found;
   const primary = live(view, state.primary);
   if (!isOpen(primary, state.primaryTerm)) {

@@ -105,7 +105,10 @@ function settled(one: Case): RecoveryStep {
   if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && hasRead(one.view, one.report)))
     return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
-  const text = `${one.node} streams from ${upstreamFor(one)}`;
+  // Where what it gave up is kept: whoever reads that rows were lost looks for it here.
+  const activity = sameGoal ? null : activityFor(one.report, goal);
+  const how = activity?.kind === 'done' && activity.detail !== '' ? `: ${activity.detail}` : '';
+  const text = `${one.node} streams from ${upstreamFor(one)}${how}`;
   return step('standby.back', text, sameGoal ? null : { kind: 'standby', upstream, via: 'stream' }, null);
 }
 
@@ -236,7 +239,7 @@ function retryStream(one: Case): RecoveryStep {
 
 function afterLooks(one: Case, via: Via): RecoveryStep {
   const { view, report, goal, progress, now } = one;
-  const person = waitsForPerson(one, via);
+  const person = waitsForPerson(one);
   if (person !== null) {
     if (goal?.kind === 'fenced' && goal.reason === person) return NOTHING;
     return step('standby.waits-for-person', `${one.node} ${person}`, { kind: 'fenced', reason: person }, progress);
@@ -271,12 +274,12 @@ function isGoodLook(report: NodeReport): boolean {
 }
 
 /** Under `manual`, and under `standby` for a node that was no standby, a person takes the node back. */
-function waitsForPerson(one: Case, via: Via): string | null {
+function waitsForPerson(one: Case): string | null {
   const { recovery } = one.view.spec;
   if (recovery === 'automatic' || one.report.postgres.state === 'absent') return null;
   if (recovery === 'standby' && one.report.postgres.role === 'standby') return null;
   const what = one.verdict !== null && !isContained(one.verdict) ? `${describeLineageOf(one)}; ` : '';
-  return `${what}recovery is ${recovery}: take it back with "pgherd node rejoin ${one.node}${via === 'stream' ? '' : ` --via ${via}`}"`;
+  return `${what}recovery is ${recovery}: take it back with "pgherd node rejoin ${one.node}"`;
 }
 
 function describeLineageOf(one: Case): string {
@@ -339,6 +342,30 @@ function withMark(progress: RecoveryProgress | null, message: string): string | 
 
 function step(rule: RecoveryRule, why: string, wanted: Wanted | null, progress: RecoveryProgress | null): RecoveryStep {
   return { kind: 'step', rule, why, wanted, repeat: 'as-is', progress };
+}
+
+/**
+ * The next rung for a node whose agent gave up the one that it was told, for a person's `rejoin` without `--via`; null: there is none above it, or the same
+ * one is to be tried again.
+ */
+export function nextVia(view: ClusterView, now: Now, node: NodeId): Via | null {
+  const { state } = view;
+  const report = fresh(view, node);
+  const goal = state.goals[node] ?? null;
+  if (report === null || state.primary === null || goal?.kind !== 'standby' || !gaveUp(report, goal)) return null;
+  const next = rung({
+    view,
+    now,
+    node,
+    report,
+    goal,
+    primary: state.primary,
+    upstream: upstreamNow(view, node) ?? state.primary,
+    verdict: lineageOf(view, report),
+    progress: state.recovery[node] ?? null,
+  });
+  const order: readonly Via[] = ['stream', 'rewind', 'clone'];
+  return order.indexOf(next) > order.indexOf(goal.via) ? next : null;
 }
 
 /** The rung that fits a node now, for a person's `rejoin` without `--via`. */

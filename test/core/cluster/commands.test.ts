@@ -17,6 +17,11 @@ const ask = (request: TaskRequest, text = STEADY, extra: Parameters<typeof pictu
 
 test('freeze, unfreeze, and the end of a freeze', () => {
   assert.equal(expectRule(ask({ kind: 'freeze', forMs: 60_000 }), 'command.freeze').frozen?.untilWallMs, WALL + 60_000);
+  const twice = ask({ kind: 'freeze', forMs: null }, STEADY.replace('term', 'frozen term'));
+  const before = twice.state.frozen?.reason ?? '';
+  const again = expectDecision({ ...twice, tasks: twice.tasks.map((task) => ({ ...task, reason: '' })) }, 'command.freeze');
+  assert.equal(again.state?.frozen?.reason, before, "a second freeze without a reason keeps the first one's");
+  assert.match(again.tasks[0]?.result ?? '', /^frozen; it was frozen already by anna since /);
   assert.equal(expectRule(ask({ kind: 'unfreeze' }, STEADY.replace('term', 'frozen term')), 'command.unfreeze').frozen, null);
   const forgotten = picture(STEADY, {
     state: (state) => ({ ...state, frozen: { reason: '', by: 'anna', sinceWallMs: makeWallMs(WALL - 2), untilWallMs: makeWallMs(WALL - 1) } }),
@@ -163,6 +168,26 @@ test('a command for a node ends when its effect is seen', () => {
   assert.equal(decision.tasks[0]?.status, 'done');
   const failed = expectDecision(picture(STEADY.replace('n3 standby', 'n3 standby goal:stopped gaveup:stop.failed'), asked), 'node.done');
   assert.equal(failed.tasks[0]?.status, 'failed');
+});
+
+test('a rejoin whose way is left to us goes on to a copy when the rewind cannot work; one with --via ends there', () => {
+  const text = `term 3 primary n1 timeline 2 forks 1@0/5000 lsn 0/6000
+    n1 primary
+    n2 standby streams:n1
+    n3 crashed tl3 fork1@0/5100 @0/5800 goal:rewind gaveup:rewind.no-checkpoint`;
+  const node = id('n3');
+  const rejoin = (via: 'rewind' | null) => ({
+    tasks: [makeTask({ kind: 'nodeRejoin', node, via, source: null, rateKb: 512 }, { status: 'running' })],
+  });
+  const decision = expectDecision(picture(text, rejoin(null)), 'node.done');
+  const goal = decision.state?.goals[node];
+  assert.ok(goal?.kind === 'standby');
+  assert.deepEqual([goal.via, goal.upstream, goal.rateKb], ['clone', id('n1'), 512]);
+  assert.deepEqual([decision.tasks[0]?.status, decision.tasks[0]?.steps.at(-1)?.name], ['running', 'clone']);
+  assert.match(decision.events[0]?.text ?? '', /^n3 is taken back by clone on request of .*rewind\.no-checkpoint/);
+  const statusOf = (way: 'rewind' | null, is: string): string | undefined => decideCluster(picture(is, rejoin(way)), NOW).tasks[0]?.status;
+  assert.equal(statusOf('rewind', text), 'failed');
+  assert.equal(statusOf(null, text.replace('goal:rewind gaveup:rewind', 'goal:clone gaveup:clone')), 'failed', 'there is no rung above a copy');
 });
 
 test('a start, restart or rejoin that a stop of the cluster overtook ends at once, so that it does not keep the cluster from being started', () => {

@@ -458,7 +458,7 @@ function withActivity(report: NodeReport, line: string, state: ClusterState): No
       };
     if (word === 'busy')
       return { ...report, activity: { kind: 'busy', goalId, step: 'work', sinceWallMs: makeWallMs(WALL), doneBytes: null, totalBytes: null } };
-    if (word === 'done') return { ...report, activity: { kind: 'done', goalId, detail: '' } };
+    if (word === 'done' || word.startsWith('done:')) return { ...report, activity: { kind: 'done', goalId, detail: word.slice(5) } };
     const done = /^did:(.+)$/.exec(word);
     if (done !== null) return { ...report, activity: { kind: 'done', goalId: done[1] ?? '', detail: '' } };
   }

@@ -186,6 +186,10 @@ test('a primary that hangs, seen by its own agent and another, is fenced and rep
     n3 standby @0/5000 sees:n1=unknown`;
   const state = expectRule(picture(text), 'hung.failover');
   assert.equal(state.goals[id('n1')]?.kind, 'fenced');
+  assert.ok(
+    (state.attempt?.outageFromWallMs ?? WALL) <= WALL - 2500,
+    'writes stopped when somebody last saw it work, not when its agent last reported',
+  );
   expectRule(picture(text.replace('n1=down', 'n1=unknown')), 'failover.blocked-viewpoints');
 });
 

@@ -153,12 +153,17 @@ test('a second writable node is fenced, frozen or not (H20, I1)', () => {
 test('the policy may leave it to a person, with the exact command', () => {
   const view = picture(after('n2 crashed tl1 fork0@0/1 @0/5800 goal:fenced'), { spec: { recovery: 'manual' } });
   const decision = expectDecision(view, 'standby.waits-for-person');
-  assert.match(decision.why, /2048 bytes of WAL on timeline 1 past the fork at 0\/5000.*pgherd node rejoin n2 --via rewind/);
+  assert.match(decision.why, /2048 bytes of WAL on timeline 1 past the fork at 0\/5000.*"pgherd node rejoin n2"/);
   expectRule(picture(after('n2 fenced tl1 fork0@0/1 @0/5800 goal:fenced'), { spec: { recovery: 'standby' } }), 'standby.waits-for-person');
 });
 
 test('a frozen cluster takes nobody back', () => {
   expectRule(picture(after('n2 crashed tl1 fork0@0/1 @0/5800 goal:fenced').replace('term', 'frozen term')), 'cluster.steady');
+});
+
+test('a node that is back says how it was taken back, and where it kept what only it had', () => {
+  const told = expectDecision(picture(after('n2 standby tl2 fork1@0/5000 @0/6000 goal:rewind done:kept-in-/x')), 'standby.back');
+  assert.equal(told.why, 'n2 streams from n1: kept-in-/x');
 });
 
 test('a node that was marked, and rewound from a timeline that is nobody else’s, is back when it streams', () => {

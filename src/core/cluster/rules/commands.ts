@@ -13,6 +13,7 @@ import { isLeaseTaken, isOpen, live, primaryEnd } from '../observe.ts';
 import { checkRolling } from '../restart-order.ts';
 import { reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { type Problem, type TaskOf, cancel, describeRequest, findTask, finish, isExclusive, nodeOf, refuse, start } from '../tasks.ts';
+import { formatIso } from '../text.ts';
 import { lagText } from './primary-lost.ts';
 
 /** A running command that stands in the way of `task`; null when it may begin. */
@@ -54,17 +55,25 @@ function freeze(view: ClusterView, now: Now): Outcome | null {
   const task = findTask(view, 'freeze', 'pending');
   if (task === null) return null;
   const { forMs } = task.request;
+  const before = view.state.frozen;
+  // Two people at once: the word of the first is not lost because the second gave none.
   const frozen = {
-    reason: task.reason === '' ? 'no reason given' : task.reason,
+    reason: task.reason === '' ? (before?.reason ?? 'no reason given') : task.reason,
     by: task.by,
     sinceWallMs: now.wall,
     untilWallMs: forMs === null ? null : makeWallMs(now.wall + forMs),
   };
-  const text = `automatic actions are frozen by ${task.by}: ${frozen.reason}`;
+  const text = `automatic actions are frozen by ${task.by}: ${frozen.reason}${before === null ? '' : ` (already frozen by ${before.by} since ${formatIso(before.sinceWallMs)}: ${before.reason})`}`;
   return {
     why: text,
     state: { ...view.state, frozen },
-    tasks: [finish(task, now, 'frozen')],
+    tasks: [
+      finish(
+        task,
+        now,
+        before === null ? 'frozen' : `frozen; it was frozen already by ${before.by} since ${formatIso(before.sinceWallMs)} (${before.reason})`,
+      ),
+    ],
     events: [{ level: 'warn', node: null, text, detail: {} }],
     then: 'continue',
   };

@@ -8,6 +8,7 @@ import { type Via, withGoal, without, withoutRestart, isPromotionUnfinished } fr
 import { isContained } from '../lineage.ts';
 import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, lineageOf, live, otherDataNodes } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
+import { climbLadder } from '../rejoin-ladder.ts';
 import { isAttached, upstreamNow } from '../upstream.ts';
 import { type RequestKind, addStep, cancel, describeRequest, fail, findTask, finish, hasStep, requestWords, start, stepSince } from '../tasks.ts';
 import { checkNode } from './commands.ts';
@@ -204,17 +205,28 @@ function stopOvertaken(view: ClusterView, now: Now): Outcome | null {
 /** Ends the commands for one node whose effect, or failure, is seen. */
 function nodeDone(view: ClusterView, now: Now): Outcome | null {
   const tasks: Task[] = [];
+  const events: NonNullable<Outcome['events']>[number][] = [];
+  const whys: string[] = [];
   let state = view.state;
   for (const task of view.tasks) {
     if (task.status !== 'running' || !('node' in task.request)) continue;
+    const climbed = climbLadder({ ...view, state }, now, task);
+    if (climbed !== null) {
+      tasks.push(climbed.task);
+      events.push(climbed.event);
+      whys.push(climbed.event.text);
+      state = climbed.state;
+      continue;
+    }
     const ended = judge(view, now, task);
     if (ended === null) continue;
     tasks.push(ended);
+    whys.push(ended.result ?? ended.problems.at(-1)?.text ?? '');
     state = withoutRestart(state, task.request.node);
   }
   if (tasks.length === 0) return null;
-  const why = tasks.map((task) => task.result ?? task.problems.at(-1)?.text ?? '').join('; ');
-  return state === view.state ? { why, tasks, then: 'continue' } : { why, tasks, state, then: 'continue' };
+  const why = whys.join('; ');
+  return { why, tasks, ...(state === view.state ? {} : { state }), ...(events.length === 0 ? {} : { events }), then: 'continue' };
 }
 
 function judge(view: ClusterView, now: Now, task: Task): Task | null {
@@ -440,7 +452,7 @@ export const operationRules: readonly Rule[] = [
   {
     id: 'node.done',
     when: 'the effect or the failure of a command for one node is seen',
-    why: 'Done means seen in a report, not an exit code (H57, I10).',
+    why: 'Done means seen in a report, not an exit code (H57, I10). A rejoin without `--via` goes on to the next rung first.',
     decide: nodeDone,
   },
   {

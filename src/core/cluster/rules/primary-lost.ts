@@ -196,7 +196,8 @@ function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean):
   const isSeenDown = seen.writable.length === 0 && agreeing >= needed;
   // Only a host that would be replaced is turned off before its lease ends.
   if (leaseHeld && state.quorum.k === 0 && (spec.fencing === 'off' || own || !isSeenDown)) return leaseBlocks(view, primary, '');
-  if (seen.writable.length > 0) return blocked(view, 'viewpoints', `${seen.writable.join(', ')} still sees ${primary} accept writes`);
+  if (seen.writable.length > 0)
+    return blocked(view, 'viewpoints', `${seen.writable.join(', ')} still ${seen.writable.length === 1 ? 'sees' : 'see'} ${primary} accept writes`);
   if (agreeing < needed) {
     if (seen.untrusted.length > 0)
       return blocked(
