@@ -71,6 +71,7 @@ const stories: readonly Story[] = [
   addressesComeAndGo,
   addressesComeAndGo,
   frozenForAWhile,
+  lossWithFencing,
 ];
 
 function drawStory(random: Random, shape: Shape): readonly Entry[] {
@@ -152,6 +153,13 @@ function frozenForAWhile(random: Random): readonly Entry[] {
   ];
 }
 
+/** Whoever is turned off by the command is off, whatever its lease says. */
+function lossWithFencing(random: Random): readonly Entry[] {
+  const change = random.pick(['fencing', 'fencing-required'] as const);
+  const lost: FaultKind = random.chance(0.5) ? { kind: 'primary-power-loss' } : { kind: 'primary-cut', from: 'others' };
+  return [settings(0, 0, change), { at: 1000, forMs: random.between(6000, 15_000), what: lost }];
+}
+
 function addressesComeAndGo(random: Random): readonly Entry[] {
   const entries = [settings(0, 0, 'addresses')];
   if (random.chance(0.5))
@@ -194,6 +202,8 @@ const CHANGES: Readonly<Record<Change, Partial<ClusterSpec>>> = {
   'trusted-address': { trustedAddresses: ['192.0.2.250'] },
   addresses: { vips: { write: { address: WRITE_ADDRESS, interface: null }, read: { address: READ_ADDRESS, interface: null } } },
   'no-addresses': { vips: { write: null, read: null } },
+  fencing: { fencing: 'automatic' },
+  'fencing-required': { fencing: 'required' },
 };
 
 function undo(world: World, change: Change): void {
@@ -204,7 +214,9 @@ function undo(world: World, change: Change): void {
 /** What would keep a healed cluster from deciding by itself is as it was in the beginning. */
 export function undoSettings(world: World): void {
   editSettings(world, (spec) =>
-    spec.failover === 'automatic' && spec.trustedAddresses.length === 0 ? null : { ...spec, failover: 'automatic', trustedAddresses: [] },
+    spec.failover === 'automatic' && spec.trustedAddresses.length === 0 && spec.fencing !== 'required'
+      ? null
+      : { ...spec, failover: 'automatic', trustedAddresses: [], fencing: 'automatic' },
   );
 }
 

@@ -48,7 +48,10 @@ export type FaultKind =
   /** Every node but the primary, at once. */
   | { readonly kind: 'others-power-loss' }
   /** Somebody edits the settings of the cluster. */
-  | { readonly kind: 'settings'; readonly change: 'failover-manual' | 'trusted-address' | 'addresses' | 'no-addresses' }
+  | {
+      readonly kind: 'settings';
+      readonly change: 'failover-manual' | 'trusted-address' | 'addresses' | 'no-addresses' | 'fencing' | 'fencing-required';
+    }
   /** Somebody takes back the newest command that has not ended. */
   | { readonly kind: 'cancel' }
   /** A host that is none of the cluster's has a virtual address. */

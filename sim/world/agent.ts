@@ -63,6 +63,8 @@ export interface AgentHost {
     | ((options: { readonly spec: () => ReturnType<ClusterWatch['current']>['spec']; readonly closeFirewall: () => Promise<void> }) => ModelPort)
     | null;
   readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
+  /** It asks for promises, its own among them. */
+  readonly onAsked: () => void;
   readonly agentAlive: (node: NodeId) => Promise<boolean>;
   readonly probe: (
     node: NodeId,
@@ -168,7 +170,10 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     log,
     spec,
     state: () => watch.current().state,
-    promiser: () => promiser.value,
+    promiser: () => {
+      host.onAsked();
+      return promiser.value;
+    },
     ask: host.ask,
     postmaster: () => postgres.postmaster(),
     kill: () => postgres.kill(),

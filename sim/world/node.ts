@@ -118,6 +118,9 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
       remembered,
       postgres: database === null ? null : (options) => database.bind(own, options),
       ask: (other, request) => ask(own, other, request),
+      onAsked: () => {
+        node.lastAskedAt = scheduler.now();
+      },
       agentAlive: (other) => alive(own, other),
       probe: (other, timeoutMs) => probe(own, other, timeoutMs),
       trusted: (timeoutMs) => reach(own, parts.trusted, timeoutMs),

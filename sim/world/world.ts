@@ -20,6 +20,7 @@ import { createDatabases } from './databases.ts';
 import { type Lan, createLan } from './lan.ts';
 import { type Machines, createMachines } from './machines.ts';
 import { type SimNode, createNode } from './node.ts';
+import { createPowerSwitch } from './power.ts';
 import { PROXY_HOST, type SimProxy, createProxy } from './proxy.ts';
 import { type SimServer, createServer } from './server.ts';
 
@@ -112,7 +113,8 @@ export function createWorld(options: {
         one,
       ),
     );
-  const servers = shape.servers.map((name) => createServer({ name, machines, access, trace, cluster }));
+  const fencer = options.operations ? createPowerSwitch(clock, machines, random.stream('power')) : null;
+  const servers = shape.servers.map((name) => createServer({ name, machines, access, trace, cluster, fencer }));
   const members = new Set(shape.store);
   for (const machine of machines.all()) {
     if (!members.has(machine.name)) continue;
