@@ -5,6 +5,7 @@
 import type { Random } from './random.ts';
 import type { Scope } from './clock.ts';
 import { PROXY_HOST, type SimProxy } from './world/proxy.ts';
+import type { ReadAnswer } from './world/split-port.ts';
 import { type World, nodeOf } from './world/world.ts';
 
 export interface Commit {
@@ -24,6 +25,15 @@ export interface Read {
   readonly role: 'primary' | 'standby';
 }
 
+/** A read of a session of the proxy's split port, of rows that it had written or seen before. */
+export interface SessionRead {
+  readonly at: number;
+  readonly node: string;
+  readonly role: 'primary' | 'standby';
+  readonly rows: readonly number[];
+  readonly found: readonly boolean[];
+}
+
 export interface Clients {
   readonly commits: readonly Commit[];
   readonly acknowledged: readonly Commit[];
@@ -39,6 +49,7 @@ export interface Clients {
   /** At the moment when the server says that it is done, whether the client will hear it or not. */
   onServed(callback: (commit: Commit, node: string) => void): void;
   onRead(callback: (read: Read) => void): void;
+  onSessionRead(callback: (read: SessionRead) => void): void;
 }
 
 /** A client gives up a connection that says nothing. */
@@ -49,13 +60,18 @@ const MAX_READS = 10_000;
 /** A client of the proxy writes every 600 ms at the least. */
 const PROXY_QUIET_MS = 3000;
 
-export function createClients(world: World, random: Random, options: { readonly writers: number; readonly paceMs: number }): Clients {
+export function createClients(
+  world: World,
+  random: Random,
+  options: { readonly writers: number; readonly paceMs: number; readonly splitReads: boolean },
+): Clients {
   const commits: Commit[] = [];
   const acknowledged: Commit[] = [];
   const reads: Read[] = [];
   const heard: ((commit: Commit) => void)[] = [];
   const served: ((commit: Commit, node: string) => void)[] = [];
   const seen: ((read: Read) => void)[] = [];
+  const sessionReads: ((read: SessionRead) => void)[] = [];
   const names = world.dataNodes.map((node) => node.name);
   let paceMs: number | null = options.paceMs;
   let pendingBurst = 0;
@@ -71,7 +87,70 @@ export function createClients(world: World, random: Random, options: { readonly 
   const { proxy } = world;
   if (proxy !== null) {
     const host = world.shape.clients[0] ?? 'c1';
-    void runThroughProxy(proxy, world.machines.of(host).scope().child('client of the proxy'), host, random.stream('writer of the proxy'));
+    if (options.splitReads)
+      void runSplitSession(proxy, world.machines.of(host).scope().child('session of the proxy'), host, random.stream('session of the proxy'));
+    else void runThroughProxy(proxy, world.machines.of(host).scope().child('client of the proxy'), host, random.stream('writer of the proxy'));
+  }
+
+  /** Writes now and then, and reads what it wrote, and what it has seen of others. */
+  async function runSplitSession(through: SimProxy, scope: Scope, host: string, own: Random): Promise<void> {
+    let session = through.openSession();
+    /** The newest row that it wrote, and the newest of anybody's that a read showed. */
+    let wrote: number | null = null;
+    let saw: number | null = null;
+    for (;;) {
+      if (paceMs === null) {
+        await scope.sleep(500);
+        continue;
+      }
+      if (own.chance(0.4)) {
+        const before = lastId;
+        const outcome = await writeThrough(through, scope, host, session.answered);
+        if (outcome === 'acknowledged') {
+          wrote = before + 1;
+          throughProxyAt = world.clock.now();
+        } else await scope.sleep(RETRY_MS);
+      }
+      const news = acknowledged.at(-1)?.id ?? null;
+      const known = [wrote, saw].filter((row) => row !== null);
+      const answer = await readThrough(session, scope, host, news === null ? known : [...known, news]);
+      if (answer === null) {
+        // A new session knows of nothing; the proxy may be another one by now.
+        if (!session.isAlive() || own.chance(0.2)) {
+          session = through.openSession();
+          wrote = null;
+          saw = null;
+        }
+        await scope.sleep(RETRY_MS);
+        continue;
+      }
+      const rows = known;
+      const read: SessionRead = { at: world.clock.now(), node: answer.node, role: answer.role, rows, found: answer.found.slice(0, rows.length) };
+      for (const callback of sessionReads) callback(read);
+      if (news !== null && answer.found.at(-1) === true) saw = news;
+      await scope.sleep(paceMs * own.between(0.1, 1));
+    }
+  }
+
+  function readThrough(
+    session: ReturnType<SimProxy['openSession']>,
+    scope: Scope,
+    host: string,
+    rows: readonly number[],
+  ): Promise<ReadAnswer | null> {
+    return new Promise((resolve) => {
+      const late = scope.after(PATIENCE_MS, () => resolve(null));
+      world.network.send(host, PROXY_HOST, () =>
+        session.read(rows, (answer) =>
+          world.network.send(PROXY_HOST, host, () =>
+            scope.deliver(() => {
+              late.cancel();
+              resolve(answer);
+            }),
+          ),
+        ),
+      );
+    });
   }
 
   /** A transaction whose answer does not come is given up with its connection, and another one is made. */
@@ -87,7 +166,13 @@ export function createClients(world: World, random: Random, options: { readonly 
     }
   }
 
-  function writeThrough(through: SimProxy, scope: Scope, host: string): Promise<'acknowledged' | 'refused' | 'unknown'> {
+  /** `answered`: called where the proxy hears the primary's answer. */
+  function writeThrough(
+    through: SimProxy,
+    scope: Scope,
+    host: string,
+    answered: () => void = () => undefined,
+  ): Promise<'acknowledged' | 'refused' | 'unknown'> {
     return new Promise((resolve) => {
       const commit: Commit = { id: ++lastId, bytes: 180, sentAt: world.clock.now(), acknowledged: null };
       let leave: () => void = () => undefined;
@@ -96,7 +181,8 @@ export function createClients(world: World, random: Random, options: { readonly 
         resolve('unknown');
       });
       let at = '';
-      const done = (outcome: 'acknowledged' | 'refused'): void =>
+      const done = (outcome: 'acknowledged' | 'refused'): void => {
+        answered();
         world.network.send(PROXY_HOST, host, () =>
           scope.deliver(() => {
             late.cancel();
@@ -104,6 +190,7 @@ export function createClients(world: World, random: Random, options: { readonly 
             resolve(outcome);
           }),
         );
+      };
       world.network.send(host, PROXY_HOST, () => {
         leave = through.take({
           done,
@@ -229,5 +316,6 @@ export function createClients(world: World, random: Random, options: { readonly 
     onAcknowledged: (callback) => void heard.push(callback),
     onServed: (callback) => void served.push(callback),
     onRead: (callback) => void seen.push(callback),
+    onSessionRead: (callback) => void sessionReads.push(callback),
   };
 }

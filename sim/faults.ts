@@ -1,9 +1,11 @@
 /** Carries out the entries of a plan. Each beginning answers how to end it; ends are harmless when the thing ended meanwhile. */
 import { assertNever } from '../src/core/result.ts';
+import { beginOperation, undoSettings } from './operation-faults.ts';
 import type { Operator } from './operator.ts';
 import { type Fault, type FaultKind, describeFault } from './plan.ts';
 import type { WriterChecks } from './checks/writers.ts';
 import type { Clients } from './clients.ts';
+import { beginHunt } from './hunt-faults.ts';
 import type { Restorer } from './restores.ts';
 import { type World, nodeOf } from './world/world.ts';
 
@@ -76,6 +78,9 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
     case 'proxy-kill':
       world.proxy?.kill();
       return nothing;
+    case 'proxy-stop':
+      world.proxy?.stop();
+      return () => world.proxy?.resume();
     case 'store-restore':
       context.restorer.begin(what);
       return nothing;
@@ -110,6 +115,17 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
         node.database?.setDisk({ slowMs: 0 });
       };
     }
+    case 'primary-pause':
+    case 'primary-cut':
+    case 'primary-power-loss':
+    case 'other-agents-kill':
+    case 'others-in-maintenance':
+      return beginHunt(world, operator, what, cuts) ?? nothing;
+    case 'others-power-loss':
+    case 'settings':
+    case 'cancel':
+    case 'address-taken':
+      return beginOperation(world, operator, what) ?? nothing;
     case 'burst':
       clients.burst(what.bytes);
       return nothing;
@@ -257,6 +273,7 @@ export function healEverything(context: FaultContext): void {
     server.resume();
     server.start();
   }
+  world.proxy?.resume();
   world.proxy?.start();
   for (const node of world.nodes.values()) {
     node.disk.full = false;
@@ -268,6 +285,8 @@ export function healEverything(context: FaultContext): void {
     node.resumeAgent();
     node.startAgent();
   }
+  world.lan?.withdrawAll();
+  if (world.lan !== null) undoSettings(world);
   undoCommands(world, operator);
 }
 

@@ -25,10 +25,12 @@ const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated clus
   --profile NAME   ${profiles.map((profile) => profile.name).join(' | ')}; default: drawn from each seed
                    +restore: the store is restored from an old backup in the middle of it
                    +proxy: clients come through a proxy too
+                   +reads: a session reads through the proxy's split port
+                   +hunt: stories of trouble that follow the primary of the moment
   --jobs K         worker processes (default: processors)
   --no-shrink      leave a failing seed as it is
   --mutants        run the deliberate defects, each with at most 2,000 seeds from 1; fails if one survives
-  --mutant NAME    only this defect; with --from and --seeds a part of its seeds
+  --mutant NAME    only this defect; with --from, --seeds and --minutes a part of its seeds
   --json           machine-readable; the last line is the summary
 `;
 

@@ -8,6 +8,8 @@ import { WALL_START_MS } from './world/host-clock.ts';
 export interface Operator {
   /** False: the API would refuse it (another task has the cluster or the node), or it is no request. */
   ask(request: Readonly<Record<string, unknown>>): boolean;
+  /** Somebody takes back the newest command that has not ended; without one nothing is done. */
+  cancelNewest(): void;
   unfinished(): readonly Task[];
   find(id: string): Task | null;
 }
@@ -28,6 +30,14 @@ export function createOperator(world: World): Operator {
 
   return {
     unfinished,
+    cancelNewest: () => {
+      const task = unfinished().at(-1);
+      const found = task === undefined ? null : world.store.keyspace().get(world.keys.task(task.id));
+      if (task === undefined || found === null) return;
+      world.trace.add('operator', `cancels ${task.id}`);
+      const compares = [{ target: 'mod' as const, key: found.key, op: '=' as const, revision: found.modRevision }];
+      void world.office.store.txn(compares, [{ kind: 'put', key: found.key, value: encodeJson({ ...task, cancelRequested: true }) }]);
+    },
     find: (id) => tasks().find((one) => one.id === id) ?? null,
     ask: (wanted) => {
       const decoded = decodeJson(taskRequest, JSON.stringify(wanted));

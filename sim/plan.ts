@@ -26,7 +26,7 @@ export type FaultKind =
   | { readonly kind: 'power-loss'; readonly node: string }
   | { readonly kind: 'suspend' | 'freeze'; readonly node: string }
   | { readonly kind: 'server-kill' | 'server-stop'; readonly server: string }
-  | { readonly kind: 'proxy-kill' }
+  | { readonly kind: 'proxy-kill' | 'proxy-stop' }
   | { readonly kind: 'store-kill' | 'store-stop'; readonly member: string }
   | { readonly kind: 'store-leader-loss' }
   | { readonly kind: 'store-slow'; readonly commitMs: number; readonly watchMs: number }
@@ -38,6 +38,24 @@ export type FaultKind =
   | { readonly kind: 'disk-full' | 'disk-slow'; readonly node: string }
   | { readonly kind: 'replay-pause' | 'promote-by-hand'; readonly node: string }
   | { readonly kind: 'burst'; readonly bytes: number }
+  /** Its machine is suspended or frozen; for `silentMs` after it goes on, only clients reach it (its network comes back late). */
+  | { readonly kind: 'primary-pause'; readonly how: 'suspended' | 'frozen'; readonly silentMs: number }
+  /** `store`: from the hosts of the store. `others`: from everybody but clients. `most`: the same, but one standby stays with it. */
+  | { readonly kind: 'primary-cut'; readonly from: 'store' | 'others' | 'most' }
+  | { readonly kind: 'primary-power-loss' | 'other-agents-kill' }
+  /** People take every other data node, or one of them, out of service. */
+  | { readonly kind: 'others-in-maintenance'; readonly all: boolean }
+  /** Every node but the primary, at once. */
+  | { readonly kind: 'others-power-loss' }
+  /** Somebody edits the settings of the cluster. */
+  | {
+      readonly kind: 'settings';
+      readonly change: 'failover-manual' | 'trusted-address' | 'addresses' | 'no-addresses' | 'fencing' | 'fencing-required';
+    }
+  /** Somebody takes back the newest command that has not ended. */
+  | { readonly kind: 'cancel' }
+  /** A host that is none of the cluster's has a virtual address. */
+  | { readonly kind: 'address-taken'; readonly address: string }
   | { readonly kind: 'task'; readonly request: Readonly<Record<string, unknown>> };
 
 /** Some minutes of trouble, after which everything heals. */
@@ -176,7 +194,9 @@ function drawEpisode(random: Random, shape: Shape, place: { readonly episode: nu
 }
 
 export function hostsOf(shape: Shape): readonly string[] {
-  return [...new Set([...shape.nodes.map((one) => one.name), ...shape.servers, ...shape.store, ...shape.clients])];
+  return [
+    ...new Set([...shape.nodes.map((one) => one.name), ...shape.spare.map((one) => one.name), ...shape.servers, ...shape.store, ...shape.clients]),
+  ];
 }
 
 function pickWeighted(random: Random, from: readonly Maker[]): Maker {

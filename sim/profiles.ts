@@ -6,11 +6,22 @@ export interface NodeShape {
   readonly kind: 'data' | 'witness';
   readonly location: string | null;
   readonly priority: number;
+  /** The standby that it streams from; absent: the primary. */
+  readonly upstream?: string;
+  /** Replays so much later; absent: at once. */
+  readonly delayMs?: number;
 }
+
+/** A host that is no member in the beginning. */
+export const SPARE_NODE = 'x1';
+export const WRITE_ADDRESS = '192.0.2.100';
+export const READ_ADDRESS = '192.0.2.101';
 
 export interface Shape {
   readonly profile: string;
   readonly nodes: readonly NodeShape[];
+  /** Hosts with an agent that are no members in the beginning. */
+  readonly spare: readonly NodeShape[];
   /** Hosts that run `pgherd server`, and with it a controller. */
   readonly servers: readonly string[];
   /** Hosts of the store's members: one is the embedded engine, three are etcd. */
@@ -27,8 +38,10 @@ export interface Shape {
 export interface Profile {
   readonly name: string;
   readonly what: string;
-  readonly build: (random: Random) => Omit<Shape, 'profile'>;
+  readonly build: (random: Random) => Built;
 }
+
+type Built = Omit<Shape, 'profile' | 'spare'>;
 
 /** Said, because three data nodes have a quorum when nothing is. */
 const ASYNCHRONOUS = { mode: 'async' };
@@ -76,7 +89,7 @@ function plain(
   };
 }
 
-function twoSites(random: Random): Omit<Shape, 'profile'> {
+function twoSites(random: Random): Built {
   const nodes: NodeShape[] = [
     { name: 'n1', kind: 'data', location: 'east', priority: 100 },
     { name: 'n2', kind: 'data', location: 'east', priority: 100 },
@@ -119,12 +132,27 @@ export const profiles: readonly Profile[] = [
       (random, count) => ({ mode: random.pick(['sync', 'quorum']), strict: true, k: count > 3 ? random.pick([1, 2]) : 1 }),
     ),
   },
+  {
+    name: 'cascading',
+    what: 'four data nodes, one or two of them behind another standby, one delayed in half of the runs; asynchronous, or one of them acknowledges',
+    build: plain(cascading, (random) => (random.chance(0.5) ? ASYNCHRONOUS : { mode: 'quorum', k: 1, minSync: 0 })),
+  },
   { name: 'two-sites', what: 'two sites, a witness and the third store member at another place', build: twoSites },
 ];
 
 function five(random: Random): readonly NodeShape[] {
   const spare = random.int(5);
   return data(5).map((node, index) => (index === spare ? { ...node, priority: 0 } : node));
+}
+
+/** n1 and n2 are direct; n3 is behind n2, n4 behind n3 or delayed. */
+function cascading(random: Random): readonly NodeShape[] {
+  const isDelayed = random.chance(0.5);
+  return data(4).map((node, index): NodeShape => {
+    if (index === 2) return { ...node, upstream: 'n2' };
+    if (index !== 3) return node;
+    return isDelayed ? { ...node, delayMs: random.pick([2000, 15_000]) } : { ...node, upstream: random.pick(['n2', 'n3']) };
+  });
 }
 
 function threeToFive(random: Random): readonly NodeShape[] {
@@ -137,17 +165,23 @@ function quorum(random: Random, count: number): Record<string, unknown> {
 }
 
 /** What a run has beside its shape: asked for by `PROFILE+EXTRA`, or drawn. Each comes with draws of its own, so that a run without it is the same as ever. */
-const EXTRAS = ['restore', 'proxy'] as const;
+const EXTRAS = ['restore', 'proxy', 'reads', 'hunt', 'operations'] as const;
 export type Extra = (typeof EXTRAS)[number];
 
 /** So many of a hundred seeds have it when no profile is asked for. */
-const SHARES: Readonly<Record<Extra, number>> = { restore: 6, proxy: 20 };
+const SHARES: Readonly<Record<Extra, number>> = { restore: 6, proxy: 20, reads: 12, hunt: 12, operations: 15 };
 
 export interface Chosen {
   /** As it can be asked for again: `three`, `quorum+restore`. */
   readonly name: string;
   readonly profile: Profile;
   readonly extras: ReadonlySet<Extra>;
+}
+
+/** As the profile draws it, with what the extras bring. */
+export function buildShape({ name, profile, extras }: Chosen, random: Random): Shape {
+  const spare: readonly NodeShape[] = extras.has('operations') ? [{ name: SPARE_NODE, kind: 'data', location: null, priority: 100 }] : [];
+  return { profile: name, ...profile.build(random), spare };
 }
 
 /** `asked`: a profile with its extras, and nothing else is drawn. Null: drawn. Throws for a name that there is not. */
@@ -167,7 +201,8 @@ export function parseChoice(text: string): Chosen | null {
 
 function drawChoice(random: Random): Chosen {
   const extras = EXTRAS.filter((extra) => random.stream(`with ${extra}`).chance(SHARES[extra] / 100));
-  return choice(drawProfile(random.stream('profile')), extras);
+  const cascades = random.stream('with cascades').chance(CASCADING_SHARE) ? findProfile('cascading') : null;
+  return choice(cascades ?? drawProfile(random.stream('profile')), extras);
 }
 
 const choice = (profile: Profile, extras: readonly Extra[]): Chosen => ({
@@ -182,7 +217,18 @@ function findProfile(name: string): Profile | null {
 }
 
 /** How often each profile is drawn when none is asked for. */
-const WEIGHTS: Readonly<Record<string, number>> = { three: 5, 'two-witness': 3, five: 1, 'two-sites': 1, quorum: 4, sync: 2, strict: 2 };
+const WEIGHTS: Readonly<Record<string, number>> = {
+  three: 5,
+  'two-witness': 3,
+  five: 1,
+  'two-sites': 1,
+  quorum: 4,
+  sync: 2,
+  strict: 2,
+  cascading: 0,
+};
+/** Beside the others, so that seeds that do not draw it are the same runs as ever. */
+const CASCADING_SHARE = 0.06;
 
 function drawProfile(random: Random): Profile {
   const total = profiles.reduce((sum, profile) => sum + (WEIGHTS[profile.name] ?? 1), 0);

@@ -21,6 +21,39 @@ export function addProxyFaults(random: Random, plan: Plan, shape: Shape): Plan {
   };
 }
 
+/** What makes reads old: the proxy stands still and goes on, a standby replays nothing for a while, or has much to replay, or cannot be reached. */
+export function addReadFaults(random: Random, plan: Plan, shape: Shape): Plan {
+  let nextId = faultsOf(plan).length;
+  const dataNodes = shape.nodes.filter((node) => node.kind === 'data').map((node) => node.name);
+  return {
+    episodes: plan.episodes.map((episode, index) => {
+      const added = Array.from({ length: random.pick([2, 4, 7]) }, (): Fault => {
+        const { what, meanMs } = drawReadFault(random, dataNodes);
+        const at = Math.round(random.between(500, episode.lengthMs - 2000));
+        const forMs = meanMs === 0 ? 0 : Math.round(Math.min(episode.lengthMs - at, 100 - Math.log(1 - random.next()) * meanMs));
+        return { id: nextId++, episode: index, at, forMs, what };
+      });
+      return { ...episode, faults: [...episode.faults, ...added] };
+    }),
+  };
+}
+
+function drawReadFault(random: Random, dataNodes: readonly string[]): { readonly what: FaultKind; readonly meanMs: number } {
+  switch (random.int(6)) {
+    case 0:
+    case 1:
+      return { what: { kind: 'proxy-stop' }, meanMs: 4000 };
+    case 2:
+      return { what: { kind: 'replay-pause', node: random.pick(dataNodes) }, meanMs: 5000 };
+    case 3:
+      return { what: { kind: 'burst', bytes: 2_000_000 }, meanMs: 0 };
+    case 4:
+      return { what: { kind: 'postgres-kill', node: random.pick(dataNodes) }, meanMs: 0 };
+    default:
+      return { what: { kind: 'task', request: { kind: 'switchover', to: null } }, meanMs: 0 };
+  }
+}
+
 function draw(random: Random, shape: Shape): FaultKind {
   const nodes = shape.nodes.map((node) => node.name);
   const from = (hosts: readonly string[], what: string): FaultKind => ({

@@ -2,12 +2,16 @@
  * One run: a cluster is made, the plan is carried out with every check at every step (safety), everything heals, and the cluster has to become whole
  * again within a budget (liveness), after which it stays so.
  */
+import { type Beginning, begin, drawBeginning } from './beginning.ts';
 import { runVirtually } from './clock.ts';
 import { createClients } from './clients.ts';
 import { createAcknowledgementChecks } from './checks/acknowledgements.ts';
 import { missingForWhole } from './checks/convergence.ts';
+import { type GoalChecks, createGoalChecks } from './checks/goals.ts';
 import { createProxyChecks } from './checks/proxies.ts';
+import { type ReadChecks, createReadChecks } from './checks/reads.ts';
 import { createRecordChecks } from './checks/records.ts';
+import { type SlotChecks, createSlotChecks } from './checks/slots.ts';
 import { Excused, Violation } from './checks/violation.ts';
 import { createWriterChecks } from './checks/writers.ts';
 import { createDirectoryChecks } from './checks/directories.ts';
@@ -15,10 +19,12 @@ import { addRestores, createRestorer, isRestore } from './restores.ts';
 import { type FaultContext, healEverything, scheduleEpisode, undoCommands } from './faults.ts';
 import { createOperator } from './operator.ts';
 import { type Plan, drawPlan, faultsOf, filterPlan } from './plan.ts';
-import { chooseProfile } from './profiles.ts';
-import { addProxyFaults } from './proxy-faults.ts';
+import { addOperations } from './operation-faults.ts';
+import { buildShape, chooseProfile } from './profiles.ts';
+import { addHunts } from './hunt-faults.ts';
+import { addProxyFaults, addReadFaults } from './proxy-faults.ts';
 import { createRandom } from './random.ts';
-import { type World, createWorld, startWorld } from './world/world.ts';
+import { type World, createWorld } from './world/world.ts';
 
 export interface RunOptions {
   readonly seed: bigint;
@@ -84,20 +90,29 @@ export function runSeed(options: RunOptions): Promise<RunResult> {
 
 function run(options: RunOptions): RunResult {
   const drawn = createRandom(options.seed);
-  const { name, profile, extras } = chooseProfile(drawn, options.profile);
-  const shape = { profile: name, ...profile.build(drawn.stream('shape')) };
+  const chosen = chooseProfile(drawn, options.profile);
+  const { name, extras } = chosen;
+  const shape = buildShape(chosen, drawn.stream('shape'));
   let full = drawPlan(drawn.stream('plan'), shape);
   if (extras.has('restore')) full = addRestores(drawn.stream('restores'), full);
   if (extras.has('proxy')) full = addProxyFaults(drawn.stream('proxy'), full, shape);
+  if (extras.has('reads')) full = addReadFaults(drawn.stream('reads'), full, shape);
+  if (extras.has('hunt')) full = addHunts(drawn.stream('hunt'), full, shape);
+  if (extras.has('operations')) full = addOperations(drawn.stream('operations'), full, shape);
   const plan = filterPlan(full, (fault) => options.without?.has(fault.id) !== true && options.only?.has(fault.id) !== false);
   const world = createWorld({
     seed: options.seed,
     shape,
     verbose: options.verbose === true,
     restores: extras.has('restore'),
-    proxy: extras.has('proxy'),
+    proxy: extras.has('proxy') || extras.has('reads'),
+    operations: extras.has('operations'),
   });
-  const clients = createClients(world, drawn.stream('clients'), { writers: 2, paceMs: drawn.stream('pace').pick([40, 120, 400]) });
+  const clients = createClients(world, drawn.stream('clients'), {
+    writers: 2,
+    paceMs: drawn.stream('pace').pick([40, 120, 400]),
+    splitReads: extras.has('reads'),
+  });
   const operator = createOperator(world);
   const writers = createWriterChecks(world);
   const records = createRecordChecks(world, clients, { writers, acknowledgements: createAcknowledgementChecks(world, clients, writers) });
@@ -108,7 +123,11 @@ function run(options: RunOptions): RunResult {
     ...context,
     records,
     proxies: createProxyChecks(world),
+    reads: createReadChecks(clients, writers),
+    goals: createGoalChecks(world),
+    slots: createSlotChecks(world),
     plan,
+    beginning: extras.has('operations') ? drawBeginning(drawn.stream('beginning')) : 'new',
     directories: createDirectoryChecks(world, clients, writers.wasPromotedByHand),
     nextLookAt: 0,
     stepsAtLook: 0,
@@ -136,7 +155,11 @@ function run(options: RunOptions): RunResult {
 interface Stage extends FaultContext {
   readonly records: ReturnType<typeof createRecordChecks>;
   readonly proxies: ReturnType<typeof createProxyChecks>;
+  readonly reads: ReadChecks;
+  readonly goals: GoalChecks;
+  readonly slots: SlotChecks;
   readonly plan: Plan;
+  readonly beginning: Beginning;
   readonly directories: ReturnType<typeof createDirectoryChecks>;
   nextLookAt: number;
   stepsAtLook: number;
@@ -165,14 +188,12 @@ function attempt(stage: Stage): RunFailure | null {
 
 function play(stage: Stage): void {
   const { world, plan, operator, clients } = stage;
-  startWorld(world);
-  world.clock.settle();
-  advance(stage, 300);
-  operator.ask({ kind: 'create' });
+  begin({ world, operator, advance: (ms) => advance(stage, ms) }, stage.beginning);
   untilWhole(stage, SETTLE_MS, 'a new cluster');
   if (faultsOf(plan).some(isRestore)) stage.restorer.takeBackups();
   for (const episode of plan.episodes) {
     calm(stage);
+    stage.goals.forget();
     scheduleEpisode(stage, episode.faults);
     advance(stage, episode.lengthMs);
     healEverything(stage);
@@ -184,6 +205,7 @@ function play(stage: Stage): void {
   const primary = world.state()?.primary ?? null;
   if (primary === null) throw new Violation('L1', 'no primary at the end');
   stage.records.finish(primary);
+  stage.reads.finish(stage.records.isGivenUp);
 }
 
 /** L2: a whole cluster opens no further term by itself. */
@@ -191,6 +213,7 @@ function calm(stage: Stage): void {
   const before = stage.world.state()?.term ?? 0;
   advance(stage, CALM_MS);
   stage.directories.look();
+  stage.slots.look();
   const after = stage.world.state()?.term ?? 0;
   if (after !== before) throw new Violation('L2', `term ${after} was opened ${CALM_MS} ms after the cluster was whole in term ${before}`);
   const missing = missingForWhole(stage.world, stage.writers, stage.operator);
@@ -216,6 +239,7 @@ function untilWhole(stage: Stage, limitMs: number, what: string): void {
     if (missing.length > 0 && world.clock.now() >= end) throw new Violation('L1', `${what} is not whole after ${limitMs} ms: ${missing.join('; ')}`);
     advance(stage, LOOK_MS);
     stage.directories.look();
+    stage.goals.look();
     if (world.clock.now() >= lookedAfter) {
       lookedAfter = world.clock.now() + PERSON_MS;
       helpAsAPerson(stage);

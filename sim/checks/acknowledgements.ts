@@ -39,6 +39,8 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   const accepted = new Set<number>();
   let ordered = 0;
   let attempted = 0;
+  /** Ordered to open the attempted term: what its WAL holds beyond its vote is its own. */
+  let candidate: string | null = null;
   let broken: Violation | null = null;
 
   clients.onServed((commit, node) => {
@@ -95,6 +97,7 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
 
   function takeState({ attempt, quorum, primary }: ClusterState): Violation | null {
     attempted = attempt?.term ?? 0;
+    candidate = attempt?.phase === 'promote' ? attempt.candidate : null;
     if (attempt === null) {
       votes.clear();
       return null;
@@ -131,7 +134,14 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   ): Violation | null {
     const server = nodeOf(world, node).database?.server ?? null;
     const end = server?.disk.directory?.end ?? null;
-    if (position === null || end === null || term !== attempted || server?.core.run?.role !== 'standby' || writers.wasPromotedByHand(node))
+    if (
+      position === null ||
+      end === null ||
+      term !== attempted ||
+      node === candidate ||
+      server?.core.run?.role !== 'standby' ||
+      writers.wasPromotedByHand(node)
+    )
       return null;
     if (BigInt(end.lsn) <= position.lsn) return null;
     return new Violation(

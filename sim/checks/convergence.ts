@@ -26,8 +26,14 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
     missing.push(`${quorum.k} of ${k} standbys are waited for: ${quorum.lowered?.reason ?? 'the set is not in force'}`);
   const open = writers.writers().map((node) => node.name);
   if (open.length !== 1 || open[0] !== state.primary) missing.push(`primary ${state.primary ?? 'none'}, writable: ${open.join(', ') || 'none'}`);
+  const addresses = world.settings().vips;
+  const write = addresses.write === null || world.lan === null ? null : world.lan.holders(addresses.write.address);
+  if (write !== null && (write.length !== 1 || write[0] !== state.primary))
+    missing.push(`the write address is on ${write.join(', ') || 'no node'}, and ${state.primary ?? 'nobody'} is the primary`);
+  const read = addresses.read === null || world.lan === null ? null : world.lan.holders(addresses.read.address);
+  if (read !== null && read.length !== 1) missing.push(`the read address is on ${read.join(', ') || 'no node'}`);
   for (const node of world.dataNodes) {
-    if (node.name === state.primary) continue;
+    if (node.name === state.primary || !world.members().includes(node.name)) continue;
     const raw = world.store.keyspace().get(world.keys.report(node.name))?.value ?? null;
     const report = raw === null ? null : decodeJson(nodeReport, raw);
     if (report === null || !report.ok) {

@@ -71,7 +71,8 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
     if (directory !== null && before.directory === null) appeared(node, directory);
     if (before.directory !== null && before.end !== null) {
       const kept = node.database?.server.disk.saved.includes(before.directory) === true;
-      if (!kept) gone(node, before.end, `the directory of ${node.name} was replaced`);
+      const isOrdered = world.state()?.goals[node.name]?.kind === 'removed';
+      if (!kept && !isOrdered) gone(node, before.end, `the directory of ${node.name} was replaced`);
     }
     before.directory = directory;
     before.end = directory?.end ?? null;

@@ -18,6 +18,8 @@ import type { WriterChecks } from './writers.ts';
 export interface RecordChecks {
   /** Rows whose loss was said. */
   readonly lost: ReadonlySet<number>;
+  /** Its loss was said, or it is of a server for which the product promises nothing. */
+  isGivenUp(row: number): boolean;
   /** Throws what a commit broke; commits are announced in the middle of a step. */
   raise(): void;
   /** At the end: every row that was told is on the primary, or its loss was said; no writable node answered without one. */
@@ -155,6 +157,7 @@ export function createRecordChecks(
 
   return {
     lost,
+    isGivenUp: (row) => lost.has(row) || excused.has(row),
     promotions,
     storeReplaced: () => {
       forgetState();

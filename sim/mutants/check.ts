@@ -1,5 +1,6 @@
 /** `npm run sim -- --mutants`: runs every defect until the simulator catches it, at most LIMIT seeds. */
 import { availableParallelism } from 'node:os';
+import { monoMs } from '../../src/base/clock.ts';
 import { runSeed } from '../run.ts';
 import { runPool } from '../pool.ts';
 import type { JobResult } from '../worker.ts';
@@ -23,6 +24,8 @@ export async function checkMutants(values: {
   /** First seed and number of them, so that a long search can be done in pieces. */
   readonly from?: string | undefined;
   readonly seeds?: string | undefined;
+  /** No seed is begun after so many minutes (of one defect). */
+  readonly minutes?: string | undefined;
   /** Instead of the mutant's own. */
   readonly profile?: string | undefined;
 }): Promise<number> {
@@ -38,6 +41,7 @@ export async function checkMutants(values: {
       from: Number(values.from ?? 1),
       limit: Math.min(LIMIT, Number(values.seeds ?? LIMIT)),
       profile: values.profile ?? mutant.profile ?? null,
+      until: values.minutes === undefined ? Number.POSITIVE_INFINITY : monoMs() + Number(values.minutes) * 60_000,
     });
     results.push(result);
     if (!values.json)
@@ -55,16 +59,18 @@ export async function checkMutants(values: {
 /** A seed that fails without the defect too proves nothing. */
 async function runMutant(
   mutant: Mutant,
-  { jobs, from, limit, profile }: { readonly jobs: number; readonly from: number; readonly limit: number; readonly profile: string | null },
+  options: { readonly jobs: number; readonly from: number; readonly limit: number; readonly profile: string | null; readonly until: number },
 ): Promise<MutantResult> {
+  const { jobs, from, limit, profile } = options;
   let given = 0;
   let seeds = 0;
-  while (given < limit) {
+  const isOver = (): boolean => given >= limit || monoMs() >= options.until;
+  while (!isOver()) {
     const failed: JobResult[] = [];
     await runPool({
       jobs,
       mutant: mutant.name,
-      next: () => (failed.length > 0 || given >= limit ? null : { seed: String(from + given++), profile }),
+      next: () => (failed.length > 0 || isOver() ? null : { seed: String(from + given++), profile }),
       onResult: (result) => {
         seeds++;
         if (result.failure !== null) failed.push(result);

@@ -7,6 +7,8 @@ import { type AgentLoop, createAgentLoop } from '../../src/agent/loop.ts';
 import { openMemory } from '../../src/agent/memory.ts';
 import { refuseDuplicateNode } from '../../src/agent/duplicate-node.ts';
 import { type Promiser, openPromiser } from '../../src/agent/promises/promiser.ts';
+import { type AgentVips, createAgentVips } from '../../src/agent/vip/agent-vips.ts';
+import type { VipKernel } from '../../src/agent/vip/kernel.ts';
 import type { MemoryPort, SyncPort } from '../../src/agent/ports.ts';
 import { ok } from '../../src/core/result.ts';
 import { agentStatus } from '../../src/agent/status.ts';
@@ -22,16 +24,18 @@ import { encodeJson } from '../../src/core/decode.ts';
 import type { ClusterId, MonoMs, NodeId, Term } from '../../src/core/ids.ts';
 import type { PromiseAnswer, PromiseRequest } from '../../src/core/node/promises.ts';
 import { DEFAULTS, findNode } from '../../src/core/spec.ts';
-import { isHandingOver } from '../../src/core/state.ts';
+import { type Goal, isHandingOver } from '../../src/core/state.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import { keepSession } from '../../src/store/session.ts';
 import type { Store } from '../../src/store/store.ts';
+import type { Violation } from '../checks/violation.ts';
 import type { Scope } from '../clock.ts';
 import type { ModelPort } from '../model/postgres/port.ts';
 import type { Trace } from '../trace.ts';
 import type { Disk } from './disk.ts';
 import type { SimGuard } from './guard.ts';
 import type { HostClock } from './host-clock.ts';
+import { watchOrders } from './orders.ts';
 import type { Port } from './port.ts';
 
 const REPORT_TTL_MS = 3000;
@@ -59,11 +63,19 @@ export interface AgentHost {
     | ((options: { readonly spec: () => ReturnType<ClusterWatch['current']>['spec']; readonly closeFirewall: () => Promise<void> }) => ModelPort)
     | null;
   readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
+  /** It asks for promises, its own among them. */
+  readonly onAsked: () => void;
   readonly agentAlive: (node: NodeId) => Promise<boolean>;
   readonly probe: (
     node: NodeId,
     timeoutMs: number,
   ) => Promise<{ readonly verdict: 'primary' | 'standby' | 'blocked' | 'failed'; readonly error: string | null }>;
+  /** One of the trusted addresses answers. */
+  readonly trusted: (timeoutMs: number) => Promise<boolean>;
+  /** Its place in the local network; null: without virtual addresses. */
+  readonly lan: { readonly kernel: VipKernel; readonly mac: string } | null;
+  /** It did what no agent may do. */
+  readonly broken: (violation: Violation) => void;
   /** A step broke an invariant of its own: the process dies (the guard goes on). */
   readonly crash: (error: Error) => void;
 }
@@ -119,7 +131,16 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     },
   });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;
-  const model = host.postgres === null ? null : host.postgres({ spec, closeFirewall: async () => lease?.gate.fence() });
+  let ordered: Goal | null = null;
+  let vips: AgentVips | null = null;
+  const closeAll = async (): Promise<void> => {
+    await lease?.gate.fence();
+    await vips?.keeper.drop();
+  };
+  const bound =
+    host.postgres === null ? null : host.postgres({ spec, closeFirewall: host.lan === null ? async () => lease?.gate.fence() : closeAll });
+  const model =
+    bound === null ? null : watchOrders(bound, { node, goal: () => ordered, highestTerm: () => memory.value.highestTerm(), broken: host.broken });
   const postgres = model ?? createWitnessPort();
   const sync =
     model === null ? NO_SYNC : createSyncKeeper({ instance: NO_INSTANCE, doors: model.sync, clock, log, wake: () => wake('synchronous set') });
@@ -149,7 +170,10 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     log,
     spec,
     state: () => watch.current().state,
-    promiser: () => promiser.value,
+    promiser: () => {
+      host.onAsked();
+      return promiser.value;
+    },
     ask: host.ask,
     postmaster: () => postgres.postmaster(),
     kill: () => postgres.kill(),
@@ -161,9 +185,22 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     clock,
     probe: (target) => host.probe(target.node, target.timeoutMs),
     agentAlive: host.agentAlive,
-    trusted: async () => null,
+    trusted: (_addresses, timeoutMs) => host.trusted(timeoutMs),
     onChange: () => wake('viewpoint'),
   });
+  const { lan } = host;
+  if (lan !== null)
+    vips = createAgentVips({
+      config: { node, kind: host.kind, vipInterface: null },
+      clock,
+      log,
+      watch,
+      lease: lease.keeper,
+      viewpoints,
+      kernel: lan.kernel,
+      macs: () => [lan.mac],
+      onChange: () => wake('virtual address'),
+    });
   const publisher = createPublisher({
     node,
     bootId: host.bootId,
@@ -178,7 +215,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     host: { current: () => null },
     spec,
     overrides: { look: () => undefined, merge: (problems) => problems },
-    vips: { report: () => [], problems: () => [] },
+    vips: vips?.keeper ?? { report: () => [], problems: () => [] },
     put: session.put,
     certificateProblems: () => [],
     incarnation: () => watch.current().incarnation,
@@ -196,7 +233,10 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     ballot: promiser.value,
     clock,
     log,
-    onStatus: publisher.publish,
+    onStatus: (status) => {
+      vips?.note(status);
+      publisher.publish(status);
+    },
     wake: () => wake('action'),
   });
   postgres.onGone(() => wake('postmaster gone'));
@@ -213,6 +253,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     crash: host.crash,
     step: async () => {
       const { spec: current, state, stateRevision, incarnation } = watch.current();
+      ordered = state?.goals[node] ?? null;
       await running.step({ spec: current, state, stateRevision, incarnation });
     },
   });
@@ -274,6 +315,7 @@ async function register(host: AgentHost, clock: Clock, key: string): Promise<voi
     dataDirectory: '/data',
     agentVersion: 'simulated',
     postgresVersion: 150018,
+    ...(host.lan === null ? {} : { macs: [host.lan.mac] }),
     registeredWallMs: clock.now().wall,
   };
   for (;;) {

@@ -13,6 +13,7 @@ import type { Database } from './database.ts';
 import { type Disk, createDisk } from './disk.ts';
 import { type SimGuard, createSimGuard } from './guard.ts';
 import type { HostClock } from './host-clock.ts';
+import type { Lan } from './lan.ts';
 import type { Machines } from './machines.ts';
 import { type Port, createPort } from './port.ts';
 
@@ -53,6 +54,10 @@ export interface NodeParts {
   readonly cluster: ClusterId;
   readonly firewall: 'fail-closed' | 'off';
   readonly peers: () => ReadonlyMap<string, SimNode>;
+  /** Null: without virtual addresses. */
+  readonly lan: Lan | null;
+  /** The host behind the trusted addresses. */
+  readonly trusted: string | null;
   readonly createDatabase: (node: { readonly name: NodeId; readonly port: Port; readonly random: Random }) => Database;
 }
 
@@ -113,8 +118,14 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
       remembered,
       postgres: database === null ? null : (options) => database.bind(own, options),
       ask: (other, request) => ask(own, other, request),
+      onAsked: () => {
+        node.lastAskedAt = scheduler.now();
+      },
       agentAlive: (other) => alive(own, other),
       probe: (other, timeoutMs) => probe(own, other, timeoutMs),
+      trusted: (timeoutMs) => reach(own, parts.trusted, timeoutMs),
+      lan: parts.lan === null ? null : { kernel: parts.lan.kernel(name, own), mac: parts.lan.mac(name) },
+      broken: (violation) => void crashes.push(violation),
       crash: (error) => {
         trace.add(`${name}/agent`, `!! died: ${error.stack ?? error.message}`);
         crashes.push(error);
@@ -177,6 +188,25 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
     return call(from, to, (peer) => peer.onPromise(request));
   };
   const alive = async (from: Scope, to: NodeId): Promise<boolean> => (await call(from, to, async () => true)) === true;
+
+  /** Whether a host answers at all, there and back. */
+  function reach(from: Scope, to: string | null, timeoutMs: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      if (to === null) {
+        resolve(true);
+        return;
+      }
+      const late = from.after(timeoutMs, () => resolve(false));
+      network.send(name, to, () =>
+        network.send(to, name, () =>
+          from.deliver(() => {
+            late.cancel();
+            resolve(true);
+          }),
+        ),
+      );
+    });
+  }
 
   /** What probe-member.ts finds out: a bounded write, refused by a closed port, silent when the other side hangs. */
   function probe(

@@ -16,6 +16,8 @@ import type { Trace } from '../trace.ts';
 import type { StoreAccess } from './access.ts';
 import type { Machines } from './machines.ts';
 import type { SimNode } from './node.ts';
+import type { Random } from '../random.ts';
+import { type SplitPort, type SplitSession, createSplitPort } from './split-port.ts';
 
 export const PROXY_HOST = 'p1';
 /** As in port.ts: between two tries of one session. */
@@ -39,8 +41,12 @@ export interface SimProxy {
   take(errand: Errand): () => void;
   /** Called right before a write goes out. */
   onSend(callback: (target: RouteTarget, route: Route) => void): void;
+  /** A client connects to the split port; while no proxy runs, the session is dead from its beginning. */
+  openSession(): SplitSession & { isAlive(): boolean };
   start(): void;
   kill(): void;
+  stop(): void;
+  resume(): void;
 }
 
 interface Running {
@@ -48,6 +54,7 @@ interface Running {
   readonly knowledge: Knowledge;
   readonly follower: RouteFollower<'write'>;
   readonly port: Port;
+  readonly split: SplitPort;
 }
 
 export interface ProxyParts {
@@ -56,6 +63,7 @@ export interface ProxyParts {
   readonly network: Network;
   readonly access: StoreAccess;
   readonly trace: Trace;
+  readonly random: Random;
   readonly peers: () => ReadonlyMap<string, SimNode>;
 }
 
@@ -104,7 +112,16 @@ export function createProxy(parts: ProxyParts): SimProxy {
       asker: { ask: (of) => askAgent(scope, of.node), close: () => undefined },
       onChange: () => follower.apply(),
     });
-    running = { scope, knowledge, follower, port };
+    const split = createSplitPort({
+      host: PROXY_HOST,
+      scope,
+      clock,
+      network,
+      random: parts.random,
+      peers: parts.peers,
+      route: () => follower.route(),
+    });
+    running = { scope, knowledge, follower, port, split };
     const tick = (): void => {
       follower.apply();
       scope.after(TICK_MS, tick);
@@ -139,12 +156,39 @@ export function createProxy(parts: ProxyParts): SimProxy {
     route: () => running?.follower.route() ?? NO_ROUTE,
     facts: () => running?.knowledge.facts() ?? null,
     take: (errand) => {
-      if (running?.scope.alive() === true) return running.port.take(errand);
-      errand.done('refused');
-      return () => undefined;
+      const at = running;
+      if (at?.scope.alive() !== true) {
+        errand.done('refused');
+        return () => undefined;
+      }
+      // A stopped process reads it when it goes on, if the client has not left by then.
+      let leave: (() => void) | null = null;
+      let hasLeft = false;
+      at.scope.deliver(() => {
+        if (!hasLeft) leave = at.port.take(errand);
+      });
+      return () => {
+        hasLeft = true;
+        leave?.();
+      };
     },
     onSend: (callback) => void sends.push(callback),
+    openSession: () => {
+      const at = running;
+      const session = at?.split.open() ?? null;
+      const alive = (): boolean => at?.scope.alive() === true;
+      return {
+        isAlive: alive,
+        answered: () => session?.answered(),
+        read: (rows, done) => {
+          if (session === null || !alive()) done(null);
+          else at?.scope.deliver(() => session.read(rows, done));
+        },
+      };
+    },
     start,
+    stop: () => running?.scope.pause(),
+    resume: () => running?.scope.resume(),
     kill: () => {
       running?.scope.kill();
       running = null;

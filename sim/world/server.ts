@@ -1,5 +1,6 @@
 /** `pgherd server` of one host, as far as it decides: the real controller loop. A service manager starts it again when it died. */
 import { runController } from '../../src/controller/controller.ts';
+import type { Fencer } from '../../src/controller/fencing.ts';
 import type { ClusterId } from '../../src/core/ids.ts';
 import type { Scope } from '../clock.ts';
 import type { Trace } from '../trace.ts';
@@ -23,6 +24,8 @@ export function createServer(parts: {
   readonly access: StoreAccess;
   readonly trace: Trace;
   readonly cluster: ClusterId;
+  /** The power switch, as this process reaches it; null: no fencing command is configured. */
+  readonly fencer: ((scope: Scope) => Fencer) | null;
 }): SimServer {
   const { name, machines, trace } = parts;
   const machine = machines.of(name);
@@ -39,6 +42,7 @@ export function createServer(parts: {
       clock: machine.clock.of(own),
       log: trace.logger(`${name}/server`),
       name: `server/${name}`,
+      fencer: parts.fencer?.(own) ?? null,
       signal: new AbortController().signal,
     }).catch((cause: unknown) => {
       machines.crashes.push(cause instanceof Error ? cause : new Error(String(cause)));

@@ -1,5 +1,5 @@
 /** A whole world: machines, network, store, servers, nodes, clients. What goes wrong in it is said by a plan (plan.ts), what must hold by checks/. */
-import { decodeJson, encodeJson, formatDecodeError } from '../../src/core/decode.ts';
+import { type Decoder, decodeJson, encodeJson, formatDecodeError } from '../../src/core/decode.ts';
 import { type ClusterId, type NodeId, makeClusterId } from '../../src/core/ids.ts';
 import { type ClusterSpec, clusterSpec } from '../../src/core/spec.ts';
 import { type ClusterState, clusterState } from '../../src/core/state.ts';
@@ -17,8 +17,10 @@ import { type Random, createRandom } from '../random.ts';
 import { type Trace, createTrace } from '../trace.ts';
 import { createStoreAccess } from './access.ts';
 import { createDatabases } from './databases.ts';
+import { type Lan, createLan } from './lan.ts';
 import { type Machines, createMachines } from './machines.ts';
 import { type SimNode, createNode } from './node.ts';
+import { createPowerSwitch } from './power.ts';
 import { PROXY_HOST, type SimProxy, createProxy } from './proxy.ts';
 import { type SimServer, createServer } from './server.ts';
 
@@ -42,8 +44,14 @@ export interface World {
   readonly dataNodes: readonly SimNode[];
   /** Null: every client connects to nodes. */
   readonly proxy: SimProxy | null;
+  /** Null: nobody asks for virtual addresses in this run. */
+  readonly lan: Lan | null;
   /** As the store holds it now, by its own record; null before the first decision. */
   state(): ClusterState | null;
+  /** Data nodes that the settings in the store name as full members; those of the beginning while there are none. */
+  members(): readonly NodeId[];
+  /** In the store; those of the beginning while there are none. */
+  settings(): ClusterSpec;
 }
 
 /** Two sites are this far apart, one way. */
@@ -56,6 +64,7 @@ export function createWorld(options: {
   readonly verbose: boolean;
   readonly restores: boolean;
   readonly proxy: boolean;
+  readonly operations: boolean;
 }): World {
   installLightAbort();
   const { shape } = options;
@@ -81,7 +90,9 @@ export function createWorld(options: {
   const spec = buildSpec(shape);
   const nodes = new Map<string, SimNode>();
   const createDatabase = createDatabases({ clock, network, streams, trace, machines });
-  for (const one of shape.nodes)
+  const hosts = [...shape.nodes, ...shape.spare];
+  const lan = options.operations ? createLan({ clock, network, machines, hosts: hosts.map((one) => one.name) }) : null;
+  for (const one of hosts)
     nodes.set(
       one.name,
       createNode(
@@ -96,11 +107,14 @@ export function createWorld(options: {
           firewall: shape.firewall,
           peers: () => nodes,
           createDatabase,
+          lan,
+          trusted: shape.clients[0] ?? null,
         },
         one,
       ),
     );
-  const servers = shape.servers.map((name) => createServer({ name, machines, access, trace, cluster }));
+  const fencer = options.operations ? createPowerSwitch(clock, machines, random.stream('power')) : null;
+  const servers = shape.servers.map((name) => createServer({ name, machines, access, trace, cluster, fencer }));
   const members = new Set(shape.store);
   for (const machine of machines.all()) {
     if (!members.has(machine.name)) continue;
@@ -111,6 +125,7 @@ export function createWorld(options: {
     machine.onResume(() => store.review());
   }
   const openOffice = (): Store => store.open({ host: OFFICE, scope: machines.of(OFFICE).scope(), now: machines.of(OFFICE).clock.now });
+  const present = createReader(store, keys.spec, clusterSpec);
   return {
     shape,
     cluster,
@@ -126,24 +141,27 @@ export function createWorld(options: {
     openOffice,
     servers,
     nodes,
-    proxy: options.proxy ? createProxy({ cluster, machines, network, access, trace, peers: () => nodes }) : null,
+    proxy: options.proxy ? createProxy({ cluster, machines, network, access, trace, random: random.stream('proxy'), peers: () => nodes }) : null,
+    lan,
     dataNodes: [...nodes.values()].filter((node) => node.kind === 'data'),
-    state: createStateReader(store, keys),
+    state: createReader(store, keys.state, clusterState),
+    settings: () => present() ?? spec,
+    members: () => (present() ?? spec).nodes.filter((node) => node.kind === 'data' && node.membership === 'full').map((node) => node.id),
   };
 }
 
 /** Decodes a revision once. */
-function createStateReader(store: StoreModel, keys: ClusterKeys): () => ClusterState | null {
+function createReader<T>(store: StoreModel, key: string, decoder: Decoder<T>): () => T | null {
   let text: string | null = null;
-  let state: ClusterState | null = null;
+  let value: T | null = null;
   return () => {
-    const found = store.keyspace().get(keys.state)?.value ?? null;
-    if (found === text) return state;
+    const found = store.keyspace().get(key)?.value ?? null;
+    if (found === text) return value;
     text = found;
-    const decoded = found === null ? null : decodeJson(clusterState, found);
-    if (decoded?.ok === false) throw new Error(`the state in the store cannot be read: ${formatDecodeError(decoded.error)}`);
-    state = decoded?.value ?? null;
-    return state;
+    const decoded = found === null ? null : decodeJson(decoder, found);
+    if (decoded?.ok === false) throw new Error(`${key} in the store cannot be read: ${formatDecodeError(decoded.error)}`);
+    value = decoded?.value ?? null;
+    return value;
   };
 }
 
@@ -153,7 +171,15 @@ function buildSpec(shape: Shape): ClusterSpec {
     JSON.stringify({
       name: 'sim',
       ...shape.spec,
-      nodes: shape.nodes.map((node) => ({ id: node.name, host: node.name, kind: node.kind, location: node.location, priority: node.priority })),
+      nodes: shape.nodes.map((node) => ({
+        id: node.name,
+        host: node.name,
+        kind: node.kind,
+        location: node.location,
+        priority: node.priority,
+        upstream: node.upstream ?? null,
+        delayMs: node.delayMs ?? 0,
+      })),
     }),
   );
   if (!decoded.ok) throw new Error(`the spec of the shape is wrong: ${formatDecodeError(decoded.error)}`);
@@ -166,12 +192,12 @@ export function nodeOf(world: World, name: string): SimNode {
   return found;
 }
 
-/** Writes the spec and starts everything. */
-export function startWorld(world: World): void {
+/** Writes the spec and starts everything, but the agent of `late`. */
+export function startWorld(world: World, late: string | null = null): void {
   const { office, keys, spec } = world;
   void office.store.txn([], [{ kind: 'put', key: keys.spec, value: encodeJson(spec) }]);
   for (const server of world.servers) server.start();
-  for (const node of world.nodes.values()) node.startAgent();
+  for (const node of world.nodes.values()) if (node.name !== late) node.startAgent();
   world.proxy?.start();
 }
 

@@ -201,6 +201,8 @@ export interface Core {
   readonly streams: StreamHub;
   readonly random: Random;
   readonly timings: Timings;
+  /** recovery_min_apply_delay of the managed settings. */
+  applyDelayMs: number;
   readonly disk: Disk;
   /** Another server of the world, by its address. */
   readonly find: (host: string, port: number) => Core | null;

@@ -89,6 +89,7 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
   async function bringSettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>> {
     const { directory } = disk;
     const managed = managedKey(spec);
+    core.applyDelayMs = spec.nodes.find((node) => node.id === core.name)?.delayMs ?? 0;
     if (directory === null && disk.incomplete !== null) return ok({ changed: false });
     if (directory === null)
       return err(failure('postgres.managed-files', `cannot write the managed files of ${core.name}`, 'ENOENT', '', 'check the disk', true));

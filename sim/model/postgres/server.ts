@@ -114,6 +114,7 @@ export function createServer(options: ServerOptions): Server {
   const core: Core = {
     ...options,
     timings: { ...USUAL, ...options.timings },
+    applyDelayMs: 0,
     disk: createDisk(),
     admits: options.admits ?? (() => true),
     process: null,

@@ -216,18 +216,23 @@ export function replay(core: Core, run: Run): void {
   if (run.role !== 'standby' || run.replayPaused || run.startupBlocked || run.replayTimer !== null) return;
   const directory = directoryOf(core);
   if (run.replayed === directory.end) return;
+  // Delayed on purpose: what is here now is applied that much later. *Source:* PostgreSQL manual, recovery_min_apply_delay (counts once consistency is reached).
+  const isDelayed = core.applyDelayMs > 0 && run.status === 'standby';
+  const until = isDelayed ? directory.end : null;
   const apply = (): void => {
     run.replayTimer = null;
     if (run.replayPaused || run.startupBlocked) return;
-    run.replayed = directory.end;
-    directory.applied = directory.end;
+    run.replayed = until ?? directory.end;
+    directory.applied = run.replayed;
     becomeConsistent(core, run);
   };
-  if (core.timings.replayDelay === 0) {
+  const slowMs = core.timings.replayDelay === 0 ? 0 : core.timings.replayDelay * (0.5 + core.random.next());
+  const waitMs = isDelayed ? core.applyDelayMs : slowMs;
+  if (waitMs === 0) {
     apply();
     return;
   }
-  run.replayTimer = afterIn(core, run, core.timings.replayDelay * (0.5 + core.random.next()), () => {
+  run.replayTimer = afterIn(core, run, waitMs, () => {
     apply();
     if (run.receiver?.link != null) reply(run.receiver.link);
     replay(core, run);

@@ -6,6 +6,8 @@ export interface LeaseTable {
   /** Full TTL from now; null when it does not exist. */
   renew(id: string): number | null;
   ttlOf(id: string): number | null;
+  /** What is left of it; null when it does not exist. */
+  leftOf(id: string): number | null;
   remove(id: string): void;
   /** A new leader, or a restarted server: every lease has its full TTL again. */
   renewAll(): void;
@@ -83,6 +85,10 @@ export function createLeaseTable(options: LeaseOptions): LeaseTable {
       return lease.ttlMs;
     },
     ttlOf: (id) => leases.get(id)?.ttlMs ?? null,
+    leftOf: (id) => {
+      const lease = leases.get(id);
+      return lease === undefined ? null : lease.deadline - options.now();
+    },
     remove: (id) => void leases.delete(id),
     renewAll,
     replace: (ids) => {

@@ -93,6 +93,8 @@ export interface StoreService {
   pause(member: string): void;
   resume(member: string): void;
   leader(): string | null;
+  /** How long the leader keeps a lease yet, for checkers; null: it knows none of that id, or nobody leads. */
+  leaseLeftMs(id: string): number | null;
   /** The leader steps down; another member (or the same) is elected after the usual time. */
   loseLeader(): void;
   /** Looks at who can reach whom. Called by itself when links change and when requests come. */
@@ -376,6 +378,7 @@ export function createStoreService(options: ServiceOptions): StoreService {
       review();
     },
     leader: () => leader,
+    leaseLeftMs: (id) => (leader === null ? null : leases.leftOf(id)),
     loseLeader: () => {
       if (single) return;
       depose();

@@ -8,7 +8,7 @@ import type { ClusterWatch } from '../cluster-watch.ts';
 import type { LoopStatus } from '../loop.ts';
 import type { LeasePort, ViewpointPort } from '../ports.ts';
 import { type VipKeeper, createVipKeeper } from './keeper.ts';
-import { createVipKernel } from './kernel.ts';
+import { type VipKernel, createVipKernel } from './kernel.ts';
 
 export interface AgentVips {
   readonly keeper: VipKeeper;
@@ -27,6 +27,9 @@ export function createAgentVips(options: {
   readonly lease: Pick<LeasePort, 'heldTerm'>;
   readonly viewpoints: Pick<ViewpointPort, 'probes'>;
   readonly onChange: () => void;
+  /** In the place of this host's own. */
+  readonly kernel?: VipKernel;
+  readonly macs?: () => readonly string[];
 }): AgentVips {
   const { config, clock, log, watch } = options;
   let status: LoopStatus | null = null;
@@ -56,13 +59,13 @@ export function createAgentVips(options: {
   const keeper = createVipKeeper({
     node: config.node,
     witness: config.kind === 'witness',
-    kernel: createVipKernel({ clock }),
+    kernel: options.kernel ?? createVipKernel({ clock }),
     clock,
     log,
     spec: () => watch.current().spec,
     state: () => watch.current().state,
     memberMacs: () => {
-      const own = new Set(ownMacs());
+      const own = new Set((options.macs ?? ownMacs)());
       const others = [...watch.current().members.values()].filter((member) => member.node !== config.node);
       return new Set(others.flatMap((member) => member.macs.filter((mac) => !own.has(mac))));
     },

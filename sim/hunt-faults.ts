@@ -1,0 +1,173 @@
+/**
+ * Trouble that follows the primary of the moment, in the orders in which it is worst: what is cut off first and what later, what comes back first, who is
+ * lost right after whom. Drawn from a stream of its own, after everything else of a plan.
+ */
+import { assertNever } from '../src/core/result.ts';
+import type { Operator } from './operator.ts';
+import { type Fault, type FaultKind, type Plan, faultsOf, hostsOf } from './plan.ts';
+import type { Shape } from './profiles.ts';
+import type { Random } from './random.ts';
+import type { SimNode } from './world/node.ts';
+import type { World } from './world/world.ts';
+
+export type HuntFault = Extract<
+  FaultKind,
+  { kind: 'primary-pause' | 'primary-cut' | 'primary-power-loss' | 'other-agents-kill' | 'others-in-maintenance' }
+>;
+
+interface Entry {
+  /** Milliseconds since the story began. */
+  readonly at: number;
+  readonly forMs: number;
+  readonly what: FaultKind;
+}
+
+/** The plan with one or two such stories in each episode, numbered after all its other entries. */
+export function addHunts(random: Random, plan: Plan, shape: Shape): Plan {
+  let nextId = faultsOf(plan).length;
+  return {
+    episodes: plan.episodes.map((episode, index) => {
+      const added = Array.from({ length: random.pick([1, 1, 2]) }, () => {
+        const begin = random.between(1000, Math.max(1500, episode.lengthMs - 25_000));
+        return drawStory(random, shape).map(({ at, forMs, what }): Fault => {
+          const from = Math.round(Math.min(begin + at, episode.lengthMs - 200));
+          return { id: nextId++, episode: index, at: from, forMs: Math.round(Math.min(forMs, episode.lengthMs - from)), what };
+        });
+      }).flat();
+      return { ...episode, faults: [...episode.faults, ...added] };
+    }),
+  };
+}
+
+type Story = (random: Random, shape: Shape) => readonly Entry[];
+
+const stories: readonly Story[] = [
+  longPause,
+  wideningCut,
+  wideningCut,
+  narrowingCut,
+  strandedWithCompany,
+  lossAfterReturn,
+  lossInMaintenance,
+  failoverUnderLoad,
+];
+
+function drawStory(random: Random, shape: Shape): readonly Entry[] {
+  return random.pick(stories)(random, shape);
+}
+
+/** Longer than any lease: when it goes on, another one is the primary, and nobody can tell it. */
+function longPause(random: Random): readonly Entry[] {
+  const what: FaultKind = { kind: 'primary-pause', how: random.pick(['suspended', 'frozen']), silentMs: random.between(2000, 8000) };
+  return [{ at: 0, forMs: random.between(5000, 16_000), what }];
+}
+
+/** It lives on promises when the members that gave them lose it too; some of those begin anew at that moment. */
+function wideningCut(random: Random): readonly Entry[] {
+  const at = random.between(3000, 8000);
+  const silentMs = random.between(6000, 12_000);
+  const entries: Entry[] = [
+    { at: 0, forMs: at + silentMs, what: { kind: 'primary-cut', from: 'store' } },
+    { at, forMs: silentMs, what: { kind: 'primary-cut', from: 'others' } },
+  ];
+  if (random.chance(0.5)) entries.push({ at: at + random.between(0, 100), forMs: 0, what: { kind: 'other-agents-kill' } });
+  return entries;
+}
+
+/** Members hear it again when they have just voted for another. */
+function narrowingCut(random: Random): readonly Entry[] {
+  return [
+    { at: 0, forMs: random.between(8000, 14_000), what: { kind: 'primary-cut', from: 'store' } },
+    { at: 0, forMs: random.between(1500, 4500), what: { kind: 'primary-cut', from: 'others' } },
+  ];
+}
+
+/** One standby stays on its side, and acknowledges. */
+function strandedWithCompany(random: Random): readonly Entry[] {
+  return [{ at: 0, forMs: random.between(4000, 14_000), what: { kind: 'primary-cut', from: 'most' } }];
+}
+
+/** The old primary is back with rows that nobody has, and the new one is lost. */
+function lossAfterReturn(random: Random): readonly Entry[] {
+  const cutMs = random.between(6000, 12_000);
+  return [
+    { at: 0, forMs: cutMs, what: { kind: 'primary-cut', from: 'others' } },
+    { at: cutMs + random.between(0, 4000), forMs: random.between(8000, 25_000), what: { kind: 'primary-power-loss' } },
+  ];
+}
+
+function lossInMaintenance(random: Random): readonly Entry[] {
+  return [
+    { at: 0, forMs: 0, what: { kind: 'others-in-maintenance', all: random.chance(0.5) } },
+    { at: random.between(1000, 4000), forMs: random.between(8000, 25_000), what: { kind: 'primary-power-loss' } },
+  ];
+}
+
+/** WAL is on its way while standbys are asked to vote. */
+function failoverUnderLoad(random: Random): readonly Entry[] {
+  return [
+    { at: 0, forMs: 0, what: { kind: 'burst', bytes: random.pick([2_000_000, 40_000_000]) } },
+    { at: random.between(5, 400), forMs: 0, what: { kind: 'task', request: { kind: 'failover', to: null, acceptLoss: false } } },
+  ];
+}
+
+interface Cuts {
+  cut(from: string, to: string): void;
+  heal(from: string, to: string): void;
+}
+
+/** Answers how to end it; without a primary nothing is done. */
+export function beginHunt(world: World, operator: Operator, what: HuntFault, cuts: Cuts): (() => void) | null {
+  const primary = world.dataNodes.find((node) => node.name === world.state()?.primary);
+  if (primary === undefined) return null;
+  switch (what.kind) {
+    case 'primary-pause': {
+      const machine = world.machines.of(primary.name);
+      const heal = cutOff(cuts, [primary.name], othersOf(world, [primary.name]));
+      machine.suspend(what.how);
+      return () => {
+        machine.resume();
+        world.clock.after(what.silentMs, heal);
+      };
+    }
+    case 'primary-cut': {
+      const company = world.dataNodes.find((node) => node !== primary)?.name;
+      const side = what.from === 'most' && company !== undefined ? [primary.name, company] : [primary.name];
+      return cutOff(cuts, side, what.from === 'store' ? world.shape.store.filter((host) => host !== primary.name) : othersOf(world, side));
+    }
+    case 'primary-power-loss': {
+      const machine = world.machines.of(primary.name);
+      machine.powerOff();
+      return machine.powerOn;
+    }
+    case 'other-agents-kill':
+      for (const node of world.nodes.values()) if (node !== primary) node.killAgent();
+      return null;
+    case 'others-in-maintenance':
+      takeOut(world, operator, primary, what.all);
+      return null;
+    default:
+      return assertNever(what, 'hunt');
+  }
+}
+
+function takeOut(world: World, operator: Operator, primary: SimNode, all: boolean): void {
+  const others = world.dataNodes.filter((node) => node !== primary);
+  for (const node of all ? others : others.slice(0, 1)) operator.ask({ kind: 'nodeMaintenance', node: node.name, on: true });
+}
+
+const othersOf = (world: World, side: readonly string[]): readonly string[] =>
+  hostsOf(world.shape).filter((host) => !side.includes(host) && !world.shape.clients.includes(host));
+
+function cutOff(cuts: Cuts, side: readonly string[], others: readonly string[]): () => void {
+  const links = side.flatMap((one) =>
+    others.flatMap((other): [string, string][] => [
+      [one, other],
+      [other, one],
+    ]),
+  );
+  for (const [from, to] of links) cuts.cut(from, to);
+  return () => {
+    for (const [from, to] of links) cuts.heal(from, to);
+  };
+}
