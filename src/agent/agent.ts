@@ -34,6 +34,7 @@ import { createPostgresPort } from './postgres-port.ts';
 import { createWitnessPort } from './witness-port.ts';
 import { createSyncKeeper } from './postgres/sync-keeper.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
+import { watchDisk } from './probe/disk.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
@@ -218,6 +219,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   vips = createAgentVips({ config, clock: realClock, log, watch, lease: lease.keeper, viewpoints, onChange: () => wake('virtual address') });
   const addresses = vips;
   const sync = createSyncKeeper({ instance, clock: realClock, log, wake: () => wake('synchronous set') });
+  const disk = config.kind === 'witness' ? null : watchDisk({ instance, node: config.node, log, onChange: () => wake('disk') });
   const publisher = createPublisher({
     node: config.node,
     bootId: setup.bootId,
@@ -230,6 +232,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     postgres,
     overrides: createOverrideWatch(instance, log),
     host: createHostFacts(instance, { clock: realClock, log }),
+    ...(disk === null ? {} : { disk }),
+    ...(postgres.kept === undefined ? {} : { kept: postgres.kept }),
     spec,
     sync,
     vips: addresses.keeper,
@@ -264,6 +268,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     await addresses.keeper.stop();
     lease.stop();
     prober.close();
+    disk?.writes.close();
     postgres.close();
     client?.close();
     void hostAccess.close();
@@ -322,6 +327,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       await http.close();
       lease?.stop();
       prober.close();
+      disk?.writes.close();
       postgres.close();
       client?.close();
       // The report stays until its lease ends: an agent that is restarted at once is not missed by anybody.

@@ -29,7 +29,7 @@ import { createObserver } from './postgres/observe.ts';
 import { type PostmasterWatch, canonicalDirectory, findPostmaster, isAlive, readProcess, watchPostmaster } from './postgres/postmaster.ts';
 import { promotePostgres, waitReplay } from './postgres/promote.ts';
 import { createReadyConnection } from './postgres/ready-connection.ts';
-import { rewindTo } from './postgres/rewind.ts';
+import { type Rewound, rewindTo } from './postgres/rewind.ts';
 import { freeBytes } from './postgres/set-aside.ts';
 import { applySettings, findOverrides } from './postgres/settings.ts';
 import { setupRoles } from './postgres/setup-roles.ts';
@@ -59,6 +59,8 @@ export interface PostgresPortOptions {
 export interface BoundPostgres extends PostgresPort {
   /** The verified postmaster that was seen last; null: none. */
   postmaster(): { readonly pid: number; readonly startTicks: number } | null;
+  /** What the last rewind of this run kept; null: it lost nothing, or there was none. Absent: nobody looks. */
+  kept?(): NodeReport['kept'];
   close(): void;
 }
 
@@ -86,6 +88,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   /** What a standby needs at least, as last read; empty for a primary. */
   let atLeast: Readonly<Record<string, number>> = {};
   let atLeastRead: { readonly at: number; readonly role: PostgresReport['role'] } = { at: -Infinity, role: null };
+  let kept: NodeReport['kept'] = null;
+  let signalling: Promise<void> | null = null;
   /** For whom the managed files were written last. */
   let writtenFor: string | null = null;
 
@@ -187,6 +191,14 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     return started.ok ? ok(`pid ${started.value.pid}, ${Math.round(started.value.durationMs)} ms`) : started;
   }
 
+  /** One at a time: on a disk that does not answer each one would hold a thread of the few that read and write files. */
+  function signalled(): Promise<void> {
+    signalling ??= ensureStandbySignal(instance).finally(() => {
+      signalling = null;
+    });
+    return signalling;
+  }
+
   async function withoutServer<T>(what: NonNullable<typeof offline>, work: () => Promise<T>): Promise<T> {
     offline = what;
     try {
@@ -203,6 +215,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   return {
     observe,
     postmaster: () => watched,
+    kept: () => kept,
     close: () => {
       watched?.stop();
       observer.close();
@@ -253,7 +266,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
         },
         killAll: () =>
           killTree({ dataDirectory: canonicalDirectory(instance.dataDirectory), postmaster: guardedProcess() }, { limitMs: KILL_LIMIT_MS }),
-        ensureStandbySignal: () => ensureStandbySignal(instance),
+        ensureStandbySignal: () => signalled(),
         clock: realClock,
       });
       return fenced.ok ? ok(`fenced in ${fenced.value.durationMs} ms, killed ${fenced.value.killed.length} processes`) : fenced;
@@ -282,7 +295,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       const rewound = await withoutServer('rewinding', async () =>
         rewindTo(instance, { upstream, settings: await settingsOf(spec, 'standby'), keepSaved: spec.keepSavedDirectories, signal, onProgress }),
       );
-      return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
+      if (!rewound.ok) return rewound;
+      kept = keptOf(rewound.value);
+      return ok(describeRewind(upstream, rewound.value));
     },
     clone: async (spec, { upstream, source, rateKb }, signal, onProgress) => {
       const settings = await settingsOf(spec, 'standby');
@@ -346,7 +361,19 @@ function describeMapping(mapped: readonly MappedTablespace[]): string {
   return mapped.map((one) => `; tablespace ${one.oid} (${one.from}) lies in ${one.to}`).join('');
 }
 
-function describeRewind(upstream: Upstream, rewound: { readonly divergedPath: string | null; readonly durationMs: number }): string {
-  const saved = rewound.divergedPath === null ? '' : `; what only this node had is kept in ${rewound.divergedPath}`;
-  return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}`;
+function keptOf({ divergedPath, summary }: Rewound): NodeReport['kept'] {
+  if (divergedPath === null || summary === null) return null;
+  return { timeline: summary.timeline, from: summary.from, bytes: summary.bytes, transactions: summary.committed, path: divergedPath };
+}
+
+function describeRewind(upstream: Upstream, rewound: Rewound): string {
+  const kept = keptOf(rewound);
+  const saved =
+    kept === null
+      ? ''
+      : `; what only this node had (${kept.bytes} bytes of WAL, ${kept.transactions} committed transactions) is kept in ${kept.path}`;
+  const [first] = rewound.unarchived;
+  const gap =
+    first === undefined ? '' : `; ${rewound.unarchived.length} WAL segments from ${first} on were never archived, and the archive has a gap there`;
+  return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}${gap}`;
 }

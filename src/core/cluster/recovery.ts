@@ -12,6 +12,7 @@
  */
 import type { NodeId, Now } from '../ids.ts';
 import { makeWallMs } from '../ids.ts';
+import { formatLsn } from '../lsn.ts';
 import type { NodeReport } from '../report.ts';
 import type { NodeSpec } from '../spec.ts';
 import type { Goal, RecoveryProgress } from '../state.ts';
@@ -105,7 +106,12 @@ function settled(one: Case): RecoveryStep {
   if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && hasRead(one.view, one.report)))
     return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
-  const text = `${one.node} streams from ${upstreamFor(one)}`;
+  const { kept } = one.report;
+  const lost =
+    goal.via === 'rewind' && kept !== null
+      ? `; ${kept.bytes} bytes of WAL with ${kept.transactions} committed transactions, which only it had since ${formatLsn(kept.from)}, are kept in ${kept.path} there`
+      : '';
+  const text = `${one.node} streams from ${upstreamFor(one)}${lost}`;
   return step('standby.back', text, sameGoal ? null : { kind: 'standby', upstream, via: 'stream' }, null);
 }
 
