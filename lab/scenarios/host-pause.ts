@@ -21,7 +21,10 @@ async function pause(stage: Stage, afterwards: (pausedMs: number) => void): Retu
   afterwards(wokenMs - faultMs);
   for (const pid of frozen) sendSignal(pid, 'SIGCONT');
   const rejoin = await expectRejoin(stage, { node: stage.primary, fromMs: wokenMs });
-  return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: [...wrong, ...rejoin.wrong], detail: `${frozen.length} processes stood still` };
+  const late = stage.recording.events.filter((event) => event.kind === 'ack' && event.node === stage.primary && event.atMs > wokenMs);
+  const last = Math.round((late.at(-1)?.atMs ?? wokenMs) - wokenMs);
+  const window = late.length === 0 ? 'nothing after it woke' : `${late.length} rows after it woke, the last after ${last} ms`;
+  return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: [...wrong, ...rejoin.wrong], detail: `${frozen.length} processes stood still; the old primary acknowledged ${window}` };
 }
 
 export const hostPause: Scenario = {
