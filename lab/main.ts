@@ -20,7 +20,7 @@ const USAGE = `Usage: npm run lab -- list
 Real PostgreSQL and real agents on hosts that are network namespaces of this machine. Needs root.
 --keep keeps the working directory (logs, data) of each run.
 --store etcd runs any scenario with three etcd members on the nodes' hosts, with TLS and a login; without it each scenario has its own.
---seconds shortens the scenarios that last minutes (etcd-member-loss, store-lost); what was measured then says so.
+--seconds: how long the store is away or disturbed in the scenarios that last (etcd-member-loss, store-lost, store-loss); what was measured then says so.
 `;
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);

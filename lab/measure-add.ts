@@ -39,6 +39,9 @@ export async function measureAdd(options: {
     spareEtcd: false,
     spareServer: false,
     fencing: null,
+    disks: null,
+    clocks: null,
+    firewall: 'auto',
     lengthMs: null,
     ...rest,
   });

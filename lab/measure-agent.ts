@@ -31,6 +31,9 @@ export async function measureAgent(options: { readonly keep: boolean; readonly s
     spareEtcd: false,
     spareServer: false,
     fencing: null,
+    disks: null,
+    clocks: null,
+    firewall: 'auto',
     lengthMs: null,
     ...options,
   });

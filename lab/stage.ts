@@ -1,5 +1,5 @@
 /** One run's stage: seven hosts, a healthy cluster of three nodes, and clients that write all the time. */
-import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +10,8 @@ import { type Herd, type HerdPlan, openHerd } from '../src/demo/herd.ts';
 import { waitStreaming, writableNode } from '../src/demo/look.ts';
 import { startHerd, stopHerd } from '../src/demo/processes.ts';
 import { type Recording, recordFrom } from '../src/demo/recording.ts';
+import { type LabClocks, createClocks } from './clocks.ts';
+import { type DiskKind, type LabDisks, createDisks, diskFolder } from './disks.ts';
 import { type LabEtcd, startEtcd } from './etcd.ts';
 import { type LabNetwork, createNetwork } from './network.ts';
 import type { StoreKind } from './scenario.ts';
@@ -31,6 +33,10 @@ export interface Stage {
   readonly recording: Recording;
   /** Null where none runs. */
   readonly etcd: LabEtcd | null;
+  /** Of the nodes' data directories; null where these lie on the machine's own file system. */
+  readonly disks: LabDisks | null;
+  /** Null: no clock of a host can be stopped. */
+  readonly clocks: LabClocks | null;
   /** How long a scenario that takes minutes is to last; null: as long as it says itself. */
   readonly lengthMs: number | null;
   /** At the start of the scenario. */
@@ -60,6 +66,10 @@ export interface StageOptions {
   readonly spareEtcd: boolean;
   readonly spareServer: boolean;
   readonly fencing: 'works' | 'fails' | null;
+  /** Null: the data lies on the machine's own file system. */
+  readonly disks: DiskKind | null;
+  readonly clocks: 'own' | null;
+  readonly firewall: 'auto' | 'off';
   /** See `Stage`. */
   readonly lengthMs: number | null;
   readonly keep: boolean;
@@ -72,12 +82,19 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   chmodSync(directory, 0o755);
   const network = createNetwork([SERVER, ...NODES, SPARE, CLIENT, PROXY]);
   const etcd = options.store === 'etcd' || options.spareEtcd ? await etcdOn(network, directory) : null;
-  const herd = openHerd(planOf(directory, network, { ...options, etcd: options.store === 'etcd' ? etcd : null }));
+  const parts = partsOf(network, directory, options);
+  const { disks } = parts;
+  const herd = openHerd(planOf(directory, network, { ...options, clocks: parts.clocks, etcd: options.store === 'etcd' ? etcd : null }));
   const close = (recording: Recording | null) => async (): Promise<void> => {
     network.heal();
+    for (const node of NODES) disks?.thaw(node);
     await recording?.stop();
-    const left = await stopHerd(herd, { keep: options.keep });
+    const left = await stopHerd(herd, { keep: options.keep || disks !== null });
     network.remove();
+    if (disks !== null && left.length === 0) {
+      disks.remove();
+      if (!options.keep) rmSync(directory, { recursive: true, force: true });
+    }
     if (left.length > 0) throw new Error(`these processes could not be ended: ${left.join(', ')}`);
     if (options.keep) options.say(`kept: ${directory}`);
   };
@@ -90,7 +107,17 @@ export async function openStage(options: StageOptions): Promise<Stage> {
       run: `run-${process.pid}-${Math.round(monoMs())}`,
       entry: join(ROOT, 'src', 'demo', 'recorder-main.ts'),
     });
-    const stage = makeStage({ network, herd, recording, etcd, lengthMs: options.lengthMs, primary, say: options.say, close: close(recording) });
+    const stage = makeStage({
+      ...parts,
+      network,
+      herd,
+      recording,
+      etcd,
+      lengthMs: options.lengthMs,
+      primary,
+      say: options.say,
+      close: close(recording),
+    });
     if (!(await recording.waitServing({ afterMs: 0, limitMs: 20_000, rows: WARM_ROWS }))) {
       await recording.stop();
       throw new Error('the recorder got no acknowledgements from the healthy cluster');
@@ -98,6 +125,17 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     return stage;
   } catch (error) {
     await close(null)();
+    throw error;
+  }
+}
+
+/** What the hosts have of their own. A part that fails leaves nothing behind. */
+function partsOf(network: LabNetwork, directory: string, options: StageOptions): Pick<Stage, 'disks' | 'clocks'> {
+  try {
+    const clocks = options.clocks === null ? null : createClocks(ROOT, directory, NODES);
+    return { clocks, disks: options.disks === null ? null : createDisks(directory, NODES, options.disks) };
+  } catch (error) {
+    network.remove();
     throw error;
   }
 }
@@ -139,10 +177,22 @@ async function etcdOn(network: LabNetwork, directory: string): Promise<LabEtcd> 
 function planOf(
   directory: string,
   network: LabNetwork,
-  { spec, priorities, witness, proxies, spareServer, fencing, etcd }: StageOptions & { readonly etcd: LabEtcd | null },
+  {
+    spec,
+    priorities,
+    witness,
+    proxies,
+    spareServer,
+    fencing,
+    disks,
+    clocks,
+    firewall,
+    etcd,
+  }: Omit<StageOptions, 'clocks'> & { readonly etcd: LabEtcd | null; readonly clocks: LabClocks | null },
 ): HerdPlan {
   return {
     directory,
+    ...(disks === null ? {} : { dataFolder: diskFolder() }),
     program: [process.execPath, PROGRAM],
     cluster: 'lab',
     server: { address: network.address(SERVER), apiPort: 8433, storePort: 2379, inside: network.inside(SERVER) },
@@ -152,7 +202,13 @@ function planOf(
     // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
     nodes: NODES.map((node, index) => {
       const priority = priorities[node];
-      const place = { node, address: network.address(node), port: 26_432 + index, agentPort: 8432, inside: network.inside(node) };
+      const place = {
+        node,
+        address: network.address(node),
+        port: 26_432 + index,
+        agentPort: 8432,
+        inside: [...network.inside(node), ...(clocks?.prefix(node) ?? [])],
+      };
       return { ...place, ...(priority === undefined ? {} : { priority }), ...(node === witness ? { kind: 'witness' as const } : {}) };
     }),
     spares: [{ node: SPARE, address: network.address(SPARE), port: 26_432 + NODES.length, agentPort: 8432, inside: network.inside(SPARE) }],
@@ -164,14 +220,14 @@ function planOf(
       splitPort: 5435 + index * 10,
       inside: network.inside(PROXY),
     })),
-    firewall: 'auto',
+    firewall,
     clientNetwork: '10.99.0.0/24',
     // The scenarios measure asynchronous replication unless they say otherwise.
     spec: { durability: { mode: 'async' }, ...spec },
   };
 }
 
-type StageParts = Pick<Stage, 'network' | 'herd' | 'recording' | 'etcd' | 'lengthMs' | 'primary' | 'say' | 'close'>;
+type StageParts = Pick<Stage, 'network' | 'herd' | 'recording' | 'etcd' | 'disks' | 'clocks' | 'lengthMs' | 'primary' | 'say' | 'close'>;
 
 function makeStage(parts: StageParts): Stage {
   const { network, herd, primary } = parts;

@@ -1,6 +1,9 @@
 /** Steps that several scenarios share. */
 import { monoMs, realClock } from '../src/base/clock.ts';
-import { waitUntil } from '../src/demo/children.ts';
+import { readFileSync } from 'node:fs';
+import { runOnce, waitUntil } from '../src/demo/children.ts';
+import { serverUrl } from '../src/demo/herd.ts';
+import { killPid } from './network.ts';
 import type { Stage } from './stage.ts';
 
 /** Beyond every target: a run that reaches it has failed, and says so. */
@@ -57,6 +60,32 @@ export async function explain(stage: Stage): Promise<{ readonly rule: string; re
   }
 }
 
+/** Everything of the cluster on a host is killed; a member of etcd there lives on, as if it had a host of its own. */
+export function killNode(stage: Stage, node: string): void {
+  if (stage.etcd === null) {
+    stage.network.killAll(node);
+    return;
+  }
+  // Agent first: it would start its guard again, and the guard would end what it guards by itself.
+  for (let round = 0; round < 50; round++) {
+    const left = stage.network.pids(node).filter((pid) => commandOf(pid) !== 'etcd');
+    if (left.length === 0) return;
+    for (const pid of left) killPid(pid, 'SIGKILL');
+  }
+  throw new Error(`processes on ${node} cannot be killed`);
+}
+
+/** The program's name; `etcd` too for what is gone or a zombie, since neither is to be killed. */
+function commandOf(pid: number): string {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return stat.includes(') Z ') ? 'etcd' : stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'));
+  } catch {
+    // Gone between the listing and the look: as good as left alone.
+    return 'etcd';
+  }
+}
+
 /** The whole host returns: its agent is started as an init system would. */
 export function bootHost(stage: Stage, node: string): number {
   const fromMs = monoMs();
@@ -99,4 +128,21 @@ export async function expectProtection(stage: Stage, options: { readonly voters:
     100,
   );
   return there ? [] : [`within ${options.limitMs} ms no ${options.voters} voters were promised: ${JSON.stringify(last)}`];
+}
+
+const GET = `const [url] = process.argv.slice(1);
+const { LAB_TOKEN, LAB_CA } = process.env;
+require('node:https').get(url, { ca: LAB_CA, headers: { authorization: 'Bearer ' + LAB_TOKEN } }, (answer) => answer.pipe(process.stdout)).on('error', (error) => {
+  console.error(error.message);
+  process.exitCode = 1;
+});`;
+
+/** One sample of the server's /metrics, by its name and the beginning of its labels; null when it is not there. */
+export async function metric(stage: Stage, sample: string): Promise<number | null> {
+  const { plan, places } = stage.herd;
+  const env = { LAB_TOKEN: readFileSync(places.adminToken, 'utf8').trim(), LAB_CA: readFileSync(places.ca, 'utf8') };
+  const argv = [process.execPath, '-e', GET, `${serverUrl(plan)}/metrics`];
+  const answer = await runOnce({ inside: plan.server.inside, argv, cwd: plan.directory, env, limitMs: 5000 });
+  const line = answer.stdout.split('\n').find((one) => one.startsWith(sample));
+  return line === undefined ? null : Number(line.slice(line.lastIndexOf(' ') + 1));
 }

@@ -7,11 +7,12 @@ import { cascade, cascadeFailover } from './cascade.ts';
 import { clusterRestart } from './cluster-restart.ts';
 import { controllerLoss } from './controller-loss.ts';
 import { etcdMemberLoss, hostLossEtcd, hostLossEtcdAsync, hostLossEtcdLeader, serverLossEtcd, storeLost } from './etcd.ts';
+import { diskFull, diskReadOnly, diskStuck, diskStuckQuorum } from './disks.ts';
 import { failoverProxy } from './failover-proxy.ts';
 import { fencingFails, hostLossFenced } from './fencing.ts';
 import { hostKill } from './host-kill.ts';
 import { hostLoss } from './host-loss.ts';
-import { hostPause } from './host-pause.ts';
+import { hostPause, vmPause } from './host-pause.ts';
 import { nodeAdd, nodeAddAgentDies, nodeAddServerDies, nodeRemove } from './node-scale.ts';
 import { oldPrimaryReturns } from './old-primary-returns.ts';
 import { partitionPrimary } from './partition-primary.ts';
@@ -32,6 +33,7 @@ import {
   postgresHangQuorum,
   storeLossQuorum,
   switchoverQuorum,
+  vmPauseQuorum,
 } from './quorum-mode.ts';
 import { rollingRestart, rollingRestartLower } from './rolling-restart.ts';
 import { rollingServerDies } from './rolling-server-dies.ts';
@@ -78,6 +80,8 @@ export const SCENARIOS: readonly Scenario[] = [
   postgresHangQuorum,
   hostPause,
   hostPauseQuorum,
+  vmPause,
+  vmPauseQuorum,
   switchoverQuorum,
   agentRestartQuorum,
   storeLossQuorum,
@@ -95,6 +99,10 @@ export const SCENARIOS: readonly Scenario[] = [
   powerCutPrimaryFirst,
   powerCutPrimaryLast,
   powerCutAsync,
+  diskFull,
+  diskReadOnly,
+  diskStuck,
+  diskStuckQuorum,
   witnessFailover,
   hostLossFenced,
   fencingFails,

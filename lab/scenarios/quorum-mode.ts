@@ -4,7 +4,7 @@ import type { Scenario } from '../scenario.ts';
 import { bootHost, calm, expectProtection, expectRejoin, expectTakeover } from '../steps.ts';
 import type { Stage } from '../stage.ts';
 import { agentRestart } from './agent-restart.ts';
-import { hostPause } from './host-pause.ts';
+import { hostPause, vmPause } from './host-pause.ts';
 import { storeLoss } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 
@@ -97,7 +97,7 @@ function inQuorumMode(other: Scenario, expect: Partial<Scenario['expect']>): Sce
     name: `${other.name}-quorum`,
     about: `quorum mode: ${other.about}`,
     spec: { ...other.spec, ...spec },
-    expect: { ...other.expect, lostRows: 0, ...expect },
+    expect: { ...withoutWindow(other.expect), lostRows: 0, ...expect },
     run: async (stage) => {
       const early = await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS });
       const seen = await other.run(stage);
@@ -107,8 +107,14 @@ function inQuorumMode(other: Scenario, expect: Partial<Scenario['expect']>): Sce
   };
 }
 
+/** What is acknowledged by a quorum of voters is acknowledged by one primary only. */
+function withoutWindow({ windowMs: _, ...expect }: Scenario['expect']): Scenario['expect'] {
+  return expect;
+}
+
 /** The first write of the new primary waits until a standby follows. */
 export const switchoverQuorum = inQuorumMode(switchover, { outageMs: 1000 });
 export const hostPauseQuorum = inQuorumMode(hostPause, { outageMs: 4000 });
+export const vmPauseQuorum = inQuorumMode(vmPause, { outageMs: 4000 });
 export const storeLossQuorum = inQuorumMode(storeLoss, {});
 export const agentRestartQuorum = inQuorumMode(agentRestart, {});

@@ -6,18 +6,19 @@ const GONE_MS = 60_000;
 
 export const storeLoss: Scenario = {
   name: 'store-loss',
-  about: 'the host of server, controller and store is killed for 60 s: the primary goes on serving',
+  about: 'the host of server, controller and store is killed for 60 s (--seconds): the primary goes on serving',
   expect: { outageMs: 1000, clientErrors: 0, lostRows: 0, rejoinMs: null },
   run: async (stage) => {
+    const goneMs = stage.lengthMs ?? GONE_MS;
     const faultMs = monoMs();
     stage.network.killAll(stage.serverHost);
-    await calm(GONE_MS);
+    await calm(goneMs);
     const wrong = [...(await expectServing(stage, { afterMs: monoMs(), limitMs: 5000 }))];
     stage.herd.startServer();
     if (!(await waitShowHealthy(stage, 30_000))) wrong.push('the cluster was not healthy 30 s after the store came back');
     await calm(5000);
     wrong.push(...(await expectServing(stage, { afterMs: monoMs(), limitMs: 5000 })));
     if ((await stage.writableNode()) !== stage.primary) wrong.push('the primary changed');
-    return { faultMs, rejoinMs: null, wrong, detail: `the store was gone for ${GONE_MS / 1000} s` };
+    return { faultMs, rejoinMs: null, wrong, detail: `the store was gone for ${goneMs / 1000} s` };
   },
 };

@@ -35,6 +35,7 @@ import { type ParameterCheck, createParameterCheck } from './postgres/check-para
 import { createWitnessPort } from './witness-port.ts';
 import { createSyncKeeper } from './postgres/sync-keeper.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
+import { watchDisk } from './probe/disk.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
@@ -227,6 +228,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   vips = createAgentVips({ config, clock: realClock, log, watch, lease: lease.keeper, viewpoints, onChange: () => wake('virtual address') });
   const addresses = vips;
   const sync = createSyncKeeper({ instance, clock: realClock, log, wake: () => wake('synchronous set') });
+  const disk = config.kind === 'witness' ? null : watchDisk({ instance, node: config.node, log, onChange: () => wake('disk') });
   const publisher = createPublisher({
     node: config.node,
     bootId: setup.bootId,
@@ -239,6 +241,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     postgres,
     overrides: createOverrideWatch({ instance, log, mayMend: () => !isLeftAlone(watch.current(), config.node) }),
     host: createHostFacts(instance, { clock: realClock, log }),
+    ...(disk === null ? {} : { disk }),
+    ...(postgres.kept === undefined ? {} : { kept: postgres.kept }),
     spec,
     sync,
     vips: addresses.keeper,
@@ -273,6 +277,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     await addresses.keeper.stop();
     lease.stop();
     prober.close();
+    disk?.writes.close();
     postgres.close();
     client?.close();
     void hostAccess.close();
@@ -331,6 +336,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       await http.close();
       lease?.stop();
       prober.close();
+      disk?.writes.close();
       postgres.close();
       client?.close();
       // The report stays until its lease ends: an agent that is restarted at once is not missed by anybody.

@@ -38,8 +38,10 @@ const EXECUTORS: { readonly [K in Exclude<NodeActionKind, 'none'>]: Executor<K> 
     return started;
   },
   stop,
-  fence: async (_action, context) => {
+  fence: (_action, context) => {
     context.setOpen(false);
+    // Whoever is to be fenced does not get this term back. When something here cannot be ended (it waits for a disk), the lease runs out meanwhile.
+    context.lease.lapse();
     return context.postgres.kill();
   },
   'acquire-lease': acquireLease,
@@ -190,7 +192,10 @@ async function promote(action: Extract<NodeAction, { kind: 'promote' }>, context
   if (promoted.ok) return promoted;
   // The request may still work inside the server. Only a server that is gone, and a refusal on disk, make the term free (§4.5).
   const killed = await context.postgres.kill();
-  if (!killed.ok) return killed;
+  if (!killed.ok) {
+    context.lease.lapse();
+    return killed;
+  }
   await context.memory.refuse(action.term);
   await context.lease.release();
   await context.firewall.openStandby();

@@ -87,6 +87,8 @@ export interface LeasePort {
   acquire(term: Term, stateRevision: Revision, over?: Term | null): Promise<Result<null, Failure>>;
   /** Only called when nothing can accept writes. */
   release(): Promise<Result<null, Failure>>;
+  /** It is renewed no more, and runs out at its deadline: this node is being fenced, and perhaps something here cannot be ended. Nothing is released. */
+  lapse(): void;
 }
 
 export interface FirewallPort {

@@ -64,6 +64,8 @@ export interface PostgresPortOptions {
 export interface BoundPostgres extends PostgresPort {
   /** The verified postmaster that was seen last; null: none. */
   postmaster(): { readonly pid: number; readonly startTicks: number } | null;
+  /** What the last rewind of this run kept; null: it lost nothing, or there was none. Absent: nobody looks. */
+  kept?(): NodeReport['kept'];
   close(): void;
 }
 
@@ -91,10 +93,15 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   /** What a standby needs at least, as last read; empty for a primary. */
   let atLeast: Readonly<Record<string, number>> = {};
   let atLeastRead: { readonly at: number; readonly role: PostgresReport['role'] } = { at: -Infinity, role: null };
+<<<<<<< HEAD
   /** Lines for pg_hba.conf that the running server refused, with its reason; nothing but it knows all of its rules. */
   const hbaRefused = new Map<string, string>();
   /** Of the parameters of the cluster, by the last look. */
   let refused: readonly RefusedParameter[] = [];
+=======
+  let kept: NodeReport['kept'] = null;
+  let signalling: Promise<void> | null = null;
+>>>>>>> 062c34d432a411a3291296f160a698bd3a45161e
   /** For whom the managed files were written last. */
   let writtenFor: string | null = null;
 
@@ -227,6 +234,14 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     return started.ok ? ok(`pid ${started.value.pid}, ${Math.round(started.value.durationMs)} ms`) : started;
   }
 
+  /** One at a time: on a disk that does not answer each one would hold a thread of the few that read and write files. */
+  function signalled(): Promise<void> {
+    signalling ??= ensureStandbySignal(instance).finally(() => {
+      signalling = null;
+    });
+    return signalling;
+  }
+
   async function withoutServer<T>(what: NonNullable<typeof offline>, work: () => Promise<T>): Promise<T> {
     offline = what;
     try {
@@ -243,6 +258,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   return {
     observe,
     postmaster: () => watched,
+    kept: () => kept,
     close: () => {
       watched?.stop();
       observer.close();
@@ -293,7 +309,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
         },
         killAll: () =>
           killTree({ dataDirectory: canonicalDirectory(instance.dataDirectory), postmaster: guardedProcess() }, { limitMs: KILL_LIMIT_MS }),
-        ensureStandbySignal: () => ensureStandbySignal(instance),
+        ensureStandbySignal: () => signalled(),
         clock: realClock,
       });
       return fenced.ok ? ok(`fenced in ${fenced.value.durationMs} ms, killed ${fenced.value.killed.length} processes`) : fenced;
@@ -322,7 +338,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       const rewound = await withoutServer('rewinding', async () =>
         rewindTo(instance, { upstream, settings: await settingsOf(spec, 'standby'), keepSaved: spec.keepSavedDirectories, signal, onProgress }),
       );
-      return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
+      if (!rewound.ok) return rewound;
+      kept = keptOf(rewound.value);
+      return ok(describeRewind(upstream, rewound.value));
     },
     clone: async (spec, { upstream, source, rateKb }, signal, onProgress) => {
       const settings = await settingsOf(spec, 'standby');
@@ -402,10 +420,28 @@ function describeMapping(mapped: readonly MappedTablespace[]): string {
   return mapped.map((one) => `; tablespace ${one.oid} (${one.from}) lies in ${one.to}`).join('');
 }
 
+<<<<<<< HEAD
 function describeRewind(upstream: Upstream, rewound: Rewound): string {
   const { divergedPath, summary } = rewound;
   const what =
     summary === null ? '' : ` (${summary.bytes} bytes of WAL, ${summary.committed} committed transactions${summary.truncated ? ' or more' : ''})`;
   const saved = divergedPath === null ? '' : `; what only this node had${what} is kept on its host in ${divergedPath}`;
   return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}`;
+=======
+function keptOf({ divergedPath, summary }: Rewound): NodeReport['kept'] {
+  if (divergedPath === null || summary === null) return null;
+  return { timeline: summary.timeline, from: summary.from, bytes: summary.bytes, transactions: summary.committed, path: divergedPath };
+}
+
+function describeRewind(upstream: Upstream, rewound: Rewound): string {
+  const kept = keptOf(rewound);
+  const saved =
+    kept === null
+      ? ''
+      : `; what only this node had (${kept.bytes} bytes of WAL, ${kept.transactions} committed transactions) is kept in ${kept.path}`;
+  const [first] = rewound.unarchived;
+  const gap =
+    first === undefined ? '' : `; ${rewound.unarchived.length} WAL segments from ${first} on were never archived, and the archive has a gap there`;
+  return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}${gap}`;
+>>>>>>> 062c34d432a411a3291296f160a698bd3a45161e
 }

@@ -23,6 +23,9 @@ export interface PublishInput {
   readonly sync: NodeReport['sync'];
   readonly vips: NodeReport['vips'];
   readonly host: NodeReport['host'];
+  readonly writes: NodeReport['writes'];
+  readonly kept: NodeReport['kept'];
+  readonly diskKnown: boolean;
   readonly problems: ReturnType<PostgresPort['problems']>;
 }
 
@@ -54,6 +57,9 @@ export function buildReport(input: PublishInput): NodeReport {
     sync: input.sync,
     vips: input.vips,
     host: input.host,
+    writes: input.writes,
+    kept: input.kept,
+    diskKnown: input.diskKnown,
     problems: [...weakFencing(input), ...input.problems],
   };
 }
@@ -125,6 +131,8 @@ function newsPart(report: NodeReport): readonly unknown[] {
     probes,
     report.guard,
     report.trustedReachable,
+    report.writes?.state ?? '',
+    report.problems.filter((one) => one.code.startsWith('disk.')).map((one) => one.code),
     report.sync === null ? null : [report.sync.revision, report.sync.inForceLsn !== null, report.sync.silence.map((one) => one.ms >= SILENT_MS)],
     // Who holds all WAL of the moment in which the set was in force: the facts wait for it.
     report.sync?.inForceLsn == null

@@ -6,6 +6,7 @@ import { encodeJson } from '../core/decode.ts';
 import type { NodeId } from '../core/ids.ts';
 import type { NodeReport } from '../core/report.ts';
 import type { ClusterSpec } from '../core/spec.ts';
+import { type DiskLooks, diskProblems } from './probe/disk.ts';
 import type { HostFacts } from './host-facts.ts';
 import type { LoopStatus } from './loop.ts';
 import type { OverrideWatch } from './overridden-settings.ts';
@@ -29,6 +30,10 @@ export interface PublisherOptions {
   readonly overrides: OverrideWatch;
   readonly vips: Pick<VipKeeper, 'report' | 'problems'>;
   readonly host: HostFacts;
+  /** Of the data directory's disk; absent: not looked at. */
+  readonly disk?: DiskLooks;
+  /** What the last rewind kept; absent: nobody says. */
+  readonly kept?: () => NodeReport['kept'];
   /** What people want; a change of it is why slots are looked at again at once. */
   readonly spec: () => ClusterSpec | null;
   readonly put: (value: string) => void;
@@ -60,6 +65,9 @@ export function createPublisher(options: PublisherOptions): Publisher {
     latest: () => latest,
     publish: (status) => {
       const at = options.clock.now();
+      const { disk } = options;
+      disk?.writes.look(status.open);
+      disk?.watch.look(status.postgres.state === 'running' ? 'running' : 'not-running');
       latest = buildReport({
         node: options.node,
         agentVersion: VERSION,
@@ -76,12 +84,16 @@ export function createPublisher(options: PublisherOptions): Publisher {
         slots,
         sync: options.sync.report(),
         vips: options.vips.report(),
+        writes: disk?.writes.current() ?? null,
+        diskKnown: disk?.watch.hasLooked() ?? false,
+        kept: options.kept?.() ?? null,
         host: options.host.current(status.postgres.state === 'running' ? 'running' : 'not-running'),
         problems: [
           ...options.overrides.merge(options.postgres.problems()),
           ...options.lease.problems(),
           ...options.certificateProblems(),
           ...options.vips.problems(),
+          ...diskProblems(disk),
         ],
       });
       // The loop makes and drops slots in the step that reads a new spec: a node that waits for its slot need not wait for the next look.

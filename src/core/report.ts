@@ -158,6 +158,10 @@ export type Activity = Decoded<typeof activity>;
 export const nodeProblem = object({ code: text, text, remedy: text });
 export type NodeProblem = Decoded<typeof nodeProblem>;
 
+/** Codes of the agent's own findings about the disk of its data directory. A node that has one is no good successor. */
+export const DISK_PROBLEMS = ['disk.full', 'disk.read-only', 'disk.stuck', 'disk.error'] as const;
+export type DiskProblem = (typeof DISK_PROBLEMS)[number];
+
 /** A primary's word on its synchronous set. */
 export const syncReport = object({
   /** `wantedRevision` of the set that every process of PostgreSQL acts on; 0: none yet. */
@@ -168,6 +172,28 @@ export const syncReport = object({
   silence: list(object({ voter: text, ms: integer })),
 });
 export type SyncReport = Decoded<typeof syncReport>;
+
+/** Whether the open primary takes a write now, by a bounded look of its own agent (§4.6): what reads alone do not tell. */
+export const writeHealth = object({
+  /** `refused`: the disk answers with an error. `stuck`: it does not answer. */
+  state: oneOf('ok', 'refused', 'stuck'),
+  /** Milliseconds since the first write that failed was sent; 0 while it is well. */
+  forMs: integer,
+  detail: text,
+});
+export type WriteHealth = Decoded<typeof writeHealth>;
+
+/** What only this node had, and kept before a rewind: what the cluster lost with it (H21). */
+export const keptReport = object({
+  timeline,
+  from: lsn,
+  bytes: integer,
+  /** Committed transactions; a lower bound when there were more than are listed. */
+  transactions: integer,
+  /** On this node's host. */
+  path: text,
+});
+export type KeptReport = Decoded<typeof keptReport>;
 
 /** One virtual address as this node has it. Listed only where it is held, wanted, or cannot be removed. */
 export const vipReport = object({
@@ -232,6 +258,12 @@ export const nodeReport = object({
   /** Null for a node that is no primary. */
   sync: withDefault(nullable(syncReport), null),
   vips: withDefault(list(vipReport), []),
+  /** Null for a node that is not open for writes, and from an agent that does not say. */
+  writes: withDefault(nullable(writeHealth), null),
+  /** The agent has looked at the disk of its data directory: that it names no trouble of it means something. */
+  diskKnown: withDefault(bool, false),
+  /** Of the last rewind since the agent's start; null: nothing was lost in one. */
+  kept: withDefault(nullable(keptReport), null),
 });
 export type NodeReport = Decoded<typeof nodeReport>;
 

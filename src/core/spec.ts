@@ -30,6 +30,11 @@ export const DEFAULTS = {
   probeAttempts: 2,
   /** Viewpoints that must agree. One alone is never enough while others still see the node work. */
   probeViewpoints: 2,
+  /**
+   * 5 s: a checkpoint on a slow disk holds commits for two or three seconds. Failing over for that would cost more than it saves; waiting longer is that much
+   * more outage when the disk never answers.
+   */
+  writeStallMs: 5000,
   /** An election of the controller; its loss costs this long at most. */
   controllerTtlMs: 2000,
   failover: 'automatic',
@@ -129,6 +134,8 @@ export const clusterSpec = object(
     probeTimeoutMs: ms(DEFAULTS.probeTimeoutMs, { min: 100, max: 60_000 }),
     probeAttempts: withDefault(number({ integer: true, min: 1, max: 20 }), DEFAULTS.probeAttempts),
     probeViewpoints: withDefault(number({ integer: true, min: 1, max: 9 }), DEFAULTS.probeViewpoints),
+    /** The primary answers, and its disk refuses writes or holds them: after so long it is replaced. */
+    writeStallMs: ms(DEFAULTS.writeStallMs, { min: 1000, max: 600_000 }),
     stopFastMs: ms(DEFAULTS.stopFastMs, { min: 500, max: 600_000 }),
     switchoverTimeoutMs: ms(DEFAULTS.switchoverTimeoutMs, { min: 2000, max: 600_000 }),
     keepSavedDirectories: withDefault(number({ integer: true, min: 0, max: 20 }), DEFAULTS.keepSavedDirectories),

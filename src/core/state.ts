@@ -222,6 +222,8 @@ export const clusterState = object({
   /** Grows with every change that a proxy must apply. */
   route: object({ epoch: integer, writer: nullable(nodeId), readers: list(nodeId), hold: bool }),
   /** The write address needs no decision here: it is where the write lease is open. */
+  /** Codes of the disk troubles that were told last, by node. */
+  diskProblems: withDefault(record(text), {}),
   vips: withDefault(
     object({
       /** Who is to hold the read address, since when, and why that node. Null: nobody can serve reads, or there is no read address. */

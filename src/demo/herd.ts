@@ -31,6 +31,8 @@ export interface ProxyPlan {
 export interface HerdPlan {
   /** Absolute and short: PostgreSQL's socket lies below it (its path may have 107 bytes). */
   readonly directory: string;
+  /** Below each node's directory, where its data directory lies; default: that directory itself. */
+  readonly dataFolder?: string;
   /** How pgherd is started, e.g. [node, dist/pgherd.mjs]. */
   readonly program: readonly string[];
   readonly cluster: string;
@@ -113,7 +115,7 @@ export interface Places {
   proxyConfig(id: string): string;
 }
 
-export function placesBelow(directory: string): Places {
+export function placesBelow(directory: string, dataFolder = ''): Places {
   const node = (name: string): string => join(directory, name);
   return {
     server: join(directory, 'server'),
@@ -123,7 +125,7 @@ export function placesBelow(directory: string): Places {
     ca: join(directory, 'ca.crt'),
     cli: join(directory, 'cli'),
     node,
-    data: (name) => join(node(name), 'data'),
+    data: (name) => join(node(name), dataFolder, 'data'),
     state: (name) => join(node(name), 'agent'),
     agentConfig: (name) => join(node(name), 'agent.yaml'),
     proxyConfig: (id) => join(node(id), 'proxy.yaml'),
@@ -150,7 +152,7 @@ export function findProxy(plan: HerdPlan, id: string): ProxyPlan {
 
 /** Nothing is started yet. */
 export function openHerd(plan: HerdPlan): Herd {
-  const places = placesBelow(plan.directory);
+  const places = placesBelow(plan.directory, plan.dataFolder);
   for (const folder of [places.logs, join(places.cli, 'pgherd')]) mkdirSync(folder, { recursive: true });
   const running = new Map<string, RoleProcess>();
   const alive = (name: string): RoleProcess | null => {

@@ -139,6 +139,7 @@ export function createWorld(): World {
       heldTerm: () => world.lease,
       renewNow: () => Promise.resolve(world.lease === null ? null : ('store' as const)),
       prepare: () => undefined,
+      lapse: () => void did.push('lapse'),
       acquire: async (term) => {
         const result = await run(`acquire ${term}`, never, () => {
           world.lease = term;

@@ -152,6 +152,19 @@ test('a lost lease closes the node for writes and fences what is left', async ()
   assert.equal(world.pg.state, 'crashed');
 });
 
+test('a fence that leaves processes behind releases nothing and lets the lease run out', async () => {
+  const world = createWorld();
+  world.pg = primaryRunning;
+  world.lease = T(1);
+  await world.settle({ kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null });
+  const outcomes = [err(failure('fence.survivors', true)), err(failure('fence.survivors', true))];
+  world.answers.set('kill', () => Promise.resolve(outcomes.pop() ?? ok('')));
+  world.did.length = 0;
+  await world.settle({ kind: 'fenced', id: 'f', term: T(1), reason: 'its disk is stuck' });
+  assert.deepEqual(world.did, ['lapse', 'kill', 'lapse', 'kill', 'lapse', 'kill', 'release', 'open-standby']);
+  assert.equal(world.status?.open, false);
+});
+
 test('a server that does not answer is fenced on order all the same (H50, I6)', async () => {
   const world = createWorld();
   const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null };
@@ -165,7 +178,7 @@ test('a server that does not answer is fenced on order all the same (H50, I6)', 
   assert.ok(world.did.includes('kill'));
 });
 
-test('a server that did not answer the last look gets no upkeep, which would hold back the next look', async () => {
+test('a server that did not answer the last look gets no upkeep, which would hold back the next look (Z21)', async () => {
   const upkeeps = async (trouble: string | null): Promise<number> => {
     const world = createWorld();
     world.pg = { ...primaryRunning, role: 'standby', streamingFrom: n2 };

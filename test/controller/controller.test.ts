@@ -74,7 +74,7 @@ function events(memory: MemoryStore): readonly string[] {
 
 const STEADY = 'term 3 primary n1 lease n1/3\nn1 primary @0/5000\nn2 standby\nn3 standby';
 
-test('a command becomes a state, an event and a task that goes on, in one transaction', async () => {
+test('a command becomes a state, an event and a task that goes on, in one transaction (Q2)', async () => {
   const memory = createMemoryStore();
   load(memory, 'term 0\nn1 absent\nn2 absent', [makeTask({ kind: 'create' })]);
   run(memory);

@@ -10,6 +10,11 @@ describe('parameters that pgherd sets itself', () => {
     }
   });
 
+  test('nobody sets an archive to recover from: history of a timeline that is not the cluster’s cannot come from there (Q31)', () => {
+    assert.match(refuseParameter('restore_command', 'cp /archive/%f %p') ?? '', /set by pgherd/);
+    assert.match(refuseParameter('recovery_target_timeline', '7') ?? '', /set by pgherd/);
+  });
+
   test('wal_level may be raised to logical, not lowered', () => {
     assert.equal(refuseParameter('wal_level', 'logical'), null);
     assert.match(refuseParameter('wal_level', 'minimal') ?? '', /replica or logical/);

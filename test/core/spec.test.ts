@@ -101,7 +101,7 @@ describe('a name of a cluster or node', () => {
   }
 });
 
-test('the defaults hold the limits that safety rests on', () => {
+test('the defaults hold the limits that safety rests on (Q6)', () => {
   assert.ok(DEFAULTS.leaseRenewMs * 2 + DEFAULTS.leaseMarginMs <= DEFAULTS.leaseTtlMs);
   assert.ok(DEFAULTS.leaseTtlMs >= 2000, "etcd's minimum");
   assert.ok(DEFAULTS.probeViewpoints >= 2, 'one viewpoint alone never decides (H12)');

@@ -140,7 +140,7 @@ test('health URLs need no certificate, member URLs do', async () => {
   for (const path of ['/v1/alive', '/v1/log', '/v1/route', '/v1/promise']) assert.equal((await plain(path)).code, 401, path);
 });
 
-test('members ask for promises, life, route and log', async () => {
+test('members ask for promises, life, route and log of an agent alone, without a store (Z13)', async () => {
   const asked = { cluster: 'demo', incarnation: 'A', term: makeTerm(3), from: makeNodeId('n2'), electorateRevision: 1, ttlMs: 3000 };
   assert.deepEqual(await client.promise(here(), asked), { kind: 'promised', node: 'n1', term: 3 });
   assert.equal((await client.alive(here()))?.node, 'n1');

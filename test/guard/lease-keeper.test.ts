@@ -163,14 +163,14 @@ test('an own key of an earlier run is replaced, and its lease revoked without ta
   assert.equal(lease()?.value, '{"version":1,"term":3,"holder":"n1"}');
 });
 
-test('a taken lease whose answer was lost is read back', async () => {
+test('a taken lease whose answer was lost is read back (Z10)', async () => {
   const { store, acquire, keeper } = rig();
   store.mode = 'unknown';
   assert.equal((await acquire()).ok, true);
   assert.equal(keeper.heldTerm(), 3);
 });
 
-test('the store is lost: the lease ends at its own deadline, by itself, before the store could let it expire (Q4, Z1)', async () => {
+test('the store is lost: the lease ends at its own deadline, by itself and once, before the store could let it expire (Q4, Z1, Z16)', async () => {
   const { clock, store, seen, keeper, acquire } = rig();
   await acquire();
   await clock.pass(1000);
@@ -361,4 +361,33 @@ test('a lost lease that may still stand in the store is given back with the rele
   world.guard = true;
   assert.equal((await keeper.release()).ok, true);
   assert.equal(lease(), undefined);
+});
+
+test('a lease that is to lapse is renewed no more, by nobody, and is lost at its deadline', async () => {
+  const { clock, keeper, seen, acquire } = rig();
+  assert.ok((await acquire()).ok);
+  await clock.pass(1000);
+  const deadline = keeper.deadline();
+  keeper.lapse();
+  const armed = seen.armed.length;
+  assert.equal(await keeper.renewNow(), null);
+  await clock.pass(2000);
+  assert.deepEqual([seen.armed.length, keeper.deadline(), keeper.heldTerm()], [armed, deadline, T3]);
+  await clock.pass(1000);
+  assert.equal(keeper.heldTerm(), null);
+  assert.equal(seen.lost.length, 1);
+  assert.equal(seen.lostAt[0], deadline);
+});
+
+test('a renewal that is under way when the lease is to lapse does not extend it', async () => {
+  const { clock, keeper, seen, world, acquire } = rig();
+  assert.ok((await acquire()).ok);
+  await clock.pass(1000);
+  const deadline = keeper.deadline();
+  const renewing = keeper.renewNow();
+  keeper.lapse();
+  const renewed = seen.renewed.length;
+  await clock.pass(10);
+  assert.equal(await renewing, null);
+  assert.deepEqual([keeper.deadline(), seen.renewed.length, world.guard], [deadline, renewed, true]);
 });

@@ -49,6 +49,21 @@ describe('the result of a run', () => {
   }
 });
 
+describe('the one exception from "never two writable nodes"', () => {
+  const paused: Scenario = { ...scenario, expect: { ...scenario.expect, windowMs: 1500 } };
+  it('is as long as the scenario says, and what was acknowledged in it is counted', () => {
+    const line = judgeRun(paused, { ...good, doubleWritableMs: 1500, staleAckRows: 12 }, seen);
+    assert.deepEqual([line.ok, line.doubleWritableMs, line.staleAckRows], [true, 1500, 12]);
+    assert.equal(judgeRun(paused, { ...good, doubleWritableMs: 1501 }, seen).ok, false);
+  });
+  it('is made by one scenario only, and by none with synchronous replication', () => {
+    assert.deepEqual(
+      SCENARIOS.filter((entry) => entry.expect.windowMs !== undefined).map((entry) => entry.name),
+      ['vm-pause'],
+    );
+  });
+});
+
 describe('the table of runs', () => {
   it('takes the middle value that was measured', () => {
     assert.deepEqual([median([5, 1, 9]), median([4, 2]), median([null, 7]), median([null])], [5, 2, 7, null]);
@@ -81,6 +96,11 @@ describe('the lab command', () => {
       'switchover-candidate-dies',
       'promote-fails',
       'two-failures',
+      'disk-full',
+      'disk-read-only',
+      'disk-stuck',
+      'vm-pause',
+      'vm-pause-quorum',
     ];
     assert.deepEqual(
       wanted.filter((name) => !names.includes(name)),

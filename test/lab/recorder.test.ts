@@ -55,7 +55,7 @@ describe('the recording client against plain PostgreSQL', () => {
     );
   });
 
-  it('counts an answer with a warning as unknown', async () => {
+  it('counts an answer with a warning as unknown: such a commit was not waited for (Z64)', async () => {
     await primary.query('create trigger warn before insert on recorder for each row execute function warn()');
     const writer = await openWriter({ node: 'n2', host: '127.0.0.1', port: primary.port }, { login, session: 'read-write' });
     assert.ok(typeof writer !== 'string');

@@ -70,6 +70,31 @@ test('a clean stop names the end of its shutdown checkpoint, which a restart rep
   must(await startPostgres(primary, { mode: 'primary', mayStart: () => true }));
 });
 
+test('an archiver that does not get on is waited for only so long, and nothing is lost by that (Q30)', async () => {
+  await sql(primary, async (db) => {
+    await db.query("ALTER SYSTEM SET archive_command = 'sleep 60'");
+    await db.query("ALTER SYSTEM SET archive_mode = 'on'");
+  });
+  must(await stopPostgres(primary));
+  must(await startPostgres(primary, { mode: 'primary', mayStart: () => true }));
+  await sql(primary, (db) => db.query("SELECT pg_logical_emit_message(true, 'test', 'x'), pg_switch_wal()"));
+  await until('the archiver works', () =>
+    sql(primary, async (db) => (await db.query("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'archiver'")).length === 1),
+  );
+  const startedAt = monoMs();
+  const stopped = must(await stopPostgres(primary, { fastMs: 20_000 }));
+  assert.ok(monoMs() - startedAt < 15_000, `${Math.round(monoMs() - startedAt)} ms`);
+  assert.equal(stopped.clean, true);
+  assert.ok(stopped.shutdownLsn !== null);
+  must(await startPostgres(primary, { mode: 'primary', mayStart: () => true }));
+  await sql(primary, async (db) => {
+    await db.query('ALTER SYSTEM RESET archive_command');
+    await db.query('ALTER SYSTEM RESET archive_mode');
+  });
+  must(await stopPostgres(primary));
+  must(await startPostgres(primary, { mode: 'primary', mayStart: () => true }));
+});
+
 test('a primary start is refused without the lease, and standby.signal stays', async () => {
   must(await stopPostgres(primary));
   const refused = await startPostgres(primary, { mode: 'primary', mayStart: () => false });

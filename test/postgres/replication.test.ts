@@ -164,7 +164,7 @@ test('a clean switchover leaves nothing that the successor has not replayed (Z29
   await until('n2 replays timeline 3', async () => (await o2.observe()).timeline === 3);
 });
 
-test('a hung server is reported hung after two looks', async () => {
+test('a hung server is reported hung after two looks (Z20)', async () => {
   signalServer(n3.dataDirectory, 'SIGSTOP');
   const quick = createObserver(n3, { members: () => members, limitMs: 100 });
   await quick.observe();

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { waitingForArchive } from '../../src/agent/postgres/archive-rest.ts';
 import { cloneFrom } from '../../src/agent/postgres/clone.ts';
 import { detachStandby } from '../../src/agent/postgres/detach.ts';
 import { followUpstream } from '../../src/agent/postgres/follow.ts';
@@ -38,7 +39,23 @@ async function fork(primary: typeof n1, standby: typeof n1): Promise<void> {
   });
 }
 
-test('a crashed and diverged primary is rewound; what only it had is kept and named (H21, Z42)', async () => {
+/** Complete segments that wait for an archive which works again by the time of the rewind. Returns the archive. */
+async function leaveUnarchived(instance: typeof n1): Promise<string> {
+  const archive = join(lab.root, 'archive');
+  mkdirSync(archive);
+  chmodSync(archive, 0o777);
+  const set = (command: string): Promise<unknown> => sql(instance, (db) => db.query(`ALTER SYSTEM SET archive_command = '${command}'`));
+  await sql(instance, (db) => db.query("ALTER SYSTEM SET archive_mode = 'on'"));
+  await set('false');
+  must(await stopPostgres(instance));
+  must(await startPostgres(instance, { mode: 'primary', mayStart: () => true }));
+  for (let count = 0; count < 2; count++) await sql(instance, (db) => db.query("SELECT pg_logical_emit_message(true, 'test', 'x'), pg_switch_wal()"));
+  await set(`cp %p ${archive}/%f`);
+  assert.ok((await waitingForArchive(instance)).length >= 2);
+  return archive;
+}
+
+test('a crashed and diverged primary is rewound; what only it had is kept and named before anything is rewound (H21, Q11, Z42)', async () => {
   await createPrimary(n1);
   await sql(n1, (db) => db.query('CREATE TABLE public.t (v text)'));
   must(await ensureSlots(n1, { members: ids }));
@@ -48,10 +65,13 @@ test('a crashed and diverged primary is rewound; what only it had is kept and na
   await fork(n1, n2);
   must(await markOpening(n1, { term: makeTerm(7) }));
   await sql(n1, (db) => db.query("INSERT INTO public.t VALUES ('a client of term 7')"));
+  const archived = await leaveUnarchived(n1);
   assert.deepEqual((await killAll(n1.dataDirectory)).survivors, []);
   const rewound = must(await rewindTo(n1, { upstream: n2, settings, keepSaved: 2 }));
   assert.ok(rewound.divergedPath !== null && rewound.summary !== null);
   assert.equal(rewound.summary.note, '');
+  assert.deepEqual(rewound.unarchived, []);
+  assert.ok(readdirSync(archived).length >= 2, 'what the archiver had not done when it ended is archived before the rewind (Z49)');
   assert.ok(rewound.summary.committed >= 2, JSON.stringify(rewound.summary.transactions.length));
   assert.ok(
     rewound.summary.relations.includes('postgres.public.t') && rewound.summary.relations.includes('postgres.public.lost'),

@@ -274,7 +274,7 @@ export function storeContract(engine: 'embedded' | 'etcd' | 'simulated', start: 
       assert.deepEqual(value(await store.list(p)).kvs, []);
     });
 
-    test('a read that starts after an answered write sees it, through another client too', async () => {
+    test('a read that starts after an answered write sees it, through another client too (Z2)', async () => {
       const p = fresh();
       const other = backend.open();
       try {

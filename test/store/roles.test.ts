@@ -29,7 +29,7 @@ describe('roles over the store', () => {
   });
 
   describe('session', () => {
-    test('the key stands under the lease, follows each value, and lives past the TTL', async () => {
+    test('the key stands under the lease, follows each value, and lives past the TTL (Z8)', async () => {
       const key = `${fresh()}report`;
       const session = keepSession(store, key, { ttlMs: 1_000 });
       session.put('one');

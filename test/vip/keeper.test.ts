@@ -137,7 +137,7 @@ test('a candidate that asked ahead takes it without another wait', async () => {
   assert.deepEqual(rig.kernel.done.slice(0, 2), [`probe ${WRITE}`, `add ${WRITE}`]);
 });
 
-test('an address of a foreign host is not taken; its hardware address is told; it is taken when he lets go', async () => {
+test('an address of a foreign host is not taken; its hardware address is told; it is taken when he lets go (H19, S24)', async () => {
   const rig = createRig();
   rig.kernel.others.set(WRITE, STRANGER);
   await rig.tell(OPEN);

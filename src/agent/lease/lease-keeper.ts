@@ -84,6 +84,14 @@ export interface LeaseKeeper {
   adopt(lease: { readonly term: Term; readonly leaseId: string; readonly deadline: MonoMs }): Promise<boolean>;
   /** Gives the lease back, also one that was lost and may still stand in the store. Only called when nothing here can accept writes. Not held any more, whatever the result. */
   release(): Promise<Result<null, Failure>>;
+  /**
+   * What is held is renewed no more, and is lost at its deadline.
+   *
+   * *Invariant:* a server whose processes cannot be ended keeps no other from being promoted for ever. *Because:* SIGKILL is pending for each of them: none comes
+   * back from the kernel to acknowledge anything, and the port is closed; so the lease may run out as if the agent were dead, and is not released.
+   * *Broken if:* a renewal that is under way, or the promises, extend it after this.
+   */
+  lapse(): void;
   /** Ends the loops; the lease is left to the guard and to a later agent. */
   stop(): void;
 }
@@ -115,6 +123,8 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   let loop = new AbortController();
   let renewing: Promise<'store' | 'promises' | null> | null = null;
   let storeAnswers = true;
+  /** Renewed no more; see `lapse`. */
+  let lapsing: Held | null = null;
   let preparing: { readonly sentAt: MonoMs; readonly granted: Promise<Prepared | null>; readonly ready: Promise<boolean> } | null = null;
   let ticks: TickClocks = readClocks();
 
@@ -183,6 +193,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     if (held !== lease) return null;
     const before = readClocks();
     const deadline = addMono(ownDeadline({ sentAt: sent.mono, grantedMs, settings: options.settings() }), -lostSince(sent, before));
+    if (lapsing === lease) return null;
     const acknowledged = await options.guard.arm({ term: lease.term, leaseId: lease.leaseId, deadline, at: before });
     notePause(lease);
     expire();
@@ -274,7 +285,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   const renewNow = async (): Promise<'store' | 'promises' | null> => {
     while (renewing !== null) await renewing;
     const lease = held;
-    if (lease === null || heldTerm() === null) return null;
+    if (lease === null || lapsing === lease || heldTerm() === null) return null;
     renewing = renewOnce(lease).finally(() => {
       renewing = null;
     });
@@ -375,6 +386,9 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
         options.guard.disarm(),
       ]);
       return given;
+    },
+    lapse: () => {
+      lapsing = held;
     },
     stop: () => {
       loop.abort();

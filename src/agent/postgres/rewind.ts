@@ -9,6 +9,7 @@ import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { type Endpoint, upstreamConninfo } from './conninfo.ts';
 import { isCleanlyShutDown, readControlData } from './control-data.ts';
 import { clearIncomplete, directoryState, ensureStandbySignal, markIncomplete } from './data-directory.ts';
+import { archiveRest, waitingForArchive } from './archive-rest.ts';
 import { type DivergedSummary, saveDiverged } from './diverged.ts';
 import { cancelled, errnoOf, failure, lastLines, messageOf, processTrouble } from './failure.ts';
 import { clearUpstream, setUpstream } from './follow.ts';
@@ -38,6 +39,8 @@ export interface Rewound {
   /** Where the diverged WAL and its summary lie; null: nothing of ours was lost. */
   readonly divergedPath: string | null;
   readonly summary: DivergedSummary | null;
+  /** Segments that nobody archived and that are gone with the rewind; usually none. */
+  readonly unarchived: readonly string[];
   readonly durationMs: number;
 }
 
@@ -87,8 +90,9 @@ export async function rewindTo(instance: Instance, options: RewindOptions): Prom
   if (!rewound.ok) return rewound;
   const finished = await finishRewind(instance, options);
   if (!finished.ok) return finished;
-  if (kept.value !== null) await pruneDiverged(instance, Math.max(1, options.keepSaved));
-  return ok({ divergedPath: kept.value?.path ?? null, summary: kept.value?.summary ?? null, durationMs: monoMs() - startedAt });
+  if (kept.value.diverged !== null) await pruneDiverged(instance, Math.max(1, options.keepSaved));
+  const { path = null, summary = null, unarchived } = { ...kept.value.diverged, unarchived: kept.value.unarchived };
+  return ok({ divergedPath: path, summary, unarchived, durationMs: monoMs() - startedAt });
 }
 
 interface Source {
@@ -208,11 +212,7 @@ async function waitCheckpoint(target: SqlTarget, timeline: Timeline, where: stri
  * pg_rewind wants a cleanly stopped target. A standby start without an upstream, on the private socket only, recovers a crash without
  * writing WAL of its own, and lets us ask for the names of the tables in the diverged part; then it is stopped.
  */
-async function recoverAndKeep(
-  instance: Instance,
-  source: Source,
-  options: RewindOptions,
-): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary } | null, Failure>> {
+async function recoverAndKeep(instance: Instance, source: Source, options: RewindOptions): Promise<Result<Kept, Failure>> {
   const before = await readWalEnd(instance, options);
   if (!before.ok) return before;
   const control = await readControlData(instance);
@@ -232,7 +232,8 @@ async function recoverAndKeep(
       ),
     );
   }
-  if (verdict.kind === 'contained' && isCleanlyShutDown(control.value)) return ok(null);
+  if (verdict.kind === 'contained' && isCleanlyShutDown(control.value)) return ok({ diverged: null, unarchived: [] });
+  const waiting = await waitingForArchive(instance);
   const cleared = await clearUpstream(instance, options);
   if (!cleared.ok) return cleared;
   const started = await startPostgres(instance, {
@@ -240,12 +241,14 @@ async function recoverAndKeep(
     reach: 'private',
     // Only where the checkpoint is on our newest timeline: else its end would not be recovered.
     along: control.value.timeline === before.value.timeline ? 'checkpoint' : 'newest',
+    ...(waiting.length === 0 ? {} : { archive: 'always' as const }),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   const kept =
     started.ok && verdict.kind === 'diverged'
       ? await keepDiverged(instance, { ...before.value, segmentBytes: control.value.segmentBytes }, { source, signal: options.signal ?? null })
       : ok(null);
+  const unarchived = started.ok ? await archiveRest(instance, { signal: options.signal ?? null }) : waiting;
   const stopped = await stopPostgres(instance, {});
   if (!started.ok)
     return err(
@@ -260,7 +263,14 @@ async function recoverAndKeep(
     );
   if (!stopped.ok) return stopped;
   const blind = verdict.kind === 'diverged' ? await blindSpot(instance, before.value.timeline) : null;
-  return blind === null ? kept : err(blind);
+  if (blind !== null) return err(blind);
+  return kept.ok ? ok({ diverged: kept.value, unarchived }) : kept;
+}
+
+interface Kept {
+  /** Null: nothing of ours was lost. */
+  readonly diverged: { readonly path: string; readonly summary: DivergedSummary } | null;
+  readonly unarchived: readonly string[];
 }
 
 /**

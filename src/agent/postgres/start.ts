@@ -30,6 +30,8 @@ export interface StartOptions {
    * lies there: a diverged standby that once asked its new primary has the history file of a timeline that PostgreSQL would refuse to start on.
    */
   readonly along?: 'newest' | 'checkpoint';
+  /** `always`: WAL that waits for the archive is archived in recovery too. Default: as configured. */
+  readonly archive?: 'always';
   /** Without any progress for this long the wait ends (the server is left alone); default 60 s. Too short throws away a good recovery. */
   readonly stallMs?: number;
 }
@@ -65,6 +67,7 @@ export async function startPostgres(instance: Instance, options: StartOptions): 
   const first = await startOnce(instance, options, [
     ...(options.reach === 'private' ? ['-c', 'listen_addresses=', '-c', `unix_socket_directories=${instance.socketDirectory}`] : []),
     ...(options.along === 'checkpoint' ? ['-c', 'recovery_target_timeline=current'] : []),
+    ...(options.archive === 'always' ? ['-c', 'archive_mode=always'] : []),
   ]);
   const done =
     !first.ok && first.error.cause.includes('.s.PGSQL.') && instance.publicSocketDirectory !== null

@@ -6,6 +6,8 @@ import { messageOf } from '../postgres/failure.ts';
 import type { Instance } from '../postgres/instance.ts';
 import { type Sql, openSql, sqlStateOf } from '../postgres/sql.ts';
 import { memberTarget } from '../postgres/upstream-sql.ts';
+import { HEARTBEAT } from './heartbeat.ts';
+import { type PendingWrites, createPendingWrites } from './pending-writes.ts';
 
 export interface ProbeAnswer {
   /**
@@ -19,74 +21,64 @@ export interface ProbeAnswer {
   readonly looks?: number;
 }
 
-/** `synchronous_commit=local` comes with the session (sql.ts): the write must not wait for standbys, whose loss is another fact. */
-const WRITE = `INSERT INTO pgherd.heartbeat AS h (node, at) SELECT $1, clock_timestamp() WHERE NOT pg_is_in_recovery()
-  ON CONFLICT (node) DO UPDATE SET at = EXCLUDED.at RETURNING 1 AS wrote`;
-
 /**
  * Never rejects, and answers within `limitMs` plus a few milliseconds, whatever the other side does (half-open TCP, a stopped
- * process, a full backlog: Q19): the socket is destroyed at the limit.
+ * process, a full backlog: Q19): the socket is destroyed at the limit, unless a write was sent on it. Such a write is left open and counted in
+ * `pending`: a process that waits for a stuck disk does not end with its connection, and each further one would use up another.
  */
 export async function probeMember(
   instance: Instance,
   endpoint: Endpoint,
-  options: { readonly self: NodeId; readonly limitMs: number },
+  options: { readonly self: NodeId; readonly limitMs: number; readonly pending?: PendingWrites },
 ): Promise<ProbeAnswer> {
   const startedAt = monoMs();
   const answer = (verdict: ProbeAnswer['verdict'], error: string | null): ProbeAnswer => ({ verdict, error, durationMs: monoMs() - startedAt });
-  let timer: NodeJS.Timeout | null = null;
-  const stop = new AbortController();
-  const late = new Promise<ProbeAnswer>((resolve) => {
-    timer = setTimeout(() => {
-      stop.abort();
-      resolve(answer('failed', `no answer within ${options.limitMs} ms`));
-    }, options.limitMs);
-  });
-  const look = ask(instance, endpoint, options, stop.signal).then(
-    (verdict) => answer(verdict, null),
-    (cause: unknown) => {
-      const verdict = classifyError(cause);
-      return answer(verdict, messageOf(cause));
-    },
-  );
+  const own = options.pending ?? createPendingWrites(realClock);
   try {
-    return await Promise.race([look, late]);
+    const sql = await open(instance, endpoint, options);
+    const seen = await look(sql, { ...options, pending: own, limitMs: Math.max(1, options.limitMs - (monoMs() - startedAt)) });
+    if (seen === 'late') return answer('failed', `no answer within ${options.limitMs} ms`);
+    sql.close();
+    return answer(seen, null);
+  } catch (cause) {
+    return answer(classifyError(cause), messageOf(cause));
   } finally {
-    if (timer !== null) clearTimeout(timer);
+    // Nobody else would ever close them.
+    if (options.pending === undefined) own.close();
   }
 }
 
-async function ask(
-  instance: Instance,
-  endpoint: Endpoint,
-  options: { readonly self: NodeId; readonly limitMs: number },
-  signal: AbortSignal,
-): Promise<'primary' | 'standby'> {
-  const sql = await open(instance, endpoint, options);
-  const onAbort = (): void => sql.destroy();
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    if (signal.aborted) throw new Error('too late');
-    return await look(sql, options.self);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-    sql.close();
-  }
-}
+/** The statement is left alone for longer than a look: what waits for a disk cannot be cancelled, and its answer, when it comes, frees the connection. */
+const STATEMENT_MS = 60_000;
 
 async function open(instance: Instance, endpoint: Endpoint, options: { readonly self: NodeId; readonly limitMs: number }): Promise<Sql> {
   const target = await memberTarget(instance, endpoint, 'probe');
-  return openSql(target, { connectMs: options.limitMs, statementMs: options.limitMs }, { applicationName: `pgherd_probe ${options.self}` });
+  return openSql(target, { connectMs: options.limitMs, statementMs: STATEMENT_MS }, { applicationName: `pgherd_probe ${options.self}` });
 }
 
-/** A statement that writes fails on a standby with 25006, even when it would write nothing. */
-async function look(sql: Sql, self: NodeId): Promise<'primary' | 'standby'> {
+/**
+ * A statement that writes fails on a standby with 25006, even when it would write nothing. `synchronous_commit=local` comes with the session (sql.ts):
+ * the write must not wait for standbys, whose loss is another fact. `late`: the connection is in `pending`, and not the caller's any more.
+ * Rejects with the driver's error; the connection is closed then.
+ */
+async function look(
+  sql: Sql,
+  options: { readonly self: NodeId; readonly limitMs: number; readonly pending: PendingWrites },
+): Promise<'primary' | 'standby' | 'late'> {
+  const sentAt = monoMs();
+  const answer = sql.query(HEARTBEAT, [options.self]);
+  const limit = new AbortController();
+  const late = realClock.sleep(options.limitMs, limit.signal).then(() => 'late' as const);
   try {
-    await sql.query(WRITE, [self]);
-    return 'primary';
+    const seen = await Promise.race([answer.then(() => 'primary' as const), late]);
+    if (seen === 'late') options.pending.leave(sql, sentAt, answer);
+    return seen;
   } catch (cause) {
     if (sqlStateOf(cause) === '25006') return 'standby';
+    sql.close();
     throw cause;
+  } finally {
+    limit.abort(ANSWERED);
   }
 }
 
@@ -114,62 +106,114 @@ const SHORTEST_MS = 100;
 export function createProber(instance: Instance, self: NodeId): Prober {
   let kept: { readonly key: string; readonly sql: Sql } | null = null;
   let round = 0;
+  /** Of the member that was asked last. */
+  let pending: { readonly key: string; readonly writes: PendingWrites } | null = null;
   const drop = (): void => {
     kept?.sql.destroy();
     kept = null;
   };
 
-  async function overKept(endpoint: Endpoint, limitMs: number): Promise<ProbeAnswer> {
-    const key = `${endpoint.host}:${endpoint.port}`;
+  function pendingOf(key: string): PendingWrites {
+    if (pending?.key === key) return pending.writes;
+    pending?.writes.close();
+    pending = { key, writes: createPendingWrites(realClock) };
+    return pending.writes;
+  }
+
+  async function overKept(endpoint: Endpoint, limitMs: number, writes: PendingWrites): Promise<ProbeAnswer> {
+    const key = keyOf(endpoint);
     if (kept !== null && (kept.key !== key || !kept.sql.isOpen())) drop();
     const startedAt = monoMs();
-    let timer: NodeJS.Timeout | null = null;
+    const answer = (verdict: ProbeAnswer['verdict'], error: string | null): ProbeAnswer => ({ verdict, error, durationMs: monoMs() - startedAt });
+    let sql: Sql | null = kept?.sql ?? null;
+    kept = null;
     try {
-      const late = new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(new Error(`no answer within ${limitMs} ms`)), limitMs);
-      });
-      const seen = (async () => {
-        kept ??= { key, sql: await open(instance, endpoint, { self, limitMs }) };
-        return look(kept.sql, self);
-      })();
-      // The loser of the race must not become an unhandled rejection.
-      seen.catch(() => undefined);
-      return { verdict: await Promise.race([seen, late]), error: null, durationMs: monoMs() - startedAt };
+      sql ??= await open(instance, endpoint, { self, limitMs });
+      const seen = await look(sql, { self, limitMs: Math.max(1, limitMs - (monoMs() - startedAt)), pending: writes });
+      if (seen === 'late') return answer('failed', `no answer within ${limitMs} ms`);
+      kept = { key, sql };
+      return answer(seen, null);
     } catch (cause) {
-      drop();
-      return { verdict: classifyError(cause), error: messageOf(cause), durationMs: monoMs() - startedAt };
-    } finally {
-      if (timer !== null) clearTimeout(timer);
+      return answer(classifyError(cause), messageOf(cause));
     }
   }
 
   /** A second look, fresh, begins when the first is silent or has failed, never sooner than COMPANY_AFTER_MS after it began. */
-  async function inCompany(endpoint: Endpoint, limitMs: number, look: () => Promise<ProbeAnswer>): Promise<ProbeAnswer> {
+  async function inCompany(endpoint: Endpoint, limitMs: number, writes: PendingWrites, first: () => Promise<ProbeAnswer>): Promise<ProbeAnswer> {
     const startedAt = monoMs();
-    const first = look();
+    const begun = first();
     const waiting = new AbortController();
-    const quick = await Promise.race([first, realClock.sleep(COMPANY_AFTER_MS, waiting.signal).then(() => null)]);
+    const quick = await Promise.race([begun, realClock.sleep(COMPANY_AFTER_MS, waiting.signal).then(() => null)]);
     waiting.abort(ANSWERED);
     if (quick !== null && quick.verdict !== 'failed') return quick;
     await realClock.sleep(Math.max(0, COMPANY_AFTER_MS - (monoMs() - startedAt)));
-    const second = await probeMember(instance, endpoint, { self, limitMs: Math.max(SHORTEST_MS, limitMs - (monoMs() - startedAt)) });
+    if (!writes.mayWrite()) return begun;
+    const left = Math.max(SHORTEST_MS, limitMs - (monoMs() - startedAt));
+    const second = await probeMember(instance, endpoint, { self, limitMs: left, pending: writes });
     if (second.verdict !== 'failed') return second;
-    const other = await first;
+    const other = await begun;
     return other.verdict === 'failed' ? { ...second, looks: 2 } : other;
   }
 
   return {
     probe: async (endpoint, limitMs) => {
       round++;
+      const writes = pendingOf(keyOf(endpoint));
+      const waiting = writes.since();
+      if (waiting !== null && !writes.mayWrite()) {
+        const still = await stillWaiting(instance, endpoint, { self, limitMs, writes, sinceMs: monoMs() - waiting });
+        if (still !== null) return still;
+      }
       const fresh = round % FRESH_EVERY === 0;
-      const answer = await inCompany(endpoint, limitMs, () =>
-        fresh ? probeMember(instance, endpoint, { self, limitMs }) : overKept(endpoint, limitMs),
+      const answer = await inCompany(endpoint, limitMs, writes, () =>
+        fresh ? probeMember(instance, endpoint, { self, limitMs, pending: writes }) : overKept(endpoint, limitMs, writes),
       );
       if (answer.verdict !== 'primary') drop();
       return answer;
     },
-    close: drop,
+    close: () => {
+      drop();
+      pending?.writes.close();
+    },
   };
+}
+
+/**
+ * No further write is sent while the server itself says that ours wait. What it does not know of was lost on the way (a cut network, a restart), and is
+ * forgotten: null then, and the next look writes again.
+ */
+async function stillWaiting(
+  instance: Instance,
+  endpoint: Endpoint,
+  { self, limitMs, writes, sinceMs }: { readonly self: NodeId; readonly limitMs: number; readonly writes: PendingWrites; readonly sinceMs: number },
+): Promise<ProbeAnswer | null> {
+  const startedAt = monoMs();
+  const answer = (verdict: ProbeAnswer['verdict'], error: string | null): ProbeAnswer => ({ verdict, error, durationMs: monoMs() - startedAt });
+  const limit = new AbortController();
+  let sql: Sql | null = null;
+  try {
+    sql = await open(instance, endpoint, { self, limitMs });
+    const left = Math.max(SHORTEST_MS, limitMs - (monoMs() - startedAt));
+    const late = realClock.sleep(left, limit.signal).then(() => null);
+    const rows = await Promise.race([sql.query(OURS_AT_WORK, [`pgherd_probe ${self}`]), late]);
+    if (rows === null) return answer('failed', `no answer within ${limitMs} ms`);
+    if (rows[0]?.['recovery'] === true) return answer('standby', null);
+    if (Number(rows[0]?.['waiting']) >= writes.count()) return answer('failed', `no write has been answered for ${Math.round(sinceMs)} ms`);
+    writes.close();
+    return null;
+  } catch (cause) {
+    return answer(classifyError(cause), messageOf(cause));
+  } finally {
+    limit.abort(ANSWERED);
+    sql?.destroy();
+  }
+}
+
+const OURS_AT_WORK = `SELECT pg_is_in_recovery() AS recovery, (SELECT count(*) FROM pg_stat_activity
+  WHERE application_name = $1 AND state = 'active' AND pid <> pg_backend_pid())::int AS waiting`;
+
+function keyOf({ host, port }: Endpoint): string {
+  return `${host}:${port}`;
 }
 
 /**

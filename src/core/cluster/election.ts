@@ -7,6 +7,7 @@ import { forkOf } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
 import { isTwinSuspect } from './recovery.ts';
+import { diskProblemOf } from './disks.ts';
 import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live, mayCount } from './observe.ts';
 import { wishedUpstream } from './upstream.ts';
 
@@ -20,6 +21,8 @@ export interface Candidate {
   readonly sameLocation: boolean;
   /** Its settings name another standby as its upstream. */
   readonly cascading: boolean;
+  /** Its agent finds the disk of its data full, read-only or stuck. */
+  readonly diskProblem: boolean;
 }
 
 export interface Rejected {
@@ -45,7 +48,7 @@ export interface ElectionOptions {
 }
 
 /**
- * Data nodes other than the primary, ranked by lineage, position, direct before cascading, location (the old primary's first), priority, node id.
+ * Data nodes other than the primary, ranked by lineage, position, a sound disk, direct before cascading, location (the old primary's first), priority, node id.
  * `eligible` is empty when nobody may be promoted; then each data node is in `rejected`. The present primary is in neither.
  */
 export function rankCandidates(view: ClusterView, now: Now, options: ElectionOptions): Ranking {
@@ -61,12 +64,14 @@ export function rankCandidates(view: ClusterView, now: Now, options: ElectionOpt
       ...(far ? [`it is in ${node.location}, the primary in ${home}, and crossLocation is manual`] : []),
       ...rejections(view, now, node, report, position, options),
     ];
+    const diskProblem = report !== null && diskProblemOf(report) !== null;
     if (reasons.length > 0 || position === null) rejected.push({ node: node.id, reasons });
     // One that is to leave can be the only one with everything, as long as commits may wait for it; among equals it is the last (then it stays).
-    else if (node.membership === 'leaving') eligible.push({ node: node.id, position, priority: 0, sameLocation: false, cascading: true });
+    else if (node.membership === 'leaving')
+      eligible.push({ node: node.id, position, priority: 0, sameLocation: false, cascading: true, diskProblem });
     else {
       const cascading = wishedUpstream(view, node.id) !== null;
-      eligible.push({ node: node.id, position, priority: node.priority, sameLocation: node.location === home, cascading });
+      eligible.push({ node: node.id, position, priority: node.priority, sameLocation: node.location === home, cascading, diskProblem });
     }
   }
   return { eligible: eligible.sort(better), rejected };
@@ -76,6 +81,7 @@ export function rankCandidates(view: ClusterView, now: Now, options: ElectionOpt
 export function better(a: Candidate, b: Candidate): number {
   const position = comparePositions(b.position, a.position);
   if (position !== 0) return position;
+  if (a.diskProblem !== b.diskProblem) return a.diskProblem ? 1 : -1;
   if (a.cascading !== b.cascading) return a.cascading ? 1 : -1;
   if (a.sameLocation !== b.sameLocation) return a.sameLocation ? -1 : 1;
   if (a.priority !== b.priority) return b.priority - a.priority;

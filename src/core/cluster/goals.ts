@@ -141,6 +141,7 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     terms: [],
     route: { epoch: 0, writer: null, readers: [], hold: false },
     vips: NO_VIPS,
+    diskProblems: {},
     decided: { rule: 'cluster.new', why: 'nothing was decided yet', atWallMs: now.wall },
   };
 }

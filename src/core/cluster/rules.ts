@@ -3,6 +3,7 @@ import type { Rule } from '../view.ts';
 import { alsoDuringAttempt, attemptRules } from './rules/attempt.ts';
 import { bootstrapRules } from './rules/bootstrap.ts';
 import { commandRules } from './rules/commands.ts';
+import { diskRules } from './rules/disks.ts';
 import { housekeepingRules, steadyRules } from './rules/housekeeping.ts';
 import { operationRules } from './rules/operations.ts';
 import { primaryLostRules } from './rules/primary-lost.ts';
@@ -24,6 +25,7 @@ import { vipRules } from './rules/vips.ts';
 export const rules: readonly Rule[] = [
   ...restoredRules,
   ...housekeepingRules,
+  ...diskRules,
   ...vipRules,
   ...commandRules,
   ...bootstrapRules,
@@ -51,7 +53,7 @@ export const marks: readonly { readonly id: string; readonly when: string }[] = 
 /** The rules by concern, for the documentation. */
 export const ruleGroups: readonly { readonly title: string; readonly rules: readonly Rule[] }[] = [
   { title: 'A restored store', rules: restoredRules },
-  { title: 'Upkeep', rules: housekeepingRules },
+  { title: 'Upkeep', rules: [...housekeepingRules, ...diskRules] },
   { title: 'Virtual addresses', rules: vipRules },
   { title: 'Commands', rules: commandRules },
   { title: 'Creation and adoption', rules: bootstrapRules },

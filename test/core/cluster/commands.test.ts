@@ -314,7 +314,7 @@ const HANDED = `term 3 primary n1
   n2 standby @0/5000
   n3 standby @0/4000`;
 
-test('the candidate is promoted when the old primary has handed over, and waits for its checkpoint (Z28, Z29)', () => {
+test('the candidate is promoted when the old primary has handed over, and waits for its checkpoint, so that any standby that may be named has everything (Z28, Z29, Z59)', () => {
   const state = expectRule(moving('stop', HANDED), 'switchover.promote');
   const goal = state.goals[id('n2')];
   assert.ok(goal?.kind === 'promote' && goal.requiredLsn === 0x5000n);
@@ -361,7 +361,7 @@ test('a switchover is finished when the old primary streams', () => {
   assert.equal(expectDecision(view, 'switchover.finished').tasks[0]?.status, 'done');
 });
 
-test('upkeep: electorate, removed nodes, restored store, position, lineage, a restarted primary', () => {
+test('upkeep: electorate, removed nodes, restored store, position, lineage (Z45), a restarted primary', () => {
   expectRule(picture(STEADY, { state: (state) => ({ ...state, electorate: { revision: 1, members: [], former: [] } }) }), 'housekeeping.electorate');
   const removed = picture(STEADY, {
     state: (state) => ({ ...state, goals: { ...state.goals, [id('n9')]: { kind: 'none', id: 'x', term: makeTerm(3) } } }),

@@ -93,6 +93,9 @@ export function blankReport(node: NodeId): NodeReport {
     sync: null,
     vips: [],
     host: null,
+    writes: null,
+    kept: null,
+    diskKnown: true,
   };
 }
 

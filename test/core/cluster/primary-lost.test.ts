@@ -123,7 +123,7 @@ test('everything was off: in asynchronous mode the primary is waited for, and no
   assert.notEqual(decideCluster(synchronous, NOW).rule, 'failover.blocked-return');
 });
 
-test('the last known position of the primary bounds the loss (Q45)', () => {
+test('the last known position of the primary bounds the loss, and the message names the setting that was compared (Q13, Q45)', () => {
   const view = lost((text) => text.replace('n1 dead @0/5000', 'n1 dead @0/900000'));
   const decision = decideCluster(view, NOW);
   assert.equal(decision.rule, 'failover.blocked-lag');

@@ -21,6 +21,7 @@ test('the order of candidates is total and its first is the most advanced (Q20)'
     position,
     priority: fc.integer({ min: 1, max: 3 }),
     sameLocation: fc.boolean(),
+    diskProblem: fc.boolean(),
     cascading: fc.boolean(),
   });
   fc.assert(

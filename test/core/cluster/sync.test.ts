@@ -125,7 +125,7 @@ test('a standby far behind is not waited for (Z55)', () => {
   expectRule(picture(text), 'cluster.steady');
 });
 
-test('a rebuilt standby joins under its new name, and the old name leaves (Z58)', () => {
+test('a rebuilt standby joins under its new name, and the old name leaves (Z58, Z60)', () => {
   const text = STEADY.replace('n3 standby', 'n3 standby inc:b');
   const added = expectRule(picture(text), 'sync.changed');
   assert.equal(quorumOf(added), '1 of n2.a n3.a n3.b; waits for ANY 1 ("n2.a", "n3.a", "n3.b")');
@@ -204,7 +204,12 @@ test('a lost primary: the voters are asked at once, while its lease still stands
   assert.deepEqual([state.attempt?.path, state.quorum], ['quorum', view.state.quorum]);
 });
 
-test('an agent that missed two reports is enough, if two others see its primary down; alone it is not (H12)', () => {
+test('WAL that no standby ever got, and that nobody acknowledged, keeps no failover back (Z65)', () => {
+  expectRule(picture(LOST.replace('n1 dead @0/5000', 'n1 dead @9/0')), 'primary.lost');
+  expectRule(picture(LOST, { state: (state) => ({ ...state, primaryLsn: lsnOf('9/0') }) }), 'primary.lost');
+});
+
+test('an agent that missed two reports is enough, if two others see its primary down; alone it is not (H12, Z8)', () => {
   const silent = (text: string): ReturnType<typeof picture> => {
     const view = picture(text.replace('n1 dead', 'n1 primary'));
     const seen = view.reports[id('n1')];
@@ -237,7 +242,7 @@ const VOTES = `term 3 primary n1 lease n1/3 quorum 1/n2,n3 attempt 4 vote
   n2 detached vote4@0/5000
   n3 detached vote4@0/4000`;
 
-test('the most advanced of enough detached voters is promoted although the lease stands, whatever the old primary had beside', () => {
+test('the most advanced of enough detached voters is promoted although the lease stands, whatever the old primary had beside (Z57)', () => {
   const view = picture(VOTES, quorumPath);
   const state = expectRule(view, 'attempt.promote');
   assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:promote n3:vote');

@@ -36,7 +36,7 @@ describe('two data nodes and a witness', () => {
     assert.equal(expectDecision(other, 'failover.blocked-viewpoints').state?.attempt ?? null, null);
   });
 
-  test('the vote of the standby alone promotes nobody: the primary may live with the promise of the witness', () => {
+  test('the vote of the standby alone promotes nobody: the primary may live with the promise of the witness (H18)', () => {
     const cut = picture(`term 3 primary n1 attempt 4 vote
       n1 dead
       n2 detached vote4@0/5000

@@ -67,6 +67,14 @@ describe('a server whose role is not known', () => {
   });
 });
 
+test('a frozen cluster stops no fence and no lease: the primary goes on, one without a lease is fenced (Z17)', () => {
+  const frozen = { reason: 'work on the network', by: 'anna', sinceWallMs: makeWallMs(1), untilWallMs: null };
+  const kind = (change: Partial<LocalFacts>): string => decideNode(facts(change), stateWith(primary(), { frozen }), NOW).kind;
+  assert.equal(kind({ ...lease1, postgres: primaryRunning, open: true }), 'none');
+  assert.equal(kind({ postgres: primaryRunning }), 'fence');
+  assert.equal(kind({ postgres: down('stopped', 'primary') }), 'acquire-lease');
+});
+
 test('a stop that nobody here asked for is finished after a while', () => {
   const stopping = { ...lease1, postgres: { ...primaryRunning, state: 'stopping' as const } };
   assert.equal(decide(primary(), { ...stopping, stoppingSince: makeMonoMs(NOW - 1000) }), 'none');
@@ -111,7 +119,7 @@ describe('primary', () => {
     assert.equal(decide(primary('t1'), { ...lease1, postgres: primaryRunning, open: true }), 'stop');
     assert.equal(decide(primary('t1'), { ...lease1, postgres: primaryRunning, open: true, finished: new Set(['restart/t1']) }), 'none');
   });
-  test('comes back read-only when no lease can be had', () => {
+  test('comes back read-only when no lease can be had (Z15)', () => {
     const waiting = { postgres: down('stopped', 'primary'), leaseWantedSince: makeMonoMs(NOW - 4000) };
     assert.equal(decide(primary(), waiting), 'start-standby');
   });

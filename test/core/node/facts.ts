@@ -107,6 +107,7 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
     terms: [],
     route: { epoch: 1, writer: N2, readers: [], hold: false },
     vips: NO_VIPS,
+    diskProblems: {},
     decided: { rule: 'test', why: 'test', atWallMs: makeWallMs(0) },
     ...change,
   };

@@ -6,6 +6,7 @@ import type { ClusterState, Goal } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { type Assessment, assessedRules } from '../assessed-rules.ts';
 import { askVotes, openAttempt, outageStart } from '../attempts.ts';
+import { diskProblemOf, writeTrouble } from '../disks.ts';
 import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal } from '../goals.ts';
 import { endOfWal, gaveUp, activityFor, isGone, isOpen, live, otherDataNodes, primaryEnd, viewpoints, watchNeededMs, isDue } from '../observe.ts';
@@ -38,6 +39,8 @@ type Situation =
   | { readonly kind: 'restarting' }
   | { readonly kind: 'restart-failed'; readonly report: NodeReport }
   | { readonly kind: 'hung'; readonly report: NodeReport }
+  /** It is open and answers, and its disk takes no writes. */
+  | { readonly kind: 'unwritable'; readonly how: string }
   /** It lives and is on its way, but gets no further. */
   | { readonly kind: 'stalled'; readonly report: NodeReport; readonly how: string }
   /** Agent alive, but fenced without a lease: `own` counts as a viewpoint. */
@@ -49,7 +52,10 @@ function situationOf(view: ClusterView, now: Now, primary: NodeId): Situation | 
   const report = live(view, primary);
   const goal = state.goals[primary] ?? null;
   if (report === null || isSilent(view, primary)) return { kind: 'lost', own: false };
-  if (isOpen(report, state.primaryTerm)) return null;
+  if (isOpen(report, state.primaryTerm)) {
+    const how = writeTrouble(view, report);
+    return how === null ? null : { kind: 'unwritable', how };
+  }
   const pg = report.postgres.state;
   if (isGone(report) || pg === 'absent' || pg === 'incomplete') {
     const restart = state.recovery[primary];
@@ -95,6 +101,8 @@ function assess(view: ClusterView, now: Now): Assessment | null {
       return assessCrash(view, now, state.primary, situation.report, 'crash.restart-failed');
     case 'hung':
       return assessHang(view, now, state.primary);
+    case 'unwritable':
+      return assessDisk(view, now, state.primary, situation.how);
     case 'stalled':
       return assessStall(view, now, state.primary, situation.how);
     case 'lost':
@@ -267,6 +275,31 @@ function assessHang(view: ClusterView, now: Now, primary: NodeId): Assessment {
   );
 }
 
+/** Clients of the primary wait or get errors. Its agent is one viewpoint; another must find so too, and the successor must be better off. */
+function assessDisk(view: ClusterView, now: Now, primary: NodeId, how: string): Assessment {
+  const policy = policyGate(view, now);
+  if (policy !== null) return policy;
+  const seen = viewpoints(view, primary);
+  const needed = Math.min(view.spec.probeViewpoints, seen.asked.length + 1);
+  if (seen.writable.length > 0 || seen.down.length + 1 < needed)
+    return blocked(
+      view,
+      'viewpoints',
+      `${primary} ${how}, by its own agent; ${seen.writable.length > 0 ? `${seen.writable.join(', ')} sees it accept writes` : `${seen.down.length + 1} of ${needed} needed viewpoints agree`}`,
+    );
+  const candidate = candidateGate(view, now);
+  if (candidate !== null) return candidate;
+  const [best] = rankCandidates(view, now, { positions: { kind: 'report' }, acceptLoss: false, target: null }).eligible;
+  if (best?.diskProblem === true) return blocked(view, 'no-candidate', `${primary} ${how}, and the disk of ${best.node} is no better`);
+  return attemptFrom(
+    view,
+    now,
+    primary,
+    'disk.failover',
+    `PostgreSQL of ${primary} ${how}${seen.down.length === 0 ? '' : `, seen by ${seen.down.join(', ')} too`}`,
+  );
+}
+
 /** It is left alone while nobody else can be promoted: what it waits for may still come. */
 function assessStall(view: ClusterView, now: Now, primary: NodeId, how: string): Assessment {
   const gate = policyGate(view, now);
@@ -289,7 +322,8 @@ function assessCrash(view: ClusterView, now: Now, primary: NodeId, report: NodeR
   // In a store that is not confirmed nobody takes a lease: a restart would end nowhere, and hide what a person has to decide.
   if (gate?.rule === 'failover.blocked-watch' || gate?.rule === 'failover.blocked-store') return gate;
   if (wantsFailover && gate === null) {
-    const what = report.postgres.state === 'crashed' ? 'crashed' : `is ${report.postgres.state}`;
+    const disk = diskProblemOf(report);
+    const what = `${report.postgres.state === 'crashed' ? 'crashed' : `is ${report.postgres.state}`}${disk === null ? '' : ` (${disk.code}: ${disk.text})`}`;
     return attemptFrom(
       view,
       now,
@@ -444,6 +478,11 @@ export const primaryLostRules: readonly Rule[] = [
     'hung.failover',
     'the own agent and at least one other viewpoint find the primary hanging',
     'A hung server holds its lease as long as its agent renews it: it is fenced first, then replaced (H50, I6).',
+  ),
+  rule(
+    'disk.failover',
+    'the primary is open and answers, its disk has refused or held writes for `writeStallMs`, and another viewpoint finds so too',
+    'Reads alone look healthy for as long as nothing is written; clients that write wait without end (architecture 4.6, I6). A successor whose own disk is in trouble would be no help.',
   ),
   rule(
     'primary.lost',
