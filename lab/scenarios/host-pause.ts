@@ -24,7 +24,12 @@ async function pause(stage: Stage, afterwards: (pausedMs: number) => void): Retu
   const late = stage.recording.events.filter((event) => event.kind === 'ack' && event.node === stage.primary && event.atMs > wokenMs);
   const last = Math.round((late.at(-1)?.atMs ?? wokenMs) - wokenMs);
   const window = late.length === 0 ? 'nothing after it woke' : `${late.length} rows after it woke, the last after ${last} ms`;
-  return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: [...wrong, ...rejoin.wrong], detail: `${frozen.length} processes stood still; the old primary acknowledged ${window}` };
+  return {
+    faultMs,
+    rejoinMs: rejoin.rejoinMs,
+    wrong: [...wrong, ...rejoin.wrong],
+    detail: `${frozen.length} processes stood still; the old primary acknowledged ${window}`,
+  };
 }
 
 export const hostPause: Scenario = {

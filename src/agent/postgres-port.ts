@@ -93,15 +93,12 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   /** What a standby needs at least, as last read; empty for a primary. */
   let atLeast: Readonly<Record<string, number>> = {};
   let atLeastRead: { readonly at: number; readonly role: PostgresReport['role'] } = { at: -Infinity, role: null };
-<<<<<<< HEAD
   /** Lines for pg_hba.conf that the running server refused, with its reason; nothing but it knows all of its rules. */
   const hbaRefused = new Map<string, string>();
   /** Of the parameters of the cluster, by the last look. */
   let refused: readonly RefusedParameter[] = [];
-=======
   let kept: NodeReport['kept'] = null;
   let signalling: Promise<void> | null = null;
->>>>>>> 062c34d432a411a3291296f160a698bd3a45161e
   /** For whom the managed files were written last. */
   let writtenFor: string | null = null;
 
@@ -420,14 +417,6 @@ function describeMapping(mapped: readonly MappedTablespace[]): string {
   return mapped.map((one) => `; tablespace ${one.oid} (${one.from}) lies in ${one.to}`).join('');
 }
 
-<<<<<<< HEAD
-function describeRewind(upstream: Upstream, rewound: Rewound): string {
-  const { divergedPath, summary } = rewound;
-  const what =
-    summary === null ? '' : ` (${summary.bytes} bytes of WAL, ${summary.committed} committed transactions${summary.truncated ? ' or more' : ''})`;
-  const saved = divergedPath === null ? '' : `; what only this node had${what} is kept on its host in ${divergedPath}`;
-  return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}`;
-=======
 function keptOf({ divergedPath, summary }: Rewound): NodeReport['kept'] {
   if (divergedPath === null || summary === null) return null;
   return { timeline: summary.timeline, from: summary.from, bytes: summary.bytes, transactions: summary.committed, path: divergedPath };
@@ -438,10 +427,9 @@ function describeRewind(upstream: Upstream, rewound: Rewound): string {
   const saved =
     kept === null
       ? ''
-      : `; what only this node had (${kept.bytes} bytes of WAL, ${kept.transactions} committed transactions) is kept in ${kept.path}`;
+      : `; what only this node had (${kept.bytes} bytes of WAL, ${kept.transactions} committed transactions) is kept on its host in ${kept.path}`;
   const [first] = rewound.unarchived;
   const gap =
     first === undefined ? '' : `; ${rewound.unarchived.length} WAL segments from ${first} on were never archived, and the archive has a gap there`;
   return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}${gap}`;
->>>>>>> 062c34d432a411a3291296f160a698bd3a45161e
 }

@@ -9,11 +9,7 @@ import { waitHealthy } from '../../src/demo/processes.ts';
 import { eventually } from '../server/harness.ts';
 import { startSmallHerd } from './small-herd.ts';
 
-<<<<<<< HEAD
-test('a standby that somebody promotes with pg_ctl is fenced and quarantined, the primary goes on, and a rejoin takes it back with what it held set aside (H20, I1, Q9)', async (t) => {
-=======
-test('a standby that somebody promotes with pg_ctl is fenced and quarantined, the primary goes on, and a rebuild takes it back with what it held set aside (H20, I1, Q9, Z52)', async (t) => {
->>>>>>> 062c34d432a411a3291296f160a698bd3a45161e
+test('a standby that somebody promotes with pg_ctl is fenced and quarantined, the primary goes on, and a rejoin takes it back with what it held set aside (H20, I1, Q9, Z52)', async (t) => {
   const herd = await startSmallHerd(t, ['n1', 'n2']);
   const before = await herd.show();
   const primary = before?.primary ?? '';

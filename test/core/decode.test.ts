@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import * as d from '../../src/core/decode.ts';
 import { makeLsn } from '../../src/core/lsn.ts';
+import '../fixed-seed.ts';
 
 function errorOf(result: { ok: true } | { ok: false; error: d.DecodeError }): string {
   assert.equal(result.ok, false);

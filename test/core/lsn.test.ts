@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { bytesBetween, formatLsn, makeLsn, maxLsn, parseLsn } from '../../src/core/lsn.ts';
+import '../fixed-seed.ts';
 
 const anyLsn = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }).map(makeLsn);
 

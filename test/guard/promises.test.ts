@@ -19,6 +19,7 @@ import { votesNeeded } from '../../src/core/state.ts';
 import { openPromiser } from '../../src/agent/promises/promiser.ts';
 import { askForPromises } from '../../src/agent/promises/round.ts';
 import { createFakeClock } from './fakes.ts';
+import '../fixed-seed.ts';
 
 const [n1, n2, n3] = ['n1', 'n2', 'n3'].map(makeNodeId) as [NodeId, NodeId, NodeId];
 const t = makeTerm;

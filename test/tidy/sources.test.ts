@@ -76,6 +76,14 @@ describe('the sources', () => {
     assert.deepEqual(unsaid, []);
   });
 
+  test('draw the same cases each time where they are tests', () => {
+    const drawn = files.filter((path) => path.startsWith('test/') && /from 'fast-check'/.test(readSource(path).text));
+    assert.deepEqual(
+      drawn.filter((path) => !/\/fixed-seed\.ts'|configureGlobal/.test(readSource(path).text)),
+      [],
+    );
+  });
+
   test('are named in kebab-case', () => {
     assert.deepEqual(
       files.filter((path) => !/^[a-z0-9./-]+$/.test(path)),

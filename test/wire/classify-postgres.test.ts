@@ -15,6 +15,7 @@ import { RULES_SQL, RULES_VERSION_SQL } from '../../src/wire/rules-sql.ts';
 import { type RulesReport, buildRules } from '../../src/wire/rules.ts';
 import { createLab, createPrimary, must, settings, until } from '../postgres/harness.ts';
 import { outcome } from './classify-support.ts';
+import '../fixed-seed.ts';
 
 const lab = createLab();
 const [n1, n2] = [await lab.node('n1'), await lab.node('n2')];

@@ -5,6 +5,7 @@ import { ACCESS, ISOLATION, ROUTE } from '../../src/wire/classification.ts';
 import { NO_RULES, buildRules } from '../../src/wire/rules.ts';
 import { ENCODING, HINT } from '../../src/wire/scan.ts';
 import { outcome, rows, testRules } from './classify-support.ts';
+import '../fixed-seed.ts';
 
 describe('a read', () => {
   for (const text of [

@@ -7,6 +7,7 @@ import { FRAME, beginChunk, createFrameWalker, passFrames, stepFrame } from '../
 import { buildBind, buildClose, buildExecute, buildParse, buildQuery, buildSync, buildTerminate } from '../../src/wire/frontend.ts';
 import { appendGather, clearGather, createGather } from '../../src/wire/gather.ts';
 import { BACKEND, BACKEND_LIMITS, FRONTEND_LIMITS, LOGIN_LIMITS, MAX_LARGE_BYTES, MAX_SMALL_BYTES } from '../../src/wire/protocol.ts';
+import '../fixed-seed.ts';
 
 interface Seen {
   readonly type: string;

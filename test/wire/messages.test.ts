@@ -6,6 +6,7 @@ import { decodeText, encodeText, joinBytes } from '../../src/wire/bytes.ts';
 import * as frontend from '../../src/wire/frontend.ts';
 import { AUTHENTICATION } from '../../src/wire/protocol.ts';
 import { buildCancel, buildSslRequest, buildStartup, findDatabase, findParameter, isReplication, readStartup } from '../../src/wire/startup.ts';
+import '../fixed-seed.ts';
 
 const hex = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replaceAll(' ', ''), 'hex'));
 

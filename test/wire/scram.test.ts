@@ -16,6 +16,7 @@ import {
 } from '../../src/wire/scram.ts';
 import { type ClientChannel, type ClientCredentials, beginClient, continueClient, finishClient } from '../../src/wire/scram-client.ts';
 import { type ServerChannel, beginServer, finishServer, offeredMechanisms } from '../../src/wire/scram-server.ts';
+import '../fixed-seed.ts';
 
 const hashes: ScramHashes = {
   hash: (data) => Uint8Array.from(createHash('sha256').update(data).digest()),

@@ -11,6 +11,7 @@ import { PIN, describePins, mayReadElsewhere } from '../../src/wire/session-stat
 import { ANSWER, answeringServer, noteOwnParse } from '../../src/wire/session-track.ts';
 import { testRules } from './classify-support.ts';
 import { createTalk, done, error, ready, run } from './session-support.ts';
+import '../fixed-seed.ts';
 
 describe('a batch', () => {
   test('of the simple protocol asks for what its statements ask for', () => {

@@ -25,6 +25,7 @@ import { type SessionState, createSessionState, noteParameter } from '../../src/
 import { ANSWER, giveTo, noteClientMessage, noteServerMessage } from '../../src/wire/session-track.ts';
 import { buildStartup } from '../../src/wire/startup.ts';
 import { createLab, createPrimary } from '../postgres/harness.ts';
+import '../fixed-seed.ts';
 
 const lab = createLab();
 const node = await lab.node('n1');

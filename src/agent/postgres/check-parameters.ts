@@ -95,6 +95,7 @@ async function ask(instance: Instance, entries: readonly Entry[]): Promise<Resul
   } catch (cause) {
     return err(messageOf(cause));
   } finally {
+    // A temporary directory that stays behind hurts nobody; the answer counts.
     await rm(directory, { recursive: true, force: true }).catch(() => undefined);
   }
 }

@@ -106,19 +106,16 @@ function settled(one: Case): RecoveryStep {
   if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && hasRead(one.view, one.report)))
     return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
-<<<<<<< HEAD
-  // Where what it gave up is kept: whoever reads that rows were lost looks for it here.
+  // What it did, and where what it gave up is kept: whoever reads that rows were lost looks for it here.
   const activity = sameGoal ? null : activityFor(one.report, goal);
-  const how = activity?.kind === 'done' && activity.detail !== '' ? `: ${activity.detail}` : '';
-  const text = `${one.node} streams from ${upstreamFor(one)}${how}`;
-=======
   const { kept } = one.report;
+  const done = activity?.kind === 'done' ? activity.detail : '';
   const lost =
     goal.via === 'rewind' && kept !== null
-      ? `; ${kept.bytes} bytes of WAL with ${kept.transactions} committed transactions, which only it had since ${formatLsn(kept.from)}, are kept in ${kept.path} there`
+      ? `${kept.bytes} bytes of WAL with ${kept.transactions} committed transactions, which only it had since ${formatLsn(kept.from)}, are kept in ${kept.path} there`
       : '';
-  const text = `${one.node} streams from ${upstreamFor(one)}${lost}`;
->>>>>>> 062c34d432a411a3291296f160a698bd3a45161e
+  const how = done === '' ? lost : done;
+  const text = `${one.node} streams from ${upstreamFor(one)}${how === '' ? '' : `: ${how}`}`;
   return step('standby.back', text, sameGoal ? null : { kind: 'standby', upstream, via: 'stream' }, null);
 }
 

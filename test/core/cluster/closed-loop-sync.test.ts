@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { id, makeTask } from './picture.ts';
 import { restoreBackup, takeBackup } from './world-faults.ts';
 import { TICK_MS, type World, addTask, boot, createWorld, host, isHealthy, killHost, killPostgres, runFor, runUntil } from './world.ts';
+import '../../fixed-seed.ts';
 
 const QUORUM = { durability: { mode: 'quorum', k: 1 } };
 

@@ -182,6 +182,31 @@ test('a switchover of the backup keeps nobody from deciding by hand', () => {
   assert.deepEqual([state.switchover, state.attempt?.term], [null, 5]);
 });
 
+test('a command of the backup that cannot go on ends after a while, so that the failover by hand that decides is let in', () => {
+  const view = restored(
+    `term 3 primary n1 attempt 4 vote
+      n1 crashed knows4 @0/5000
+      n2 standby knows3 @0/5000
+      n3 standby knows3 @0/4000`,
+    {
+      tasks: [{ ...makeTask({ kind: 'failover', to: id('n3'), acceptLoss: true, acceptTwoPrimaries: false }, { id: 't0' }), status: 'running' }],
+      state: (one) => ({ ...one, attempt: one.attempt === null ? null : { ...one.attempt, taskId: 't0' } }),
+    },
+  );
+  const first = expectDecision(view, 'failover.blocked-store');
+  assert.deepEqual(first.tasks, []);
+  const blocked = { ...view, state: first.state ?? view.state };
+  assert.deepEqual(expectDecision(blocked, 'failover.blocked-store', later(4900)).tasks, []);
+  const ended = expectDecision(blocked, 'housekeeping.restored-command', later(5100));
+  assert.deepEqual(
+    ended.tasks.map((task) => [task.id, task.status, task.problems.at(-1)?.code]),
+    [['t0', 'failed', 'task.restored']],
+  );
+  const person = makeTask({ kind: 'failover', to: null, acceptLoss: true, acceptTwoPrimaries: false }, { id: 't1' });
+  const state = expectRule({ ...blocked, tasks: [...ended.tasks, person] }, 'failover.by-hand', later(6000));
+  assert.deepEqual([state.incarnation, state.attempt?.taskId, state.attempt?.afterRestore], ['store-1', 't1', true]);
+});
+
 test('a report of another store proves nothing about what its agent has read (4.10)', () => {
   const fenced = (words: string): ReturnType<typeof picture> => ({
     ...picture(`term 3 primary n1 attempt 4 vote

@@ -92,7 +92,7 @@ test('a node that is back after a rewind says what only it had, in bytes and tra
   const back = expectDecision({ ...view, reports: { ...view.reports, [id('n2')]: { ...seen, report: { ...seen.report, kept } } } }, 'standby.back');
   assert.match(
     back.events[0]?.text ?? '',
-    /n2 streams from n1; 4711 bytes of WAL with 12 committed transactions, which only it had since 0\/5000, are kept in \/var\/lib\/pgherd\/diverged\/x there/,
+    /n2 streams from n1: 4711 bytes of WAL with 12 committed transactions, which only it had since 0\/5000, are kept in \/var\/lib\/pgherd\/diverged\/x there/,
   );
 });
 

@@ -19,6 +19,7 @@ import {
   voterName,
 } from '../../../src/core/cluster/sync-set.ts';
 import { id } from './picture.ts';
+import '../../fixed-seed.ts';
 
 const any = (k: number, ...members: string[]): SyncSet => ({ method: 'any', k, members });
 

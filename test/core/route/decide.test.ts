@@ -7,6 +7,7 @@ import { makeLsn } from '../../../src/core/lsn.ts';
 import type { Member, NodeReport } from '../../../src/core/report.ts';
 import { type RouteFacts, type RouteLimits, decideRoute, pickReader } from '../../../src/core/route/decide.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
+import '../../fixed-seed.ts';
 
 const [n1, n2, n3] = ['n1', 'n2', 'n3'].map((name) => makeNodeId(name)) as [NodeId, NodeId, NodeId];
 const LIMITS: RouteLimits = { staleMs: 3000, maxReadLagBytes: 1000, primaryReads: 'last-resort' };

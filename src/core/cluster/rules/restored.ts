@@ -2,15 +2,18 @@
  * A store that is not the one in which the state was decided, or that has forgotten terms (architecture 4.10). What it forgot is learned from the
  * agents, which never forget a term; until then nobody becomes a primary by its word: agents take no lease, and no attempt goes on.
  */
-import { type NodeId, type Now, type Term, makeTerm } from '../../ids.ts';
+import { type NodeId, type Now, type Term, makeTerm, makeWallMs } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import { findNode } from '../../spec.ts';
 import type { Attempt, Task } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
-import { isForeignSystem, isOpen, live, newestKnownTerm } from '../observe.ts';
+import { isDue, isForeignSystem, isOpen, live, newestKnownTerm } from '../observe.ts';
 import { quorumAfterRestore } from '../sync-wish.ts';
 import { fail, finish, taskById } from '../tasks.ts';
+
+/** Reports of all members come within two intervals after a restore; longer only keeps a person waiting. */
+const CONFIRM_WAIT_MS = 5000;
 
 /**
  * A member that is open in a term of which the state knows nothing; null when there is none, or when an attempt for that term or a newer one is open. An
@@ -45,22 +48,27 @@ function nobodyKnowsMore(view: ClusterView): boolean {
   return view.spec.nodes.every((node) => live(view, node.id) !== null) && newestKnownTerm(view) <= newest;
 }
 
+/** The running commands that came back with the attempt and the switchover of a restored state. */
+function commandsOfBackup(view: ClusterView): readonly Task[] {
+  const { attempt, switchover } = view.state;
+  const ids = new Set([attempt?.taskId ?? null, switchover?.taskId ?? null]);
+  return [...ids].flatMap((id) => {
+    const task = taskById(view, id);
+    return task?.status === 'running' ? [task] : [];
+  });
+}
+
 /** The commands whose place in the state is given up: they end here, by what is seen of their effect. */
 function endedTasks(view: ClusterView, now: Now, primary: NodeId): readonly Task[] {
   const { attempt, switchover } = view.state;
-  const ids = new Set([attempt?.taskId ?? null, switchover?.taskId ?? null]);
-  return [...ids].flatMap((taskId) => {
-    const task = taskById(view, taskId);
-    if (task === null || task.status !== 'running') return [];
+  return commandsOfBackup(view).map((task) => {
     if (primary === (switchover?.to ?? attempt?.candidate))
-      return [finish(task, now, `${primary} is the primary; the store was restored in the middle of it`)];
-    return [
-      fail(task, now, {
-        code: 'task.restored',
-        text: `The store was restored in the middle of it, and ${primary} is the primary.`,
-        remedy: 'Look at "pgherd show", and ask again if it is still wanted.',
-      }),
-    ];
+      return finish(task, now, `${primary} is the primary; the store was restored in the middle of it`);
+    return fail(task, now, {
+      code: 'task.restored',
+      text: `The store was restored in the middle of it, and ${primary} is the primary.`,
+      remedy: 'Look at "pgherd show", and ask again if it is still wanted.',
+    });
   });
 }
 
@@ -128,6 +136,25 @@ export const restoredRules: readonly Rule[] = [
         ],
         then: 'continue',
       };
+    },
+  },
+  {
+    id: 'housekeeping.restored-command',
+    when: 'the store was restored in the middle of a failover or switchover that was asked for, and for 5 s nobody can say whether a newer term was opened since',
+    why: 'It cannot go on before that is known, and while it runs it would keep out the failover by hand that decides (architecture 4.10).',
+    decide: (view, now) => {
+      const { state } = view;
+      const { rule, atWallMs } = state.decided;
+      if (state.incarnation === view.incarnation || rule !== 'failover.blocked-store') return null;
+      if (!isDue(now, makeWallMs(atWallMs + CONFIRM_WAIT_MS), CONFIRM_WAIT_MS)) return null;
+      const tasks = commandsOfBackup(view).map((task) =>
+        fail(task, now, {
+          code: 'task.restored',
+          text: 'The store was restored in the middle of it, and whether a newer term was opened since is not known.',
+          remedy: 'Start the agents of all members, or decide with "pgherd failover"; see "pgherd explain".',
+        }),
+      );
+      return tasks.length === 0 ? null : { why: 'the store was restored in the middle of a command', tasks, again: 50 };
     },
   },
   {
