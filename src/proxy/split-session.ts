@@ -31,6 +31,9 @@ const RENEW_MS = 100;
  */
 const GOES_TO_PRIMARY = ['25006', '40001', '57P01', '57P02', '57P03', '55000', '0A000'];
 
+/** All that a server says of its own accord and that ends nothing. Source: PostgreSQL manual, 55.2.7 "Asynchronous Operations". */
+const IDLE_TALK: ReadonlySet<number> = new Set([BACKEND.noticeResponse, BACKEND.parameterStatus, BACKEND.notificationResponse]);
+
 export class SplitSession extends Session {
   #standby: Backend | null = null;
   /** While a cycle is at the standby: where the session is at home. */
@@ -53,6 +56,7 @@ export class SplitSession extends Session {
   /** Message of the unnamed statement that only the standby has. */
   #unnamed: Uint8Array | null = null;
   readonly #swallow: FrameWalker = createFrameWalker();
+  readonly #idle: FrameWalker = createFrameWalker();
   readonly #next: NextCycle = { end: 0, read: false, usesUnnamed: false, parsesUnnamed: false, showsToken: false };
   /** A read waits for its standby. */
   #patience: AbortController | null = null;
@@ -304,7 +308,11 @@ export class SplitSession extends Session {
   }
 
   protected override fromServer(backend: Backend, bytes: Uint8Array, length: number): void {
-    if (!this.#away || backend !== this.current) {
+    if (backend !== this.current) {
+      this.#heardIdle(backend, bytes, length);
+      return;
+    }
+    if (!this.#away) {
       super.fromServer(backend, bytes, length);
       return;
     }
@@ -314,6 +322,25 @@ export class SplitSession extends Session {
     }
     this.#replay = null;
     super.fromServer(backend, bytes, length);
+  }
+
+  /**
+   * What the node says where nothing was asked: the standby between two reads, the primary meanwhile.
+   * Invariant: no statement is sent to a node that has said goodbye. Because: all but notices and settings ends the connection at once. Broken if: the end of the
+   * connection is waited for, which comes later than the goodbye: a statement sent in between meets a closed socket, and its outcome is unknown.
+   */
+  #heardIdle(backend: Backend, bytes: Uint8Array, length: number): void {
+    if (backend !== this.#standby && !(this.#away && backend === this.#home)) return;
+    const walker = this.#idle;
+    walker.have = 0;
+    beginChunk(walker, 0);
+    while (walker.at < length) {
+      const step = stepFrame(walker, bytes, length, BACKEND_LIMITS);
+      if (step === FRAME.end && IDLE_TALK.has(walker.type)) continue;
+      backend.stream.destroy();
+      this.onServerEnd(backend, `${backend.target.node} ended the session`);
+      return;
+    }
   }
 
   /** What the standby says first ends in an error that the primary would not give. Descriptions and rows before it have not been passed on either. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { type Socket, connect, createServer } from 'node:net';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import type { Client, QueryConfig } from 'pg';
 import { makeTerm } from '../../src/core/ids.ts';
@@ -63,6 +64,42 @@ async function open(): Promise<{ readonly client: Client; readonly where: () => 
   // The first read opens the way to the standby and runs on the primary.
   await until(async () => (await where()) === 'b', 5000);
   return { client, where };
+}
+
+/** Passes everything on but the end of a connection by the server; what a client sends after that meets a reset, as it does where the server's process is gone. */
+async function openRelay(port: number): Promise<{ readonly port: number; readonly ended: () => number; readonly close: () => void }> {
+  let ended = 0;
+  const sockets = new Set<Socket>();
+  const relay = createServer({ allowHalfOpen: true }, (client) => {
+    const server = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    let over = false;
+    for (const socket of [client, server]) {
+      sockets.add(socket);
+      socket.on('error', () => undefined);
+    }
+    client.on('data', (bytes) => (over ? client.resetAndDestroy() : server.write(bytes)));
+    // Whoever understands the last words ends the connection first.
+    client.on('close', () => {
+      if (!over) ended++;
+      server.destroy();
+    });
+    server.on('data', (bytes) => client.write(bytes));
+    server.on('end', () => {
+      over = true;
+      ended++;
+    });
+  });
+  await new Promise<void>((resolve) => relay.listen(0, '127.0.0.1', resolve));
+  const address = relay.address();
+  assert.ok(address !== null && typeof address === 'object');
+  return {
+    port: address.port,
+    ended: () => ended,
+    close: () => {
+      relay.close();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
 }
 
 describe('the split port', () => {
@@ -259,6 +296,20 @@ describe('the split port', () => {
     await servers.b.query(`select pg_terminate_backend(pid) ${reader}`);
     assert.equal((await waiting).rows[0].port, servers.a.port);
     await locker.query('rollback');
+  });
+
+  test('no read is sent to a standby that has said goodbye and not yet closed the connection', async (t) => {
+    const [name, relay] = ["'behind the relay'", await openRelay(servers.b.port)];
+    t.after(() => relay.close());
+    stage.route({ readers: [{ ...stage.targets.b, port: relay.port, weight: 1, lagBytes: 0 }] });
+    const { client, where } = await open();
+    await client.query(`set application_name = ${name}`);
+    await until(async () => (await where()) === 'b', 5000);
+    await servers.b.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = ${name}`);
+    // The last words have been passed on, the end has not.
+    await until(() => relay.ended() > 0, 5000);
+    for (let n = 0; n < 5; n++) assert.match(await where(), /a|b/);
+    stage.route({ readers: [{ ...stage.targets.b, weight: 1, lagBytes: 0 }] });
   });
 
   test('a hold leads everything to the next primary', async () => {
