@@ -47,6 +47,9 @@ export const walsender = object({
 });
 export type Walsender = Decoded<typeof walsender>;
 
+/** Code of the agent's problem with a data directory that is not empty and never was PostgreSQL's: nobody runs initdb there, and nobody moves it away. */
+export const FOREIGN_FILES = 'directory.foreign-files';
+
 export const postgresState = oneOf(
   'absent', // no data directory, or an empty one
   'incomplete', // a clone or a rewind was interrupted: the directory must not be started
