@@ -74,7 +74,7 @@ function planSwitchover(view: ClusterView, { from, to }: { readonly from: NodeId
     `checkpoint: on ${from}, while it serves`,
     proxies.length === 0
       ? 'hold: there is no proxy; clients without one are cut off when the primary stops'
-      : `hold: ${proxies.join(', ')} let running transactions end and keep new ones waiting`,
+      : `hold: the proxies (${proxies.join(', ')}) let running transactions end and keep new ones waiting`,
     `stop: ${from}; ${to} has its last record. Until here the way back is to go on as before`,
     `promote: ${to} opens term ${state.term + 1}. Before that the way back is to start ${from} again`,
     `follow: ${others.map((node) => node.id).join(', ')} stream from ${to}${proxies.length === 0 ? '' : '; the proxies go on there'}`,

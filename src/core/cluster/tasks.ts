@@ -34,8 +34,8 @@ export function start(task: Task, now: Now, step: string, detail = ''): Task {
 }
 
 /** Ends the step that runs as done and begins another. */
-export function addStep(task: Task, now: Now, name: string, detail = ''): Task {
-  const steps = closeSteps(task, now, 'done');
+export function addStep(task: Task, now: Now, name: string, detail = '', before: 'done' | 'failed' = 'done'): Task {
+  const steps = closeSteps(task, now, before);
   return { ...task, steps: [...steps, { name, state: 'running' as const, atWallMs: now.wall, detail }].slice(-MAX_STEPS) };
 }
 
