@@ -32,6 +32,7 @@ import { openMemory } from './memory.ts';
 import type { MemoryPort } from './ports.ts';
 import { createPostgresPort } from './postgres-port.ts';
 import { type ParameterCheck, createParameterCheck } from './postgres/check-parameters.ts';
+import { readWorkload } from './postgres/workload.ts';
 import { createWitnessPort } from './witness-port.ts';
 import { createSyncKeeper } from './postgres/sync-keeper.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
@@ -415,7 +416,7 @@ async function openHttp(
       getStatus: status,
       onPromise: (request) => options.promiser.onPromise(request),
       readLog: createLogReader({ stateDirectory: options.setup.instance.stateDirectory, own: options.recent }).read,
-      ...(config.kind === 'witness' ? {} : { checkParameters: options.parameters.check }),
+      ...(config.kind === 'witness' ? {} : { checkParameters: options.parameters.check, readWorkload: () => readWorkload(options.setup.instance) }),
       metrics: () => renderMetrics(status(), options.publisher.latest()),
       onError: (cause) => log.error({ cause: String(cause) }, 'a request to the agent broke'),
     });

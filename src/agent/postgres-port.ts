@@ -5,7 +5,7 @@ import type { Logger } from '../base/log.ts';
 import { refuseHbaLine } from '../core/hba.ts';
 import type { NodeId } from '../core/ids.ts';
 import { formatLsn } from '../core/lsn.ts';
-import type { NodeProblem, NodeReport, PostgresReport } from '../core/report.ts';
+import { FOREIGN_FILES, type NodeProblem, type NodeReport, type PostgresReport } from '../core/report.ts';
 import { type Failure, type Result, ok } from '../core/result.ts';
 import { type ClusterSpec, internalHost } from '../core/spec.ts';
 import { runFence } from './fence/fence.ts';
@@ -19,7 +19,7 @@ import { runCheckpoint } from './postgres/checkpoint.ts';
 import { cloneFrom } from './postgres/clone.ts';
 import { parseConninfo } from './postgres/conninfo.ts';
 import { readControlData } from './postgres/control-data.ts';
-import { ensureStandbySignal } from './postgres/data-directory.ts';
+import { alienNames, ensureStandbySignal } from './postgres/data-directory.ts';
 import { dropDataDirectory } from './postgres/drop-data.ts';
 import { detachStandby } from './postgres/detach.ts';
 import { clearUpstream, followUpstream, setUpstream } from './postgres/follow.ts';
@@ -95,6 +95,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   let atLeastRead: { readonly at: number; readonly role: PostgresReport['role'] } = { at: -Infinity, role: null };
   /** Lines for pg_hba.conf that the running server refused, with its reason; nothing but it knows all of its rules. */
   const hbaRefused = new Map<string, string>();
+  /** What lies in the data directory and is no PostgreSQL's. */
+  let alien: readonly string[] = [];
   /** Of the parameters of the cluster, by the last look. */
   let refused: readonly RefusedParameter[] = [];
   let kept: NodeReport['kept'] = null;
@@ -141,6 +143,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     systemIdentifier = report.systemIdentifier ?? systemIdentifier;
     walsenders = report.walsenders;
     if (report.state === 'running') await lookAtMinimums(report.role);
+    alien = report.state === 'incomplete' ? await alienNames(instance) : [];
     const isStandby = startedAs?.mode === 'standby' && startedAs.pid === report.postmasterPid && report.state !== 'running';
     return isStandby && report.role === 'primary' && report.postmasterPid !== null ? { ...report, role: 'standby' } : report;
   }
@@ -389,12 +392,20 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     onGone: (callback) => {
       goneCallback = callback;
     },
-    problems: () => problems,
+    problems: () => (alien.length === 0 ? problems : [...problems, describeAlien(instance.dataDirectory, alien)]),
   };
 }
 
 function dataNodes(spec: ClusterSpec): readonly NodeId[] {
   return spec.nodes.filter((node) => node.kind === 'data').map((node) => node.id);
+}
+
+function describeAlien(dataDirectory: string, names: readonly string[]): NodeProblem {
+  return {
+    code: FOREIGN_FILES,
+    text: `the data directory ${dataDirectory} is not empty, and holds no PostgreSQL: ${names.join(', ')}`,
+    remedy: 'compare `dataDirectory` in agent.yaml; move what lies there away by hand',
+  };
 }
 
 function describeHbaRefused(line: string, why: string): NodeProblem {

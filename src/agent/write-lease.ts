@@ -2,7 +2,7 @@
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { NodeId, Term } from '../core/ids.ts';
-import type { NodeProblem } from '../core/report.ts';
+import { LEASE_LOST, type NodeProblem } from '../core/report.ts';
 import { type Failure, type Result, describeFailure, err } from '../core/result.ts';
 import { type ClusterSpec, DEFAULTS } from '../core/spec.ts';
 import type { ClusterState } from '../core/state.ts';
@@ -76,6 +76,8 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
   const doors = options.doors ?? (await openDoors(options));
   const { firewall, guard } = doors;
   let fencing: Promise<void> | null = null;
+  /** Why this primary was fenced last, by its agent or by its guard. */
+  let lost: { readonly term: number; readonly why: string } | null = null;
   // Names are looked up only where a firewall needs their addresses.
   const resolve = doors.resolve === undefined ? {} : { resolve: doors.resolve };
   const members = firewall.kind === 'off' ? null : resolveMembers({ hosts: () => memberHosts(options.spec()), clock: doors.clock, log, ...resolve });
@@ -113,12 +115,16 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
             postgres: guarded,
             watchdog: watchdogOf(config),
             clock: doors.clock,
-            onFenced: (record) => log.error({ record }, `the guard fenced this node: ${record.why}`),
+            onFenced: (record) => {
+              lost = { term: record.term, why: `its guard fenced it: ${record.why}` };
+              log.error({ record }, `the guard fenced this node: ${record.why}`);
+            },
           }),
     askPromises: (term, ttlMs) => askMembers(options, term, ttlMs),
     onRenewed: () => void gate.refresh(),
     onPaused: () => void gate.block(),
     onLost: (term, why) => {
+      lost ??= { term, why: `its agent fenced it: ${why}` };
       log.error({ term, why }, 'the write lease is lost; fencing');
       options.onLost();
       fencing = fenceNow(options, () => made.releaseLost()).finally(() => {
@@ -134,6 +140,13 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     },
   });
   const made = keeper;
+  /** Told until it holds a lease again, or another node is the primary. */
+  const lostProblems = (): readonly NodeProblem[] => {
+    if (made.heldTerm() !== null || options.state()?.primary !== config.node) lost = null;
+    if (lost === null) return [];
+    const remedy = 'Look for what was slow then: the store, the host, or the way between them. "pgherd explain" says who is the primary next.';
+    return [{ code: LEASE_LOST, text: `the write lease of term ${lost.term} ran out, and ${lost.why}`, remedy }];
+  };
   return {
     // A lease is not taken while the fence of the last one still works: its end would meet a server that was started since.
     keeper: { ...made, acquire: async (term, revision, over) => (fencing === null ? made.acquire(term, revision, over) : err(STILL_FENCING)) },
@@ -141,7 +154,7 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
     firewall,
     guard,
     watchdog: () => guard?.watchdog() ?? NO_WATCHDOG,
-    problems: () => [...(members?.problems() ?? []), ...watchdogProblems(config, keeper?.heldTerm() ?? null, guard)],
+    problems: () => [...(members?.problems() ?? []), ...lostProblems(), ...watchdogProblems(config, keeper?.heldTerm() ?? null, guard)],
     adopt: async () => {
       const status = guard === null ? null : await Promise.race([guard.ensure(), doors.clock.sleep(ADOPT_LIMIT_MS).then(() => null)]);
       if (status === null || !status.ok) return false;

@@ -30,10 +30,15 @@ export const MANAGED_PARAMETERS: readonly string[] = [
   'password_encryption',
 ];
 
+const LEAST_CONNECTIONS = 10;
+
 /** Why this parameter may not be set for a cluster; null when it may. Names are not case-sensitive, as in PostgreSQL. */
 export function refuseParameter(name: string, value: string): string | null {
   const lower = name.toLowerCase();
   if (MANAGED_PARAMETERS.includes(lower)) return `${name} is set by pgherd itself`;
+  // PostgreSQL does not start when those kept for superusers (3 by default) are not fewer; agents, probes and proxies need some besides.
+  if (lower === 'max_connections' && /^\s*\d+\s*$/.test(value) && Number(value) < LEAST_CONNECTIONS)
+    return `max_connections may not be less than ${LEAST_CONNECTIONS}`;
   // `logical` includes what replication needs; `minimal` would end it.
   if (lower === 'wal_level' && value !== 'replica' && value !== 'logical') return `wal_level may be replica or logical, not "${value}"`;
   return null;

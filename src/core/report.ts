@@ -47,6 +47,12 @@ export const walsender = object({
 });
 export type Walsender = Decoded<typeof walsender>;
 
+/** Code of the agent's word that it, or its guard, fenced this primary because its write lease ran out; until it holds one again, or another is the primary. */
+export const LEASE_LOST = 'fence.lease-lost';
+
+/** Code of the agent's problem with a data directory that is not empty and never was PostgreSQL's: nobody runs initdb there, and nobody moves it away. */
+export const FOREIGN_FILES = 'directory.foreign-files';
+
 export const postgresState = oneOf(
   'absent', // no data directory, or an empty one
   'incomplete', // a clone or a rewind was interrupted: the directory must not be started

@@ -107,7 +107,11 @@ function sayStep(say: (line: string) => void, step: Step): void {
   const figures =
     step.name === 'create'
       ? []
-      : [`outage ${step.outageMs ?? '–'} ms`, `${step.clientErrors} client errors`, `${step.lostRows ?? '–'} acknowledged rows lost`];
+      : [
+          `outage ${step.outageMs ?? '–'} ms`,
+          `${step.clientErrors} client error${step.clientErrors === 1 ? '' : 's'}`,
+          `${step.lostRows ?? '–'} acknowledged rows lost`,
+        ];
   say(`${step.ok ? 'held  ' : 'BROKEN'} ${step.name.padEnd(11)} ${[...figures, step.detail].join(' · ')}`);
 }
 

@@ -123,7 +123,7 @@ export const join: Handler<'join'> = async (context, { body, caller }) => {
   if (report.value !== null) {
     return err(
       makeApiFailure('join.node-live', {
-        what: `${body.kind === 'proxy' ? 'proxy' : 'node'} "${body.node}" of cluster "${cluster}" is alive on another host`,
+        what: `${body.kind === 'proxy' ? 'proxy' : 'node'} "${body.node}" of cluster "${cluster}" is alive already`,
         now: 'Nothing was signed; the token can still be used.',
         remedy: `Choose another name, or stop the ${body.kind} that runs under this one first.`,
       }),

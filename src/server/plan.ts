@@ -4,9 +4,9 @@ import { describeCandidate, describeRejected, missingBytes, rankCandidates } fro
 import { planAdd } from '../core/cluster/node-add-checks.ts';
 import { planFollow } from '../core/cluster/node-follow-checks.ts';
 import { planRemove } from '../core/cluster/node-remove-checks.ts';
-import { primaryEnd } from '../core/cluster/observe.ts';
+import { dataNodes, primaryEnd } from '../core/cluster/observe.ts';
 import { describeRequest } from '../core/cluster/tasks.ts';
-import type { Now } from '../core/ids.ts';
+import { type NodeId, type Now, makeTimeline } from '../core/ids.ts';
 import type { Task, TaskRequest } from '../core/state.ts';
 import type { ClusterView } from '../core/view.ts';
 import type { Problem } from '../api/errors.ts';
@@ -50,10 +50,35 @@ export function planTask({ view }: ServerView, { request, by }: { readonly reque
   if (request.kind === 'nodeAdd') return { plan: [describeRequest(request), ...planAdd(watched, request)], problems: [] };
   if (request.kind === 'nodeRemove') return { plan: [describeRequest(request), ...planRemove(watched, request)], problems: [] };
   if (request.kind === 'nodeFollow') return { plan: [describeRequest(request), ...planFollow(watched, request)], problems: [] };
+  const { switchover } = decision.state ?? view.state;
+  if (request.kind === 'switchover' && switchover !== null)
+    return { plan: [describeRequest(request), ...planSwitchover(watched, switchover)], problems: [] };
   if (request.kind === 'failover') return { plan: [describeRequest(request), ...planFailover(watched, request, now)], problems: [] };
   const steps = outcome.steps.map((step) => (step.detail === '' ? step.name : `${step.name}: ${step.detail}`));
   const events = decision.events.map((event) => event.text);
   return { plan: [describeRequest(request), ...new Set([...steps, ...events])], problems: [] };
+}
+
+/** The whole way, with what was checked: each precondition that does not hold would have refused it. */
+function planSwitchover(view: ClusterView, { from, to }: { readonly from: NodeId; readonly to: NodeId }): readonly string[] {
+  const { state } = view;
+  const position = view.reports[to]?.report.postgres.receivedLsn ?? null;
+  const missing =
+    position === null
+      ? null
+      : missingBytes({ timeline: state.timeline ?? makeTimeline(1), lsn: position }, { timeline: state.timeline, lsn: primaryEnd(view) });
+  const others = dataNodes(view.spec).filter((node) => node.id !== to && state.goals[node.id]?.kind !== 'stopped');
+  const proxies = Object.keys(view.proxyAcks);
+  return [
+    `check: ${to} streams from ${from} on timeline ${state.timeline}${missing === null ? '' : `, ${missing} bytes behind`}; its settings allow it`,
+    `checkpoint: on ${from}, while it serves`,
+    proxies.length === 0
+      ? 'hold: there is no proxy; clients without one are cut off when the primary stops'
+      : `hold: the proxies (${proxies.join(', ')}) let running transactions end and keep new ones waiting`,
+    `stop: ${from}; ${to} has its last record. Until here the way back is to go on as before`,
+    `promote: ${to} opens term ${state.term + 1}. Before that the way back is to start ${from} again`,
+    `follow: ${others.map((node) => node.id).join(', ')} stream from ${to}${proxies.length === 0 ? '' : '; the proxies go on there'}`,
+  ];
 }
 
 /** What is fenced, who would be promoted by what the nodes report now, and why each other one would not. The votes decide in the end. */

@@ -16,6 +16,7 @@ import type { TaskView } from '../api/schema.ts';
 import { type ApiResult, type Handler, type ServerContext, storeFailure, unknownCluster, viewOf } from './context.ts';
 import { planTask } from './plan.ts';
 import { listClusters, listTasks } from './view.ts';
+import { switchoverNotes } from './workload.ts';
 
 /** Lost races before we give up: two people never race this often. */
 const MAX_RACES = 8;
@@ -175,7 +176,9 @@ export const createTask: Handler<'createTask'> = async (context, { params, body,
   if (body.dryRun) {
     const running = found.value.view.tasks.find((one) => conflicts(request.value, one.request));
     const all: readonly Problem[] = running === undefined ? problems : [...conflict(request.value, running).problems, ...problems];
-    return ok({ dryRun: true, task: null, plan: [...plan], problems: [...all] });
+    const moves = request.value.kind === 'switchover' && all.length === 0;
+    const notes = moves ? await switchoverNotes(context, found.value) : [];
+    return ok({ dryRun: true, task: null, plan: [...plan, ...notes], problems: [...all] });
   }
   const written = await writeTask(context, { cluster, request: request.value, reason: body.reason, by: caller.name, id: body.requestId });
   if (!written.ok) return written;

@@ -75,7 +75,7 @@ export async function restoreStore(store: Store, content: string, { existing }: 
     err(storeFailure('store.restore', 'the backup was not restored completely', error));
   const found = await store.list(ROOT, { limit: 1 });
   if (!found.ok) return failed(found.error);
-  if (found.value.kvs.length > 0 && existing === 'refuse') return err(notEmpty(found.value.kvs[0]?.key ?? ''));
+  if (found.value.kvs.length > 0 && existing === 'refuse') return err(notEmpty(found.value.kvs[0]?.key ?? '', 'nothing was changed'));
 
   const mark = (phase: 'begun' | 'done'): Op => ({
     kind: 'put',
@@ -93,7 +93,7 @@ export async function restoreStore(store: Store, content: string, { existing }: 
     const absent = ops.map((op) => ({ target: 'create', key: op.key, op: '=', revision: makeRevision(0) }) as const);
     const written = await store.txn(absent, ops);
     if (!written.ok) return failed(written.error);
-    if (!written.value.succeeded) return err(notEmpty(ops[0]?.key ?? ''));
+    if (!written.value.succeeded) return err(notEmpty(ops[0]?.key ?? '', 'the restore stopped in the middle; run it again with --replace'));
   }
   const done = await store.txn([], [mark('done')]);
   if (!done.ok) return failed(done.error);
@@ -176,12 +176,12 @@ function damaged(cause: string): Failure {
   };
 }
 
-function notEmpty(key: string): Failure {
+function notEmpty(key: string, now: string): Failure {
   return {
     code: 'store.not-empty',
     what: 'the store already holds data of pgherd',
     cause: `found ${key}`,
-    now: 'the restore stopped',
+    now,
     remedy: 'restore into an empty store, or ask for the data to be replaced (--replace)',
     retryable: false,
   };

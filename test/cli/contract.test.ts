@@ -108,6 +108,26 @@ describe('reading', () => {
     assert.ok(result.out.split('demo  healthy').length >= 3);
   });
 
+  test('events --level gives the newest of that level, however many others came after them', async () => {
+    const row = (id: number, level: string): object => ({
+      id: `${id}`.padStart(4, '0'),
+      at: '2026-11-21T04:00:00.000Z',
+      level,
+      rule: 'primary.lost',
+      node: null,
+      term: 3,
+      text: `event ${id}`,
+      detail: {},
+    });
+    const all = [row(1, 'error'), row(2, 'warn'), row(3, 'error'), ...[4, 5, 6, 7].map((id) => row(id, 'info'))];
+    const routes: Routes = { 'GET /clusters/demo/events': (seen) => ({ body: all.slice(-Number(seen.query['limit'])) }) };
+    const told = async (...flags: string[]): Promise<readonly string[]> =>
+      (JSON.parse((await pgherd(['events', '-c', 'demo', '--json', ...flags], routes)).out) as { text: string }[]).map((one) => one.text);
+    assert.deepEqual(await told('--level', 'warn', '-n', '2'), ['event 2', 'event 3']);
+    assert.deepEqual(await told('--level', 'error'), ['event 1', 'event 3']);
+    assert.deepEqual(await told('-n', '2'), ['event 6', 'event 7']);
+  });
+
   test('events --follow asks on from the last one seen', async () => {
     const row = {
       id: '0000000000000001-000',

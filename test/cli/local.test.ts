@@ -316,5 +316,11 @@ describe('completion', () => {
     const say = (...argv: string[]): string => execFileSync(process.execPath, [main, ...argv], { encoding: 'utf8' });
     for (const shell of ['bash', 'zsh', 'fish']) assert.match(say('completion', shell), /pgherd/);
     assert.match(say('complete', '--', 'node', 're'), /^rejoin\t/m);
+    const twice = execFileSync('bash', ['-c', `${say('completion', 'bash')}\n${say('completion', 'bash')}\necho once more`], {
+      encoding: 'utf8',
+      stdio: 'pipe',
+    });
+    assert.equal(twice, 'once more\n');
+    assert.doesNotMatch(say('completion', 'bash'), /readonly/, 'a shell may read its start files twice');
   });
 });

@@ -20,6 +20,11 @@ describe('parameters that pgherd sets itself', () => {
     assert.match(refuseParameter('wal_level', 'minimal') ?? '', /replica or logical/);
   });
 
+  test('so few connections that PostgreSQL would not start are refused', () => {
+    assert.match(refuseParameter('max_connections', '3') ?? '', /may not be less than 10/);
+    assert.equal(refuseParameter('Max_Connections', '10'), null);
+  });
+
   test('others are not refused', () => {
     assert.equal(refuseParameter('work_mem', '64MB'), null);
   });

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { makeNodeId } from '../../src/core/ids.ts';
 import { parseLsn } from '../../src/core/lsn.ts';
 import { cloneFrom } from '../../src/agent/postgres/clone.ts';
+import { alienNames } from '../../src/agent/postgres/data-directory.ts';
 import { detachStandby } from '../../src/agent/postgres/detach.ts';
 import { followUpstream } from '../../src/agent/postgres/follow.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
@@ -10,6 +13,7 @@ import { createObserver } from '../../src/agent/postgres/observe.ts';
 import { findProcesses } from '../../src/agent/postgres/postmaster.ts';
 import { promotePostgres } from '../../src/agent/postgres/promote.ts';
 import { ensureSlots } from '../../src/agent/postgres/slots.ts';
+import { setAside } from '../../src/agent/postgres/set-aside.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { stopPostgres } from '../../src/agent/postgres/stop.ts';
 import { createLab, createPrimary, must, settings, signalServer, sql, until } from './harness.ts';
@@ -148,6 +152,21 @@ test('a clone over an old data directory keeps the old one (Q25, H22)', async ()
   must(await startPostgres(n1, { mode: 'standby' }));
   must(await followUpstream(n1, { upstream: n2 }));
   assert.equal((await o1.observe()).timeline, 2);
+});
+
+test('what never was PostgreSQL’s is not moved aside for a clone: the path may be mistyped', async () => {
+  const other = await lab.node('n7');
+  mkdirSync(other.dataDirectory);
+  writeFileSync(join(other.dataDirectory, 'letters.txt'), 'dear');
+  assert.deepEqual(await alienNames(other), ['letters.txt']);
+  const refused = await setAside(other, { keep: 2 });
+  assert.equal(refused.ok ? '' : refused.error.code, 'set-aside.foreign');
+  assert.match(refused.ok ? '' : refused.error.cause, /letters\.txt/);
+  assert.equal(readFileSync(join(other.dataDirectory, 'letters.txt'), 'utf8'), 'dear');
+  // A directory of PostgreSQL that lost its control file is one all the same.
+  writeFileSync(join(other.dataDirectory, 'PG_VERSION'), '15');
+  assert.deepEqual(await alienNames(other), []);
+  assert.ok(must(await setAside(other, { keep: 2 })).path !== null);
 });
 
 test('a clean switchover leaves nothing that the successor has not replayed (Z29)', async () => {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import type { TaskRequest } from '../../src/core/state.ts';
 import { planTask } from '../../src/server/plan.ts';
 import { makeWallMs } from '../../src/core/ids.ts';
+import { describeWorkload } from '../../src/server/workload.ts';
 import { progressOf } from '../../src/server/tasks.ts';
 import { NOW, id, picture } from '../core/cluster/picture.ts';
 import { ADD, N4, REMOVE, changeReport, outside, running } from '../core/cluster/scale-views.ts';
@@ -31,6 +32,37 @@ test('a failover that would be done names who is fenced, who is promoted and who
     'next in line: n3 at 0/4000 on timeline 1',
     'not promoted: n4: its agent does not report',
   ]);
+});
+
+test('a switchover plans its whole way, with what was checked and the way back', () => {
+  const { plan: steps, problems } = plan('term 3 primary n1 lease n1/3\nn1 primary @0/5000\nn2 standby @0/5000\nn3 standby @0/4000', {
+    kind: 'switchover',
+    to: id('n2'),
+  });
+  assert.deepEqual(problems, []);
+  assert.deepEqual(
+    steps.map((step) => step.split(':')[0]),
+    ['switchover to n2', 'check', 'checkpoint', 'hold', 'stop', 'promote', 'follow'],
+  );
+  assert.match(steps[1] ?? '', /^check: n2 streams from n1 on timeline 1, 0 bytes behind/);
+  assert.match(steps[5] ?? '', /^promote: n2 opens term 4\./);
+  assert.match(steps[6] ?? '', /^follow: n1, n3 stream from n2/);
+});
+
+test('a planned change names what it meets: long transactions, prepared ones, logical slots, an archive that does not take WAL', () => {
+  const quiet = { longTransactions: 0, longestMs: 0, preparedTransactions: 0, logicalSlots: [], archivingFails: null };
+  assert.deepEqual(describeWorkload(quiet), []);
+  const notes = describeWorkload({
+    longTransactions: 2,
+    longestMs: 61_000,
+    preparedTransactions: 1,
+    logicalSlots: ['a', 'b'],
+    archivingFails: '0001',
+  });
+  assert.match(notes[0] ?? '', /2 transactions run for more than 2 s \(the longest for 61 s\)/);
+  assert.match(notes[1] ?? '', /1 prepared transaction goes over/);
+  assert.match(notes[2] ?? '', /does not have the logical slots a, b/);
+  assert.match(notes[3] ?? '', /archiving fails \(last: 0001\)/);
 });
 
 test('adding and removing a node plan their whole way, or name what stands against it', () => {

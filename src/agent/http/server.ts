@@ -11,8 +11,10 @@ import { localZoneMinutes, monoMs, wallMs } from '../../base/clock.ts';
 import { decodeJson, encodeJson, formatDecodeError, integer, object, record, text } from '../../core/decode.ts';
 import type { PromiseAnswer, PromiseRequest } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
+import { type Failure, type Result, describeFailure } from '../../core/result.ts';
 import { nodeId } from '../../core/spec.ts';
 import type { ParameterCheck } from '../postgres/check-parameters.ts';
+import type { Workload } from '../postgres/workload.ts';
 import type { NodeLogSource } from '../read-log.ts';
 import { answerHealth, answerRoute } from './health.ts';
 import type { AgentStatus } from './status.ts';
@@ -31,6 +33,8 @@ export interface AgentHttpOptions {
   readonly onPromise: (request: PromiseRequest) => Promise<PromiseAnswer>;
   /** The last lines, newest last. */
   readonly readLog: (source: NodeLogSource, lines: number) => Promise<readonly string[]>;
+  /** Transactions, slots and archiving of the running server; absent: there is no PostgreSQL here. */
+  readonly readWorkload?: () => Promise<Result<Workload, Failure>>;
   /** Which of these PostgreSQL refuses, or why it could not be asked; absent: there is no PostgreSQL here. */
   readonly checkParameters?: ParameterCheck['check'];
   /** Prometheus text. */
@@ -156,6 +160,12 @@ async function routeMembers(
       const decoded = decodeJson(promiseRequest, body);
       if (!decoded.ok) return send(response, 400, { error: formatDecodeError(decoded.error) });
       return send(response, 200, await options.onPromise(decoded.value));
+    }
+    case '/v1/workload': {
+      const found = await options.readWorkload?.();
+      if (found === undefined || !found.ok)
+        return send(response, 503, { error: found === undefined ? 'no PostgreSQL here' : describeFailure(found.error) });
+      return send(response, 200, found.value);
     }
     case '/v1/check-parameters': {
       const body = await readBody(request);

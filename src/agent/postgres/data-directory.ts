@@ -29,6 +29,19 @@ export async function directoryState(instance: Pick<Place, 'dataDirectory'>): Pr
   return names.includes('PG_VERSION') && (await isThere(join(instance.dataDirectory, 'global', 'pg_control'))) ? 'data' : 'foreign';
 }
 
+/**
+ * Some names of what lies in a directory that is not empty and never was PostgreSQL's: a mistyped path, or somebody else's files. Empty for every other
+ * directory, also for a damaged or interrupted one of PostgreSQL. Throws errors of system calls.
+ */
+export async function alienNames(instance: Pick<Place, 'dataDirectory'>): Promise<readonly string[]> {
+  if ((await directoryState(instance)) !== 'foreign') return [];
+  const names = await readdir(instance.dataDirectory);
+  return POSTGRES_NAMES.some((name) => names.includes(name)) ? [] : names.sort().slice(0, 5);
+}
+
+/** Each data directory has them from its first moment. *Source:* PostgreSQL, src/bin/initdb/initdb.c, subdirs; pg_basebackup copies them. */
+const POSTGRES_NAMES: readonly string[] = ['PG_VERSION', 'base', 'global', 'pg_wal'];
+
 const MARKER = 'pgherd.incomplete';
 
 /** Beside the directory: pg_basebackup wants an empty one, and pg_rewind may remove files that the source has not (Z48, Q23). */

@@ -3,7 +3,7 @@ import { readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { formatWall, wallMs } from '../../base/clock.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
-import { directoryState } from './data-directory.ts';
+import { alienNames, directoryState } from './data-directory.ts';
 import { errnoOf, failure, messageOf } from './failure.ts';
 import { ensureDirectory, isThere, syncDirectory } from './files.ts';
 import type { Instance } from './instance.ts';
@@ -19,7 +19,8 @@ export interface SetAside {
 /**
  * Renames the data directory into `<stateDirectory>/saved/`, or beside itself when that is another file system.
  * `keep` counts copies, the new one included; with 0 the retention still keeps the newest until the next call.
- * Errors: `set-aside.running`, `set-aside.mount-point`, `set-aside.failed`.
+ * What never was PostgreSQL's is left where it is: behind a mistyped path lies something else that somebody needs.
+ * Errors: `set-aside.running`, `set-aside.foreign`, `set-aside.mount-point`, `set-aside.failed`.
  */
 export async function setAside(instance: Instance, options: { readonly keep: number }): Promise<Result<SetAside, Failure>> {
   const { dataDirectory } = instance;
@@ -28,6 +29,18 @@ export async function setAside(instance: Instance, options: { readonly keep: num
       failure('set-aside.running', `${dataDirectory} cannot be moved`, 'a process works in it', 'nothing was changed', 'stop PostgreSQL first', true),
     );
   try {
+    const alien = await alienNames(instance);
+    if (alien.length > 0)
+      return err(
+        failure(
+          'set-aside.foreign',
+          `${dataDirectory} is not moved aside`,
+          `it is not empty, and holds no PostgreSQL: ${alien.join(', ')}`,
+          'nothing was changed',
+          'compare `dataDirectory` in agent.yaml; move what lies there away by hand',
+          true,
+        ),
+      );
     if ((await directoryState(instance)) === 'absent' || !(await isThere(dataDirectory))) return ok({ path: null, pruned: [] });
     const name = `${basename(dataDirectory)}-${formatWall(wallMs()).replaceAll(':', '').replace('.', '-')}`;
     const saved = join(instance.stateDirectory, 'saved');

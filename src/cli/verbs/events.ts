@@ -9,6 +9,8 @@ import { hanging } from '../output/width.ts';
 import { type Host, type Session, act } from '../session.ts';
 
 const FOLLOW_MS = 500;
+/** So many the server answers at once. */
+const MOST = 1000;
 const TONES = { info: 'plain', warn: 'warn', error: 'bad' } as const;
 
 export function readLimit(text: string, max: number): number {
@@ -21,7 +23,7 @@ export function eventsCommand(host: Host): Command {
   return new Command('events')
     .description('what happened and which rule decided it, oldest first')
     .option('-f, --follow', 'go on with new events until Ctrl+C')
-    .option('-n, --limit <count>', 'how many of the newest', (text) => readLimit(text, 1000), 100)
+    .option('-n, --limit <count>', 'how many of the newest', (text) => readLimit(text, MOST), 100)
     .addOption(
       new Option('--level <level>', 'info: all; warn: warnings and errors; error: only errors').choices(['info', 'warn', 'error']).default('info'),
     )
@@ -32,16 +34,18 @@ export function eventsCommand(host: Host): Command {
         const cluster = await session.cluster();
         if (!cluster.ok) return cluster;
         const options = command.opts<{ follow?: boolean; limit: number; level: string }>();
-        const rows = await api.value.call('events', { params: { cluster: cluster.value }, query: { limit: options.limit } });
+        // The newest of the level that is asked for may lie far back: all that the server keeps are looked through.
+        const limit = options.level === 'info' ? options.limit : MOST;
+        const rows = await api.value.call('events', { params: { cluster: cluster.value }, query: { limit } });
         if (!rows.ok) return rows;
         const wanted = (row: EventRow): boolean =>
           options.level === 'info' || row.level === 'error' || (options.level === 'warn' && row.level === 'warn');
+        const shown = rows.value.filter(wanted).slice(-options.limit);
         if (options.follow !== true) {
-          const shown = rows.value.filter(wanted);
           session.show(shown, () => (shown.length === 0 ? 'no events' : shown.map((row) => renderEvent(row, session)).join('\n')));
           return { ok: true, value: EXIT.done };
         }
-        return follow(session, api.value, { cluster: cluster.value, first: rows.value, wanted });
+        return follow(session, api.value, { cluster: cluster.value, first: shown, wanted });
       }),
     );
 }
@@ -67,7 +71,7 @@ async function follow(session: Session, api: Api, following: Following): Promise
       }
       await session.io.clock.sleep(FOLLOW_MS, stop.signal);
       if (stop.signal.aborted) return { ok: true, value: EXIT.done };
-      const next = await api.call('events', { params: { cluster: following.cluster }, query: { limit: 1000, ...(after === null ? {} : { after }) } });
+      const next = await api.call('events', { params: { cluster: following.cluster }, query: { limit: MOST, ...(after === null ? {} : { after }) } });
       rows = next.ok ? next.value : [];
       if (!next.ok && !next.error.failure.retryable) return next;
       if (!next.ok && !lostSaid) session.note(`the server does not answer (${next.error.failure.code}); waiting`);

@@ -1,6 +1,6 @@
 /** Preconditions of `node add`: each one that does not hold is named before anything is touched (S65, S89, H48). */
 import type { NodeId } from '../ids.ts';
-import type { NodeReport } from '../report.ts';
+import { FOREIGN_FILES, type NodeReport } from '../report.ts';
 import { type ClusterSpec, type NodeSpec, checkSpec, durabilityOf, findNode, internalHost } from '../spec.ts';
 import type { TaskRequest } from '../state.ts';
 import { votesNeeded } from '../state.ts';
@@ -111,6 +111,8 @@ function majorOf(version: number | null): number | null {
 /** What lies on the new host already. Data of this cluster is taken back by the ladder; anything else is for a person to move away (I9, Q9). */
 function checkData(view: ClusterView, report: NodeReport): readonly Problem[] {
   const { postgres, node } = report;
+  const alien = report.problems.find((problem) => problem.code === FOREIGN_FILES);
+  if (alien !== undefined) return [{ code: 'node-add.not-empty', text: `${node}: ${alien.text}.`, remedy: `On that host ${alien.remedy}.` }];
   const away = `Move the data directory of ${node} aside by hand; nothing of it is deleted by pgherd.`;
   if (isForeignSystem(view, report))
     return [

@@ -29,5 +29,5 @@ export function climbLadder(view: ClusterView, now: Now, task: Task): Climbed | 
   const copied = via === 'clone' ? { source: request.source, rateKb: request.rateKb } : {};
   const state = withGoal(view.state, node, primaryTerm, { kind: 'standby', upstream: primary, via, ...copied }, 'anew');
   const text = `${node} is taken back by ${via} on request of ${task.by}: ${activity.message} (${activity.code})`;
-  return { task: addStep(task, now, via), state, event: { level: 'warn', node, text, detail: {} } };
+  return { task: addStep(task, now, via, '', 'failed'), state, event: { level: 'warn', node, text, detail: {} } };
 }

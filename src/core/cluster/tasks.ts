@@ -33,9 +33,15 @@ export function start(task: Task, now: Now, step: string, detail = ''): Task {
   return { ...addStep(task, now, step, detail), status: 'running' };
 }
 
+/** For the history: who, and why. `kernel patching (switchover by ann)`; without a reason only who. */
+export function wordedReason(what: string, task: Pick<Task, 'reason' | 'by'>): string {
+  const who = `${what} by ${task.by}`;
+  return task.reason === '' ? who : `${task.reason} (${who})`;
+}
+
 /** Ends the step that runs as done and begins another. */
-export function addStep(task: Task, now: Now, name: string, detail = ''): Task {
-  const steps = closeSteps(task, now, 'done');
+export function addStep(task: Task, now: Now, name: string, detail = '', before: 'done' | 'failed' = 'done'): Task {
+  const steps = closeSteps(task, now, before);
   return { ...task, steps: [...steps, { name, state: 'running' as const, atWallMs: now.wall, detail }].slice(-MAX_STEPS) };
 }
 

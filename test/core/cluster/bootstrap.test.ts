@@ -49,6 +49,21 @@ test('data that nobody can judge is refused with each reason, and nobody runs in
   }
 });
 
+test('a directory that is not empty and holds no PostgreSQL is named, and nothing is created or adopted beside it', () => {
+  for (const first of ['n1 absent', 'n1 rogue']) {
+    const view = picture(`term 0\n${first}\nn2 incomplete`, { tasks: [create] });
+    const seen = view.reports[id('n2')];
+    assert.ok(seen !== undefined);
+    const problems = [
+      { code: 'directory.foreign-files', text: 'the data directory /home is not empty, and holds no PostgreSQL: ann', remedy: 'compare it' },
+    ];
+    const reports = { ...view.reports, [id('n2')]: { ...seen, report: { ...seen.report, problems } } };
+    const decision = expectDecision({ ...view, reports }, 'bootstrap.refused');
+    assert.match(decision.why, /n2: the data directory \/home is not empty, and holds no PostgreSQL: ann/);
+    assert.deepEqual([decision.tasks[0]?.status, decision.tasks[0]?.problems[0]?.code], ['refused', 'init.not-empty']);
+  }
+});
+
 test('a cluster that exists is not created again', () => {
   expectRule(picture('term 3 primary n1 lease n1/3\nn1 primary\nn2 standby', { tasks: [create] }), 'bootstrap.refused');
 });

@@ -157,6 +157,21 @@ test('a crash with a streaming candidate opens an attempt at once, the lease not
   assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:stream n3:stream');
 });
 
+test('a primary that was fenced because its lease ran out is not said to have crashed', () => {
+  const view = picture(CRASH);
+  const seen = view.reports[id('n1')];
+  assert.ok(seen !== undefined);
+  const problems = [
+    { code: 'fence.lease-lost', text: 'the write lease of term 3 ran out, and its guard fenced it: not renewed in time', remedy: '' },
+  ];
+  const reports = { ...view.reports, [id('n1')]: { ...seen, report: { ...seen.report, problems } } };
+  const decision = expectDecision({ ...view, reports }, 'crash.failover');
+  assert.match(
+    decision.state?.attempt?.reason ?? '',
+    /^PostgreSQL of n1 was stopped: the write lease of term 3 ran out, and its guard fenced it: not renewed/,
+  );
+});
+
 test('with onCrash: restart, or without a candidate, it is restarted in place (Z33)', () => {
   for (const view of [picture(CRASH, { spec: { onCrash: 'restart' } }), picture(CRASH.replaceAll('standby', 'dead'))]) {
     const state = expectRule(view, 'crash.restart');

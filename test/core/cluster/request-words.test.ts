@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { describeRequest, requestWords } from '../../../src/core/cluster/tasks.ts';
+import { describeRequest, requestWords, wordedReason } from '../../../src/core/cluster/tasks.ts';
 import { id } from './picture.ts';
 
 describe('a request in words', () => {
@@ -19,4 +19,9 @@ describe('a request in words', () => {
     assert.equal(requestWords({ kind: 'somethingNew' }), 'somethingNew');
     assert.equal(requestWords({ kind: 'constructor' }), 'constructor');
   });
+});
+
+test('the history says who and why', () => {
+  assert.equal(wordedReason('switchover', { reason: 'kernel patching', by: 'ann' }), 'kernel patching (switchover by ann)');
+  assert.equal(wordedReason('failover', { reason: '', by: 'ann' }), 'failover by ann');
 });

@@ -37,6 +37,15 @@ describe('the preconditions of node add', () => {
     ['the address of another node', outside(), { ...ADD, host: 'n2.example' }, ['spec']],
     ['a name that is taken', outside(), { ...ADD, node: n2 }, ['exists']],
     ['data of another cluster', outside({}, FOUR.replace('n4 absent', 'n4 standby @0/5000 sys9')), ADD, ['foreign-data']],
+    [
+      'a directory with files that are no PostgreSQL’s',
+      changeReport(outside({}, FOUR.replace('n4 absent', 'n4 incomplete')), N4, (report) => ({
+        ...report,
+        problems: [{ code: 'directory.foreign-files', text: 'the data directory /home is not empty', remedy: 'compare it' }],
+      })),
+      ADD,
+      ['not-empty'],
+    ],
     ['a server that accepts writes', outside({}, FOUR.replace('n4 absent', 'n4 primary @0/5000')), ADD, ['is-primary']],
     ['a cluster that is stopped', outside({ state: (state) => ({ ...state, phase: 'stopped' }) }), ADD, ['not-running']],
     ['a source that is not there', outside(), { ...ADD, source: id('n9') }, ['source']],

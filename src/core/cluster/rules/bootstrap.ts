@@ -1,6 +1,6 @@
 /** From nothing to a running cluster: initdb and clones, or adoption of servers that already run. */
 import { type NodeId, type Now, makeTerm } from '../../ids.ts';
-import type { NodeReport } from '../../report.ts';
+import { FOREIGN_FILES, type NodeReport } from '../../report.ts';
 import type { Attempt, ClusterState } from '../../state.ts';
 import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
@@ -34,6 +34,12 @@ function silentNodes(view: ClusterView): readonly NodeId[] {
  */
 export function planBootstrap(view: ClusterView): { readonly plan: Plan | null; readonly problems: readonly Problem[] } {
   const reports = dataNodes(view.spec).flatMap((node) => live(view, node.id) ?? []);
+  const alien = reports.flatMap((report) => report.problems.filter((one) => one.code === FOREIGN_FILES).map((one) => ({ node: report.node, one })));
+  if (alien.length > 0)
+    return {
+      plan: null,
+      problems: alien.map(({ node, one }) => ({ code: 'init.not-empty', text: `${node}: ${one.text}.`, remedy: `On that host ${one.remedy}.` })),
+    };
   const withData = reports.filter((report) => report.postgres.state !== 'absent');
   const first = firstNode(view);
   if (withData.length === 0) return { plan: first === null ? null : { kind: 'create', primary: first }, problems: [] };

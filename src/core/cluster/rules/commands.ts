@@ -12,7 +12,7 @@ import { without } from '../goals.ts';
 import { isLeaseTaken, isOpen, live, primaryEnd } from '../observe.ts';
 import { checkRolling } from '../restart-order.ts';
 import { reachableVotes, twoPrimariesText } from '../quorum.ts';
-import { type Problem, type TaskOf, cancel, describeRequest, findTask, finish, isExclusive, nodeOf, refuse, start } from '../tasks.ts';
+import { type Problem, type TaskOf, cancel, describeRequest, findTask, finish, isExclusive, nodeOf, refuse, start, wordedReason } from '../tasks.ts';
 import { formatIso } from '../text.ts';
 import { lagText } from './primary-lost.ts';
 
@@ -156,7 +156,7 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
   const attempt = isOfThisStore(view) ? view.state.attempt : null;
   if (task === null || primary === null || checkFailover(view, now, task.request).length > 0) return null;
   const { acceptLoss, acceptTwoPrimaries, to } = task.request;
-  const reason = task.reason === '' ? `failover by ${task.by}` : task.reason;
+  const reason = wordedReason('failover', task);
   const text = `failover by ${task.by}${to === null ? '' : ` to ${to}`}${acceptLoss ? ', loss accepted' : ''}${acceptTwoPrimaries ? ', missing votes waived' : ''}`;
   const tasks = [start(task, now, isOpen(live(view, primary), view.state.primaryTerm) ? 'fence' : 'votes', text)];
   const events: Outcome['events'] = [{ level: 'warn', node: primary, text, detail: { reason } }];

@@ -1,7 +1,7 @@
 /** The primary does not serve: what is known of it, which gates stand before a failover, and the attempt that opens when none does. */
 import { type NodeId, type Now, makeWallMs } from '../../ids.ts';
 import { formatLsn } from '../../lsn.ts';
-import type { NodeReport } from '../../report.ts';
+import { LEASE_LOST, type NodeReport } from '../../report.ts';
 import type { ClusterState, Goal } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { type Assessment, assessedRules } from '../assessed-rules.ts';
@@ -211,7 +211,7 @@ function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean):
       return blocked(
         view,
         'trusted',
-        `${seen.untrusted.join(', ')} sees ${primary} down but reaches no trusted address, so it may itself be cut off`,
+        `${seen.untrusted.join(', ')} ${seen.untrusted.length === 1 ? 'sees' : 'see'} ${primary} down but ${seen.untrusted.length === 1 ? 'reaches no trusted address, so it may itself be cut off' : 'reach no trusted address, so they may themselves be cut off'}`,
       );
     return blocked(view, 'viewpoints', `${agreeing} of ${needed} needed viewpoints see ${primary} down (${seen.down.join(', ') || 'none'})`);
   }
@@ -323,7 +323,8 @@ function assessCrash(view: ClusterView, now: Now, primary: NodeId, report: NodeR
   if (gate?.rule === 'failover.blocked-watch' || gate?.rule === 'failover.blocked-store') return gate;
   if (wantsFailover && gate === null) {
     const disk = diskProblemOf(report);
-    const what = `${report.postgres.state === 'crashed' ? 'crashed' : `is ${report.postgres.state}`}${disk === null ? '' : ` (${disk.code}: ${disk.text})`}`;
+    const lost = report.problems.find((one) => one.code === LEASE_LOST);
+    const what = `${lost !== undefined ? `was stopped: ${lost.text}` : report.postgres.state === 'crashed' ? 'crashed' : `is ${report.postgres.state}`}${disk === null ? '' : ` (${disk.code}: ${disk.text})`}`;
     return attemptFrom(
       view,
       now,

@@ -15,7 +15,7 @@ import { openingSet } from '../sync-wish.ts';
 import { withGoal, withoutRestart } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
 import { elapsedMs, endOfWal, gaveUp, activityFor, hasRead, isOpen, isStreaming, lastKnown, live, watchNeededMs } from '../observe.ts';
-import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById } from '../tasks.ts';
+import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById, wordedReason } from '../tasks.ts';
 import { givenUp, stepBack } from './attempt.ts';
 import { restartInPlace } from './primary-lost.ts';
 
@@ -53,7 +53,7 @@ export function beginSwitchover(
     phaseWallMs: now.wall,
     deadlineWallMs: deadline,
     holdRoute: 0,
-    reason: task.reason === '' ? `switchover by ${task.by}` : task.reason,
+    reason: wordedReason('switchover', task),
   };
   return { ...view.state, switchover: planned };
 }
