@@ -12,7 +12,7 @@ import type { World } from './world/world.ts';
 
 export type HuntFault = Extract<
   FaultKind,
-  { kind: 'primary-pause' | 'primary-cut' | 'primary-power-loss' | 'other-agents-kill' | 'others-in-maintenance' }
+  { kind: 'primary-pause' | 'primary-cut' | 'primary-power-loss' | 'primary-load' | 'other-agents-kill' | 'others-in-maintenance' }
 >;
 
 interface Entry {
@@ -22,14 +22,14 @@ interface Entry {
   readonly what: FaultKind;
 }
 
-/** The plan with one or two such stories in each episode, numbered after all its other entries. */
-export function addHunts(random: Random, plan: Plan, shape: Shape): Plan {
+/** The plan with one or two such stories in each episode, numbered after all its other entries. `story`: only this one; null: any. */
+export function addHunts(random: Random, plan: Plan, shape: Shape, story: string | null): Plan {
   let nextId = faultsOf(plan).length;
   return {
     episodes: plan.episodes.map((episode, index) => {
       const added = Array.from({ length: random.pick([1, 1, 2]) }, () => {
         const begin = random.between(1000, Math.max(1500, episode.lengthMs - 25_000));
-        return drawStory(random, shape).map(({ at, forMs, what }): Fault => {
+        return drawStory(random, shape, story).map(({ at, forMs, what }): Fault => {
           const from = Math.round(Math.min(begin + at, episode.lengthMs - 200));
           return { id: nextId++, episode: index, at: from, forMs: Math.round(Math.min(forMs, episode.lengthMs - from)), what };
         });
@@ -41,19 +41,23 @@ export function addHunts(random: Random, plan: Plan, shape: Shape): Plan {
 
 type Story = (random: Random, shape: Shape) => readonly Entry[];
 
-const stories: readonly Story[] = [
-  longPause,
-  wideningCut,
-  wideningCut,
-  narrowingCut,
-  strandedWithCompany,
-  lossAfterReturn,
-  lossInMaintenance,
-  failoverUnderLoad,
-];
+/** By the name under which one alone is asked for (`--profile quorum+hunt.deaf`). */
+const stories: Readonly<Record<string, Story>> = {
+  pause: longPause,
+  widening: wideningCut,
+  narrowing: narrowingCut,
+  company: strandedWithCompany,
+  returned: lossAfterReturn,
+  maintenance: lossInMaintenance,
+  failover: failoverUnderLoad,
+  deaf: deafUnderLoad,
+};
 
-function drawStory(random: Random, shape: Shape): readonly Entry[] {
-  return random.pick(stories)(random, shape);
+export const huntStories: readonly string[] = Object.keys(stories);
+
+function drawStory(random: Random, shape: Shape, asked: string | null): readonly Entry[] {
+  const drawn = random.pick(huntStories);
+  return stories[asked ?? drawn]?.(random, shape) ?? [];
 }
 
 /** Longer than any lease: when it goes on, another one is the primary, and nobody can tell it. */
@@ -103,6 +107,15 @@ function lossInMaintenance(random: Random): readonly Entry[] {
   ];
 }
 
+/** Standbys vote while WAL still comes. */
+function deafUnderLoad(random: Random): readonly Entry[] {
+  const forMs = random.between(5000, 10_000);
+  return [
+    { at: 0, forMs: forMs + 1000, what: { kind: 'primary-load' } },
+    { at: 500, forMs, what: { kind: 'primary-cut', from: 'deaf' } },
+  ];
+}
+
 /** WAL is on its way while standbys are asked to vote. */
 function failoverUnderLoad(random: Random): readonly Entry[] {
   return [
@@ -131,6 +144,7 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       };
     }
     case 'primary-cut': {
+      if (what.from === 'deaf') return makeDeaf(world, cuts, primary.name);
       const company = world.dataNodes.find((node) => node !== primary)?.name;
       const side = what.from === 'most' && company !== undefined ? [primary.name, company] : [primary.name];
       return cutOff(cuts, side, what.from === 'store' ? world.shape.store.filter((host) => host !== primary.name) : othersOf(world, side));
@@ -140,6 +154,8 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       machine.powerOff();
       return machine.powerOn;
     }
+    case 'primary-load':
+      return load(world, primary);
     case 'other-agents-kill':
       for (const node of world.nodes.values()) if (node !== primary) node.killAgent();
       return null;
@@ -149,6 +165,32 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
     default:
       return assertNever(what, 'hunt');
   }
+}
+
+const LOAD_EVERY_MS = 10;
+const LOAD_BYTES = 8192;
+
+function load(world: World, { database }: SimNode): () => void {
+  let isOver = false;
+  const write = (): void => {
+    if (isOver) return;
+    if (database?.isWritable() === true) database.server.write(LOAD_BYTES);
+    world.clock.after(LOAD_EVERY_MS, write);
+  };
+  write();
+  return () => {
+    isOver = true;
+  };
+}
+
+/** What others say to it is lost, and what it says to the store. */
+function makeDeaf(world: World, cuts: Cuts, primary: string): () => void {
+  const store = world.shape.store.filter((host) => host !== primary);
+  const links = [
+    ...othersOf(world, [primary]).map((host): [string, string] => [host, primary]),
+    ...store.map((host): [string, string] => [primary, host]),
+  ];
+  return cutAll(cuts, links);
 }
 
 function takeOut(world: World, operator: Operator, primary: SimNode, all: boolean): void {
@@ -166,6 +208,10 @@ function cutOff(cuts: Cuts, side: readonly string[], others: readonly string[]):
       [other, one],
     ]),
   );
+  return cutAll(cuts, links);
+}
+
+function cutAll(cuts: Cuts, links: readonly (readonly [string, string])[]): () => void {
   for (const [from, to] of links) cuts.cut(from, to);
   return () => {
     for (const [from, to] of links) cuts.heal(from, to);

@@ -66,7 +66,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'ignore-a-pause',
     breaks: 'time that a suspended machine did not count is taken off the deadline (architecture 4.2)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.pause',
     patches: [{ file: 'src/agent/lease/pause.ts', from: 'return Math.max(byBoot, byWall);', to: 'return Math.min(0, byBoot, byWall);' }],
   },
   {
@@ -156,7 +156,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'promote-while-the-lease-stands',
     breaks: 'in asynchronous mode nothing is promoted before the old lease is gone (H14, H16)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.widening',
     patches: [
       {
         file: ATTEMPT,
@@ -189,7 +189,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'maintenance-is-promoted',
     breaks: 'a node in maintenance is never promoted (I14)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.maintenance',
     patches: [
       {
         file: 'src/core/cluster/election.ts',
@@ -217,7 +217,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'vote-in-spite-of-a-promise',
     breaks: 'a promiser does not vote for another until its promise ran out (architecture 4.7)',
-    profile: 'two-witness+hunt',
+    profile: 'two-witness+hunt.widening',
     patches: [
       {
         file: PROMISES,
@@ -229,7 +229,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'promise-in-spite-of-a-vote',
     breaks: 'a vote ends the promises to lower terms for good (architecture 4.7)',
-    profile: 'quorum+hunt',
+    profile: 'quorum+hunt.narrowing',
     patches: [
       {
         file: PROMISES,
@@ -247,7 +247,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'forget-promises-at-a-restart',
     breaks: 'promises are persisted, or waited out after a restart (Z12)',
-    profile: 'two-witness+hunt',
+    profile: 'two-witness+hunt.widening',
     patches: [
       { file: PROMISES, from: 'if (record === null) return EMPTY_BALLOT;', to: 'if (record === null || options.startedAt > 0) return EMPTY_BALLOT;' },
     ],
