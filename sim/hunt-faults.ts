@@ -51,6 +51,7 @@ const stories: Readonly<Record<string, Story>> = {
   maintenance: lossInMaintenance,
   failover: failoverUnderLoad,
   deaf: deafUnderLoad,
+  stale: backWithOldNews,
 };
 
 export const huntStories: readonly string[] = Object.keys(stories);
@@ -104,6 +105,14 @@ function lossInMaintenance(random: Random): readonly Entry[] {
   return [
     { at: 0, forMs: 0, what: { kind: 'others-in-maintenance', all: random.chance(0.5) } },
     { at: random.between(1000, 4000), forMs: random.between(8000, 25_000), what: { kind: 'primary-power-loss' } },
+  ];
+}
+
+/** It is back when its lease is gone and another is being chosen, and hears of that late. */
+function backWithOldNews(random: Random): readonly Entry[] {
+  return [
+    { at: 0, forMs: 20_000, what: { kind: 'store-slow', commitMs: 20, watchMs: random.pick([1000, 1500, 2500]) } },
+    { at: 500, forMs: random.between(3500, 6500), what: { kind: 'primary-cut', from: 'others' } },
   ];
 }
 

@@ -73,7 +73,7 @@ const writerMutants: readonly Mutant[] = [
     name: 'claim-over-another',
     // The comparison with the state alone makes up for a lease that is not looked at: a holder is replaced by no order but that of a new state.
     breaks: 'the write lease is taken only when it is free or our own, and in the state that ordered it (I1)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.stale',
     patches: [
       {
         file: LEASE_STORE,
@@ -90,7 +90,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'claim-without-the-state',
     breaks: 'a claim compares the revision of the state that ordered it (architecture 4.5)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.stale',
     patches: [
       {
         file: LEASE_STORE,
@@ -156,7 +156,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'promote-while-the-lease-stands',
     breaks: 'in asynchronous mode nothing is promoted before the old lease is gone (H14, H16)',
-    profile: 'three+hunt.widening',
+    profile: 'three+hunt.returned',
     patches: [
       {
         file: ATTEMPT,
