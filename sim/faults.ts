@@ -118,6 +118,7 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
     case 'primary-pause':
     case 'primary-cut':
     case 'primary-power-loss':
+    case 'primary-agent-stop':
     case 'primary-load':
     case 'other-agents-kill':
     case 'others-in-maintenance':

@@ -12,7 +12,16 @@ import type { World } from './world/world.ts';
 
 export type HuntFault = Extract<
   FaultKind,
-  { kind: 'primary-pause' | 'primary-cut' | 'primary-power-loss' | 'primary-load' | 'other-agents-kill' | 'others-in-maintenance' }
+  {
+    kind:
+      | 'primary-pause'
+      | 'primary-cut'
+      | 'primary-power-loss'
+      | 'primary-agent-stop'
+      | 'primary-load'
+      | 'other-agents-kill'
+      | 'others-in-maintenance';
+  }
 >;
 
 interface Entry {
@@ -116,10 +125,12 @@ function backWithOldNews(random: Random): readonly Entry[] {
   ];
 }
 
-/** Standbys vote while WAL still comes. */
+/** Standbys vote while WAL still comes: its agent asks nobody for promises, or nobody is heard by it. */
 function deafUnderLoad(random: Random): readonly Entry[] {
   const forMs = random.between(5000, 10_000);
+  const stopped: readonly Entry[] = random.chance(0.7) ? [{ at: 500, forMs, what: { kind: 'primary-agent-stop' } }] : [];
   return [
+    ...stopped,
     { at: 0, forMs: forMs + 1000, what: { kind: 'primary-load' } },
     { at: 500, forMs, what: { kind: 'primary-cut', from: 'deaf' } },
   ];
@@ -163,6 +174,9 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       machine.powerOff();
       return machine.powerOn;
     }
+    case 'primary-agent-stop':
+      primary.stopAgent();
+      return primary.resumeAgent;
     case 'primary-load':
       return load(world, primary);
     case 'other-agents-kill':
