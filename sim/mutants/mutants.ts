@@ -190,7 +190,13 @@ const writerMutants: readonly Mutant[] = [
     name: 'maintenance-is-promoted',
     breaks: 'a node in maintenance is never promoted (I14)',
     profile: 'three+hunt.maintenance',
+    // It is left alone in three places: it does not vote, it is not elected, and every other order to it is taken back.
     patches: [
+      {
+        file: 'src/core/cluster/rules/housekeeping.ts',
+        from: 'if (node.id === state.primary || node.id === state.attempt?.candidate || !isMaintenance(view, node.id)) continue;',
+        to: "if (node.id === state.primary || node.maintenance || state.overrides[node.id]?.kind === 'maintenance') continue;",
+      },
       {
         file: 'src/core/cluster/election.ts',
         from: "if (isMaintenance(view, node.id)) reasons.push('it is in maintenance');\n  else if (view.state.overrides[node.id] !== undefined)",

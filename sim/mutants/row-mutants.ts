@@ -79,8 +79,14 @@ export const rowMutants: readonly Mutant[] = [
     name: 'lowering-answers-a-detach',
     breaks: 'the facts of a term are frozen while another one is attempted (architecture 4.4)',
     profile: 'quorum+hunt.company',
-    // Alone it would only block: whoever is promoted without a quorum must have the position at which protection was lowered. Both are switched off.
+    // Alone it shows nowhere: the rules of an attempt speak first, and whoever is promoted without a quorum must have the position at which protection was
+    // lowered. All three are switched off.
     patches: [
+      {
+        file: 'src/core/cluster/rules.ts',
+        from: '  ...switchoverRules,\n  ...attemptRules,',
+        to: '  ...switchoverRules,\n  ...syncRules,\n  ...attemptRules,',
+      },
       {
         file: 'src/core/cluster/sync-wish.ts',
         from: "return durabilityOf(view.spec).mode !== 'async' && quorum.k === 0 && (quorum.lowered === null",
