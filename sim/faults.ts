@@ -120,6 +120,7 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
     case 'primary-power-loss':
     case 'primary-agent-stop':
     case 'primary-load':
+    case 'candidate-trouble':
     case 'other-agents-kill':
     case 'others-in-maintenance':
       return beginHunt(world, operator, what, cuts) ?? nothing;

@@ -8,7 +8,7 @@ import { type Fault, type FaultKind, type Plan, faultsOf, hostsOf } from './plan
 import type { Shape } from './profiles.ts';
 import type { Random } from './random.ts';
 import type { SimNode } from './world/node.ts';
-import type { World } from './world/world.ts';
+import { type World, nodeOf } from './world/world.ts';
 
 export type HuntFault = Extract<
   FaultKind,
@@ -19,6 +19,7 @@ export type HuntFault = Extract<
       | 'primary-power-loss'
       | 'primary-agent-stop'
       | 'primary-load'
+      | 'candidate-trouble'
       | 'other-agents-kill'
       | 'others-in-maintenance';
   }
@@ -61,6 +62,7 @@ const stories: Readonly<Record<string, Story>> = {
   failover: failoverUnderLoad,
   deaf: deafUnderLoad,
   stale: backWithOldNews,
+  opening: troubleInTheOpening,
 };
 
 export const huntStories: readonly string[] = Object.keys(stories);
@@ -114,6 +116,20 @@ function lossInMaintenance(random: Random): readonly Entry[] {
   return [
     { at: 0, forMs: 0, what: { kind: 'others-in-maintenance', all: random.chance(0.5) } },
     { at: random.between(1000, 4000), forMs: random.between(8000, 25_000), what: { kind: 'primary-power-loss' } },
+  ];
+}
+
+/** Whoever is to be the next primary meets its own trouble in the middle of it, twice perhaps. */
+function troubleInTheOpening(random: Random): readonly Entry[] {
+  const forMs = random.between(10_000, 20_000);
+  const trouble = (): Entry => {
+    const what = random.pick(['postgres-kill', 'postgres-kill', 'agent-kill', 'power-loss', 'store-cut'] as const);
+    return { at: 0, forMs, what: { kind: 'candidate-trouble', what, afterMs: random.pick([0, 10, 40, 80, 300]) * random.between(0.5, 1.5) } };
+  };
+  return [
+    trouble(),
+    ...(random.chance(0.3) ? [trouble()] : []),
+    { at: 500, forMs: random.between(8000, 18_000), what: { kind: 'primary-power-loss' } },
   ];
 }
 
@@ -179,6 +195,8 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       return primary.resumeAgent;
     case 'primary-load':
       return load(world, primary);
+    case 'candidate-trouble':
+      return waitForOrder(world, what, cuts);
     case 'other-agents-kill':
       for (const node of world.nodes.values()) if (node !== primary) node.killAgent();
       return null;
@@ -187,6 +205,49 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       return null;
     default:
       return assertNever(what, 'hunt');
+  }
+}
+
+/** Once; what was cut is healed at the end. */
+function waitForOrder(world: World, what: Extract<HuntFault, { kind: 'candidate-trouble' }>, cuts: Cuts): () => void {
+  let isOver = false;
+  let heal: () => void = () => undefined;
+  world.store.onCommit(() => {
+    const { phase = null, candidate = null } = world.state()?.attempt ?? {};
+    if (isOver || phase !== 'promote' || candidate === null) return;
+    isOver = true;
+    world.clock.after(what.afterMs, () => {
+      world.trace.add('fault', `${what.what} of ${candidate} in its opening`);
+      heal = troubleAt(world, candidate, what.what, cuts);
+    });
+  });
+  return () => {
+    isOver = true;
+    heal();
+  };
+}
+
+function troubleAt(world: World, name: string, what: Extract<HuntFault, { kind: 'candidate-trouble' }>['what'], cuts: Cuts): () => void {
+  const node = nodeOf(world, name);
+  const machine = world.machines.of(name);
+  switch (what) {
+    case 'postgres-kill':
+      node.database?.kill();
+      return () => undefined;
+    case 'agent-kill':
+      node.killAgent();
+      return () => undefined;
+    case 'power-loss':
+      machine.powerOff();
+      return machine.powerOn;
+    case 'store-cut':
+      return cutOff(
+        cuts,
+        [name],
+        world.shape.store.filter((host) => host !== name),
+      );
+    default:
+      return assertNever(what, 'candidate trouble');
   }
 }
 

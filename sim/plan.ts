@@ -47,6 +47,8 @@ export type FaultKind =
   | { readonly kind: 'primary-cut'; readonly from: 'store' | 'others' | 'most' | 'deaf' }
   /** `primary-load`: a session that does not commit yet writes WAL all the time. */
   | { readonly kind: 'primary-power-loss' | 'primary-agent-stop' | 'primary-load' | 'other-agents-kill' }
+  /** As soon as somebody is ordered to open a term, `afterMs` later. */
+  | { readonly kind: 'candidate-trouble'; readonly what: 'postgres-kill' | 'agent-kill' | 'power-loss' | 'store-cut'; readonly afterMs: number }
   /** People take every other data node, or one of them, out of service. */
   | { readonly kind: 'others-in-maintenance'; readonly all: boolean }
   /** Every node but the primary, at once. */

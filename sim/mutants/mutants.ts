@@ -306,9 +306,11 @@ const writerMutants: readonly Mutant[] = [
     name: 'blocked-without-a-way-out',
     // An order that nothing becomes of ends at a limit of its own, so that a refusal that nobody reads costs a minute only: both are switched off.
     breaks: 'a candidate that durably refused, or does nothing, is replaced (Q12, L3)',
+    profile: 'two-witness+hunt.opening',
     patches: [
       { file: ATTEMPT, from: 'if (refused || gaveUp(report, goal)) {', to: 'if (refused && gaveUp(report, goal) && attempt.term < 0) {' },
       { file: ATTEMPT, from: 'export const PROMOTE_LIMIT_MS = 60_000;', to: 'export const PROMOTE_LIMIT_MS = 1e12;' },
+      { file: ATTEMPT, from: 'const TAKE_LIMIT_MS = 10_000;', to: 'const TAKE_LIMIT_MS = 1e12;' },
     ],
   },
   {
