@@ -19,6 +19,8 @@ export type HuntFault = Extract<
       | 'primary-power-loss'
       | 'primary-agent-stop'
       | 'primary-load'
+      | 'primary-whispers'
+      | 'voter-loss'
       | 'candidate-trouble'
       | 'other-agents-kill'
       | 'others-in-maintenance';
@@ -63,6 +65,7 @@ const stories: Readonly<Record<string, Story>> = {
   deaf: deafUnderLoad,
   stale: backWithOldNews,
   opening: troubleInTheOpening,
+  voter: lossOfTheBestVoter,
 };
 
 export const huntStories: readonly string[] = Object.keys(stories);
@@ -116,6 +119,16 @@ function lossInMaintenance(random: Random): readonly Entry[] {
   return [
     { at: 0, forMs: 0, what: { kind: 'others-in-maintenance', all: random.chance(0.5) } },
     { at: random.between(1000, 4000), forMs: random.between(8000, 25_000), what: { kind: 'primary-power-loss' } },
+  ];
+}
+
+/** One standby alone has what was acknowledged last, and it is lost while the members vote. */
+function lossOfTheBestVoter(random: Random): readonly Entry[] {
+  const forMs = random.between(9000, 16_000);
+  return [
+    { at: 0, forMs, what: { kind: 'voter-loss' } },
+    { at: 100, forMs: 3000, what: { kind: 'primary-whispers' } },
+    { at: random.between(400, 800), forMs, what: { kind: 'primary-power-loss' } },
   ];
 }
 
@@ -181,8 +194,8 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
     }
     case 'primary-cut': {
       if (what.from === 'deaf') return makeDeaf(world, cuts, primary.name);
-      const company = world.dataNodes.find((node) => node !== primary)?.name;
-      const side = what.from === 'most' && company !== undefined ? [primary.name, company] : [primary.name];
+      const company = companyOf(world, primary.name);
+      const side = what.from === 'most' && company !== null ? [primary.name, company] : [primary.name];
       return cutOff(cuts, side, what.from === 'store' ? world.shape.store.filter((host) => host !== primary.name) : othersOf(world, side));
     }
     case 'primary-power-loss': {
@@ -195,6 +208,10 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       return primary.resumeAgent;
     case 'primary-load':
       return load(world, primary);
+    case 'primary-whispers':
+      return whisper(world, cuts, primary.name);
+    case 'voter-loss':
+      return waitForVote(world, primary.name);
     case 'candidate-trouble':
       return waitForOrder(world, what, cuts);
     case 'other-agents-kill':
@@ -206,6 +223,32 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
     default:
       return assertNever(what, 'hunt');
   }
+}
+
+const companyOf = (world: World, primary: string): string | null => world.dataNodes.find((node) => node.name !== primary)?.name ?? null;
+
+function whisper(world: World, cuts: Cuts, primary: string): () => void {
+  const company = companyOf(world, primary);
+  const others = world.dataNodes.filter((node) => node.name !== primary && node.name !== company);
+  return cutAll(
+    cuts,
+    others.map((node): [string, string] => [primary, node.name]),
+  );
+}
+
+function waitForVote(world: World, primary: string): () => void {
+  const company = companyOf(world, primary);
+  const machine = company === null ? null : world.machines.of(company);
+  let isOver = false;
+  world.store.onCommit(() => {
+    if (isOver || world.state()?.attempt?.phase !== 'vote') return;
+    isOver = true;
+    machine?.powerOff();
+  });
+  return () => {
+    isOver = true;
+    machine?.powerOn();
+  };
 }
 
 /** Once; what was cut is healed at the end. */

@@ -49,6 +49,10 @@ export type FaultKind =
   | { readonly kind: 'primary-power-loss' | 'primary-agent-stop' | 'primary-load' | 'other-agents-kill' }
   /** As soon as somebody is ordered to open a term, `afterMs` later. */
   | { readonly kind: 'candidate-trouble'; readonly what: 'postgres-kill' | 'agent-kill' | 'power-loss' | 'store-cut'; readonly afterMs: number }
+  /** What it says reaches only one of the standbys. */
+  | { readonly kind: 'primary-whispers' }
+  /** That one loses power as soon as members are asked to vote. */
+  | { readonly kind: 'voter-loss' }
   /** People take every other data node, or one of them, out of service. */
   | { readonly kind: 'others-in-maintenance'; readonly all: boolean }
   /** Every node but the primary, at once. */

@@ -78,7 +78,7 @@ export const rowMutants: readonly Mutant[] = [
   {
     name: 'lowering-answers-a-detach',
     breaks: 'the facts of a term are frozen while another one is attempted (architecture 4.4)',
-    profile: 'quorum+hunt.company',
+    profile: 'quorum+hunt.voter',
     // Alone it shows nowhere: the rules of an attempt speak first, and whoever is promoted without a quorum must have the position at which protection was
     // lowered. All three are switched off.
     patches: [
