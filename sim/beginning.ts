@@ -23,7 +23,7 @@ export function begin(parts: BeginningParts, beginning: Beginning): void {
   const { world, operator, advance } = parts;
   const isSetUp = beginning === 'adopt' || beginning === 'adopt-refused';
   if (isSetUp) settle(parts, setUpByHand(world, { startsLast: beginning === 'adopt' }));
-  const late = beginning === 'late' ? (world.dataNodes.at(-1)?.name ?? null) : null;
+  const late = beginning === 'late' ? (membersOf(world).at(-1)?.name ?? null) : null;
   startWorld(world, late);
   world.clock.settle();
   advance(300);

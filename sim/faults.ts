@@ -118,6 +118,11 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
     case 'primary-pause':
     case 'primary-cut':
     case 'primary-power-loss':
+    case 'primary-agent-stop':
+    case 'primary-load':
+    case 'primary-whispers':
+    case 'voter-loss':
+    case 'candidate-trouble':
     case 'other-agents-kill':
     case 'others-in-maintenance':
       return beginHunt(world, operator, what, cuts) ?? nothing;

@@ -8,11 +8,23 @@ import { type Fault, type FaultKind, type Plan, faultsOf, hostsOf } from './plan
 import type { Shape } from './profiles.ts';
 import type { Random } from './random.ts';
 import type { SimNode } from './world/node.ts';
-import type { World } from './world/world.ts';
+import { type World, nodeOf } from './world/world.ts';
 
 export type HuntFault = Extract<
   FaultKind,
-  { kind: 'primary-pause' | 'primary-cut' | 'primary-power-loss' | 'other-agents-kill' | 'others-in-maintenance' }
+  {
+    kind:
+      | 'primary-pause'
+      | 'primary-cut'
+      | 'primary-power-loss'
+      | 'primary-agent-stop'
+      | 'primary-load'
+      | 'primary-whispers'
+      | 'voter-loss'
+      | 'candidate-trouble'
+      | 'other-agents-kill'
+      | 'others-in-maintenance';
+  }
 >;
 
 interface Entry {
@@ -22,14 +34,14 @@ interface Entry {
   readonly what: FaultKind;
 }
 
-/** The plan with one or two such stories in each episode, numbered after all its other entries. */
-export function addHunts(random: Random, plan: Plan, shape: Shape): Plan {
+/** The plan with one or two such stories in each episode, numbered after all its other entries. `story`: only this one; null: any. */
+export function addHunts(random: Random, plan: Plan, shape: Shape, story: string | null): Plan {
   let nextId = faultsOf(plan).length;
   return {
     episodes: plan.episodes.map((episode, index) => {
       const added = Array.from({ length: random.pick([1, 1, 2]) }, () => {
         const begin = random.between(1000, Math.max(1500, episode.lengthMs - 25_000));
-        return drawStory(random, shape).map(({ at, forMs, what }): Fault => {
+        return drawStory(random, shape, story).map(({ at, forMs, what }): Fault => {
           const from = Math.round(Math.min(begin + at, episode.lengthMs - 200));
           return { id: nextId++, episode: index, at: from, forMs: Math.round(Math.min(forMs, episode.lengthMs - from)), what };
         });
@@ -41,19 +53,26 @@ export function addHunts(random: Random, plan: Plan, shape: Shape): Plan {
 
 type Story = (random: Random, shape: Shape) => readonly Entry[];
 
-const stories: readonly Story[] = [
-  longPause,
-  wideningCut,
-  wideningCut,
-  narrowingCut,
-  strandedWithCompany,
-  lossAfterReturn,
-  lossInMaintenance,
-  failoverUnderLoad,
-];
+/** By the name under which one alone is asked for (`--profile quorum+hunt.deaf`). */
+const stories: Readonly<Record<string, Story>> = {
+  pause: longPause,
+  widening: wideningCut,
+  narrowing: narrowingCut,
+  company: strandedWithCompany,
+  returned: lossAfterReturn,
+  maintenance: lossInMaintenance,
+  failover: failoverUnderLoad,
+  deaf: deafUnderLoad,
+  stale: backWithOldNews,
+  opening: troubleInTheOpening,
+  voter: lossOfTheBestVoter,
+};
 
-function drawStory(random: Random, shape: Shape): readonly Entry[] {
-  return random.pick(stories)(random, shape);
+export const huntStories: readonly string[] = Object.keys(stories);
+
+function drawStory(random: Random, shape: Shape, asked: string | null): readonly Entry[] {
+  const drawn = random.pick(huntStories);
+  return stories[asked ?? drawn]?.(random, shape) ?? [];
 }
 
 /** Longer than any lease: when it goes on, another one is the primary, and nobody can tell it. */
@@ -103,6 +122,49 @@ function lossInMaintenance(random: Random): readonly Entry[] {
   ];
 }
 
+/** One standby alone has what was acknowledged last, and it is lost while the members vote. */
+function lossOfTheBestVoter(random: Random): readonly Entry[] {
+  const forMs = random.between(9000, 16_000);
+  return [
+    { at: 0, forMs, what: { kind: 'voter-loss' } },
+    { at: 100, forMs: 3000, what: { kind: 'primary-whispers' } },
+    { at: random.between(400, 800), forMs, what: { kind: 'primary-power-loss' } },
+  ];
+}
+
+/** Whoever is to be the next primary meets its own trouble in the middle of it, twice perhaps. */
+function troubleInTheOpening(random: Random): readonly Entry[] {
+  const forMs = random.between(10_000, 20_000);
+  const trouble = (): Entry => {
+    const what = random.pick(['postgres-kill', 'postgres-kill', 'agent-kill', 'power-loss', 'store-cut'] as const);
+    return { at: 0, forMs, what: { kind: 'candidate-trouble', what, afterMs: random.pick([0, 10, 40, 80, 300]) * random.between(0.5, 1.5) } };
+  };
+  return [
+    trouble(),
+    ...(random.chance(0.3) ? [trouble()] : []),
+    { at: 500, forMs: random.between(8000, 18_000), what: { kind: 'primary-power-loss' } },
+  ];
+}
+
+/** It is back when its lease is gone and another is being chosen, and hears of that late. */
+function backWithOldNews(random: Random): readonly Entry[] {
+  return [
+    { at: 0, forMs: 20_000, what: { kind: 'store-slow', commitMs: 20, watchMs: random.pick([1000, 1500, 2500]) } },
+    { at: 500, forMs: random.between(3500, 6500), what: { kind: 'primary-cut', from: 'others' } },
+  ];
+}
+
+/** Standbys vote while WAL still comes: its agent asks nobody for promises, or nobody is heard by it. */
+function deafUnderLoad(random: Random): readonly Entry[] {
+  const forMs = random.between(5000, 10_000);
+  const stopped: readonly Entry[] = random.chance(0.7) ? [{ at: 500, forMs, what: { kind: 'primary-agent-stop' } }] : [];
+  return [
+    ...stopped,
+    { at: 0, forMs: forMs + 1000, what: { kind: 'primary-load' } },
+    { at: 500, forMs, what: { kind: 'primary-cut', from: 'deaf' } },
+  ];
+}
+
 /** WAL is on its way while standbys are asked to vote. */
 function failoverUnderLoad(random: Random): readonly Entry[] {
   return [
@@ -131,8 +193,9 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       };
     }
     case 'primary-cut': {
-      const company = world.dataNodes.find((node) => node !== primary)?.name;
-      const side = what.from === 'most' && company !== undefined ? [primary.name, company] : [primary.name];
+      if (what.from === 'deaf') return makeDeaf(world, cuts, primary.name);
+      const company = companyOf(world, primary.name);
+      const side = what.from === 'most' && company !== null ? [primary.name, company] : [primary.name];
       return cutOff(cuts, side, what.from === 'store' ? world.shape.store.filter((host) => host !== primary.name) : othersOf(world, side));
     }
     case 'primary-power-loss': {
@@ -140,6 +203,17 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       machine.powerOff();
       return machine.powerOn;
     }
+    case 'primary-agent-stop':
+      primary.stopAgent();
+      return primary.resumeAgent;
+    case 'primary-load':
+      return load(world, primary);
+    case 'primary-whispers':
+      return whisper(world, cuts, primary.name);
+    case 'voter-loss':
+      return waitForVote(world, primary.name);
+    case 'candidate-trouble':
+      return waitForOrder(world, what, cuts);
     case 'other-agents-kill':
       for (const node of world.nodes.values()) if (node !== primary) node.killAgent();
       return null;
@@ -149,6 +223,101 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
     default:
       return assertNever(what, 'hunt');
   }
+}
+
+const companyOf = (world: World, primary: string): string | null => world.dataNodes.find((node) => node.name !== primary)?.name ?? null;
+
+function whisper(world: World, cuts: Cuts, primary: string): () => void {
+  const company = companyOf(world, primary);
+  const others = world.dataNodes.filter((node) => node.name !== primary && node.name !== company);
+  return cutAll(
+    cuts,
+    others.map((node): [string, string] => [primary, node.name]),
+  );
+}
+
+function waitForVote(world: World, primary: string): () => void {
+  const company = companyOf(world, primary);
+  const machine = company === null ? null : world.machines.of(company);
+  let isOver = false;
+  world.store.onCommit(() => {
+    if (isOver || world.state()?.attempt?.phase !== 'vote') return;
+    isOver = true;
+    machine?.powerOff();
+  });
+  return () => {
+    isOver = true;
+    machine?.powerOn();
+  };
+}
+
+/** Once; what was cut is healed at the end. */
+function waitForOrder(world: World, what: Extract<HuntFault, { kind: 'candidate-trouble' }>, cuts: Cuts): () => void {
+  let isOver = false;
+  let heal: () => void = () => undefined;
+  world.store.onCommit(() => {
+    const { phase = null, candidate = null } = world.state()?.attempt ?? {};
+    if (isOver || phase !== 'promote' || candidate === null) return;
+    isOver = true;
+    world.clock.after(what.afterMs, () => {
+      world.trace.add('fault', `${what.what} of ${candidate} in its opening`);
+      heal = troubleAt(world, candidate, what.what, cuts);
+    });
+  });
+  return () => {
+    isOver = true;
+    heal();
+  };
+}
+
+function troubleAt(world: World, name: string, what: Extract<HuntFault, { kind: 'candidate-trouble' }>['what'], cuts: Cuts): () => void {
+  const node = nodeOf(world, name);
+  const machine = world.machines.of(name);
+  switch (what) {
+    case 'postgres-kill':
+      node.database?.kill();
+      return () => undefined;
+    case 'agent-kill':
+      node.killAgent();
+      return () => undefined;
+    case 'power-loss':
+      machine.powerOff();
+      return machine.powerOn;
+    case 'store-cut':
+      return cutOff(
+        cuts,
+        [name],
+        world.shape.store.filter((host) => host !== name),
+      );
+    default:
+      return assertNever(what, 'candidate trouble');
+  }
+}
+
+const LOAD_EVERY_MS = 10;
+const LOAD_BYTES = 8192;
+
+function load(world: World, { database }: SimNode): () => void {
+  let isOver = false;
+  const write = (): void => {
+    if (isOver) return;
+    if (database?.isWritable() === true) database.server.write(LOAD_BYTES);
+    world.clock.after(LOAD_EVERY_MS, write);
+  };
+  write();
+  return () => {
+    isOver = true;
+  };
+}
+
+/** What others say to it is lost, and what it says to the store. */
+function makeDeaf(world: World, cuts: Cuts, primary: string): () => void {
+  const store = world.shape.store.filter((host) => host !== primary);
+  const links = [
+    ...othersOf(world, [primary]).map((host): [string, string] => [host, primary]),
+    ...store.map((host): [string, string] => [primary, host]),
+  ];
+  return cutAll(cuts, links);
 }
 
 function takeOut(world: World, operator: Operator, primary: SimNode, all: boolean): void {
@@ -166,6 +335,10 @@ function cutOff(cuts: Cuts, side: readonly string[], others: readonly string[]):
       [other, one],
     ]),
   );
+  return cutAll(cuts, links);
+}
+
+function cutAll(cuts: Cuts, links: readonly (readonly [string, string])[]): () => void {
   for (const [from, to] of links) cuts.cut(from, to);
   return () => {
     for (const [from, to] of links) cuts.heal(from, to);

@@ -40,9 +40,19 @@ export type FaultKind =
   | { readonly kind: 'burst'; readonly bytes: number }
   /** Its machine is suspended or frozen; for `silentMs` after it goes on, only clients reach it (its network comes back late). */
   | { readonly kind: 'primary-pause'; readonly how: 'suspended' | 'frozen'; readonly silentMs: number }
-  /** `store`: from the hosts of the store. `others`: from everybody but clients. `most`: the same, but one standby stays with it. */
-  | { readonly kind: 'primary-cut'; readonly from: 'store' | 'others' | 'most' }
-  | { readonly kind: 'primary-power-loss' | 'other-agents-kill' }
+  /**
+   * `store`: from the hosts of the store. `others`: from everybody but clients. `most`: the same, but one standby stays with it. `deaf`: from the store, and it
+   * hears nobody, but standbys get its WAL.
+   */
+  | { readonly kind: 'primary-cut'; readonly from: 'store' | 'others' | 'most' | 'deaf' }
+  /** `primary-load`: a session that does not commit yet writes WAL all the time. */
+  | { readonly kind: 'primary-power-loss' | 'primary-agent-stop' | 'primary-load' | 'other-agents-kill' }
+  /** As soon as somebody is ordered to open a term, `afterMs` later. */
+  | { readonly kind: 'candidate-trouble'; readonly what: 'postgres-kill' | 'agent-kill' | 'power-loss' | 'store-cut'; readonly afterMs: number }
+  /** What it says reaches only one of the standbys. */
+  | { readonly kind: 'primary-whispers' }
+  /** That one loses power as soon as members are asked to vote. */
+  | { readonly kind: 'voter-loss' }
   /** People take every other data node, or one of them, out of service. */
   | { readonly kind: 'others-in-maintenance'; readonly all: boolean }
   /** Every node but the primary, at once. */

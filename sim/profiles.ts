@@ -1,4 +1,5 @@
 /** Shapes of clusters. A run takes one by its seed, or the one that was asked for; what a shape leaves open is drawn from the seed too. */
+import { huntStories } from './hunt-faults.ts';
 import type { Random } from './random.ts';
 
 export interface NodeShape {
@@ -176,6 +177,8 @@ export interface Chosen {
   readonly name: string;
   readonly profile: Profile;
   readonly extras: ReadonlySet<Extra>;
+  /** Asked for by `+hunt.STORY`: no other story is told. */
+  readonly story: string | null;
 }
 
 /** As the profile draws it, with what the extras bring. */
@@ -193,10 +196,13 @@ export function chooseProfile(random: Random, asked: string | null): Chosen {
 
 /** Null when there is no such profile or extra. */
 export function parseChoice(text: string): Chosen | null {
-  const [base = '', ...more] = text.split('+');
+  const [base = '', ...asked] = text.split('+');
   const profile = findProfile(base);
+  const story = asked.find((one) => one.startsWith(STORY))?.slice(STORY.length) ?? null;
+  const more = asked.map((one) => (one.startsWith(STORY) ? 'hunt' : one));
   const extras = EXTRAS.filter((extra) => more.includes(extra));
-  return profile === null || extras.length !== more.length ? null : choice(profile, extras);
+  if (profile === null || extras.length !== more.length || (story !== null && !huntStories.includes(story))) return null;
+  return choice(profile, extras, story);
 }
 
 function drawChoice(random: Random): Chosen {
@@ -205,10 +211,13 @@ function drawChoice(random: Random): Chosen {
   return choice(cascades ?? drawProfile(random.stream('profile')), extras);
 }
 
-const choice = (profile: Profile, extras: readonly Extra[]): Chosen => ({
-  name: [profile.name, ...extras].join('+'),
+const STORY = 'hunt.';
+
+const choice = (profile: Profile, extras: readonly Extra[], story: string | null = null): Chosen => ({
+  name: [profile.name, ...extras.map((extra) => (extra === 'hunt' && story !== null ? `${STORY}${story}` : extra))].join('+'),
   profile,
   extras: new Set(extras),
+  story,
 });
 
 /** Null when no profile has that name. */

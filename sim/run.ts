@@ -97,7 +97,7 @@ function run(options: RunOptions): RunResult {
   if (extras.has('restore')) full = addRestores(drawn.stream('restores'), full);
   if (extras.has('proxy')) full = addProxyFaults(drawn.stream('proxy'), full, shape);
   if (extras.has('reads')) full = addReadFaults(drawn.stream('reads'), full, shape);
-  if (extras.has('hunt')) full = addHunts(drawn.stream('hunt'), full, shape);
+  if (extras.has('hunt')) full = addHunts(drawn.stream('hunt'), full, shape, chosen.story);
   if (extras.has('operations')) full = addOperations(drawn.stream('operations'), full, shape);
   const plan = filterPlan(full, (fault) => options.without?.has(fault.id) !== true && options.only?.has(fault.id) !== false);
   const world = createWorld({

@@ -96,8 +96,9 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   }
 
   function takeState({ attempt, quorum, primary }: ClusterState): Violation | null {
-    attempted = attempt?.term ?? 0;
     candidate = attempt?.phase === 'promote' ? attempt.candidate : null;
+    // When the old primary is to open the term where it is, who voted attaches to it again.
+    attempted = attempt === null || (candidate !== null && candidate === primary) ? 0 : attempt.term;
     if (attempt === null) {
       votes.clear();
       return null;

@@ -41,6 +41,9 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
       continue;
     }
     const { postgres, activity } = report.value;
+    const told = state.goals[node.name];
+    if (told?.kind === 'standby' && postgres.streamingFrom !== null && postgres.streamingFrom !== told.upstream)
+      missing.push(`${node.name} streams from ${postgres.streamingFrom} and is to stream from ${told.upstream}`);
     if (postgres.streamingFrom === null || postgres.state !== 'running') {
       const doing =
         activity.kind === 'failed'

@@ -12,6 +12,7 @@ import type { WatchBatch } from '../../src/store/store.ts';
 import type { Clients, Commit } from '../clients.ts';
 import { type World, nodeOf } from '../world/world.ts';
 import type { AcknowledgementChecks } from './acknowledgements.ts';
+import { createCandidateChecks } from './candidates.ts';
 import { Violation } from './violation.ts';
 import type { WriterChecks } from './writers.ts';
 
@@ -49,6 +50,8 @@ export function createRecordChecks(
   let state: ClusterState | null = null;
   let events = 0;
 
+  const checkCandidate = createCandidateChecks(world, writers);
+
   const fail = (invariant: string, message: string): void => {
     broken ??= new Violation(invariant, message);
   };
@@ -69,6 +72,7 @@ export function createRecordChecks(
     state = decoded.value;
     checkChoice(state);
     broken ??= acknowledgements.takeState(state);
+    broken ??= checkCandidate(state);
     if (state.term < term) fail('I3', `the term went back from ${term} to ${state.term}`);
     term = Math.max(term, state.term);
   }

@@ -66,14 +66,14 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'ignore-a-pause',
     breaks: 'time that a suspended machine did not count is taken off the deadline (architecture 4.2)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.pause',
     patches: [{ file: 'src/agent/lease/pause.ts', from: 'return Math.max(byBoot, byWall);', to: 'return Math.min(0, byBoot, byWall);' }],
   },
   {
     name: 'claim-over-another',
     // The comparison with the state alone makes up for a lease that is not looked at: a holder is replaced by no order but that of a new state.
     breaks: 'the write lease is taken only when it is free or our own, and in the state that ordered it (I1)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.stale',
     patches: [
       {
         file: LEASE_STORE,
@@ -90,7 +90,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'claim-without-the-state',
     breaks: 'a claim compares the revision of the state that ordered it (architecture 4.5)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.stale',
     patches: [
       {
         file: LEASE_STORE,
@@ -156,7 +156,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'promote-while-the-lease-stands',
     breaks: 'in asynchronous mode nothing is promoted before the old lease is gone (H14, H16)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.returned',
     patches: [
       {
         file: ATTEMPT,
@@ -189,8 +189,14 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'maintenance-is-promoted',
     breaks: 'a node in maintenance is never promoted (I14)',
-    profile: 'three+hunt',
+    profile: 'three+hunt.maintenance',
+    // It is left alone in three places: it does not vote, it is not elected, and every other order to it is taken back.
     patches: [
+      {
+        file: 'src/core/cluster/rules/housekeeping.ts',
+        from: 'if (node.id === state.primary || node.id === state.attempt?.candidate || !isMaintenance(view, node.id)) continue;',
+        to: "if (node.id === state.primary || node.maintenance || state.overrides[node.id]?.kind === 'maintenance') continue;",
+      },
       {
         file: 'src/core/cluster/election.ts',
         from: "if (isMaintenance(view, node.id)) reasons.push('it is in maintenance');\n  else if (view.state.overrides[node.id] !== undefined)",
@@ -217,7 +223,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'vote-in-spite-of-a-promise',
     breaks: 'a promiser does not vote for another until its promise ran out (architecture 4.7)',
-    profile: 'two-witness+hunt',
+    profile: 'two-witness+hunt.widening',
     patches: [
       {
         file: PROMISES,
@@ -229,7 +235,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'promise-in-spite-of-a-vote',
     breaks: 'a vote ends the promises to lower terms for good (architecture 4.7)',
-    profile: 'quorum+hunt',
+    profile: 'quorum+hunt.narrowing',
     patches: [
       {
         file: PROMISES,
@@ -247,7 +253,7 @@ const writerMutants: readonly Mutant[] = [
   {
     name: 'forget-promises-at-a-restart',
     breaks: 'promises are persisted, or waited out after a restart (Z12)',
-    profile: 'two-witness+hunt',
+    profile: 'two-witness+hunt.widening',
     patches: [
       { file: PROMISES, from: 'if (record === null) return EMPTY_BALLOT;', to: 'if (record === null || options.startedAt > 0) return EMPTY_BALLOT;' },
     ],
@@ -300,9 +306,11 @@ const writerMutants: readonly Mutant[] = [
     name: 'blocked-without-a-way-out',
     // An order that nothing becomes of ends at a limit of its own, so that a refusal that nobody reads costs a minute only: both are switched off.
     breaks: 'a candidate that durably refused, or does nothing, is replaced (Q12, L3)',
+    profile: 'two-witness+hunt.opening',
     patches: [
       { file: ATTEMPT, from: 'if (refused || gaveUp(report, goal)) {', to: 'if (refused && gaveUp(report, goal) && attempt.term < 0) {' },
       { file: ATTEMPT, from: 'export const PROMOTE_LIMIT_MS = 60_000;', to: 'export const PROMOTE_LIMIT_MS = 1e12;' },
+      { file: ATTEMPT, from: 'const TAKE_LIMIT_MS = 10_000;', to: 'const TAKE_LIMIT_MS = 1e12;' },
     ],
   },
   {

@@ -31,7 +31,7 @@ export const rowMutants: readonly Mutant[] = [
   {
     name: 'diverged-is-a-candidate',
     breaks: 'a node whose timeline is no ancestor is never a candidate (I12)',
-    profile: 'two-witness+hunt',
+    profile: 'two-witness+hunt.returned',
     patches: [
       {
         file: 'src/core/cluster/election.ts',
@@ -78,9 +78,15 @@ export const rowMutants: readonly Mutant[] = [
   {
     name: 'lowering-answers-a-detach',
     breaks: 'the facts of a term are frozen while another one is attempted (architecture 4.4)',
-    profile: 'quorum+hunt',
-    // Alone it would only block: whoever is promoted without a quorum must have the position at which protection was lowered. Both are switched off.
+    profile: 'quorum+hunt.voter',
+    // Alone it shows nowhere: the rules of an attempt speak first, and whoever is promoted without a quorum must have the position at which protection was
+    // lowered. All three are switched off.
     patches: [
+      {
+        file: 'src/core/cluster/rules.ts',
+        from: '  ...switchoverRules,\n  ...attemptRules,',
+        to: '  ...switchoverRules,\n  ...syncRules,\n  ...attemptRules,',
+      },
       {
         file: 'src/core/cluster/sync-wish.ts',
         from: "return durabilityOf(view.spec).mode !== 'async' && quorum.k === 0 && (quorum.lowered === null",
@@ -128,12 +134,17 @@ export const rowMutants: readonly Mutant[] = [
   {
     name: 'position-before-the-detach',
     breaks: 'the position is read when the walreceiver is gone (architecture 4.5); the model does it where the agent has detach.ts',
-    profile: 'quorum+hunt',
+    profile: 'quorum+hunt.deaf',
     patches: [
       {
         file: 'sim/model/postgres/port-life.ts',
-        from: 'const refusal = await endWalreceiver(context, session, signal);\n    return refusal === null ? ok(await readPosition(context, session, signal)) : err(refusal);',
-        to: 'const early = await readPosition(context, session, signal);\n    const refusal = await endWalreceiver(context, session, signal);\n    return refusal === null ? ok({ ...early, final: true }) : err(refusal);',
+        from: '  const cleared = await clearUpstream(context, signal);\n  if (!cleared.ok) return cleared;\n  const { core } = context;',
+        to: '  const early = await withSession(context, signal, (session) => readPosition(context, session, signal));\n  const cleared = await clearUpstream(context, signal);\n  if (!cleared.ok) return cleared;\n  const { core } = context;',
+      },
+      {
+        file: 'sim/model/postgres/port-life.ts',
+        from: 'return refusal === null ? ok(await readPosition(context, session, signal)) : err(refusal);',
+        to: 'return refusal === null ? ok(early.ok ? early.value : await readPosition(context, session, signal)) : err(refusal);',
       },
     ],
   },
@@ -152,7 +163,7 @@ export const rowMutants: readonly Mutant[] = [
   {
     name: 'rewind-before-the-checkpoint',
     breaks: 'the source has a checkpoint on its timeline before pg_rewind reads it (Z42, Z50); the model does it where the agent has rewind.ts',
-    profile: 'two-witness+hunt',
+    profile: 'two-witness+hunt.returned',
     // A promotion asks for the checkpoint too, so that a rewind seldom comes before it: both are switched off.
     patches: [
       { file: 'sim/model/postgres/port-life.ts', from: '  await takeCheckpoint(context, null);\n', to: '' },

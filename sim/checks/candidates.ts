@@ -1,0 +1,25 @@
+/**
+ * I12 *Invariant:* whoever is ordered to open a term by itself holds nothing that the primary before it has not: a node that left its history is no candidate. Excepted are
+ *    orders of a person, a store that was restored, terms that may have been opened unseen, and servers that somebody promoted by hand.
+ */
+import type { ClusterState } from '../../src/core/state.ts';
+import { contains } from '../model/postgres/wal.ts';
+import { type World, nodeOf } from '../world/world.ts';
+import { Violation } from './violation.ts';
+import type { WriterChecks } from './writers.ts';
+
+/** Answers what each state that is written breaks. */
+export function createCandidateChecks(world: World, writers: WriterChecks): (state: ClusterState) => Violation | null {
+  let ordered = 0;
+  return ({ attempt, primary, incarnation }) => {
+    if (attempt === null || attempt.phase !== 'promote' || attempt.candidate === null || attempt.term === ordered) return null;
+    ordered = attempt.term;
+    const isExcepted = attempt.acceptLoss || attempt.target !== null || attempt.afterRestore || attempt.mayHaveOpened.length > 0;
+    if (primary === null || primary === attempt.candidate || isExcepted || incarnation !== world.store.incarnation()) return null;
+    if (world.dataNodes.some((node) => writers.wasPromotedByHand(node.name))) return null;
+    const before = nodeOf(world, primary).database?.server.disk.directory ?? null;
+    const own = nodeOf(world, attempt.candidate).database?.server.disk.directory ?? null;
+    if (before === null || own === null || contains(before.end, own.end)) return null;
+    return new Violation('I12', `${attempt.candidate} is to open term ${attempt.term} with WAL that ${primary}, the primary before it, never had`);
+  };
+}
