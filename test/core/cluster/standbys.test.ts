@@ -155,7 +155,7 @@ test('a promotion that nobody ordered is marked when its timeline has a number o
   assert.equal(goalsOf(expectRule(asked, 'node.rejoin'), asked.spec), 'n1:primary n2:clone');
 });
 
-test('a second writable node is fenced, frozen or not (H20, I1)', () => {
+test('a second writable node is fenced, frozen or not (H20, I1, Z19)', () => {
   for (const frozen of ['', 'frozen ']) {
     const view = picture(after('n2 rogue @0/5500').replace('term', `${frozen}term`));
     assert.equal(expectRule(view, 'standby.fenced').goals[id('n2')]?.kind, 'fenced');
