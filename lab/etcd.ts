@@ -9,6 +9,8 @@ export interface EtcdHost {
   readonly name: string;
   readonly address: string;
   readonly inside: readonly string[];
+  /** Where it keeps its data; default: below the directory of all. */
+  readonly data?: string;
 }
 
 export interface LabEtcd {
@@ -173,7 +175,7 @@ function memberArguments(directory: string, host: EtcdHost, all: readonly EtcdHo
   const peer = `https://${host.address}:${PEER_PORT}`;
   const options: Readonly<Record<string, string>> = {
     name: host.name,
-    'data-dir': at(`${host.name}.data`),
+    'data-dir': host.data ?? at(`${host.name}.data`),
     'listen-client-urls': client,
     'advertise-client-urls': client,
     'listen-peer-urls': peer,

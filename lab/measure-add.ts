@@ -40,6 +40,8 @@ export async function measureAdd(options: {
     spareServer: false,
     fencing: null,
     disks: null,
+    single: false,
+    storeDisks: null,
     clocks: null,
     firewall: 'auto',
     lengthMs: null,

@@ -32,6 +32,8 @@ export async function measureAgent(options: { readonly keep: boolean; readonly s
     spareServer: false,
     fencing: null,
     disks: null,
+    single: false,
+    storeDisks: null,
     clocks: null,
     firewall: 'auto',
     lengthMs: null,

@@ -27,6 +27,7 @@ export async function runScenario(
     stage = await openStage({
       spec: scenario.spec ?? {},
       priorities: scenario.priorities ?? {},
+      single: scenario.single ?? false,
       witness: scenario.witness ?? null,
       proxies: scenario.proxies ?? 0,
       store: options.store ?? scenario.store ?? 'embedded',
@@ -34,6 +35,7 @@ export async function runScenario(
       spareServer: scenario.spareServer ?? false,
       fencing: scenario.fencing ?? null,
       disks: scenario.disks ?? null,
+      storeDisks: scenario.storeDisks ?? null,
       clocks: scenario.clocks ?? null,
       firewall: scenario.firewall ?? 'auto',
       lengthMs: options.lengthMs ?? null,

@@ -29,6 +29,8 @@ export interface Scenario {
   readonly expect: Expectation;
   /** Further fields of the cluster's spec. */
   readonly spec?: Readonly<Record<string, unknown>>;
+  /** One node alone; default: three. */
+  readonly single?: boolean;
   /** The node that holds no data; default: none. */
   readonly witness?: string;
   /** Node → priority; default: all the same. */
@@ -39,6 +41,8 @@ export interface Scenario {
   readonly fencing?: 'works' | 'fails';
   /** Each node's data directory has a file system of its own; default: none has. */
   readonly disks?: DiskKind;
+  /** The same for the members of etcd. */
+  readonly storeDisks?: DiskKind;
   /** The nodes' clocks can be made to stand still; default: they are the machine's. */
   readonly clocks?: 'own';
   /** Default: as the agents find it. */

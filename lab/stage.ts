@@ -35,6 +35,8 @@ export interface Stage {
   readonly etcd: LabEtcd | null;
   /** Of the nodes' data directories; null where these lie on the machine's own file system. */
   readonly disks: LabDisks | null;
+  /** Of the members of etcd; null where these have none of their own. */
+  readonly storeDisks: LabDisks | null;
   /** Null: no clock of a host can be stopped. */
   readonly clocks: LabClocks | null;
   /** How long a scenario that takes minutes is to last; null: as long as it says itself. */
@@ -60,6 +62,7 @@ export interface Stage {
 export interface StageOptions {
   readonly spec: Readonly<Record<string, unknown>>;
   readonly priorities: Readonly<Record<string, number>>;
+  readonly single: boolean;
   readonly witness: string | null;
   readonly proxies: number;
   readonly store: StoreKind;
@@ -68,6 +71,7 @@ export interface StageOptions {
   readonly fencing: 'works' | 'fails' | null;
   /** Null: the data lies on the machine's own file system. */
   readonly disks: DiskKind | null;
+  readonly storeDisks: DiskKind | null;
   readonly clocks: 'own' | null;
   readonly firewall: 'auto' | 'off';
   /** See `Stage`. */
@@ -81,18 +85,18 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'pgherd-lab-'));
   chmodSync(directory, 0o755);
   const network = createNetwork([SERVER, ...NODES, SPARE, CLIENT, PROXY]);
-  const etcd = options.store === 'etcd' || options.spareEtcd ? await etcdOn(network, directory) : null;
   const parts = partsOf(network, directory, options);
-  const { disks } = parts;
+  const etcd = options.store === 'etcd' || options.spareEtcd ? await etcdOn(network, directory, parts.storeDisks) : null;
+  const allDisks = [parts.disks, parts.storeDisks].filter((disks) => disks !== null);
   const herd = openHerd(planOf(directory, network, { ...options, clocks: parts.clocks, etcd: options.store === 'etcd' ? etcd : null }));
   const close = (recording: Recording | null) => async (): Promise<void> => {
     network.heal();
-    for (const node of NODES) disks?.thaw(node);
+    for (const disks of allDisks) for (const node of NODES) disks.thaw(node);
     await recording?.stop();
-    const left = await stopHerd(herd, { keep: options.keep || disks !== null });
+    const left = await stopHerd(herd, { keep: options.keep || allDisks.length > 0 });
     network.remove();
-    if (disks !== null && left.length === 0) {
-      disks.remove();
+    if (allDisks.length > 0 && left.length === 0) {
+      for (const disks of allDisks) disks.remove();
       if (!options.keep) rmSync(directory, { recursive: true, force: true });
     }
     if (left.length > 0) throw new Error(`these processes could not be ended: ${left.join(', ')}`);
@@ -130,10 +134,11 @@ export async function openStage(options: StageOptions): Promise<Stage> {
 }
 
 /** What the hosts have of their own. A part that fails leaves nothing behind. */
-function partsOf(network: LabNetwork, directory: string, options: StageOptions): Pick<Stage, 'disks' | 'clocks'> {
+function partsOf(network: LabNetwork, directory: string, options: StageOptions): Pick<Stage, 'disks' | 'storeDisks' | 'clocks'> {
   try {
     const clocks = options.clocks === null ? null : createClocks(ROOT, directory, NODES);
-    return { clocks, disks: options.disks === null ? null : createDisks(directory, NODES, options.disks) };
+    const disks = options.disks === null ? null : createDisks(directory, NODES, options.disks);
+    return { clocks, disks, storeDisks: options.storeDisks === null ? null : createDisks(join(directory, 'etcd'), NODES, options.storeDisks) };
   } catch (error) {
     network.remove();
     throw error;
@@ -162,11 +167,16 @@ exit 1`;
 }
 
 /** A start that fails leaves nothing behind. */
-async function etcdOn(network: LabNetwork, directory: string): Promise<LabEtcd> {
+async function etcdOn(network: LabNetwork, directory: string, disks: LabDisks | null): Promise<LabEtcd> {
   try {
     return await startEtcd(
       join(directory, 'etcd'),
-      NODES.map((node) => ({ name: node, address: network.address(node), inside: network.inside(node) })),
+      NODES.map((node) => ({
+        name: node,
+        address: network.address(node),
+        inside: network.inside(node),
+        ...(disks === null ? {} : { data: join(directory, 'etcd', node, diskFolder(), 'data') }),
+      })),
     );
   } catch (error) {
     network.remove();
@@ -180,6 +190,7 @@ function planOf(
   {
     spec,
     priorities,
+    single,
     witness,
     proxies,
     spareServer,
@@ -200,7 +211,7 @@ function planOf(
     ...(spareServer ? { store: embeddedStore(network.address(SERVER), [network.address(PROXY)]) } : {}),
     ...(fencing === null ? {} : { fencing: { command: powerSwitch(directory, network, fencing), timeoutMs: 10_000 } }),
     // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
-    nodes: NODES.map((node, index) => {
+    nodes: NODES.slice(0, single ? 1 : NODES.length).map((node, index) => {
       const priority = priorities[node];
       const place = {
         node,
@@ -227,7 +238,10 @@ function planOf(
   };
 }
 
-type StageParts = Pick<Stage, 'network' | 'herd' | 'recording' | 'etcd' | 'disks' | 'clocks' | 'lengthMs' | 'primary' | 'say' | 'close'>;
+type StageParts = Pick<
+  Stage,
+  'network' | 'herd' | 'recording' | 'etcd' | 'disks' | 'storeDisks' | 'clocks' | 'lengthMs' | 'primary' | 'say' | 'close'
+>;
 
 function makeStage(parts: StageParts): Stage {
   const { network, herd, primary } = parts;

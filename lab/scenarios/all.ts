@@ -6,7 +6,7 @@ import { agentRestart } from './agent-restart.ts';
 import { cascade, cascadeFailover } from './cascade.ts';
 import { clusterRestart } from './cluster-restart.ts';
 import { controllerLoss } from './controller-loss.ts';
-import { etcdMemberLoss, hostLossEtcd, hostLossEtcdAsync, hostLossEtcdLeader, serverLossEtcd, storeLost } from './etcd.ts';
+import { etcdMemberLoss, etcdStuckDisk, hostLossEtcd, hostLossEtcdAsync, hostLossEtcdLeader, serverLossEtcd, storeLost } from './etcd.ts';
 import { diskFull, diskReadOnly, diskStuck, diskStuckQuorum } from './disks.ts';
 import { failoverProxy } from './failover-proxy.ts';
 import { fencingFails, hostLossFenced } from './fencing.ts';
@@ -41,7 +41,7 @@ import { rollingRestartProxy } from './rolling-restart-proxy.ts';
 import { standbyLoss } from './standby-loss.ts';
 import { serverRedeployed } from './server-redeployed.ts';
 import { storeMigrate } from './store-migrate.ts';
-import { storeLoss } from './store-loss.ts';
+import { storeLoss, storeLossSingle } from './store-loss.ts';
 import { switchover } from './switchover.ts';
 import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
 import { switchoverProxy } from './switchover-proxy.ts';
@@ -85,12 +85,14 @@ export const SCENARIOS: readonly Scenario[] = [
   switchoverQuorum,
   agentRestartQuorum,
   storeLossQuorum,
+  storeLossSingle,
   syncStandbyLoss,
   hostLossEtcd,
   hostLossEtcdLeader,
   hostLossEtcdAsync,
   serverLossEtcd,
   etcdMemberLoss,
+  etcdStuckDisk,
   storeLost,
   rollingRestart,
   rollingRestartLower,

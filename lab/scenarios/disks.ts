@@ -138,7 +138,7 @@ export const diskStuck = diskLoss({
   name: 'disk-stuck',
   about: "asynchronous: every write to the primary's disk waits, its processes cannot even be killed: its lease runs out, and another one serves",
   // The lease of a server that cannot be ended has to run out.
-  expect: { outageMs: STUCK_OUTAGE_MS + 5000, clientErrors: null, lostRows: null, rejoinMs: 60_000 },
+  expect: { outageMs: STUCK_OUTAGE_MS + 4000, clientErrors: null, lostRows: null, rejoinMs: 60_000 },
   disks: 'ext4',
   spec: {},
   fault: (stage, disks) => disks.freeze(stage.primary),

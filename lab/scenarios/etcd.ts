@@ -63,6 +63,38 @@ export const etcdMemberLoss: Scenario = {
   },
 };
 
+/** Longer than any lease, any limit of a call and any election. */
+const STUCK_MS = 15_000;
+
+export const etcdStuckDisk: Scenario = {
+  name: 'etcd-stuck-disk',
+  about: 'etcd: the disk of its leader takes no write for 15 s, then that of another member: no failover, no client error',
+  expect: { outageMs: 1000, clientErrors: 0, lostRows: 0, rejoinMs: null },
+  store: 'etcd',
+  storeDisks: 'ext4',
+  spec,
+  run: async (stage) => {
+    const etcd = etcdOf(stage);
+    const { storeDisks } = stage;
+    if (storeDisks === null) throw new Error('this scenario needs disks of the store');
+    const wrong = [...(await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS }))];
+    const before = await stage.herd.show();
+    const leader = await etcd.leader();
+    if (before === null || leader === null) throw new Error('show does not answer, or etcd has no leader, before the fault');
+    const other = etcd.names.find((name) => name !== leader) ?? leader;
+    const faultMs = monoMs();
+    for (const member of [leader, other]) {
+      storeDisks.freeze(member);
+      await calm(STUCK_MS);
+      storeDisks.thaw(member);
+      if (!(await etcd.waitHealthy(HEALTHY_MS))) wrong.push(`etcd was not whole ${HEALTHY_MS} ms after the disk of ${member} went on`);
+    }
+    if (!(await waitShowHealthy(stage, HEALTHY_MS))) wrong.push(`the cluster was not healthy ${HEALTHY_MS} ms after the disks went on`);
+    wrong.push(...(await expectServing(stage, { afterMs: monoMs(), limitMs: 5000 })), ...(await expectUntouched(stage, before)));
+    return { faultMs, rejoinMs: null, wrong, detail: `${leader} led; then the disk of ${other}` };
+  },
+};
+
 interface HostLoss {
   readonly name: string;
   readonly about: string;

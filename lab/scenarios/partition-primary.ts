@@ -30,6 +30,6 @@ export const partitionPrimary: Scenario = {
 /** What the event of the return says; null: nothing was lost. */
 async function reportedLoss(stage: Stage): Promise<{ readonly bytes: number; readonly transactions: number } | null> {
   const events = await stage.herd.verb(['events', '--json'], 5000);
-  const found = /(\d+) bytes of WAL with (\d+) committed transactions/.exec(events.stdout);
+  const found = /(\d+) bytes of WAL, (\d+) committed transactions/.exec(events.stdout);
   return found === null ? null : { bytes: Number(found[1]), transactions: Number(found[2]) };
 }

@@ -17,6 +17,8 @@ async function lose(
   options: { readonly fault: () => void; readonly before: number; readonly back: () => number },
 ): ReturnType<Scenario['run']> {
   const early = await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS });
+  // The bounds are those of a store that is well; `host-loss-etcd-leader` loses its leader with the host.
+  await stage.etcd?.moveLeader(stage.standbys[0]);
   const faultMs = monoMs();
   options.fault();
   const wrong = await expectTakeover(stage, { faultMs, victim: stage.primary });

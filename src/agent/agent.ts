@@ -243,7 +243,6 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     overrides: createOverrideWatch({ instance, log, mayMend: () => !isLeftAlone(watch.current(), config.node) }),
     host: createHostFacts(instance, { clock: realClock, log }),
     ...(disk === null ? {} : { disk }),
-    ...(postgres.kept === undefined ? {} : { kept: postgres.kept }),
     spec,
     sync,
     vips: addresses.keeper,

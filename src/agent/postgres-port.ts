@@ -64,8 +64,6 @@ export interface PostgresPortOptions {
 export interface BoundPostgres extends PostgresPort {
   /** The verified postmaster that was seen last; null: none. */
   postmaster(): { readonly pid: number; readonly startTicks: number } | null;
-  /** What the last rewind of this run kept; null: it lost nothing, or there was none. Absent: nobody looks. */
-  kept?(): NodeReport['kept'];
   close(): void;
 }
 
@@ -99,7 +97,6 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   let alien: readonly string[] = [];
   /** Of the parameters of the cluster, by the last look. */
   let refused: readonly RefusedParameter[] = [];
-  let kept: NodeReport['kept'] = null;
   let signalling: Promise<void> | null = null;
   /** For whom the managed files were written last. */
   let writtenFor: string | null = null;
@@ -258,7 +255,6 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   return {
     observe,
     postmaster: () => watched,
-    kept: () => kept,
     close: () => {
       watched?.stop();
       observer.close();
@@ -338,9 +334,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       const rewound = await withoutServer('rewinding', async () =>
         rewindTo(instance, { upstream, settings: await settingsOf(spec, 'standby'), keepSaved: spec.keepSavedDirectories, signal, onProgress }),
       );
-      if (!rewound.ok) return rewound;
-      kept = keptOf(rewound.value);
-      return ok(describeRewind(upstream, rewound.value));
+      return rewound.ok ? ok(describeRewind(upstream, rewound.value)) : rewound;
     },
     clone: async (spec, { upstream, source, rateKb }, signal, onProgress) => {
       const settings = await settingsOf(spec, 'standby');
@@ -428,17 +422,11 @@ function describeMapping(mapped: readonly MappedTablespace[]): string {
   return mapped.map((one) => `; tablespace ${one.oid} (${one.from}) lies in ${one.to}`).join('');
 }
 
-function keptOf({ divergedPath, summary }: Rewound): NodeReport['kept'] {
-  if (divergedPath === null || summary === null) return null;
-  return { timeline: summary.timeline, from: summary.from, bytes: summary.bytes, transactions: summary.committed, path: divergedPath };
-}
-
 function describeRewind(upstream: Upstream, rewound: Rewound): string {
-  const kept = keptOf(rewound);
-  const saved =
-    kept === null
-      ? ''
-      : `; what only this node had (${kept.bytes} bytes of WAL, ${kept.transactions} committed transactions) is kept on its host in ${kept.path}`;
+  const { divergedPath, summary } = rewound;
+  const what =
+    summary === null ? '' : ` (${summary.bytes} bytes of WAL, ${summary.committed} committed transactions${summary.truncated ? ' or more' : ''})`;
+  const saved = divergedPath === null ? '' : `; what only this node had${what} is kept on its host in ${divergedPath}`;
   const [first] = rewound.unarchived;
   const gap =
     first === undefined ? '' : `; ${rewound.unarchived.length} WAL segments from ${first} on were never archived, and the archive has a gap there`;

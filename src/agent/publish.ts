@@ -24,7 +24,6 @@ export interface PublishInput {
   readonly vips: NodeReport['vips'];
   readonly host: NodeReport['host'];
   readonly writes: NodeReport['writes'];
-  readonly kept: NodeReport['kept'];
   readonly diskKnown: boolean;
   readonly problems: ReturnType<PostgresPort['problems']>;
 }
@@ -58,7 +57,6 @@ export function buildReport(input: PublishInput): NodeReport {
     vips: input.vips,
     host: input.host,
     writes: input.writes,
-    kept: input.kept,
     diskKnown: input.diskKnown,
     problems: [...weakFencing(input), ...input.problems],
   };

@@ -32,8 +32,6 @@ export interface PublisherOptions {
   readonly host: HostFacts;
   /** Of the data directory's disk; absent: not looked at. */
   readonly disk?: DiskLooks;
-  /** What the last rewind kept; absent: nobody says. */
-  readonly kept?: () => NodeReport['kept'];
   /** What people want; a change of it is why slots are looked at again at once. */
   readonly spec: () => ClusterSpec | null;
   readonly put: (value: string) => void;
@@ -86,7 +84,6 @@ export function createPublisher(options: PublisherOptions): Publisher {
         vips: options.vips.report(),
         writes: disk?.writes.current() ?? null,
         diskKnown: disk?.watch.hasLooked() ?? false,
-        kept: options.kept?.() ?? null,
         host: options.host.current(status.postgres.state === 'running' ? 'running' : 'not-running'),
         problems: [
           ...options.overrides.merge(options.postgres.problems()),

@@ -189,18 +189,6 @@ export const writeHealth = object({
 });
 export type WriteHealth = Decoded<typeof writeHealth>;
 
-/** What only this node had, and kept before a rewind: what the cluster lost with it (H21). */
-export const keptReport = object({
-  timeline,
-  from: lsn,
-  bytes: integer,
-  /** Committed transactions; a lower bound when there were more than are listed. */
-  transactions: integer,
-  /** On this node's host. */
-  path: text,
-});
-export type KeptReport = Decoded<typeof keptReport>;
-
 /** One virtual address as this node has it. Listed only where it is held, wanted, or cannot be removed. */
 export const vipReport = object({
   vip: oneOf('write', 'read'),
@@ -268,8 +256,6 @@ export const nodeReport = object({
   writes: withDefault(nullable(writeHealth), null),
   /** The agent has looked at the disk of its data directory: that it names no trouble of it means something. */
   diskKnown: withDefault(bool, false),
-  /** Of the last rewind since the agent's start; null: nothing was lost in one. */
-  kept: withDefault(nullable(keptReport), null),
 });
 export type NodeReport = Decoded<typeof nodeReport>;
 

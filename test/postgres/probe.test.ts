@@ -6,7 +6,8 @@ import { askTrusted } from '../../src/agent/probe/trusted.ts';
 import { createProber, probeMember } from '../../src/agent/probe/probe-member.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { stopPostgres } from '../../src/agent/postgres/stop.ts';
-import { createLab, createPrimary, must, signalServer, sql } from './harness.ts';
+import { LOCAL_LIMITS, localTarget, openSql } from '../../src/agent/postgres/sql.ts';
+import { createLab, createPrimary, must, signalServer, sql, until } from './harness.ts';
 
 const lab = createLab();
 after(() => lab.close());
@@ -38,6 +39,43 @@ test('a full server is not called down', async () => {
   await sql(n1, (db) => db.query('ALTER DATABASE pgherd CONNECTION LIMIT 50'));
   assert.equal(answer.verdict, 'primary');
   assert.match(answer.error ?? '', /too many connections/);
+});
+
+test('a prober whose writes are not answered leaves two of them open, however often it looks, and sees at once when they are (I6)', async () => {
+  const prober = createProber(n1, makeNodeId('n9'));
+  const holder = await openSql(localTarget(n1, 'pgherd'), LOCAL_LIMITS);
+  const waiting = async (): Promise<number> =>
+    (await sql(n1, (db) => db.query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'pgherd_probe n9' AND state = 'active'"))).length;
+  try {
+    assert.equal((await prober.probe(n1, 700)).verdict, 'primary');
+    await holder.query('BEGIN');
+    await holder.query('LOCK TABLE pgherd.heartbeat IN ACCESS EXCLUSIVE MODE');
+    for (let look = 0; look < 12; look++) assert.equal((await prober.probe(n1, 400)).verdict, 'failed', `look ${look}`);
+    assert.equal(await waiting(), 2);
+    assert.match((await prober.probe(n1, 700)).error ?? '', /no write has been answered for \d+ ms/);
+    await holder.query('COMMIT');
+    await until('the writes are answered', async () => (await waiting()) === 0);
+    await until('the prober sees it', async () => (await prober.probe(n1, 700)).verdict === 'primary');
+  } finally {
+    holder.destroy();
+    prober.close();
+  }
+});
+
+test('writes that were lost on the way are forgotten as soon as the server says that it has none of them', async () => {
+  const prober = createProber(n1, makeNodeId('n9'));
+  const holder = await openSql(localTarget(n1, 'pgherd'), LOCAL_LIMITS);
+  try {
+    await holder.query('BEGIN');
+    await holder.query('LOCK TABLE pgherd.heartbeat IN ACCESS EXCLUSIVE MODE');
+    for (let look = 0; look < 4; look++) await prober.probe(n1, 400);
+    await sql(n1, (db) => db.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgherd_probe n9'"));
+    await holder.query('COMMIT');
+    await until('the prober writes again', async () => (await prober.probe(n1, 700)).verdict === 'primary');
+  } finally {
+    holder.destroy();
+    prober.close();
+  }
 });
 
 test('a standby answers as one, a stopped server fails', async () => {

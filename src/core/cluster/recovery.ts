@@ -12,7 +12,6 @@
  */
 import type { NodeId, Now } from '../ids.ts';
 import { makeWallMs } from '../ids.ts';
-import { formatLsn } from '../lsn.ts';
 import type { NodeReport } from '../report.ts';
 import type { NodeSpec } from '../spec.ts';
 import type { Goal, RecoveryProgress } from '../state.ts';
@@ -106,16 +105,10 @@ function settled(one: Case): RecoveryStep {
   if (!sameGoal && activityFor(one.report, goal)?.kind !== 'done' && !(one.report.activity.kind === 'idle' && hasRead(one.view, one.report)))
     return NOTHING;
   if (sameGoal && progress === null) return NOTHING;
-  // What it did, and where what it gave up is kept: whoever reads that rows were lost looks for it here.
+  // Where what it gave up is kept: whoever reads that rows were lost looks for it here.
   const activity = sameGoal ? null : activityFor(one.report, goal);
-  const { kept } = one.report;
-  const done = activity?.kind === 'done' ? activity.detail : '';
-  const lost =
-    goal.via === 'rewind' && kept !== null
-      ? `${kept.bytes} bytes of WAL with ${kept.transactions} committed transactions, which only it had since ${formatLsn(kept.from)}, are kept in ${kept.path} there`
-      : '';
-  const how = done === '' ? lost : done;
-  const text = `${one.node} streams from ${upstreamFor(one)}${how === '' ? '' : `: ${how}`}`;
+  const how = activity?.kind === 'done' && activity.detail !== '' ? `: ${activity.detail}` : '';
+  const text = `${one.node} streams from ${upstreamFor(one)}${how}`;
   return step('standby.back', text, sameGoal ? null : { kind: 'standby', upstream, via: 'stream' }, null);
 }
 

@@ -94,7 +94,6 @@ export function blankReport(node: NodeId): NodeReport {
     vips: [],
     host: null,
     writes: null,
-    kept: null,
     diskKnown: true,
   };
 }

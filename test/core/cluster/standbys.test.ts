@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
+import { makeWallMs } from '../../../src/core/ids.ts';
 import type { ClusterState, RecoveryProgress } from '../../../src/core/state.ts';
-import { type Picture, WALL, goalsOf, id, later, lsnOf, makeTask, picture } from './picture.ts';
+import { type Picture, WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
 const progress = (change: Partial<RecoveryProgress>): Picture => ({
@@ -84,18 +84,6 @@ test('what PostgreSQL calls another history is rewound after a stream and cloned
   }
 });
 
-test('a node that is back after a rewind says what only it had, in bytes and transactions (H21)', () => {
-  const view = picture(after('n2 standby @0/5500 goal:rewind done'));
-  const seen = view.reports[id('n2')];
-  assert.ok(seen !== undefined);
-  const kept = { timeline: makeTimeline(1), from: lsnOf('0/5000'), bytes: 4711, transactions: 12, path: '/var/lib/pgherd/diverged/x' };
-  const back = expectDecision({ ...view, reports: { ...view.reports, [id('n2')]: { ...seen, report: { ...seen.report, kept } } } }, 'standby.back');
-  assert.match(
-    back.events[0]?.text ?? '',
-    /n2 streams from n1: 4711 bytes of WAL with 12 committed transactions, which only it had since 0\/5000, are kept in \/var\/lib\/pgherd\/diverged\/x there/,
-  );
-});
-
 test('a rewind that failed for good leads to a clone; a running one is left alone', () => {
   expectRule(picture(after('n2 stopped tl1 fork0@0/1 @0/5800 goal:rewind gaveup:rewind.no-wal'), progress({ checks: 3 })), 'standby.clone');
   expectRule(picture(after('n2 rewinding tl1 fork0@0/1 @0/5800 goal:rewind busy')), 'cluster.steady');
@@ -155,7 +143,7 @@ test('a promotion that nobody ordered is marked when its timeline has a number o
   assert.equal(goalsOf(expectRule(asked, 'node.rejoin'), asked.spec), 'n1:primary n2:clone');
 });
 
-test('a second writable node is fenced, frozen or not (H20, I1)', () => {
+test('a second writable node is fenced, frozen or not (H20, I1, Z19)', () => {
   for (const frozen of ['', 'frozen ']) {
     const view = picture(after('n2 rogue @0/5500').replace('term', `${frozen}term`));
     assert.equal(expectRule(view, 'standby.fenced').goals[id('n2')]?.kind, 'fenced');
