@@ -12,6 +12,7 @@ import { buildNotice, hasSqlState } from '../wire/backend.ts';
 import { joinBytes } from '../wire/bytes.ts';
 import { BACKEND, BACKEND_LIMITS, TRANSACTION } from '../wire/protocol.ts';
 import type { Backend } from './login/backend.ts';
+import { isIdleTalk } from './idle-talk.ts';
 import { type NextCycle, nextCycle } from './next-cycle.ts';
 import { type Wishes, formatToken, readWishes } from './consistency.ts';
 import { PATIENCE_MS, type Token } from './positions.ts';
@@ -30,9 +31,6 @@ const RENEW_MS = 100;
  * Source: PostgreSQL manual, appendix A; "Hot Standby", query conflicts.
  */
 const GOES_TO_PRIMARY = ['25006', '40001', '57P01', '57P02', '57P03', '55000', '0A000'];
-
-/** All that a server says of its own accord and that ends nothing. Source: PostgreSQL manual, 55.2.7 "Asynchronous Operations". */
-const IDLE_TALK: ReadonlySet<number> = new Set([BACKEND.noticeResponse, BACKEND.parameterStatus, BACKEND.notificationResponse]);
 
 export class SplitSession extends Session {
   #standby: Backend | null = null;
@@ -56,7 +54,6 @@ export class SplitSession extends Session {
   /** Message of the unnamed statement that only the standby has. */
   #unnamed: Uint8Array | null = null;
   readonly #swallow: FrameWalker = createFrameWalker();
-  readonly #idle: FrameWalker = createFrameWalker();
   readonly #next: NextCycle = { end: 0, read: false, usesUnnamed: false, parsesUnnamed: false, showsToken: false };
   /** A read waits for its standby. */
   #patience: AbortController | null = null;
@@ -331,16 +328,9 @@ export class SplitSession extends Session {
    */
   #heardIdle(backend: Backend, bytes: Uint8Array, length: number): void {
     if (backend !== this.#standby && !(this.#away && backend === this.#home)) return;
-    const walker = this.#idle;
-    walker.have = 0;
-    beginChunk(walker, 0);
-    while (walker.at < length) {
-      const step = stepFrame(walker, bytes, length, BACKEND_LIMITS);
-      if (step === FRAME.end && IDLE_TALK.has(walker.type)) continue;
-      backend.stream.destroy();
-      this.onServerEnd(backend, `${backend.target.node} ended the session`);
-      return;
-    }
+    if (isIdleTalk(bytes, length)) return;
+    backend.stream.destroy();
+    this.onServerEnd(backend, `${backend.target.node} ended the session`);
   }
 
   /** What the standby says first ends in an error that the primary would not give. Descriptions and rows before it have not been passed on either. */
