@@ -49,8 +49,8 @@ export interface Observer {
   close(): void;
 }
 
-/** One look: one statement, one row. `minimums` and pending restarts change rarely but cost little. */
-const LOOK = `SELECT pg_is_in_recovery() AS recovery, current_setting('server_version_num')::int AS version,
+/** One look: one statement, one row, one column: to take a row of 14 columns apart costs the agent three times as much as to read the text. */
+const LOOK = `SELECT row_to_json(look) AS look FROM (SELECT pg_is_in_recovery() AS recovery, current_setting('server_version_num')::int AS version,
   CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text AS flushed,
   CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END AS walfile,
   pg_last_wal_receive_lsn()::text AS received, pg_last_wal_replay_lsn()::text AS replayed,
@@ -59,7 +59,7 @@ const LOOK = `SELECT pg_is_in_recovery() AS recovery, current_setting('server_ve
   w.pid AS receiver, w.status, w.sender_host, w.sender_port, w.received_tli,
   (SELECT json_agg(s) FROM (SELECT application_name, usename, state, sent_lsn::text AS sent, write_lsn::text AS write, flush_lsn::text AS flush,
     replay_lsn::text AS replay, (extract(epoch FROM replay_lag) * 1000)::float8 AS lag, sync_state FROM pg_stat_replication LIMIT 100) s) AS senders
-  FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver w ON true`;
+  FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver w ON true) look`;
 const SETTINGS = `SELECT (SELECT system_identifier FROM pg_control_system())::text AS system,
   (SELECT array_agg(name::text) FROM pg_settings WHERE pending_restart) AS pending,
   (SELECT json_object_agg(name, setting::bigint) FROM pg_settings WHERE name IN
@@ -140,13 +140,13 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   };
   const look = async (pid: number): Promise<Row> => {
     const db = await connection(pid);
-    const [row] = await db.query(LOOK);
+    const [answer] = await db.query(LOOK);
     if (slow === null || slow.pid !== pid || monoMs() - slow.at > SLOW_LOOK_MS) {
       const [settings] = await db.query(SETTINGS);
       slow = { at: monoMs(), pid, row: settings ?? {} };
       slots = slotInfos(await db.query(SLOTS_QUERY));
     }
-    return row ?? {};
+    return (answer?.['look'] ?? {}) as Row;
   };
 
   /** Z46: asked of the server whenever it could have changed; in steady streaming on the timeline that replay has reached, it cannot. */

@@ -11,7 +11,7 @@ import type { DiskProblem, NodeProblem, WriteHealth } from '../../core/report.ts
 import { HEARTBEAT_DATABASE, type Instance } from '../postgres/instance.ts';
 import { type Sql, describeSqlError, localTarget, openSql, sqlStateOf } from '../postgres/sql.ts';
 import { describeDiskProblem } from './disk-problems.ts';
-import { HEARTBEAT } from './heartbeat.ts';
+import { heartbeatOf } from './heartbeat.ts';
 import { type PendingWrites, createPendingWrites } from './pending-writes.ts';
 
 /** A healthy write costs a flush of the WAL: often enough to be known within two looks, seldom enough not to be seen in the load. */
@@ -85,7 +85,7 @@ export function createOwnWrites(options: OwnWritesOptions): OwnWrites {
     }
     kept = null;
     const sentAt = clock.now().mono;
-    const answer = sql.query(HEARTBEAT, [options.node]);
+    const answer = sql.query(heartbeatOf(options.node));
     const seen = await within(answer);
     if (seen === 'late') {
       pending.leave(sql, sentAt, answer);

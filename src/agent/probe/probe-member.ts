@@ -6,7 +6,7 @@ import { messageOf } from '../postgres/failure.ts';
 import type { Instance } from '../postgres/instance.ts';
 import { type Sql, openSql, sqlStateOf } from '../postgres/sql.ts';
 import { memberTarget } from '../postgres/upstream-sql.ts';
-import { HEARTBEAT } from './heartbeat.ts';
+import { heartbeatOf } from './heartbeat.ts';
 import { type PendingWrites, createPendingWrites } from './pending-writes.ts';
 
 export interface ProbeAnswer {
@@ -66,7 +66,7 @@ async function look(
   options: { readonly self: NodeId; readonly limitMs: number; readonly pending: PendingWrites },
 ): Promise<'primary' | 'standby' | 'late'> {
   const sentAt = monoMs();
-  const answer = sql.query(HEARTBEAT, [options.self]);
+  const answer = sql.query(heartbeatOf(options.self));
   const limit = new AbortController();
   const late = realClock.sleep(options.limitMs, limit.signal).then(() => 'late' as const);
   try {
