@@ -133,7 +133,7 @@ const writerMutants: readonly Mutant[] = [
       {
         file: DECIDE,
         from: "if (facts.leaseTerm !== term) return { kind: 'acquire-lease', why: `to open term",
-        to: "if (term < 0) return { kind: 'acquire-lease', why: `to open term",
+        to: "if (facts.leaseTerm !== term && postgres.role !== 'primary') return { kind: 'acquire-lease', why: `to open term",
       },
       {
         file: DECIDE,
@@ -195,7 +195,7 @@ const writerMutants: readonly Mutant[] = [
       {
         file: 'src/core/cluster/rules/housekeeping.ts',
         from: 'if (node.id === state.primary || node.id === state.attempt?.candidate || !isMaintenance(view, node.id)) continue;',
-        to: "if (node.id === state.primary || node.maintenance || state.overrides[node.id]?.kind === 'maintenance') continue;",
+        to: 'if (node.id === state.primary || state.term >= 0) continue;',
       },
       {
         file: 'src/core/cluster/election.ts',
