@@ -36,7 +36,7 @@ import { readWorkload } from './postgres/workload.ts';
 import { createWitnessPort } from './witness-port.ts';
 import { createSyncKeeper } from './postgres/sync-keeper.ts';
 import { createOverrideWatch } from './overridden-settings.ts';
-import { watchDisk } from './probe/disk.ts';
+import { diskTrouble, watchDisk } from './probe/disk.ts';
 import { createProber } from './probe/probe-member.ts';
 import { askTrusted } from './probe/trusted.ts';
 import { type Promiser, openPromiser } from './promises/promiser.ts';
@@ -255,7 +255,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   agentLoop = createAgentLoop({
     node: config.node,
     witness: config.kind === 'witness',
-    postgres,
+    // Upkeep writes: on a disk that takes no writes it would keep the loop for seconds, and a fence with it.
+    postgres: { ...postgres, trouble: () => postgres.trouble() ?? (disk === null ? null : diskTrouble(disk)) },
     lease: lease.keeper,
     firewall: lease.gate,
     memory,

@@ -83,7 +83,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         sync: options.sync.report(),
         vips: options.vips.report(),
         writes: disk?.writes.current() ?? null,
-        diskKnown: disk?.watch.hasLooked() ?? false,
+        diskKnown: disk !== undefined && disk.watch.lookedAt() !== null,
         host: options.host.current(status.postgres.state === 'running' ? 'running' : 'not-running'),
         problems: [
           ...options.overrides.merge(options.postgres.problems()),

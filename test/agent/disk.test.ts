@@ -71,7 +71,7 @@ test('a primary that takes writes is well, and costs one connection', async () =
   assert.equal(writes.current(), null);
   await run(10_000);
   assert.deepEqual(writes.current(), { state: 'ok', forMs: 0, detail: '' });
-  assert.deepEqual([server.opened, writes.problems()], [1, []]);
+  assert.deepEqual([server.opened, writes.problems(null)], [1, []]);
 });
 
 test('writes that nothing answers are stuck since the first was sent, and use up no connections (I6)', async () => {
@@ -85,7 +85,7 @@ test('writes that nothing answers are stuck since the first was sent, and use up
   assert.ok((seen?.forMs ?? 0) > 55_000, `${seen?.forMs} ms`);
   assert.ok(server.opened - server.closed <= 3, `${server.opened - server.closed} connections are open`);
   assert.deepEqual(
-    writes.problems().map((one) => one.code),
+    writes.problems(null).map((one) => one.code),
     ['disk.stuck'],
   );
 });
@@ -110,7 +110,7 @@ test('one slow write is no problem to tell people of', async () => {
   server.write = () => new Promise(() => undefined);
   await run(2000);
   assert.equal(writes.current()?.state, 'stuck');
-  assert.deepEqual(writes.problems(), []);
+  assert.deepEqual(writes.problems(null), []);
 });
 
 test("a write that waits for somebody's lock says nothing of the disk", async () => {
@@ -127,7 +127,7 @@ test('errors of the disk refuse writes; other errors come from a server that liv
   await run(4000);
   assert.equal(writes.current()?.state, 'refused');
   assert.deepEqual(
-    writes.problems().map((one) => one.code),
+    writes.problems(null).map((one) => one.code),
     ['disk.full'],
   );
   server.write = () => Promise.reject(serverError('25006', 'cannot execute INSERT in a read-only transaction'));
@@ -149,6 +149,22 @@ test('a server that lets nobody in says nothing of its disk; a node that is not 
   writes.look(false);
   assert.equal(writes.current(), null);
   assert.equal(server.opened - server.closed, 0);
+});
+
+test('what was found stays after the node was fenced, until the disk was looked at since', async () => {
+  const { writes, server, run, clock } = rig();
+  await run(2500);
+  server.write = () => new Promise(() => undefined);
+  await run(6000);
+  const before = clock.now().mono;
+  await clock.pass(1000);
+  writes.look(false);
+  assert.equal(writes.current(), null);
+  assert.equal(writes.problems(null)[0]?.code, 'disk.stuck');
+  assert.equal(writes.problems(before)[0]?.code, 'disk.stuck', 'that look was begun before');
+  await clock.pass(1000);
+  assert.deepEqual(writes.problems(clock.now().mono), []);
+  assert.deepEqual(writes.problems(null), []);
 });
 
 test('a connection whose other end is gone is given up after a minute, and tried anew', async () => {

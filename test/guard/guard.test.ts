@@ -9,7 +9,7 @@ import { type MonoMs, addMono } from '../../src/core/ids.ts';
 import { type GuardClient, adoptable, createGuardClient, readBootId } from '../../src/agent/guard/guard-client.ts';
 import { bootMs } from '../../src/agent/lease/boot-clock.ts';
 import { readTogether } from '../../src/agent/lease/pause.ts';
-import { findProcesses, isAlive, killTree, parseStat, readProcess } from '../../src/agent/guard/kill-tree.ts';
+import { findProcesses, isAlive, killTree, parseStat, readProcess, pauseAfter } from '../../src/agent/guard/kill-tree.ts';
 import type { Armed } from '../../src/agent/guard/protocol.ts';
 import { takeLock } from '../../src/agent/guard/lock.ts';
 import { type Rig, createRig, startArmedAgent, until } from './harness.ts';
@@ -64,6 +64,13 @@ test('the complete kill leaves no process of a stopped server (SIGSTOP) and take
     took.some((ms) => ms < 300),
     `took ${took.join(', ')} ms`,
   );
+});
+
+test('looks for what is left are a few milliseconds apart at first, and seldom for what waits in the kernel', () => {
+  assert.deepEqual([0, 12, 100, 800, 60_000].map(pauseAfter), [3, 3, 25, 200, 250]);
+  let looks = 0;
+  for (let elapsed = 0; elapsed < 2000; elapsed += pauseAfter(elapsed) + 8) looks += 1;
+  assert.ok(looks < 30, `${looks} looks in one round of two seconds`);
 });
 
 test('orphaned backends of a dead postmaster are found by their working directory (Z27)', async () => {

@@ -48,6 +48,13 @@ const SERVER_EXECUTABLES = ['postgres', 'postmaster'] as const;
 const MAX_FREEZE_LOOKS = 20;
 /** Death after SIGKILL takes about a millisecond; large shared buffers a few tens. */
 const LOOK_AGAIN_MS = 3;
+/** What is left after a while waits in the kernel, perhaps for as long as its disk is away. A look reads all of /proc: without a growing pause it would take a core. */
+const LONGEST_PAUSE_MS = 250;
+
+/** Until the next look: a quarter of the time that passed, so that a death is seen that much later at most. */
+export function pauseAfter(elapsedMs: number): number {
+  return Math.min(LONGEST_PAUSE_MS, Math.max(LOOK_AGAIN_MS, elapsedMs / 4));
+}
 
 /** Null when there is no such process (or it vanished while being read). A zombie is returned with state Z. */
 export function readProcess(pid: number): ProcessInfo | null {
@@ -134,7 +141,7 @@ export async function killTree(target: KillTarget, options: { readonly limitMs: 
       const survivors = findProcesses(target, known.values());
       return { complete: survivors.length === 0, killed: [...killed], survivors, durationMs: monoMs() - begin };
     }
-    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+    await new Promise((resolve) => setTimeout(resolve, pauseAfter(monoMs() - begin)));
   }
 }
 

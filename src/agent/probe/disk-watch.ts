@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import { PLAIN_ENV, runProcess } from '../../base/process.ts';
+import type { MonoMs } from '../../core/ids.ts';
 import type { DiskProblem, NodeProblem } from '../../core/report.ts';
 import type { Instance } from '../postgres/instance.ts';
 import { describeDiskProblem } from './disk-problems.ts';
@@ -22,8 +23,8 @@ const FULL_BELOW_BYTES = 67_108_864;
 export interface DiskWatch {
   /** Begins a look when one is due; never waits. Sooner where the server is gone: its disk may be why. */
   look(server: 'running' | 'not-running'): void;
-  /** A look has ended since the start. */
-  hasLooked(): boolean;
+  /** When the newest look that has ended was begun; null: none has since the start. */
+  lookedAt(): MonoMs | null;
   problems(): readonly NodeProblem[];
 }
 
@@ -51,14 +52,14 @@ export function createDiskWatch(options: DiskWatchOptions): DiskWatch {
   const { clock } = options;
   const doors = options.doors ?? openDoors(options);
   let finding: Finding | null = null;
-  let looked = false;
-  let lookingSince: number | null = null;
+  let lookedAt: MonoMs | null = null;
+  let lookingSince: MonoMs | null = null;
   let lastAt = -Infinity;
 
   const settle = (next: Finding | null): void => {
     const before = finding;
     finding = next;
-    looked = true;
+    lookedAt = lookingSince;
     if (before?.code === next?.code) return;
     if (next !== null) options.log.error({ code: next.code }, describeDiskProblem(next.code, next.detail).text);
     else options.log.info({ code: before?.code }, 'the disk of the data directory takes writes again');
@@ -95,7 +96,7 @@ export function createDiskWatch(options: DiskWatchOptions): DiskWatch {
           lookingSince = null;
         });
     },
-    hasLooked: () => looked,
+    lookedAt: () => lookedAt,
     problems: () => (finding === null ? [] : [describeDiskProblem(finding.code, finding.detail)]),
   };
 }

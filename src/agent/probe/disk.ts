@@ -24,8 +24,14 @@ export function watchDisk(options: DiskLookOptions): DiskLooks {
   return { watch: createDiskWatch(common), writes: createOwnWrites(common) };
 }
 
+/** Why nothing is to be written now, in words; null: nothing is known against it. */
+export function diskTrouble({ writes }: DiskLooks): string | null {
+  const seen = writes.current();
+  return seen === null || seen.state === 'ok' ? null : `its disk: ${seen.detail}`;
+}
+
 /** What the server's own writes met comes first: the same finding of the files says nothing more. */
 export function diskProblems(disk: DiskLooks | undefined): readonly NodeProblem[] {
-  const writes = disk?.writes.problems() ?? [];
+  const writes = disk?.writes.problems(disk.watch.lookedAt()) ?? [];
   return [...writes, ...(disk?.watch.problems() ?? []).filter((one) => writes.every((other) => other.code !== one.code))];
 }

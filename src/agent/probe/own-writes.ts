@@ -25,11 +25,12 @@ const LIMIT_MS = 700;
 const STATEMENT_MS = 60_000;
 
 export interface OwnWrites {
-  /** Begins a look when one is due and the node is open for writes; never waits. Forgets what it knew of a node that is not. */
+  /** Begins a look when one is due and the node is open for writes; never waits. */
   look(open: boolean): void;
   /** Null: not open, or no look has ended yet. */
   current(): WriteHealth | null;
-  problems(): readonly NodeProblem[];
+  /** What was found stays after the node was closed, until another look at the disk (begun at `lookedAt`) can tell. */
+  problems(lookedAt: MonoMs | null): readonly NodeProblem[];
   close(): void;
 }
 
@@ -47,9 +48,13 @@ export interface OwnWritesOptions {
   readonly doors?: OwnWritesDoors;
 }
 
-type Finding =
-  | { readonly kind: 'ok' }
-  | { readonly kind: 'refused' | 'stuck'; readonly code: DiskProblem; readonly since: MonoMs; readonly detail: string };
+interface Failing {
+  readonly kind: 'refused' | 'stuck';
+  readonly code: DiskProblem;
+  readonly since: MonoMs;
+  readonly detail: string;
+}
+type Finding = { readonly kind: 'ok' } | Failing;
 
 export function createOwnWrites(options: OwnWritesOptions): OwnWrites {
   const { clock } = options;
@@ -60,6 +65,7 @@ export function createOwnWrites(options: OwnWritesOptions): OwnWrites {
   let looking = false;
   let lastAt = -Infinity;
   let active = false;
+  let left: { readonly finding: Failing; readonly at: MonoMs } | null = null;
 
   const settle = (next: Finding): void => {
     if (!active) return;
@@ -144,6 +150,7 @@ export function createOwnWrites(options: OwnWritesOptions): OwnWrites {
     look: (isOpen) => {
       active = isOpen;
       if (!isOpen) {
+        if (finding !== null && finding.kind !== 'ok') left = { finding, at: clock.now().mono };
         finding = null;
         kept?.close();
         kept = null;
@@ -164,10 +171,12 @@ export function createOwnWrites(options: OwnWritesOptions): OwnWrites {
       if (finding.kind === 'ok') return { state: 'ok', forMs: 0, detail: '' };
       return { state: finding.kind, forMs: Math.max(0, Math.round(clock.now().mono - finding.since)), detail: finding.detail };
     },
-    problems: () =>
-      finding === null || finding.kind === 'ok' || clock.now().mono - finding.since < TOLD_AFTER_MS
-        ? []
-        : [describeDiskProblem(finding.code, `${finding.kind === 'stuck' ? 'no write is answered; ' : ''}${finding.detail}`)],
+    problems: (lookedAt) => {
+      if (left !== null && (active || (lookedAt !== null && lookedAt > left.at))) left = null;
+      const known = finding ?? left?.finding ?? null;
+      if (known === null || known.kind === 'ok' || clock.now().mono - known.since < TOLD_AFTER_MS) return [];
+      return [describeDiskProblem(known.code, `${known.kind === 'stuck' ? 'no write is answered; ' : ''}${known.detail}`)];
+    },
     close: () => {
       kept?.close();
       pending.close();
