@@ -32,8 +32,11 @@ export async function applySettings(
   if (!written.ok) return written;
   const winning = await setWinning(instance, { restart_after_crash: 'off' }, options);
   if (!winning.ok) return winning;
-  const back = await takeBackManaged(instance, options);
-  if (!back.ok) return back;
+  // Of a running server the watch takes them back (overridden-settings.ts), except in maintenance; a stopped one could not be reached after its start.
+  if (findPostmaster(instance.dataDirectory) === null) {
+    const back = await takeBackManaged(instance, options);
+    if (!back.ok) return back;
+  }
   const { changed } = written.value;
   if (changed.length === 0 || findPostmaster(instance.dataDirectory) === null)
     return ok({ changed, reloaded: false, pendingRestart: [], errors: [], hbaRefused: [] });
@@ -52,15 +55,18 @@ export async function applySettings(
       line: lines[Number(row['line']) - 1] ?? '',
       why: String(row['error']),
     }));
+    // A line that "cannot match" now (hostssl without SSL) is kept: PostgreSQL starts with it. *Source:* hba.c, parse_hba_line.
+    const isOurFault = ({ line, why }: { readonly line: string; readonly why: string }): boolean =>
+      settings.hba.includes(line) && !why.includes('cannot match');
     return {
       changed,
       reloaded: true,
       pendingRestart: pending.map((row) => String(row['name'])),
       errors: [
         ...wrong.map((row) => String(row['text'])),
-        ...rules.filter(({ line }) => !settings.hba.includes(line)).map(({ number, why }) => `pg_hba.conf:${number}: ${why}`),
+        ...rules.filter((rule) => !isOurFault(rule)).map(({ number, why }) => `pg_hba.conf:${number}: ${why}`),
       ],
-      hbaRefused: rules.filter(({ line }) => settings.hba.includes(line)).map(({ line, why }) => ({ line, why })),
+      hbaRefused: rules.filter(isOurFault).map(({ line, why }) => ({ line, why })),
     };
   });
 }
