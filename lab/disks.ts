@@ -5,6 +5,7 @@
 import { execFileSync } from 'node:child_process';
 import { chownSync, mkdirSync, readFileSync, rmSync, statSync, statfsSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { isAlive } from './network.ts';
 
 /** `tmpfs`: quick, and can only be full. `ext4`: in a file, by a loop device; can be stopped (fsfreeze) and broken (an aborted journal: read-only). */
 export type DiskKind = 'tmpfs' | 'ext4';
@@ -136,15 +137,6 @@ function removeAbandoned(): void {
     run(['fsfreeze', '--unfreeze', place], { mayFail: true });
     run(['umount', place], { mayFail: true });
     run(['umount', dirname(place)], { mayFail: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }
 

@@ -127,8 +127,8 @@ export const rowMutants: readonly Mutant[] = [
     breaks: 'after a restore nothing is decided from the backup until its term is confirmed (architecture 4.10, Z14)',
     profile: 'three+restore',
     patches: [
-      { file: 'src/core/cluster/rules/primary-lost.ts', from: 'if (state.incarnation !== view.incarnation) {', to: 'if (state.term < 0) {' },
-      { file: ATTEMPT, from: 'if (view.state.incarnation !== view.incarnation)', to: 'if (view.state.term < 0)' },
+      { file: 'src/core/cluster/rules/primary-lost.ts', from: 'if (!isOfThisStore(view)) {', to: 'if (state.term < 0) {' },
+      { file: ATTEMPT, from: 'if (!isOfThisStore(view))', to: 'if (view.state.term < 0)' },
     ],
   },
   {

@@ -13,6 +13,7 @@ import { encodeJson } from '../core/decode.ts';
 import type { NodeId } from '../core/ids.ts';
 import type { Member } from '../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../core/result.ts';
+import { isMaintenance } from '../core/cluster/observe.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
 import { isHandingOver } from '../core/state.ts';
 import { identityOf } from '../store/access.ts';
@@ -240,7 +241,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     lease,
     viewpoints,
     postgres,
-    overrides: createOverrideWatch({ instance, log, mayMend: () => !isLeftAlone(watch.current(), config.node) }),
+    overrides: createOverrideWatch({ instance, log, mayMend: () => !isMaintenance(watch.current(), config.node) }),
     host: createHostFacts(instance, { clock: realClock, log }),
     ...(disk === null ? {} : { disk }),
     spec,
@@ -427,11 +428,6 @@ async function openHttp(
     );
     return null;
   }
-}
-
-/** In maintenance nothing on the node is changed by itself. */
-function isLeftAlone({ spec, state }: ReturnType<ClusterWatch['current']>, node: NodeId): boolean {
-  return spec?.nodes.find((one) => one.id === node)?.maintenance === true || state?.overrides[node]?.kind === 'maintenance';
 }
 
 function promiserFacts(

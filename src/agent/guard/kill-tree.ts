@@ -12,7 +12,7 @@
  */
 import { closeSync, openSync, readSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
-import { monoMs } from '../../base/clock.ts';
+import { monoMs, realClock } from '../../base/clock.ts';
 
 export interface ProcessId {
   readonly pid: number;
@@ -141,7 +141,7 @@ export async function killTree(target: KillTarget, options: { readonly limitMs: 
       const survivors = findProcesses(target, known.values());
       return { complete: survivors.length === 0, killed: [...killed], survivors, durationMs: monoMs() - begin };
     }
-    await new Promise((resolve) => setTimeout(resolve, pauseAfter(monoMs() - begin)));
+    await realClock.sleep(pauseAfter(monoMs() - begin));
   }
 }
 

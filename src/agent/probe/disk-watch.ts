@@ -39,7 +39,7 @@ export interface DiskWatchOptions {
 export interface DiskDoors {
   /** Bytes that PostgreSQL may still take. Rejects when nobody knows. */
   readonly free: () => Promise<number>;
-  /** Writes a few KiB durably and removes them. Null: it went well. Never rejects; answers within its limit. */
+  /** Writes a few KiB durably, over those of the look before. Null: it went well. Never rejects; answers within its limit. */
   readonly write: () => Promise<{ readonly kind: 'late' | 'refused'; readonly detail: string } | null>;
 }
 

@@ -8,7 +8,7 @@ import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
 import { isTwinSuspect } from './recovery.ts';
 import { diskProblemOf } from './disks.ts';
-import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live, mayCount } from './observe.ts';
+import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live, mayCount, primaryEnd } from './observe.ts';
 import { wishedUpstream } from './upstream.ts';
 
 /** A candidate that refused or failed a promotion stands back this long (Z38). */
@@ -163,4 +163,10 @@ export function describeCandidate(candidate: Candidate): string {
 
 export function describeRejected(rejected: readonly Rejected[]): string {
   return rejected.map((one) => `${one.node}: ${one.reasons.join(', ')}`).join('; ');
+}
+
+/** The figures and the command that overrides them (Q45). */
+export function lagText(view: ClusterView, best: string, missing: number): string {
+  const end = primaryEnd(view);
+  return `the best candidate, ${best}, lacks ${missing} bytes of the primary's last known position ${end === null ? '' : formatLsn(end)}; the bound maxLagOnFailoverBytes is ${view.spec.maxLagOnFailoverBytes}; "pgherd failover --accept-loss" gives them up`;
 }

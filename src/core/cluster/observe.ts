@@ -3,7 +3,7 @@ import { type NodeId, type Now, type Term, type WallMs, makeTerm } from '../ids.
 import { type Lsn, maxLsn } from '../lsn.ts';
 import type { NodeReport, Position } from '../report.ts';
 import { type ClusterSpec, type NodeSpec, findNode, isMember } from '../spec.ts';
-import type { Goal } from '../state.ts';
+import type { ClusterState, Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { type LineageVerdict, compareLineage } from './lineage.ts';
 
@@ -15,6 +15,11 @@ export function freshLimitMs(spec: ClusterSpec): number {
 /** The controller knows what is fresh only after it has watched for two report intervals. */
 export function watchNeededMs(spec: ClusterSpec): number {
   return 2 * spec.reportIntervalMs + 100;
+}
+
+/** False: the store was restored or made anew since, and what was decided in the former one is not known to be the newest (§4.10). */
+export function isOfThisStore(view: ClusterView): boolean {
+  return view.state.incarnation === view.incarnation;
 }
 
 /**
@@ -48,8 +53,9 @@ export function dataNodes(spec: ClusterSpec): readonly NodeSpec[] {
   return spec.nodes.filter((node) => node.kind === 'data');
 }
 
-export function isMaintenance(view: ClusterView, node: NodeId): boolean {
-  return findNode(view.spec, node)?.maintenance === true || view.state.overrides[node]?.kind === 'maintenance';
+/** By the settings, or by a command; what is null is not known, and says nothing. */
+export function isMaintenance({ spec, state }: { readonly spec: ClusterSpec | null; readonly state: ClusterState | null }, node: NodeId): boolean {
+  return (spec !== null && findNode(spec, node)?.maintenance === true) || state?.overrides[node]?.kind === 'maintenance';
 }
 
 /** Somebody asked for this node to be left alone. */

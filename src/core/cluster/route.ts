@@ -3,7 +3,7 @@ import type { NodeId } from '../ids.ts';
 import type { ClusterState } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { isContained } from './lineage.ts';
-import { fresh, isAvailable, isForeignSystem, isOpen, lineageOf, live, newestKnownTerm, otherDataNodes } from './observe.ts';
+import { fresh, isAvailable, isForeignSystem, isOfThisStore, isOpen, lineageOf, live, newestKnownTerm, otherDataNodes } from './observe.ts';
 import { isAttached } from './upstream.ts';
 
 /**
@@ -38,7 +38,7 @@ export function publishRoute(view: ClusterView): ClusterState {
  */
 function isForgotten(view: ClusterView): boolean {
   const { state } = view;
-  if (state.incarnation === view.incarnation || state.primary === null) return false;
+  if (isOfThisStore(view) || state.primary === null) return false;
   return newestKnownTerm(view) > state.primaryTerm && !isOpen(live(view, state.primary), state.primaryTerm);
 }
 

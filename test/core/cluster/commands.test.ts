@@ -5,15 +5,8 @@ import { cancelEffect } from '../../../src/core/cluster/cancel.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import type { ClusterState, TaskRequest } from '../../../src/core/state.ts';
 import { NOW, WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { STEADY, ask } from './steady.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
-
-const STEADY = `term 3 primary n1 lease n1/3
-  n1 primary @0/5000
-  n2 standby @0/5000
-  n3 standby @0/4000`;
-
-const ask = (request: TaskRequest, text = STEADY, extra: Parameters<typeof picture>[1] = {}): ReturnType<typeof picture> =>
-  picture(text, { ...extra, tasks: [makeTask(request)] });
 
 test('freeze, unfreeze, and the end of a freeze', () => {
   assert.equal(expectRule(ask({ kind: 'freeze', forMs: 60_000 }), 'command.freeze').frozen?.untilWallMs, WALL + 60_000);

@@ -3,16 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeWallMs } from '../../../src/core/ids.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
-import type { ClusterState, TaskRequest } from '../../../src/core/state.ts';
+import type { ClusterState } from '../../../src/core/state.ts';
 import { NOW, WALL, id, makeTask, picture } from './picture.ts';
-
-const STEADY = `term 3 primary n1 lease n1/3
-  n1 primary @0/5000
-  n2 standby @0/5000
-  n3 standby @0/4000`;
-
-const ask = (request: TaskRequest, text = STEADY, extra: Parameters<typeof picture>[1] = {}): ReturnType<typeof picture> =>
-  picture(text, { ...extra, tasks: [makeTask(request)] });
+import { STEADY, ask } from './steady.ts';
 
 test('a stopped node with the mark of an unfinished promotion is not started to stream, and keeps its mark (I9)', () => {
   const marked = (state: ClusterState): ClusterState => ({

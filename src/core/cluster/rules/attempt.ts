@@ -10,16 +10,16 @@ import type { Attempt, ClusterState } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { type Assessment, assessedRules } from '../assessed-rules.ts';
 import { askVotes, isLossKnown, openAttempt, openTerm, orderOpening } from '../attempts.ts';
-import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
+import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, lagText, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
-import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOpen, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
+import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOfThisStore, isOpen, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
 import { comparePositions } from '../lineage.ts';
 import { bestVoterPosition, countDetached, countVotes, describeQuorum, twoPrimariesText } from '../quorum.ts';
 import { NOTHING_ACKNOWLEDGED, isEndExact, judgeLoss } from '../loss.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { addStep, fail, finish, taskById } from '../tasks.ts';
-import { lagText, stalledHow } from './primary-lost.ts';
+import { stalledHow } from './primary-lost.ts';
 
 /** Stragglers that can be heard get this long to report a final position; a promotion that misses the most advanced node loses data, one that waits costs outage. */
 export const VOTE_GRACE_MS = 800;
@@ -34,7 +34,7 @@ function assess(view: ClusterView, now: Now): Assessment | null {
   const { attempt } = view.state;
   if (attempt === null) return null;
   // An attempt that came back with a restored store: the term may have been opened, and closed, since the backup.
-  if (view.state.incarnation !== view.incarnation)
+  if (!isOfThisStore(view))
     return warn(
       view,
       'failover.blocked-store',

@@ -7,14 +7,13 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { openAttempt, outageStart } from '../attempts.ts';
 import { cancelEffect } from '../cancel.ts';
 import { refuseSource } from '../copy-source.ts';
-import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
+import { describeCandidate, describeRejected, lagText, missingBytes, rankCandidates } from '../election.ts';
 import { without } from '../goals.ts';
-import { isLeaseTaken, isOpen, live, primaryEnd } from '../observe.ts';
+import { isLeaseTaken, isOfThisStore, isOpen, live, primaryEnd } from '../observe.ts';
 import { checkRolling } from '../restart-order.ts';
 import { reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { type Problem, type TaskOf, cancel, describeRequest, findTask, finish, isExclusive, nodeOf, refuse, start, wordedReason } from '../tasks.ts';
 import { formatIso } from '../text.ts';
-import { lagText } from './primary-lost.ts';
 
 /** A running command that stands in the way of `task`; null when it may begin. */
 function obstacle(view: ClusterView, task: Task): Task | null {
@@ -90,11 +89,6 @@ function unfreeze(view: ClusterView, now: Now): Outcome | null {
     events: [{ level: 'info', node: null, text, detail: {} }],
     then: 'continue',
   };
-}
-
-/** An order that came back with a restored store was given in another one: nothing is waited for. */
-function isOfThisStore(view: ClusterView): boolean {
-  return view.state.incarnation === view.incarnation;
 }
 
 /** Every precondition of a failover by hand that does not hold. */

@@ -6,7 +6,7 @@ import type { ClusterView, Outcome, Rule } from '../../view.ts';
 import { cancelEffect } from '../cancel.ts';
 import { type Via, withGoal, without, withoutRestart, isPromotionUnfinished } from '../goals.ts';
 import { isContained } from '../lineage.ts';
-import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOpen, lineageOf, live, otherDataNodes } from '../observe.ts';
+import { activityFor, dataNodes, elapsedMs, gaveUp, isMaintenance, isOfThisStore, isOpen, lineageOf, live, otherDataNodes } from '../observe.ts';
 import { fittingVia, isTwinSuspect } from '../recovery.ts';
 import { climbLadder } from '../rejoin-ladder.ts';
 import { isAttached, upstreamNow } from '../upstream.ts';
@@ -407,7 +407,7 @@ function clusterServes(view: ClusterView, now: Now): Outcome | null {
     .map((node) => node.id);
   const sinceMs = elapsedMs(now, stepSince(task));
   const stuck = waiting.map((node) => notTakenIn(view, node, sinceMs)).filter((text) => text !== null);
-  const unconfirmed = view.state.incarnation !== view.incarnation && sinceMs > CONFIRM_LIMIT_MS;
+  const unconfirmed = !isOfThisStore(view) && sinceMs > CONFIRM_LIMIT_MS;
   if (unconfirmed && waiting.length > 0) {
     const ended = fail(task, now, {
       code: 'cluster-start.store',

@@ -7,9 +7,22 @@ import type { ClusterView, Rule } from '../../view.ts';
 import { type Assessment, assessedRules } from '../assessed-rules.ts';
 import { askVotes, openAttempt, outageStart } from '../attempts.ts';
 import { diskProblemOf, writeTrouble } from '../disks.ts';
-import { describeCandidate, describeRejected, missingBytes, rankCandidates } from '../election.ts';
+import { describeCandidate, describeRejected, lagText, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal } from '../goals.ts';
-import { endOfWal, gaveUp, activityFor, isGone, isOpen, live, otherDataNodes, primaryEnd, viewpoints, watchNeededMs, isDue } from '../observe.ts';
+import {
+  endOfWal,
+  gaveUp,
+  activityFor,
+  isGone,
+  isOfThisStore,
+  isOpen,
+  live,
+  otherDataNodes,
+  primaryEnd,
+  viewpoints,
+  watchNeededMs,
+  isDue,
+} from '../observe.ts';
 import { countReachable, describeQuorum, reachableVotes, twoPrimariesText } from '../quorum.ts';
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
@@ -115,7 +128,7 @@ function policyGate(view: ClusterView, now: Now): Assessment | null {
   const { state, spec } = view;
   if (view.watchedMs < watchNeededMs(spec))
     return blocked(view, 'watch', 'this controller has only begun to watch; absence of news proves nothing yet');
-  if (state.incarnation !== view.incarnation) {
+  if (!isOfThisStore(view)) {
     return blocked(
       view,
       'store',
@@ -184,12 +197,6 @@ function quorumGate(view: ClusterView): Assessment | null | 'not-needed' {
         );
   }
   return isUnestablished(view) ? blocked(view, 'quorum', unestablishedText(view)) : 'not-needed';
-}
-
-/** The figures and the command that overrides them (Q45). */
-export function lagText(view: ClusterView, best: string, missing: number): string {
-  const end = primaryEnd(view);
-  return `the best candidate, ${best}, lacks ${missing} bytes of the primary's last known position ${end === null ? '' : formatLsn(end)}; the bound maxLagOnFailoverBytes is ${view.spec.maxLagOnFailoverBytes}; "pgherd failover --accept-loss" gives them up`;
 }
 
 function assessLoss(view: ClusterView, now: Now, primary: NodeId, own: boolean): Assessment {

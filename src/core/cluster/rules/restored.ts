@@ -8,7 +8,7 @@ import { findNode } from '../../spec.ts';
 import type { Attempt, Task } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
-import { isDue, isForeignSystem, isOpen, live, newestKnownTerm } from '../observe.ts';
+import { isDue, isForeignSystem, isOfThisStore, isOpen, live, newestKnownTerm } from '../observe.ts';
 import { quorumAfterRestore } from '../sync-wish.ts';
 import { fail, finish, taskById } from '../tasks.ts';
 
@@ -29,7 +29,7 @@ function openInUnknownTerm(view: ClusterView): { readonly report: NodeReport; re
     const term = report?.leaseTerm ?? null;
     if (report === null || term === null || term <= state.primaryTerm || !isOpen(report, term) || isForeignSystem(view, report)) continue;
     const { attempt } = state;
-    if (attempt !== null && (attempt.term > term || (attempt.term === term && state.incarnation === view.incarnation))) continue;
+    if (attempt !== null && (attempt.term > term || (attempt.term === term && isOfThisStore(view)))) continue;
     if (found === null || term > found.term) found = { report, term };
   }
   return found;
@@ -115,7 +115,7 @@ export const restoredRules: readonly Rule[] = [
     why: 'Then no newer term was forgotten. Otherwise a person decides, by a failover by hand (architecture 4.10).',
     decide: (view) => {
       const { state } = view;
-      if (state.incarnation === view.incarnation) return null;
+      if (isOfThisStore(view)) return null;
       if (state.phase !== 'new' && !isPrimaryOpen(view, state.primary) && !nobodyKnowsMore(view)) return null;
       return {
         why: `the store's incarnation is ${view.incarnation}`,
@@ -145,7 +145,7 @@ export const restoredRules: readonly Rule[] = [
     decide: (view, now) => {
       const { state } = view;
       const { rule, atWallMs } = state.decided;
-      if (state.incarnation === view.incarnation || rule !== 'failover.blocked-store') return null;
+      if (isOfThisStore(view) || rule !== 'failover.blocked-store') return null;
       if (!isDue(now, makeWallMs(atWallMs + CONFIRM_WAIT_MS), CONFIRM_WAIT_MS)) return null;
       const tasks = commandsOfBackup(view).map((task) =>
         fail(task, now, {
