@@ -22,7 +22,7 @@ import type { Clock } from '../../src/base/clock.ts';
 import { type Loop, startLoop } from '../../src/base/loop.ts';
 import { encodeJson } from '../../src/core/decode.ts';
 import type { ClusterId, MonoMs, NodeId, Term } from '../../src/core/ids.ts';
-import type { PromiseAnswer, PromiseRequest } from '../../src/core/node/promises.ts';
+import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../src/core/node/promises.ts';
 import { DEFAULTS, findNode } from '../../src/core/spec.ts';
 import { type Goal, isHandingOver } from '../../src/core/state.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
@@ -63,6 +63,7 @@ export interface AgentHost {
     | ((options: { readonly spec: () => ReturnType<ClusterWatch['current']>['spec']; readonly closeFirewall: () => Promise<void> }) => ModelPort)
     | null;
   readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
+  readonly tell: (node: NodeId, given: PromiseReturn) => Promise<void>;
   /** It asks for promises, its own among them. */
   readonly onAsked: () => void;
   readonly agentAlive: (node: NodeId) => Promise<boolean>;
@@ -82,6 +83,7 @@ export interface AgentHost {
 
 export interface SimAgent {
   onPromise(request: PromiseRequest): Promise<PromiseAnswer>;
+  onPromiseReturn(given: PromiseReturn): void;
   /** What a proxy is told under /v1/route. */
   routeAnswer(): Readonly<Record<string, unknown>>;
   /** By its own deadline. */
@@ -175,6 +177,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
       return promiser.value;
     },
     ask: host.ask,
+    tell: host.tell,
     postmaster: () => postgres.postmaster(),
     kill: () => postgres.kill(),
     onLost: () => agentLoop?.leaseLost(),
@@ -272,6 +275,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
   const { keeper } = lease;
   return {
     onPromise: (request) => promiser.value.onPromise(request),
+    onPromiseReturn: (given) => promiser.value.onReturn(given),
     routeAnswer: () => {
       const status = agentStatus({
         config: { cluster: host.cluster, node } as Parameters<typeof agentStatus>[0]['config'],

@@ -1,7 +1,7 @@
 /** A host of a cluster node: its machine, clocks, disk, port, guard, database, and the agent that a service manager keeps running. */
 import type { ClusterId, NodeId } from '../../src/core/ids.ts';
 import type { RememberedCluster } from '../../src/agent/cluster-watch.ts';
-import type { PromiseAnswer, PromiseRequest } from '../../src/core/node/promises.ts';
+import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../src/core/node/promises.ts';
 import type { Scope, VirtualClock } from '../clock.ts';
 import type { NodeShape } from '../profiles.ts';
 import type { Network } from '../network.ts';
@@ -118,6 +118,7 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
       remembered,
       postgres: database === null ? null : (options) => database.bind(own, options),
       ask: (other, request) => ask(own, other, request),
+      tell: (other, given) => tell(own, other, given),
       onAsked: () => {
         node.lastAskedAt = scheduler.now();
       },
@@ -186,6 +187,9 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
   const ask = (from: Scope, to: NodeId, request: PromiseRequest): Promise<PromiseAnswer | null> => {
     node.lastAskedAt = scheduler.now();
     return call(from, to, (peer) => peer.onPromise(request));
+  };
+  const tell = async (from: Scope, to: NodeId, given: PromiseReturn): Promise<void> => {
+    await call(from, to, async (peer) => peer.onPromiseReturn(given));
   };
   const alive = async (from: Scope, to: NodeId): Promise<boolean> => (await call(from, to, async () => true)) === true;
 

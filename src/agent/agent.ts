@@ -208,6 +208,10 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       const endpoint = endpointOf(node);
       return endpoint === null || client === null ? null : client.promise(endpoint, request);
     },
+    tell: async (node, given) => {
+      const endpoint = endpointOf(node);
+      if (endpoint !== null) await client?.returnPromise(endpoint, given);
+    },
     postmaster: () => postgres.postmaster(),
     addresses: () => vips?.keeper.places() ?? [],
     kill: () => postgres.kill(),
@@ -416,6 +420,7 @@ async function openHttp(
       tls: ca === null || cert === null || key === null ? null : { ca, cert, key },
       getStatus: status,
       onPromise: (request) => options.promiser.onPromise(request),
+      onPromiseReturn: (given) => options.promiser.onReturn(given),
       readLog: createLogReader({ stateDirectory: options.setup.instance.stateDirectory, own: options.recent }).read,
       ...(config.kind === 'witness' ? {} : { checkParameters: options.parameters.check, readWorkload: () => readWorkload(options.setup.instance) }),
       metrics: () => renderMetrics(status(), options.publisher.latest()),

@@ -16,10 +16,10 @@ import { type GuardedPostgres, NO_GUARD, createLeaseGuard } from './guard/lease-
 import type { AgentConfig } from '../core/agent-config.ts';
 import { NO_WATCHDOG, type WatchdogConfig, type WatchdogStatus } from './guard/protocol.ts';
 import { bootMs } from './lease/boot-clock.ts';
-import { type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
+import { type Hold, type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
 import type { Promiser } from './promises/promiser.ts';
-import type { PromiseAnswer, PromiseRequest } from '../core/node/promises.ts';
-import { askForPromises } from './promises/round.ts';
+import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../core/node/promises.ts';
+import { askForPromises, returnPromises } from './promises/round.ts';
 import type { Instance } from './postgres/instance.ts';
 import type { Place } from './vip/kernel.ts';
 
@@ -48,6 +48,7 @@ export interface WriteLeaseOptions {
   readonly state: () => ClusterState | null;
   readonly promiser: () => Promiser;
   readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
+  readonly tell: (node: NodeId, given: PromiseReturn) => Promise<void>;
   readonly postmaster: () => { readonly pid: number; readonly startTicks: number } | null;
   /** Virtual addresses that may be on this host; the guard removes them when it fences. Absent: none. */
   readonly addresses?: () => readonly Place[];
@@ -120,7 +121,8 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
               log.error({ record }, `the guard fenced this node: ${record.why}`);
             },
           }),
-    askPromises: (term, ttlMs) => askMembers(options, term, ttlMs),
+    askPromises: (what) => askMembers(options, what),
+    returnPromises: (hold) => tellMembers(options, hold),
     onRenewed: () => void gate.refresh(),
     onPaused: () => void gate.block(),
     onLost: (term, why) => {
@@ -233,7 +235,7 @@ async function fenceNow(options: WriteLeaseOptions, release: () => Promise<Resul
   options.onChange();
 }
 
-async function askMembers(options: WriteLeaseOptions, term: Term, ttlMs: number): Promise<boolean> {
+async function askMembers(options: WriteLeaseOptions, { term, hold, ttlMs }: Hold & { readonly ttlMs: number }): Promise<boolean> {
   const state = options.state();
   if (state === null) return false;
   const count = await askForPromises({
@@ -242,6 +244,7 @@ async function askMembers(options: WriteLeaseOptions, term: Term, ttlMs: number)
     incarnation: state.incarnation,
     electorate: state.electorate,
     term,
+    hold,
     ttlMs,
     own: (request) => options.promiser().onPromise(request),
     ask: options.ask,
@@ -249,6 +252,16 @@ async function askMembers(options: WriteLeaseOptions, term: Term, ttlMs: number)
   if (!count.enough)
     options.log.warn({ term, have: count.have, needed: count.needed }, 'too few members promise; without the store this primary will fence itself');
   return count.enough;
+}
+
+function tellMembers(options: WriteLeaseOptions, { term, hold }: Hold): Promise<void> {
+  return returnPromises({
+    node: options.config.node,
+    members: options.state()?.electorate.members ?? [],
+    given: { cluster: options.config.cluster, term, from: options.config.node, hold },
+    own: (given) => options.promiser().onReturn(given),
+    tell: options.tell,
+  });
 }
 
 export function leaseSettings(spec: ClusterSpec | null): { readonly ttlMs: number; readonly renewMs: number; readonly marginMs: number } {

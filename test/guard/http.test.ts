@@ -70,6 +70,7 @@ let http: AgentHttp;
 let client: AgentClient;
 let current = status;
 let hang = false;
+const returned: string[] = [];
 
 before(async () => {
   root = mkdtempSync(join(tmpdir(), 'pgherd-http-'));
@@ -101,6 +102,7 @@ before(async () => {
     tls,
     getStatus: () => current,
     onPromise: (asked) => (hang ? new Promise(() => undefined) : Promise.resolve({ kind: 'promised', node: makeNodeId('n1'), term: asked.term })),
+    onPromiseReturn: (given) => returned.push(given.hold),
     readLog: async (source, lines) => [`${source} ${lines}`],
     metrics: () => 'pgherd_up 1\n',
   });
@@ -137,19 +139,21 @@ test('health URLs need no certificate, member URLs do', async () => {
   assert.equal((await plain('/primary', 'POST')).code, 405);
   assert.equal((await plain('/metrics')).body, 'pgherd_up 1\n');
   assert.equal((await plain('/nothing')).code, 404);
-  for (const path of ['/v1/alive', '/v1/log', '/v1/route', '/v1/promise']) assert.equal((await plain(path)).code, 401, path);
+  for (const path of ['/v1/alive', '/v1/log', '/v1/route', '/v1/promise', '/v1/promise/return']) assert.equal((await plain(path)).code, 401, path);
 });
 
 test('members ask for promises, life, route and log of an agent alone, without a store (Z13)', async () => {
-  const asked = { cluster: 'demo', incarnation: 'A', term: makeTerm(3), from: makeNodeId('n2'), electorateRevision: 1, ttlMs: 3000 };
+  const asked = { cluster: 'demo', incarnation: 'A', term: makeTerm(3), from: makeNodeId('n2'), hold: 'h1', electorateRevision: 1, ttlMs: 3000 };
   assert.deepEqual(await client.promise(here(), asked), { kind: 'promised', node: 'n1', term: 3 });
+  await client.returnPromise(here(), { cluster: 'demo', term: makeTerm(3), from: makeNodeId('n2'), hold: 'h1' });
+  assert.deepEqual(returned, ['h1']);
   assert.equal((await client.alive(here()))?.node, 'n1');
   assert.equal((await client.route(here()))?.primary, true);
   for (const source of ['agent', 'postgres', 'guard'] as const) assert.deepEqual(await client.log(here(), { source, lines: 3 }), [`${source} 3`]);
 });
 
 test('an agent that does not answer costs 400 ms, and the next call gets a fresh connection', async () => {
-  const asked = { cluster: 'demo', incarnation: 'A', term: makeTerm(3), from: makeNodeId('n2'), electorateRevision: 1, ttlMs: 3000 };
+  const asked = { cluster: 'demo', incarnation: 'A', term: makeTerm(3), from: makeNodeId('n2'), hold: 'h1', electorateRevision: 1, ttlMs: 3000 };
   hang = true;
   const begin = monoMs();
   assert.equal(await client.promise(here(), asked), null);

@@ -24,6 +24,7 @@ function rig() {
     shortened: [] as MonoMs[],
     disarmed: 0,
     asked: 0,
+    returned: [] as string[],
   };
   const world = { guard: true, promises: false, onArm: (): void => undefined };
   const setState = (term: number, kind: string): void => store.put(keys.state, JSON.stringify({ term, goals: { n1: { kind, term } } }));
@@ -55,6 +56,9 @@ function rig() {
       seen.asked += 1;
       await clock.sleep(50);
       return world.promises;
+    },
+    returnPromises: async ({ hold }) => {
+      seen.returned.push(hold);
     },
     onRenewed: (deadline) => seen.renewed.push(deadline),
     onPaused: () => {
@@ -194,6 +198,34 @@ test('the store is lost and F members promise: the lease goes on; the store retu
   await clock.pass(5000);
   assert.equal(keeper.heldTerm(), 3);
   assert.ok(seen.asked <= asked + 2, 'nobody is asked while the store answers');
+});
+
+test('promises are given back when the hold ends, under a name that no later hold has; without promises nobody is told', async () => {
+  const { store, keeper, seen, world, acquire, clock } = rig();
+  await acquire();
+  await keeper.release();
+  assert.deepEqual(seen.returned, [], 'nobody promised anything');
+  world.promises = true;
+  for (const end of ['release', 'release', 'loss'] as const) {
+    assert.ok((await acquire()).ok);
+    store.mode = 'down';
+    await clock.pass(1500);
+    store.mode = 'up';
+    await clock.pass(1000);
+    const before: number = seen.returned.length;
+    if (end === 'release') await keeper.release();
+    else {
+      store.mode = 'down';
+      world.promises = false;
+      await clock.pass(6000);
+      assert.equal(seen.lost.length, 1);
+      assert.equal(seen.returned.length, before, 'not before the fence has ended');
+      store.mode = 'up';
+      await keeper.releaseLost();
+    }
+    assert.equal(seen.returned.length, before + 1);
+  }
+  assert.equal(new Set(seen.returned).size, 3);
 });
 
 test('the key vanished while we lived on promises: it is taken again in the same term', async () => {

@@ -14,10 +14,11 @@ import {
   countPromises,
   mayPromise,
   mayVote,
+  takeBack,
 } from '../../src/core/node/promises.ts';
 import { votesNeeded } from '../../src/core/state.ts';
 import { openPromiser } from '../../src/agent/promises/promiser.ts';
-import { askForPromises } from '../../src/agent/promises/round.ts';
+import { askForPromises, returnPromises } from '../../src/agent/promises/round.ts';
 import { createFakeClock } from './fakes.ts';
 import '../fixed-seed.ts';
 
@@ -34,10 +35,10 @@ const facts: MemberFacts = {
   electorate: [n1, n2, n3],
   promoting: false,
 };
-const ask: PromiseRequest = { cluster: 'demo', incarnation: 'A', term: t(3), from: n1, electorateRevision: 5, ttlMs: 3000 };
+const ask: PromiseRequest = { cluster: 'demo', incarnation: 'A', term: t(3), from: n1, hold: 'h1', electorateRevision: 5, ttlMs: 3000 };
 const promised = (until: number, to = n1, term = 3): Ballot => ({
   votedTerm: t(0),
-  promise: { term: t(term), to, until: at(until) },
+  promise: { term: t(term), to, hold: 'h1', until: at(until) },
   waitUntil: null,
 });
 
@@ -96,8 +97,8 @@ test('promises of strangers, of repeats and of other terms do not count; somethi
 test('while F promises stand no P votes can be collected, whatever the order and the restarts', () => {
   const step = fc.record({
     who: fc.nat(4),
-    what: fc.constantFrom('promise' as const, 'vote' as const, 'restart' as const),
-    wait: fc.integer({ min: 0, max: 1500 }),
+    what: fc.constantFrom('promise' as const, 'vote' as const, 'restart' as const, 'end of the hold' as const, 'return' as const),
+    wait: fc.oneof(fc.nat(20), fc.nat(1500)),
   });
   fc.assert(
     fc.property(fc.integer({ min: 2, max: 5 }), fc.array(step, { maxLength: 80 }), (size, steps) => {
@@ -105,6 +106,9 @@ test('while F promises stand no P votes can be collected, whatever the order and
       const ballots = members.map(() => EMPTY_BALLOT);
       const durable: Parameters<typeof ballotAfterRestart>[0][] = members.map(() => null);
       const promisedUntil = members.map(() => -1);
+      // Every hold that ended has told everybody, and any of it may arrive at any time, or twice.
+      const ended: string[] = [];
+      let hold = 'h0';
       let now = 1000;
       for (const { who, what, wait } of steps) {
         now += wait;
@@ -112,7 +116,7 @@ test('while F promises stand no P votes can be collected, whatever the order and
         const own = { ...facts, node: members[i] as NodeId, electorate: members, opened: { term: t(3), primary: members[0] as NodeId } };
         if (what === 'promise') {
           const sentAt = now;
-          const { answer, ballot } = mayPromise(ballots[i] as Ballot, own, { ...ask, from: members[0] as NodeId }, at(now));
+          const { answer, ballot } = mayPromise(ballots[i] as Ballot, own, { ...ask, hold, from: members[0] as NodeId }, at(now));
           ballots[i] = ballot;
           if (answer.kind === 'promised' && ballot.promise) {
             durable[i] = { votedTerm: ballot.votedTerm, promise: { ...ballot.promise, bootId: 'b', ttlMs: 3000 } };
@@ -124,6 +128,13 @@ test('while F promises stand no P votes can be collected, whatever the order and
             ballots[i] = decision.ballot;
             durable[i] = { votedTerm: t(4), promise: null };
           }
+        } else if (what === 'end of the hold') {
+          ended.push(hold);
+          hold = `h${ended.length}`;
+          promisedUntil.fill(-1);
+        } else if (what === 'return') {
+          const given = { cluster: 'demo', term: t(3), from: members[0] as NodeId, hold: ended[wait % Math.max(1, ended.length)] ?? 'none' };
+          ballots[i] = takeBack(ballots[i] as Ballot, 'demo', given);
         } else ballots[i] = ballotAfterRestart(durable[i] ?? null, { bootId: 'b', startedAt: at(now) });
         const fresh = promisedUntil.filter((until) => until > now).length;
         const votes = ballots.filter((ballot) => ballot.votedTerm === 4).length;
@@ -133,6 +144,22 @@ test('while F promises stand no P votes can be collected, whatever the order and
     }),
     { numRuns: 500 },
   );
+});
+
+test('a promise ends when the primary gives it back, and no other does', () => {
+  const given = { cluster: 'demo', term: t(3), from: n1, hold: 'h1' };
+  const table: [string, Partial<typeof given>][] = [
+    ['granted', {}],
+    ['wait', { hold: 'h0' }],
+    ['wait', { from: n3 }],
+    ['wait', { term: t(2) }],
+    ['wait', { cluster: 'x' }],
+  ];
+  for (const [expected, change] of table)
+    assert.equal(mayVote(takeBack(promised(2000), 'demo', { ...given, ...change }), t(4), at(1000)).kind, expected, JSON.stringify(change));
+  assert.deepEqual(takeBack(EMPTY_BALLOT, 'demo', given), EMPTY_BALLOT);
+  const waiting = { ...EMPTY_BALLOT, waitUntil: at(1500) };
+  assert.deepEqual(takeBack(waiting, 'demo', given), waiting, 'whose promise a restart waits for is not known any more');
 });
 
 test('a promise is on disk before it is answered, and a restarted promiser waits for it', async () => {
@@ -150,6 +177,9 @@ test('a promise is on disk before it is answered, and a restarted promiser waits
     assert.ok(second.ok);
     assert.equal(second.value.mayVote(t(4)).kind, 'wait');
     await clock.pass(3001);
+    assert.equal((await second.value.onPromise(ask)).kind, 'promised');
+    second.value.onReturn({ cluster: 'demo', term: t(3), from: n1, hold: 'h1' });
+    assert.equal(second.value.standing(), null);
     assert.equal(second.value.mayVote(t(4)).kind, 'granted');
     assert.equal((await second.value.onPromise(ask)).kind, 'refused');
     writeFileSync(join(stateDirectory, 'promises.json'), '{');
@@ -204,9 +234,25 @@ test('a round ends with enough promises, without waiting for a member that hangs
     incarnation: 'A',
     electorate: { revision: 5, members: [n1, n2, n3] },
     term: t(3),
+    hold: 'h1',
     ttlMs: 3000,
     own: async () => ({ kind: 'promised', node: n1, term: t(3) }),
     ask: (node) => (node === n2 ? Promise.resolve({ kind: 'promised', node: n2, term: t(3) }) : new Promise(() => undefined)),
   });
   assert.deepEqual([count.enough, count.have], [true, [n1, n2]]);
+});
+
+test('what was promised is given back to everybody, whoever cannot be reached', async () => {
+  const told: string[] = [];
+  await returnPromises({
+    node: n1,
+    members: [n1, n2, n3],
+    given: { cluster: 'demo', term: t(3), from: n1, hold: 'h1' },
+    own: () => told.push('own'),
+    tell: async (node) => {
+      told.push(node);
+      if (node === n2) throw new Error('unreachable');
+    },
+  });
+  assert.deepEqual(told, ['own', n2, n3]);
 });

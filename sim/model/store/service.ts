@@ -360,12 +360,14 @@ export function createStoreService(options: ServiceOptions): StoreService {
       const member = memberOf(name);
       if (scope !== undefined) member.machine = scope;
       member.process?.kill();
+      member.process = null;
+      // A leader that is started anew leads no more: the timers of its leases died with the process.
+      if (leader === name) depose();
       member.process = member.machine.child(`store@${name}`);
       if (!single) {
         review();
         return;
       }
-      depose();
       readyAt = clock.now() + EMBEDDED_START_MS;
       member.process.at(readyAt, elect);
     },

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:https';
 import { decodeJson, list, literal, nullable, number, object, oneOf, text, union, bool } from '../../core/decode.ts';
 import type { Decoder, Decoded } from '../../core/decode.ts';
-import type { PromiseAnswer, PromiseRequest } from '../../core/node/promises.ts';
+import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { nodeId } from '../../core/spec.ts';
 import type { NodeLogSource } from '../read-log.ts';
@@ -19,6 +19,7 @@ export type AliveAnswer = Decoded<typeof alive>;
 const route = object({ cluster: text, node: nodeId, incarnation: nullable(text), term, primary: bool, validMs: number({ min: 0 }) });
 export type RouteAnswer = Decoded<typeof route>;
 const log = object({ source: text, lines: list(text) });
+const nothing = object({});
 const refusals = oneOf(
   'other-cluster',
   'other-store',
@@ -40,6 +41,7 @@ const promise: Decoder<PromiseAnswer> = union({
 /** Every answer is null when the agent did not answer properly in time. */
 export interface AgentClient {
   promise(to: AgentEndpoint, body: PromiseRequest): Promise<PromiseAnswer | null>;
+  returnPromise(to: AgentEndpoint, body: PromiseReturn): Promise<Readonly<Record<never, never>> | null>;
   alive(to: AgentEndpoint): Promise<AliveAnswer | null>;
   route(to: AgentEndpoint): Promise<RouteAnswer | null>;
   log(to: AgentEndpoint, options: { readonly source: NodeLogSource; readonly lines: number }): Promise<readonly string[] | null>;
@@ -68,6 +70,7 @@ export function createAgentClient(options: { readonly tls: TlsFiles; readonly li
   };
   return {
     promise: (to, body) => call(to, promise, { path: '/v1/promise', body }),
+    returnPromise: (to, body) => call(to, nothing, { path: '/v1/promise/return', body }),
     alive: (to) => call(to, alive, { path: '/v1/alive' }),
     route: (to) => call(to, route, { path: '/v1/route' }),
     log: async (to, { source, lines }) =>

@@ -8,8 +8,8 @@ import { type Server, createServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { localZoneMinutes, monoMs, wallMs } from '../../base/clock.ts';
-import { decodeJson, encodeJson, formatDecodeError, integer, object, record, text } from '../../core/decode.ts';
-import type { PromiseAnswer, PromiseRequest } from '../../core/node/promises.ts';
+import { type Decoder, decodeJson, encodeJson, formatDecodeError, integer, object, record, text } from '../../core/decode.ts';
+import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../../core/result.ts';
 import { nodeId } from '../../core/spec.ts';
@@ -31,6 +31,7 @@ export interface AgentHttpOptions {
   readonly tls: TlsFiles | null;
   readonly getStatus: () => AgentStatus;
   readonly onPromise: (request: PromiseRequest) => Promise<PromiseAnswer>;
+  readonly onPromiseReturn: (given: PromiseReturn) => void;
   /** The last lines, newest last. */
   readonly readLog: (source: NodeLogSource, lines: number) => Promise<readonly string[]>;
   /** Transactions, slots and archiving of the running server; absent: there is no PostgreSQL here. */
@@ -57,7 +58,9 @@ const REQUEST_MS = 5000;
 const KEEP_ALIVE_MS = 15_000;
 const MAX_LOG_LINES = 2000;
 
-const promiseRequest = object({ cluster: text, incarnation: text, term, from: nodeId, electorateRevision: integer, ttlMs: integer });
+const promiseRequest = object({ cluster: text, incarnation: text, term, from: nodeId, hold: text, electorateRevision: integer, ttlMs: integer });
+const promiseReturn = object({ cluster: text, term, from: nodeId, hold: text });
+const POSTED = new Set(['/v1/promise', '/v1/promise/return', '/v1/check-parameters']);
 const parametersRequest = object({ parameters: record(text) });
 
 /** Rejects with Node's error when the port is taken or a certificate cannot be read. */
@@ -129,7 +132,7 @@ async function routeMembers(
   if ((request.socket as Partial<TLSSocket>).authorized !== true)
     return send(response, 401, { error: 'a client certificate of this installation is required' });
   const status = options.getStatus();
-  const wanted = path === '/v1/promise' || path === '/v1/check-parameters' ? 'POST' : 'GET';
+  const wanted = POSTED.has(path) ? 'POST' : 'GET';
   if (request.method !== wanted) return send(response, 405, { error: wanted });
   switch (path) {
     case '/v1/alive':
@@ -155,11 +158,15 @@ async function routeMembers(
       });
     }
     case '/v1/promise': {
-      const body = await readBody(request);
-      if (body === null) return send(response, 413, { error: `more than ${MAX_BODY} bytes` });
-      const decoded = decodeJson(promiseRequest, body);
-      if (!decoded.ok) return send(response, 400, { error: formatDecodeError(decoded.error) });
-      return send(response, 200, await options.onPromise(decoded.value));
+      const asked = await readAs(promiseRequest, request, response);
+      if (asked !== null) send(response, 200, await options.onPromise(asked));
+      return;
+    }
+    case '/v1/promise/return': {
+      const given = await readAs(promiseReturn, request, response);
+      if (given === null) return;
+      options.onPromiseReturn(given);
+      return send(response, 200, {});
     }
     case '/v1/workload': {
       const found = await options.readWorkload?.();
@@ -168,17 +175,25 @@ async function routeMembers(
       return send(response, 200, found.value);
     }
     case '/v1/check-parameters': {
-      const body = await readBody(request);
-      if (body === null) return send(response, 413, { error: `more than ${MAX_BODY} bytes` });
-      const decoded = decodeJson(parametersRequest, body);
-      if (!decoded.ok) return send(response, 400, { error: formatDecodeError(decoded.error) });
-      const checked = await options.checkParameters?.(decoded.value.parameters);
+      const asked = await readAs(parametersRequest, request, response);
+      if (asked === null) return;
+      const checked = await options.checkParameters?.(asked.parameters);
       if (checked === undefined || !checked.ok) return send(response, 503, { error: checked?.error ?? 'no PostgreSQL here' });
       return send(response, 200, { refused: checked.value });
     }
     default:
       return send(response, 404, { error: `no such path: ${path}` });
   }
+}
+
+/** Null when it is too long or not what is expected; the client has been told. */
+async function readAs<T>(decoder: Decoder<T>, request: IncomingMessage, response: ServerResponse): Promise<T | null> {
+  const body = await readBody(request);
+  const decoded = body === null ? null : decodeJson(decoder, body);
+  if (decoded?.ok === true) return decoded.value;
+  if (decoded === null) send(response, 413, { error: `more than ${MAX_BODY} bytes` });
+  else send(response, 400, { error: formatDecodeError(decoded.error) });
+  return null;
 }
 
 /** Null when it is too long. */

@@ -43,6 +43,12 @@ export type LeaseEvent =
   | { readonly kind: 'paused'; readonly ms: number }
   | { readonly kind: 'claimed-again'; readonly term: Term };
 
+/** One stretch of holding the lease, from the taking to the release or the loss; its name is never used for another one. */
+export interface Hold {
+  readonly term: Term;
+  readonly hold: string;
+}
+
 export interface LeaseKeeperOptions {
   readonly store: Store;
   readonly keys: Pick<ClusterKeys, 'state' | 'writeLease'>;
@@ -52,8 +58,10 @@ export interface LeaseKeeperOptions {
   readonly clock: Clock;
   readonly bootMs: () => number;
   readonly guard: LeaseGuard;
-  /** Asked when the store did not confirm: true when F members, we among them, promised for a TTL counted from before `sentAt`. */
-  readonly askPromises: (term: Term, ttlMs: number, sentAt: MonoMs) => Promise<boolean>;
+  /** Asked when the store did not confirm: true when F members, we among them, promised for a TTL counted from before this call. */
+  readonly askPromises: (what: Hold & { readonly ttlMs: number }) => Promise<boolean>;
+  /** The hold has ended, and what was promised to it may be forgotten. Never rejects; not waited for. */
+  readonly returnPromises: (hold: Hold) => Promise<void>;
   /** The deadline moved: refresh everything that has a time-out. */
   readonly onRenewed: (deadline: MonoMs) => void;
   /** Time was lost (VM pause): clients are to be blocked until the next `onRenewed`. */
@@ -98,8 +106,11 @@ export interface LeaseKeeper {
 
 interface Held {
   readonly term: Term;
+  readonly hold: string;
   leaseId: string;
   deadline: MonoMs;
+  /** Members were asked for promises: somebody may wait for their end. */
+  promised: boolean;
 }
 
 /** An answer of the store takes milliseconds; after this long the promises are asked, which leaves time for several rounds in one TTL. */
@@ -214,11 +225,21 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     return by;
   };
 
+  const ask = (lease: Held): Promise<boolean> => {
+    lease.promised = true;
+    return options.askPromises({ term: lease.term, hold: lease.hold, ttlMs: options.settings().ttlMs });
+  };
+
+  /** Only once `held` is another and no renewal of it is under way: an answer that is still to come extends nothing (takeBack, core/node/promises.ts). */
+  const returnPromises = (lease: Held): void => {
+    if (lease.promised) void options.returnPromises({ term: lease.term, hold: lease.hold });
+  };
+
   const renewOnce = async (lease: Held): Promise<'store' | 'promises' | null> => {
     const sent = readClocks();
     const sentAt = sent.mono;
     // Once the store failed, both ways are tried at the same time: one after the other could miss the deadline.
-    const promised = storeAnswers ? null : options.askPromises(lease.term, options.settings().ttlMs, sentAt);
+    const promised = storeAnswers ? null : ask(lease);
     const seen = await confirmInTime(lease, sentAt);
     expire();
     if (held !== lease) return null;
@@ -234,7 +255,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       case 'unknown': {
         options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: seen.confirmation.why, leftMs: lease.deadline - clock.now().mono });
         const asked = promised === null ? readClocks() : sent;
-        const enough = await (promised ?? options.askPromises(lease.term, options.settings().ttlMs, asked.mono));
+        const enough = await (promised ?? ask(lease));
         expire();
         return enough && held === lease ? extend(lease, asked, options.settings().ttlMs, 'promises') : null;
       }
@@ -316,7 +337,9 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     return { ready, prepared: fresh };
   };
 
-  const begin = (lease: Held): void => {
+  const begin = (taken: Pick<Held, 'term' | 'leaseId' | 'deadline'>): void => {
+    // A lease that is adopted twice has its id twice, and the clock of this boot goes on between.
+    const lease: Held = { ...taken, hold: `${taken.leaseId}@${clock.now().mono}`, promised: false };
     held = lease;
     storeAnswers = true;
     loop.abort();
@@ -345,7 +368,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       const at = readClocks();
       const granted = ownDeadline({ sentAt: sent.mono, grantedMs: claimed.value.grantedMs, settings: options.settings() });
       const deadline = addMono(granted, -lostSince(sent, at));
-      const lease: Held = { term, leaseId: claimed.value.leaseId, deadline };
+      const lease = { term, leaseId: claimed.value.leaseId, deadline };
       const armed = await options.guard.arm({ term, leaseId: lease.leaseId, deadline, at });
       lease.deadline = addMono(deadline, -lostSince(at, readClocks()));
       if (!armed || clock.now().mono >= lease.deadline) {
@@ -358,7 +381,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       return ok(null);
     },
     adopt: async (lease) => {
-      begin({ ...lease });
+      begin(lease);
       const confirmed = await renewNow();
       return confirmed !== null || heldTerm() !== null;
     },
@@ -366,6 +389,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       const lease = lost;
       if (lease === null || held !== null) return ok(null);
       lost = null;
+      returnPromises(lease);
       await options.guard.disarm();
       return giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
     },
@@ -380,6 +404,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       }
       // A renewal that is under way is confirmed for nobody any more; the guard must have its last word after it.
       while (renewing !== null) await renewing;
+      returnPromises(lease);
       // At the same time: until the guard has heard it, it would only fence what cannot write any more, and nothing is started here before both ended.
       const [given] = await Promise.all([
         giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) }),

@@ -15,10 +15,12 @@ import {
   type OpenPromise,
   type PromiseAnswer,
   type PromiseRequest,
+  type PromiseReturn,
   type VoteDecision,
   ballotAfterRestart,
   mayPromise,
   mayVote,
+  takeBack,
 } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
@@ -37,6 +39,8 @@ const MAX_TTL_MS = 60_000;
 
 export interface Promiser {
   onPromise(request: PromiseRequest): Promise<PromiseAnswer>;
+  /** What is on disk stays: after a restart this member waits longer than it needs to, never shorter. */
+  onReturn(given: PromiseReturn): void;
   /** May this member vote for `term` now? `granted` ends the promises to lower terms; the vote itself is made durable by the caller before it is reported. */
   mayVote(term: Term): VoteDecision;
   /** The promise that stands now, for the report; null when none. */
@@ -74,7 +78,7 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
   });
   /** What is on disk covers promises of this term to this primary until then, for a restart too (a TTL is waited out there, not more). */
   let horizon: { readonly term: Term; readonly to: string; readonly until: MonoMs; readonly ttlMs: number } | null = null;
-  const covers = (promise: OpenPromise, ttlMs: number): boolean =>
+  const covers = (promise: Omit<OpenPromise, 'hold'>, ttlMs: number): boolean =>
     horizon !== null && horizon.term === promise.term && horizon.to === promise.to && horizon.until >= promise.until && horizon.ttlMs >= ttlMs;
   let turn: Promise<unknown> = Promise.resolve();
 
@@ -128,6 +132,9 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
       const answer = turn.then(() => decide(request));
       turn = answer.catch(() => undefined);
       return answer;
+    },
+    onReturn: (given) => {
+      ballot = takeBack(ballot, options.facts().cluster, given);
     },
     mayVote: (asked) => {
       const decision = mayVote(current(), asked, options.clock.now().mono);

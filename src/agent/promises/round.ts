@@ -1,6 +1,6 @@
-/** One round of asking the electorate for promises, all members at once. */
+/** One round of asking the electorate for promises, all members at once; and giving them back. */
 import type { NodeId, Term } from '../../core/ids.ts';
-import { type PromiseAnswer, type PromiseCount, type PromiseRequest, countPromises } from '../../core/node/promises.ts';
+import { type PromiseAnswer, type PromiseCount, type PromiseRequest, type PromiseReturn, countPromises } from '../../core/node/promises.ts';
 
 export interface RoundOptions {
   readonly node: NodeId;
@@ -8,6 +8,7 @@ export interface RoundOptions {
   readonly incarnation: string;
   readonly electorate: { readonly revision: number; readonly members: readonly NodeId[] };
   readonly term: Term;
+  readonly hold: string;
   readonly ttlMs: number;
   /** This node's own promise, by its own promiser. */
   readonly own: (request: PromiseRequest) => Promise<PromiseAnswer>;
@@ -22,6 +23,7 @@ export async function askForPromises(options: RoundOptions): Promise<PromiseCoun
     incarnation: options.incarnation,
     term: options.term,
     from: options.node,
+    hold: options.hold,
     electorateRevision: options.electorate.revision,
     ttlMs: options.ttlMs,
   };
@@ -44,4 +46,20 @@ export async function askForPromises(options: RoundOptions): Promise<PromiseCoun
       );
     }
   });
+}
+
+export interface ReturnOptions {
+  readonly node: NodeId;
+  readonly members: readonly NodeId[];
+  readonly given: PromiseReturn;
+  readonly own: (given: PromiseReturn) => void;
+  /** Bounded by itself; a member that is not reached waits until its promise runs out. */
+  readonly tell: (node: NodeId, given: PromiseReturn) => Promise<void>;
+}
+
+/** Tells each member once that nobody counts on its promise any more. Only called after the hold ended. Never rejects. */
+export async function returnPromises(options: ReturnOptions): Promise<void> {
+  options.own(options.given);
+  const others = options.members.filter((member) => member !== options.node);
+  await Promise.allSettled(others.map((member) => options.tell(member, options.given)));
 }

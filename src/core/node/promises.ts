@@ -7,6 +7,8 @@
  * Because: F + P > M (votesNeeded), so that each set of P voters holds a promiser, and a promiser does not vote before its promise ran out on its own
  *   clock, which started later than the primary's own count (from before the request was sent, minus the margin).
  * Broken if: a promiser forgets its promise in a restart (then it waits the longest TTL out), or counts on another host's clock.
+ *
+ * A *hold* is one stretch in which a node holds the write lease without a break. Promises are given to a hold, and who ends its hold takes them back.
  */
 import { type MonoMs, type NodeId, type Term, addMono, makeTerm } from '../ids.ts';
 import { votesNeeded } from '../state.ts';
@@ -17,6 +19,8 @@ export interface PromiseRequest {
   readonly term: Term;
   /** The primary that asks. */
   readonly from: NodeId;
+  /** Names the hold that the promise is for; never used again for another one. */
+  readonly hold: string;
   /** Revision of the electorate that the primary counts with. */
   readonly electorateRevision: number;
   readonly ttlMs: number;
@@ -39,9 +43,18 @@ export type PromiseAnswer =
   | { readonly kind: 'promised'; readonly node: NodeId; readonly term: Term }
   | { readonly kind: 'refused'; readonly node: NodeId; readonly term: Term; readonly why: PromiseRefusal };
 
+/** The promises to a hold that has ended are needed no more. */
+export interface PromiseReturn {
+  readonly cluster: string;
+  readonly term: Term;
+  readonly from: NodeId;
+  readonly hold: string;
+}
+
 export interface OpenPromise {
   readonly term: Term;
   readonly to: NodeId;
+  readonly hold: string;
   readonly until: MonoMs;
 }
 
@@ -86,7 +99,7 @@ export function mayPromise(
   const kept = open !== null && open.term === request.term && open.until > until ? open.until : until;
   return {
     answer: { kind: 'promised', node: facts.node, term: request.term },
-    ballot: { ...ballot, promise: { term: request.term, to: request.from, until: kept } },
+    ballot: { ...ballot, promise: { term: request.term, to: request.from, hold: request.hold, until: kept } },
   };
 }
 
@@ -111,6 +124,19 @@ function refusal(ballot: Ballot, facts: MemberFacts, request: PromiseRequest, no
     if (open.to !== request.from) return 'promised-to-other';
   }
   return null;
+}
+
+/**
+ * The ballot once the primary gave its promise back; unchanged when the promise that stands is not the one that is named.
+ *
+ * *Invariant:* no primary counts on a promise that this ends. *Because:* it is given back after the hold ended, answers that come later extend nothing, and
+ * the next hold of the same node has another name, so that a message which was on its way for long cannot meet a newer promise.
+ * *Broken if:* term and node alone are compared: a primary that was restarted in place has both again.
+ */
+export function takeBack(ballot: Ballot, cluster: string, given: PromiseReturn): Ballot {
+  const open = ballot.promise;
+  if (open === null || given.cluster !== cluster) return ballot;
+  return open.term === given.term && open.to === given.from && open.hold === given.hold ? { ...ballot, promise: null } : ballot;
 }
 
 export type VoteDecision =
@@ -141,7 +167,10 @@ export function mayVote(ballot: Ballot, term: Term, now: MonoMs): VoteDecision {
  * The wait ends with the promise itself, and at the latest one TTL after this start, because every promise was given before it.
  */
 export function ballotAfterRestart(
-  record: { readonly votedTerm: Term; readonly promise: (OpenPromise & { readonly bootId: string; readonly ttlMs: number }) | null } | null,
+  record: {
+    readonly votedTerm: Term;
+    readonly promise: (Omit<OpenPromise, 'hold'> & { readonly bootId: string; readonly ttlMs: number }) | null;
+  } | null,
   options: { readonly bootId: string; readonly startedAt: MonoMs },
 ): Ballot {
   if (record === null) return EMPTY_BALLOT;

@@ -56,6 +56,15 @@ describe('the modelled store in trouble', () => {
       seen.close();
     });
 
+    test('a lease ends although the leader was started anew without a pause', async () => {
+      const { id } = value(await store.grantLease(3000));
+      const seen = collect(store, '/k', await put(store, '/k', '1', id));
+      const leader = model.leader() ?? '';
+      model.start(leader);
+      await until('the key vanishes', () => seen.events().length === 1);
+      seen.close();
+    });
+
     test('a watch whose server was started anew behind a cut link gets what it missed, although nobody said goodbye', async () => {
       const seen = collect(store, '/k', await put(store, '/k', '0'));
       await clock.sleep(1500);
