@@ -383,6 +383,34 @@ test('a restarted agent takes the lease over from the guard and goes on renewing
   assert.deepEqual([first.keeper.heldTerm(), first.keeper.leaseId()], [3, leaseId]);
 });
 
+test('an agent that is restarted while the store is away has little time left, and asks the members at once', async () => {
+  const { clock, store, keeper, seen, world, acquire } = rig();
+  await acquire();
+  const leaseId = keeper.leaseId() ?? '';
+  keeper.stop();
+  // As the real client: it answers at its limit.
+  Object.assign(store, { txn: () => new Promise(() => undefined), keepAlive: () => new Promise(() => undefined) });
+  world.promises = true;
+  const adopted = keeper.adopt({ term: T3, leaseId, deadline: makeMonoMs(clock.now().mono + 400) });
+  await clock.pass(5000);
+  assert.equal(await adopted, true);
+  assert.deepEqual([keeper.heldTerm(), seen.lost], [3, []]);
+});
+
+test('promises that come after the store has answered extend nothing', async () => {
+  const { clock, keeper, seen, store, world, acquire } = rig();
+  await acquire();
+  const leaseId = keeper.leaseId() ?? '';
+  keeper.stop();
+  world.promises = true;
+  const adopted = keeper.adopt({ term: T3, leaseId, deadline: makeMonoMs(clock.now().mono + 400) });
+  await clock.pass(20);
+  assert.equal(await adopted, true);
+  const armed = seen.armed.length;
+  await clock.pass(100);
+  assert.deepEqual([seen.asked, seen.armed.length, store.mode], [1, armed, 'up']);
+});
+
 test('a lost lease that may still stand in the store is given back with the release', async () => {
   const { clock, keeper, world, acquire, lease } = rig();
   await acquire();

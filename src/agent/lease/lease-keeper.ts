@@ -115,6 +115,8 @@ interface Held {
 
 /** An answer of the store takes milliseconds; after this long the promises are asked, which leaves time for several rounds in one TTL. */
 const CONFIRM_LIMIT_MS = 800;
+/** With less time left, a store that says nothing would leave none to ask the members: an agent that was restarted while the store is away has as little. */
+const ONE_AFTER_THE_OTHER_MS = 1200;
 const ACQUIRE_LIMIT_MS = 2000;
 /** A reason of our own: without one, each end of a wait builds an error with its stack. */
 const DECIDED = Symbol('decided');
@@ -238,9 +240,21 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   const renewOnce = async (lease: Held): Promise<'store' | 'promises' | null> => {
     const sent = readClocks();
     const sentAt = sent.mono;
-    // Once the store failed, both ways are tried at the same time: one after the other could miss the deadline.
-    const promised = storeAnswers ? null : ask(lease);
+    const { ttlMs } = options.settings();
+    // Once the store failed, and when little time is left, both ways are tried at the same time: one after the other could miss the deadline.
+    const bothWays = !storeAnswers || lease.deadline - sentAt < ONE_AFTER_THE_OTHER_MS;
+    let decided = false;
+    let early: Promise<'store' | 'promises' | null> | null = null;
+    const promised = bothWays
+      ? ask(lease).then((enough) => {
+          // Promises count as soon as they are there: the store may take all of its limit to say nothing.
+          if (enough && !decided && held === lease) early = extend(lease, sent, ttlMs, 'promises');
+          return enough;
+        })
+      : null;
     const seen = await confirmInTime(lease, sentAt);
+    decided = true;
+    const byPromises = await early;
     expire();
     if (held !== lease) return null;
     storeAnswers = seen.confirmation.kind !== 'unknown';
@@ -254,10 +268,11 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
         return reclaim(lease);
       case 'unknown': {
         options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: seen.confirmation.why, leftMs: lease.deadline - clock.now().mono });
+        if (byPromises !== null) return byPromises;
         const asked = promised === null ? readClocks() : sent;
         const enough = await (promised ?? ask(lease));
         expire();
-        return enough && held === lease ? extend(lease, asked, options.settings().ttlMs, 'promises') : null;
+        return enough && held === lease ? extend(lease, asked, ttlMs, 'promises') : null;
       }
     }
   };
