@@ -199,7 +199,17 @@ describe('config check', () => {
 
   test('defaults are printed, all of them', async () => {
     const { DEFAULTS } = await import('../../src/core/spec.ts');
-    assert.deepEqual(JSON.parse((await run(['config', 'defaults', '--json'])).out), DEFAULTS);
+    const { cluster, server, agent, proxy, fixed } = JSON.parse((await run(['config', 'defaults', '--json'])).out);
+    for (const [name, value] of Object.entries(DEFAULTS)) assert.equal(cluster[name] ?? fixed[name] ?? server[name], value, name);
+    assert.deepEqual([cluster['nodes.port'], cluster['postgres.checksums'], cluster.name], [5432, true, undefined]);
+    const ports = [agent.port, agent['listen.port'], server['listen.port'], server['store.listen.port']];
+    assert.deepEqual(ports, [5432, 8432, 8433, 2379], 'architecture 12');
+    const proxyPorts = ['write', 'read', 'split', 'admin'].map((name) => proxy[`listen.${name}`]);
+    assert.deepEqual(proxyPorts, [5433, 5434, 5435, 5436], 'architecture 12');
+    assert.deepEqual([proxy['limits.waitMs'], proxy.secretFile, agent.node], [10_000, undefined, undefined]);
+    const table = (await run(['config', 'defaults'])).out;
+    assert.match(table, /^server\.yaml +listen\.port +8433$/m);
+    assert.match(table, /^agent\.yaml +binDirectory +none$/m);
   });
 
   test('agent.yaml and server.yaml are checked by the decoders of the roles', () => {

@@ -1,8 +1,8 @@
 import { Command, Option } from 'commander';
 import { parse } from 'yaml';
 import { checkConfigText } from '../../base/config.ts';
-import { DEFAULTS } from '../../core/spec.ts';
 import { type ConfigKind, FILE_DECODERS, guessKind } from '../config-kinds.ts';
+import { everyDefault } from '../defaults.ts';
 import { EXIT, type Outcome, cliError, usageError } from '../exit.ts';
 import { cell, renderTable } from '../output/table.ts';
 import { type Host, type Session, act } from '../session.ts';
@@ -50,11 +50,21 @@ function guessText(text: string): ConfigKind | null {
 }
 
 function defaultsCommand(host: Host): Command {
-  return new Command('defaults').description('every default of a cluster').action(
-    act(host, async (session) => {
-      const rows = Object.entries(DEFAULTS).map(([name, value]) => [cell(name), cell(String(value))]);
-      session.show(DEFAULTS, () => renderTable([{ head: 'SETTING' }, { head: 'DEFAULT', align: 'right' }], rows, session.view));
-      return { ok: true, value: EXIT.done };
-    }),
-  );
+  return new Command('defaults')
+    .description('every default of cluster.yaml, server.yaml, agent.yaml and proxy.yaml: settings, limits and ports')
+    .action(
+      act(host, async (session) => {
+        const defaults = everyDefault();
+        const rows = Object.entries(defaults).flatMap(([file, settings]) =>
+          Object.entries(settings).map(([name, value]) => [cell(file === 'fixed' ? 'fixed' : `${file}.yaml`, 'dim'), cell(name), cell(shown(value))]),
+        );
+        session.show(defaults, () => renderTable([{ head: 'FILE' }, { head: 'SETTING' }, { head: 'DEFAULT' }], rows, session.view));
+        return { ok: true, value: EXIT.done };
+      }),
+    );
+}
+
+function shown(value: unknown): string {
+  const isEmpty = value === null || value === '' || (typeof value === 'object' && Object.keys(value).length === 0);
+  return isEmpty ? 'none' : String(value);
 }
