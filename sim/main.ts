@@ -16,8 +16,9 @@ import type { Job, JobResult } from './worker.ts';
 const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated cluster
 
   --seeds N        run N seeds (default 100)
-  --from SEED      the first one; the others follow it. Default: random
+  --from SEED      the first one; the others follow it. Default: random; "tree": drawn from what is checked out, so that each state of the code has its own
   --minutes M      run seeds until M minutes have passed
+  --at-least N     with --minutes: so many in any case
   --seed SEED      replay one, with its story
   --only IDS       with --seed: only these entries of its plan (3,7,…)
   --verbose        with --seed: also what was only looked at
@@ -69,6 +70,7 @@ function parseOptions() {
       seeds: { type: 'string' },
       from: { type: 'string' },
       minutes: { type: 'string' },
+      'at-least': { type: 'string' },
       seed: { type: 'string' },
       only: { type: 'string' },
       verbose: { type: 'boolean', default: false },
@@ -83,24 +85,45 @@ function parseOptions() {
     },
   });
   if (values.profile !== undefined && parseChoice(values.profile) === null) throw new Error(`no profile "${values.profile}"`);
-  for (const name of ['seeds', 'minutes', 'jobs'] as const) {
+  for (const name of ['seeds', 'minutes', 'at-least', 'jobs'] as const) {
     const value = values[name];
     if (value !== undefined && !(Number(value) > 0)) throw new Error(`--${name} wants a number above 0, not "${value}"`);
   }
   for (const name of ['seed', 'from'] as const) {
     const value = values[name];
-    if (value !== undefined && !/^\d+$/.test(value)) throw new Error(`--${name} wants a whole number, not "${value}"`);
+    if (value !== undefined && !/^\d+$/.test(value) && !(name === 'from' && value === 'tree'))
+      throw new Error(`--${name} wants a whole number, not "${value}"`);
   }
   return values;
 }
 
-function commit(): string {
+/** Of the same files the same seeds, wherever and by whomever they are committed: what a run finds, the next run of that state finds again. */
+function seedOfTree(): number {
+  const tree = git('rev-parse', 'HEAD^{tree}');
+  // Outside of a checkout any seeds are as good; they are named if they find something.
+  return tree === null ? anySeed() : Number.parseInt(tree.slice(0, 11), 16);
+}
+
+function anySeed(): number {
+  return randomBytes(6).readUIntBE(0, 6);
+}
+
+function firstSeed(from: string | undefined): number {
+  if (from === 'tree') return seedOfTree();
+  return from === undefined ? anySeed() : Number(from);
+}
+
+/** Null outside of a checkout. */
+function git(...args: string[]): string | null {
   try {
-    return execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+    return execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
   } catch {
-    // Outside of a checkout there is no commit to name.
-    return 'unknown';
+    return null;
   }
+}
+
+function commit(): string {
+  return git('rev-parse', '--short', 'HEAD') ?? 'unknown';
 }
 
 function command(seed: string, profile: string | null, only: readonly number[] | null): string {
@@ -149,11 +172,12 @@ function createJobs(values: ReturnType<typeof parseOptions>): () => Job | null {
     const kept = [...readSeeds()];
     return () => kept.shift() ?? null;
   }
-  const from = values.from === undefined ? randomBytes(6).readUIntBE(0, 6) : Number(values.from);
+  const from = firstSeed(values.from);
+  const atLeast = Number(values['at-least'] ?? 0);
   const until = values.minutes === undefined ? Number.POSITIVE_INFINITY : monoMs() + Number(values.minutes) * 60_000;
   const count = values.seeds === undefined ? (values.minutes === undefined ? 100 : Number.POSITIVE_INFINITY) : Number(values.seeds);
   let given = 0;
-  return () => (given >= count || monoMs() >= until ? null : { seed: String(from + given++), profile });
+  return () => (given >= count || (given >= atLeast && monoMs() >= until) ? null : { seed: String(from + given++), profile });
 }
 
 async function runMany(values: ReturnType<typeof parseOptions>): Promise<number> {

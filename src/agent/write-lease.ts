@@ -235,8 +235,12 @@ async function fenceNow(options: WriteLeaseOptions, release: () => Promise<Resul
   options.onChange();
 }
 
+/** As for the other members: a disk that does not answer must not hold a renewal that the store confirms again. */
+const OWN_LIMIT_MS = 400;
+
 async function askMembers(options: WriteLeaseOptions, { term, hold, ttlMs }: Hold & { readonly ttlMs: number }): Promise<boolean> {
   const state = options.state();
+  const clock = options.doors?.clock ?? realClock;
   if (state === null) return false;
   const count = await askForPromises({
     node: options.config.node,
@@ -246,7 +250,7 @@ async function askMembers(options: WriteLeaseOptions, { term, hold, ttlMs }: Hol
     term,
     hold,
     ttlMs,
-    own: (request) => options.promiser().onPromise(request),
+    own: (request) => Promise.race([options.promiser().onPromise(request), clock.sleep(OWN_LIMIT_MS).then(() => null)]),
     ask: options.ask,
   });
   if (!count.enough)

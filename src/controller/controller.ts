@@ -30,6 +30,8 @@ export interface ControllerOptions {
   readonly signal: AbortSignal;
   readonly ttlMs?: number;
   /** See `electController`. */
+  readonly home?: string;
+  /** See `electController`. */
   readonly standBackMs?: () => number;
   readonly yields?: () => boolean;
   /** Turns hosts off; null: no command is configured here. */
@@ -76,6 +78,7 @@ export async function runController(options: ControllerOptions): Promise<void> {
     ttlMs: options.ttlMs ?? DEFAULTS.controllerTtlMs,
     clock,
     signal,
+    ...(options.home === undefined ? {} : { home: options.home }),
     ...(options.standBackMs === undefined ? {} : { standBackMs: options.standBackMs }),
     ...(options.yields === undefined ? {} : { yields: options.yields }),
     onChange: (leadership) => {

@@ -145,6 +145,8 @@ async function startParts(options: ServerOptions, undo: (() => Promise<void>)[],
     clock,
     log,
     wanted: config.controller,
+    // Its lock on the embedded store keeps every other server out of this directory.
+    home: config.store.engine === 'embedded' ? `${hostname()}:${config.dataDirectory}` : null,
     fencer: config.fencing === null ? null : createFencer(config.fencing),
   });
   const context: ServerContext = {
@@ -201,22 +203,26 @@ function createControllers(options: {
   readonly clock: Clock;
   readonly log: Logger;
   readonly wanted: boolean;
+  /** Null: other servers may have controllers from the same place. */
+  readonly home: string | null;
   readonly fencer: Fencer | null;
 }): ServerContext['controllers'] {
-  const { store, clock, log, fencer } = options;
+  const { store, clock, log, home, fencer } = options;
   let running: { readonly ended: AbortController; readonly done: Promise<void> } | null = null;
   return {
     start: () => {
       if (running !== null || !options.wanted) return;
       const ended = new AbortController();
       const name = `server/${hostname()}/${process.pid}`;
-      const done = runControllers({ store, clock, log, signal: ended.signal, name, fencer }).catch((cause: unknown) => {
-        // Clusters must not stay without a controller while the API looks healthy: the supervisor starts the role again.
-        log.error({ error: cause }, 'the controllers ended');
-        log.flush();
-        process.exitCode = 1;
-        process.kill(process.pid, 'SIGTERM');
-      });
+      const done = runControllers({ store, clock, log, signal: ended.signal, name, fencer, ...(home === null ? {} : { home }) }).catch(
+        (cause: unknown) => {
+          // Clusters must not stay without a controller while the API looks healthy: the supervisor starts the role again.
+          log.error({ error: cause }, 'the controllers ended');
+          log.flush();
+          process.exitCode = 1;
+          process.kill(process.pid, 'SIGTERM');
+        },
+      );
       running = { ended, done };
     },
     stop: async () => {

@@ -1,7 +1,7 @@
 /**
  * The election of the controller: one key, created only when absent, under the holder's lease.
  *
- * follower → (key absent: lease granted, key created) → leader → (lease lost, key gone, own deadline passed, resigned) → follower.
+ * follower → (key absent, or left behind by a former run at this very place: lease granted, key put) → leader → (lease lost, key gone, own deadline passed, resigned) → follower.
  *
  * *Invariant:* two leaders never both write. *Because:* every write of a leader carries `guards(leadership)`: the store judges them with the write.
  * The own deadline only saves work: it ends the deciding of a leader that is cut off, before another can be elected.
@@ -9,8 +9,8 @@
  */
 import { type Clock, realClock } from '../base/clock.ts';
 import { type MonoMs, addMono, makeRevision, type Revision } from '../core/ids.ts';
-import { encodeJson } from '../core/decode.ts';
-import type { Compare, Store, Watcher } from './store.ts';
+import { decodeJson, encodeJson, nullable, object, text, withDefault } from '../core/decode.ts';
+import type { Compare, KeyValue, Store, Watcher } from './store.ts';
 
 export interface Leadership {
   readonly key: string;
@@ -21,6 +21,11 @@ export interface Leadership {
 export interface ElectionOptions {
   /** Who campaigns, e.g. `server/host1`: for people, and stored as the key's value `{"version":1,"name":…}`. */
   readonly name: string;
+  /**
+   * A place that holds one candidate at a time, whatever happens: a key that names it was left by a run that has ended, and is taken over without waiting
+   * for its lease, to which a store that was restarted with its server gives a full TTL once more. Stored beside the name. Default: there is none.
+   */
+  readonly home?: string;
   /** Whole seconds in both engines; etcd grants at least about 2 s. */
   readonly ttlMs: number;
   readonly clock?: Clock;
@@ -63,6 +68,8 @@ const LOOK_MS = 1_000;
 const CLOSE_MS = 1_000;
 const YIELD_EVERY_MS = 60_000;
 
+const leftBehind = object({ home: withDefault(nullable(text), null) });
+
 interface State {
   leader: (Leadership & { readonly ttlMs: number }) | null;
   deadline: MonoMs;
@@ -77,6 +84,7 @@ interface Context {
   readonly store: Store;
   readonly key: string;
   readonly value: string;
+  readonly home: string | null;
   readonly ttlMs: number;
   readonly clock: Clock;
   readonly standBackMs: () => number;
@@ -96,11 +104,12 @@ export function electController(store: Store, key: string, options: ElectionOpti
     closed: false,
     abort: new AbortController(),
   };
-  const value = encodeJson({ version: 1, name: options.name });
+  const value = encodeJson({ version: 1, name: options.name, ...(options.home === undefined ? {} : { home: options.home }) });
   const context: Context = {
     store,
     key,
     value,
+    home: options.home ?? null,
     ttlMs: options.ttlMs,
     clock,
     standBackMs: options.standBackMs ?? (() => 0),
@@ -137,25 +146,27 @@ async function campaign(context: Context): Promise<void> {
   }
 }
 
-/** Grants a lease and creates the key in one guarded transaction. A lease that won nothing is revoked; one whose outcome is unknown runs out. */
+/**
+ * Grants a lease and puts the key in one guarded transaction: it is absent, or still the one that was left behind. Whoever held that one writes no more:
+ * its guards compare the lease of the key. A lease that won nothing is revoked; one whose outcome is unknown runs out. */
 async function tryElect(context: Context): Promise<'elected' | 'taken' | 'failed'> {
   const { store, key, value, ttlMs, clock, state, onChange } = context;
-  let vacant = await isVacant(context);
+  let found = await look(context);
   const standBack = context.standBackMs();
-  if (vacant === true && standBack > 0) {
+  if (found === 'vacant' && standBack > 0) {
     await clock.sleep(standBack, state.abort.signal);
-    vacant = await isVacant(context);
+    found = await look(context);
   }
-  if (vacant === null || state.closed) return 'failed';
-  if (!vacant) return 'taken';
+  if (found === null || state.closed) return 'failed';
+  if (found !== 'vacant' && !isLeftBehind(context, found)) return 'taken';
   const sentAt = clock.now().mono;
   const granted = await store.grantLease(ttlMs);
   if (!granted.ok) return 'failed';
   const { id, ttlMs: grantedMs } = granted.value;
-  const absent = { target: 'create', key, op: '=', revision: makeRevision(0) } as const;
-  const done = await store.txn([absent], [{ kind: 'put', key, value, lease: id }], [{ kind: 'get', key }]);
+  const unchanged = { target: 'mod', key, op: '=', revision: found === 'vacant' ? makeRevision(0) : found.modRevision } as const;
+  const done = await store.txn([unchanged], [{ kind: 'put', key, value, lease: id }], [{ kind: 'get', key }]);
   if (done.ok && done.value.succeeded && !state.closed) {
-    state.leader = { key, createRevision: done.value.revision, leaseId: id, ttlMs: grantedMs };
+    state.leader = { key, createRevision: found === 'vacant' ? done.value.revision : found.createRevision, leaseId: id, ttlMs: grantedMs };
     state.deadline = addMono(sentAt, grantedMs - MARGIN_MS);
     state.holder = value;
     onChange(state.leader);
@@ -167,11 +178,16 @@ async function tryElect(context: Context): Promise<'elected' | 'taken' | 'failed
 }
 
 /** Null when the store does not answer. */
-async function isVacant({ store, key, state }: Context): Promise<boolean | null> {
+async function look({ store, key, state }: Context): Promise<KeyValue | 'vacant' | null> {
   const found = await store.get(key);
   if (!found.ok) return null;
   state.holder = found.value?.value ?? null;
-  return found.value === null;
+  return found.value ?? 'vacant';
+}
+
+function isLeftBehind({ home }: Context, { value }: KeyValue): boolean {
+  const decoded = decodeJson(leftBehind, value);
+  return home !== null && decoded.ok && decoded.value.home === home;
 }
 
 /** Renews until the leadership is over, then resigns. */

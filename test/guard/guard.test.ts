@@ -160,6 +160,15 @@ test('an agent that found a pause shortens the deadline; nothing else does', asy
   await until(() => left() === 0, 6000, 'the guard killed the server');
 });
 
+test('an arm that waits for its guard when it is disarmed arms nothing, then or when the guard is lost', async () => {
+  const client = openClient();
+  const arming = client.arm(armedUntil(addMono(monoMs(), 30_000)));
+  assert.equal(await client.disarm(), true);
+  assert.equal(await arming, false);
+  const status = await client.status();
+  assert.deepEqual([status?.phase, status?.armed], ['idle', null]);
+});
+
 test('a renewal that was sent before a pause is taken without the time of the pause', async () => {
   const client = openClient();
   assert.equal((await client.ensure()).ok, true);

@@ -397,8 +397,8 @@ test('an agent that is restarted while the store is away has little time left, a
   assert.deepEqual([keeper.heldTerm(), seen.lost], [3, []]);
 });
 
-test('promises that come after the store has answered extend nothing', async () => {
-  const { clock, keeper, seen, store, world, acquire } = rig();
+test('with little time left a store that answers is given time to do so: nobody is asked', async () => {
+  const { clock, keeper, seen, world, acquire } = rig();
   await acquire();
   const leaseId = keeper.leaseId() ?? '';
   keeper.stop();
@@ -406,9 +406,40 @@ test('promises that come after the store has answered extend nothing', async () 
   const adopted = keeper.adopt({ term: T3, leaseId, deadline: makeMonoMs(clock.now().mono + 400) });
   await clock.pass(20);
   assert.equal(await adopted, true);
+  await clock.pass(400);
+  assert.deepEqual([seen.asked, keeper.heldTerm()], [0, 3]);
+});
+
+test('promises that come after the store has answered extend nothing', async () => {
+  const { clock, keeper, seen, store, world, acquire } = rig();
+  await acquire();
+  const leaseId = keeper.leaseId() ?? '';
+  keeper.stop();
+  world.promises = true;
+  const { keepAlive } = store;
+  Object.assign(store, {
+    keepAlive: async (...args: Parameters<typeof keepAlive>) => {
+      await clock.sleep(170);
+      return keepAlive(...args);
+    },
+  });
+  const adopted = keeper.adopt({ term: T3, leaseId, deadline: makeMonoMs(clock.now().mono + 400) });
+  await clock.pass(190);
+  assert.equal(await adopted, true);
   const armed = seen.armed.length;
   await clock.pass(100);
-  assert.deepEqual([seen.asked, seen.armed.length, store.mode], [1, armed, 'up']);
+  assert.deepEqual([seen.asked, seen.armed.length], [1, armed]);
+});
+
+test('a renewal that waits for its guard when the lease is to lapse does not extend it', async () => {
+  const { clock, keeper, seen, world, acquire } = rig();
+  await acquire();
+  const deadline = keeper.deadline() ?? 0;
+  world.onArm = () => keeper.lapse();
+  await clock.pass(600);
+  assert.equal(keeper.deadline(), deadline);
+  await clock.pass(4000);
+  assert.equal(seen.lost.length, 1);
 });
 
 test('a lost lease that may still stand in the store is given back with the release', async () => {

@@ -38,7 +38,7 @@ const facts: MemberFacts = {
 const ask: PromiseRequest = { cluster: 'demo', incarnation: 'A', term: t(3), from: n1, hold: 'h1', electorateRevision: 5, ttlMs: 3000 };
 const promised = (until: number, to = n1, term = 3): Ballot => ({
   votedTerm: t(0),
-  promise: { term: t(term), to, hold: 'h1', until: at(until) },
+  promise: { term: t(term), to, hold: 'h1', until: at(until), othersUntil: null },
   waitUntil: null,
 });
 
@@ -97,7 +97,7 @@ test('promises of strangers, of repeats and of other terms do not count; somethi
 test('while F promises stand no P votes can be collected, whatever the order and the restarts', () => {
   const step = fc.record({
     who: fc.nat(4),
-    what: fc.constantFrom('promise' as const, 'vote' as const, 'restart' as const, 'end of the hold' as const, 'return' as const),
+    what: fc.constantFrom('promise' as const, 'vote' as const, 'restart' as const, 'end of the hold' as const, 'return' as const, 'late' as const),
     wait: fc.oneof(fc.nat(20), fc.nat(1500)),
   });
   fc.assert(
@@ -106,7 +106,7 @@ test('while F promises stand no P votes can be collected, whatever the order and
       const ballots = members.map(() => EMPTY_BALLOT);
       const durable: Parameters<typeof ballotAfterRestart>[0][] = members.map(() => null);
       const promisedUntil = members.map(() => -1);
-      // Every hold that ended has told everybody, and any of it may arrive at any time, or twice.
+      // What a hold that ended has asked and told may arrive at any time, or twice.
       const ended: string[] = [];
       let hold = 'h0';
       let now = 1000;
@@ -132,6 +132,12 @@ test('while F promises stand no P votes can be collected, whatever the order and
           ended.push(hold);
           hold = `h${ended.length}`;
           promisedUntil.fill(-1);
+        } else if (what === 'late') {
+          const late = { ...ask, hold: ended[wait % Math.max(1, ended.length)] ?? 'h0', from: members[0] as NodeId };
+          const { answer, ballot } = mayPromise(ballots[i] as Ballot, own, late, at(now));
+          ballots[i] = ballot;
+          if (answer.kind === 'promised' && ballot.promise)
+            durable[i] = { votedTerm: ballot.votedTerm, promise: { ...ballot.promise, bootId: 'b', ttlMs: 3000 } };
         } else if (what === 'return') {
           const given = { cluster: 'demo', term: t(3), from: members[0] as NodeId, hold: ended[wait % Math.max(1, ended.length)] ?? 'none' };
           ballots[i] = takeBack(ballots[i] as Ballot, 'demo', given);
@@ -158,6 +164,17 @@ test('a promise ends when the primary gives it back, and no other does', () => {
   for (const [expected, change] of table)
     assert.equal(mayVote(takeBack(promised(2000), 'demo', { ...given, ...change }), t(4), at(1000)).kind, expected, JSON.stringify(change));
   assert.deepEqual(takeBack(EMPTY_BALLOT, 'demo', given), EMPTY_BALLOT);
+  // The new hold h2 was promised until 4000; a request of h1 that comes late does not hide that from the return of h1.
+  const second = mayPromise(promised(2000), facts, { ...ask, hold: 'h2' }, at(1000)).ballot;
+  const late = mayPromise(second, facts, ask, at(1100)).ballot;
+  assert.deepEqual(mayVote(takeBack(late, 'demo', given), t(4), at(3999)), {
+    kind: 'wait',
+    until: 4000,
+    why: 'promised the primary of term 3 (n1) not to vote',
+  });
+  assert.equal(mayVote(takeBack(late, 'demo', given), t(4), at(4000)).kind, 'granted');
+  const twice = takeBack(takeBack(late, 'demo', given), 'demo', { ...given, hold: '' });
+  assert.equal(mayVote(twice, t(4), at(3999)).kind, 'wait', 'the empty name is nobody');
   const waiting = { ...EMPTY_BALLOT, waitUntil: at(1500) };
   assert.deepEqual(takeBack(waiting, 'demo', given), waiting, 'whose promise a restart waits for is not known any more');
 });
@@ -188,6 +205,20 @@ test('a promise is on disk before it is answered, and a restarted promiser waits
   } finally {
     rmSync(stateDirectory, { recursive: true });
   }
+});
+
+test('what is given back while the promise still waits for the disk is not promised any more', async () => {
+  const clock = createFakeClock();
+  const storage = { read: () => null, write: () => clock.sleep(500) };
+  const opened = openPromiser({ stateDirectory: '/none', storage, bootId: 'b', clock, facts: () => ({ ...facts, votedTerm: t(0) }) });
+  assert.ok(opened.ok);
+  const asked = opened.value.onPromise(ask);
+  await clock.pass(100);
+  opened.value.onReturn({ cluster: 'demo', term: t(3), from: n1, hold: 'h1' });
+  await clock.pass(500);
+  await asked;
+  await clock.pass(1);
+  assert.equal(opened.value.mayVote(t(4)).kind, 'granted');
 });
 
 test('a disk that is slower than the horizon is wide gives no promise that a restart would forget', async () => {

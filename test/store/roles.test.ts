@@ -126,6 +126,27 @@ describe('roles over the store', () => {
       await patient.close();
     });
 
+    test('what a former run at the same place left behind is taken over at once, and its guards hold no more; nobody else takes it', async () => {
+      const key = `${fresh()}controller`;
+      const at = (home: string): Election => electController(store, key, { name: 'server', home, ttlMs: 5_000 });
+      const { id } = value(await store.grantLease(60_000));
+      const left = await put(store, key, '{"version":1,"name":"server","home":"host1:/data"}', id);
+      const before: Leadership = { key, createRevision: left, leaseId: id };
+      const other = at('host2:/data');
+      await until('the other one looked', () => other.holder() !== null);
+      const next = at('host1:/data');
+      await until('the next run is elected', () => next.leadership() !== null);
+      const writes = async (leadership: Leadership): Promise<boolean> =>
+        value(await store.txn(guards(leadership), [{ kind: 'put', key: `${key}-state`, value: '1' }])).succeeded;
+      assert.deepEqual([await writes(before), await writes(next.leadership() as Leadership)], [false, true]);
+      assert.equal(other.leadership(), null);
+      await other.close();
+      value(await store.revokeLease(id));
+      assert.notEqual(value(await store.get(key)), null, 'the end of the former lease takes nothing away');
+      await next.close();
+      assert.equal(value(await store.get(key)), null);
+    });
+
     test('a leader that is to yield resigns once, and goes on leading when nobody follows', async () => {
       const key = `${fresh()}controller`;
       let asked = 0;

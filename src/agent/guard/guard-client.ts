@@ -123,6 +123,8 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
   let connection: Connection | null = null;
   let ensuring: Promise<Result<GuardStatus, Failure>> | null = null;
   let lastArmed: Armed | null = null;
+  /** How often it was disarmed: what was asked for before the last time is not to arm it again. */
+  let disarms = 0;
   let nextId = 1;
   let watchdog: WatchdogStatus = NO_WATCHDOG;
   let closed = false;
@@ -216,10 +218,10 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
     return false;
   };
 
-  const command = async (body: RequestBody): Promise<GuardAnswer | null> => {
+  const command = async (body: RequestBody, isWanted: () => boolean = () => true): Promise<GuardAnswer | null> => {
     if (connection === null) {
       const back = await ensure();
-      if (!back.ok) return null;
+      if (!back.ok || !isWanted()) return null;
     }
     return connection === null ? null : ask(connection, body);
   };
@@ -227,9 +229,12 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
   return {
     ensure,
     arm: async (armed) => {
-      const answered = await command({ kind: 'arm', arm: armed, shorten: false });
-      if (answered?.ok === true) lastArmed = armed;
-      return answered?.ok === true;
+      const before = disarms;
+      const isWanted = (): boolean => disarms === before;
+      const answered = await command({ kind: 'arm', arm: armed, shorten: false }, isWanted);
+      if (answered?.ok !== true || !isWanted()) return false;
+      lastArmed = armed;
+      return true;
     },
     shorten: async (armed) => {
       // What a lost guard is told when it is back must not be the longer deadline.
@@ -238,6 +243,7 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
     },
     disarm: async () => {
       lastArmed = null;
+      disarms++;
       return (await command({ kind: 'disarm' }))?.ok === true;
     },
     acknowledge: async () => (await command({ kind: 'acknowledge' }))?.ok === true,

@@ -115,8 +115,10 @@ interface Held {
 
 /** An answer of the store takes milliseconds; after this long the promises are asked, which leaves time for several rounds in one TTL. */
 const CONFIRM_LIMIT_MS = 800;
-/** With less time left, a store that says nothing would leave none to ask the members: an agent that was restarted while the store is away has as little. */
+/** With less time left, a store that says nothing would leave none to ask the members. */
 const ONE_AFTER_THE_OTHER_MS = 1200;
+/** A store that is there answers sooner. */
+const SILENCE_MS = 150;
 const ACQUIRE_LIMIT_MS = 2000;
 /** A reason of our own: without one, each end of a wait builds an error with its stack. */
 const DECIDED = Symbol('decided');
@@ -210,7 +212,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     const acknowledged = await options.guard.arm({ term: lease.term, leaseId: lease.leaseId, deadline, at: before });
     notePause(lease);
     expire();
-    if (held !== lease) return null;
+    if (held !== lease || lapsing === lease) return null;
     if (!acknowledged) {
       options.onEvent?.({
         kind: 'renewal-failed',
@@ -227,34 +229,45 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     return by;
   };
 
-  const ask = (lease: Held): Promise<boolean> => {
+  const ask = (lease: Held, ttlMs: number): Promise<boolean> => {
     lease.promised = true;
-    return options.askPromises({ term: lease.term, hold: lease.hold, ttlMs: options.settings().ttlMs });
+    return options.askPromises({ term: lease.term, hold: lease.hold, ttlMs });
   };
 
-  /** Only once `held` is another and no renewal of it is under way: an answer that is still to come extends nothing (takeBack, core/node/promises.ts). */
-  const returnPromises = (lease: Held): void => {
-    if (lease.promised) void options.returnPromises({ term: lease.term, hold: lease.hold });
+  /**
+   * The guard lets go of a hold that ended, and then what was promised to it is given back: nobody counts on it any more, and an answer that is still to come
+   * extends nothing (takeBack, core/node/promises.ts). With a guard that did not hear it the promises run out by themselves.
+   */
+  const letGo = async (lease: Held): Promise<void> => {
+    if ((await options.guard.disarm()) && lease.promised) void options.returnPromises({ term: lease.term, hold: lease.hold });
   };
 
+  /**
+   * With little time left the members are asked before the store has failed, and their promises count as soon as they are there: an agent that was restarted
+   * while the store is away has less time than the store may take to say nothing. A store that answers is given time to do so first: a promise that stands
+   * keeps its member from voting.
+   */
   const renewOnce = async (lease: Held): Promise<'store' | 'promises' | null> => {
     const sent = readClocks();
-    const sentAt = sent.mono;
     const { ttlMs } = options.settings();
-    // Once the store failed, and when little time is left, both ways are tried at the same time: one after the other could miss the deadline.
-    const bothWays = !storeAnswers || lease.deadline - sentAt < ONE_AFTER_THE_OTHER_MS;
-    let decided = false;
-    let early: Promise<'store' | 'promises' | null> | null = null;
-    const promised = bothWays
-      ? ask(lease).then((enough) => {
-          // Promises count as soon as they are there: the store may take all of its limit to say nothing.
-          if (enough && !decided && held === lease) early = extend(lease, sent, ttlMs, 'promises');
-          return enough;
-        })
-      : null;
-    const seen = await confirmInTime(lease, sentAt);
-    decided = true;
-    const byPromises = await early;
+    const decided = new AbortController();
+    const round: { enough: Promise<boolean> | null; early: Promise<'store' | 'promises' | null> | null } = { enough: null, early: null };
+    const askMembers = (): void => {
+      if (decided.signal.aborted || held !== lease) return;
+      round.enough = ask(lease, ttlMs).then((enough) => {
+        if (enough && !decided.signal.aborted && held === lease) round.early = extend(lease, sent, ttlMs, 'promises');
+        return enough;
+      });
+    };
+    if (!storeAnswers) askMembers();
+    else if (lease.deadline - sent.mono < ONE_AFTER_THE_OTHER_MS) void clock.sleep(SILENCE_MS, decided.signal).then(askMembers);
+    const seen = await confirmInTime(lease, sent.mono).finally(() => decided.abort(DECIDED));
+    expire();
+    if (held === lease && seen.confirmation.kind === 'taken') {
+      const { by, term } = seen.confirmation;
+      lose(lease, `the store gave the write lease to ${by ?? 'another'} in term ${term ?? '?'}`);
+    }
+    const byPromises = await round.early;
     expire();
     if (held !== lease) return null;
     storeAnswers = seen.confirmation.kind !== 'unknown';
@@ -262,15 +275,14 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       case 'confirmed':
         return extend(lease, sent, seen.grantedMs, 'store');
       case 'taken':
-        lose(lease, `the store gave the write lease to ${seen.confirmation.by ?? 'another'} in term ${seen.confirmation.term ?? '?'}`);
         return null;
       case 'gone':
         return reclaim(lease);
       case 'unknown': {
         options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: seen.confirmation.why, leftMs: lease.deadline - clock.now().mono });
         if (byPromises !== null) return byPromises;
-        const asked = promised === null ? readClocks() : sent;
-        const enough = await (promised ?? ask(lease));
+        const asked = round.enough === null ? readClocks() : sent;
+        const enough = await (round.enough ?? ask(lease, ttlMs));
         expire();
         return enough && held === lease ? extend(lease, asked, ttlMs, 'promises') : null;
       }
@@ -404,8 +416,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       const lease = lost;
       if (lease === null || held !== null) return ok(null);
       lost = null;
-      returnPromises(lease);
-      await options.guard.disarm();
+      await letGo(lease);
       return giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) });
     },
     release: async () => {
@@ -419,11 +430,10 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       }
       // A renewal that is under way is confirmed for nobody any more; the guard must have its last word after it.
       while (renewing !== null) await renewing;
-      returnPromises(lease);
       // At the same time: until the guard has heard it, it would only fence what cannot write any more, and nothing is started here before both ended.
       const [given] = await Promise.all([
         giveBack(options, { term: lease.term, leaseId: lease.leaseId, deadline: addMono(clock.now().mono, ACQUIRE_LIMIT_MS) }),
-        options.guard.disarm(),
+        letGo(lease),
       ]);
       return given;
     },

@@ -78,7 +78,7 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
   });
   /** What is on disk covers promises of this term to this primary until then, for a restart too (a TTL is waited out there, not more). */
   let horizon: { readonly term: Term; readonly to: string; readonly until: MonoMs; readonly ttlMs: number } | null = null;
-  const covers = (promise: Omit<OpenPromise, 'hold'>, ttlMs: number): boolean =>
+  const covers = (promise: Pick<OpenPromise, 'term' | 'to' | 'until'>, ttlMs: number): boolean =>
     horizon !== null && horizon.term === promise.term && horizon.to === promise.to && horizon.until >= promise.until && horizon.ttlMs >= ttlMs;
   let turn: Promise<unknown> = Promise.resolve();
 
@@ -134,7 +134,12 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
       return answer;
     },
     onReturn: (given) => {
-      ballot = takeBack(ballot, options.facts().cluster, given);
+      const end = (): void => {
+        ballot = takeBack(ballot, options.facts().cluster, given);
+      };
+      end();
+      // A request of this hold may still wait for the disk.
+      void turn.then(end);
     },
     mayVote: (asked) => {
       const decision = mayVote(current(), asked, options.clock.now().mono);

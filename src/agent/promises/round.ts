@@ -10,8 +10,8 @@ export interface RoundOptions {
   readonly term: Term;
   readonly hold: string;
   readonly ttlMs: number;
-  /** This node's own promise, by its own promiser. */
-  readonly own: (request: PromiseRequest) => Promise<PromiseAnswer>;
+  /** This node's own promise, by its own promiser. Null: not in time. */
+  readonly own: (request: PromiseRequest) => Promise<PromiseAnswer | null>;
   /** Null: no answer in time. Bounded by itself (agent-client: 400 ms). */
   readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
 }

@@ -54,8 +54,12 @@ export interface PromiseReturn {
 export interface OpenPromise {
   readonly term: Term;
   readonly to: NodeId;
+  /** The hold that asked last. */
   readonly hold: string;
+  /** The latest end of all that was promised `to` in this term, whichever hold asked. */
   readonly until: MonoMs;
+  /** The latest end of what other holds than that were promised; null: nothing was. */
+  readonly othersUntil: MonoMs | null;
 }
 
 /** What a member remembers of its votes and promises. */
@@ -95,11 +99,13 @@ export function mayPromise(
   const why = refusal(ballot, facts, request, now);
   if (why !== null) return { answer: { kind: 'refused', node: facts.node, term: maxTerm(facts.knownTerm, ballot.votedTerm), why }, ballot };
   const until = addMono(now, request.ttlMs);
-  const open = ballot.promise;
-  const kept = open !== null && open.term === request.term && open.until > until ? open.until : until;
+  // What a lower term was promised ended when this one was opened.
+  const open = ballot.promise?.term === request.term ? ballot.promise : null;
+  const others = open === null || open.hold === request.hold ? (open?.othersUntil ?? null) : open.until;
+  const kept = open !== null && open.until > until ? open.until : until;
   return {
     answer: { kind: 'promised', node: facts.node, term: request.term },
-    ballot: { ...ballot, promise: { term: request.term, to: request.from, hold: request.hold, until: kept } },
+    ballot: { ...ballot, promise: { term: request.term, to: request.from, hold: request.hold, until: kept, othersUntil: others } },
   };
 }
 
@@ -126,17 +132,23 @@ function refusal(ballot: Ballot, facts: MemberFacts, request: PromiseRequest, no
   return null;
 }
 
+/** No hold has this name: what is promised to it is given back by nobody. */
+const NO_HOLD = '';
+
 /**
- * The ballot once the primary gave its promise back; unchanged when the promise that stands is not the one that is named.
+ * The ballot once the primary gave back what its hold was promised; unchanged when the hold that asked last is not the one that is named.
  *
- * *Invariant:* no primary counts on a promise that this ends. *Because:* it is given back after the hold ended, answers that come later extend nothing, and
- * the next hold of the same node has another name, so that a message which was on its way for long cannot meet a newer promise.
- * *Broken if:* term and node alone are compared: a primary that was restarted in place has both again.
+ * *Invariant:* no primary counts on a promise that this ends. *Because:* it is given back after the hold ended, answers that come later extend nothing, the
+ * next hold of the same node has another name, and what another hold was promised meanwhile goes on standing.
+ * *Broken if:* term and node alone are compared (a primary that was restarted in place has both again), or if a request of an old hold, which was on its
+ * way for long, takes the place of the promise to the new one.
  */
 export function takeBack(ballot: Ballot, cluster: string, given: PromiseReturn): Ballot {
   const open = ballot.promise;
-  if (open === null || given.cluster !== cluster) return ballot;
-  return open.term === given.term && open.to === given.from && open.hold === given.hold ? { ...ballot, promise: null } : ballot;
+  if (open === null || given.cluster !== cluster || given.hold === NO_HOLD) return ballot;
+  if (open.term !== given.term || open.to !== given.from || open.hold !== given.hold) return ballot;
+  const { othersUntil } = open;
+  return { ...ballot, promise: othersUntil === null ? null : { ...open, hold: NO_HOLD, until: othersUntil, othersUntil: null } };
 }
 
 export type VoteDecision =
@@ -169,7 +181,7 @@ export function mayVote(ballot: Ballot, term: Term, now: MonoMs): VoteDecision {
 export function ballotAfterRestart(
   record: {
     readonly votedTerm: Term;
-    readonly promise: (Omit<OpenPromise, 'hold'> & { readonly bootId: string; readonly ttlMs: number }) | null;
+    readonly promise: (Omit<OpenPromise, 'hold' | 'othersUntil'> & { readonly bootId: string; readonly ttlMs: number }) | null;
   } | null,
   options: { readonly bootId: string; readonly startedAt: MonoMs },
 ): Ballot {
