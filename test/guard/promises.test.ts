@@ -148,7 +148,7 @@ test('while F promises stand no P votes can be collected, whatever the order and
         assert.ok(!(fresh >= needed.promises && votes >= needed.promotion), `${fresh} promises and ${votes} votes of ${size}`);
       }
     }),
-    { numRuns: 500 },
+    { numRuns: 1000 },
   );
 });
 
