@@ -11,6 +11,7 @@ export interface DecodeError {
   readonly message: string;
 }
 
+/** `path` is where `input` stands; those inside of it are decoded at '' and their errors put below it (`within`), so that what is right builds no paths. */
 export type Decoder<T> = (input: unknown, path: string) => Result<T, DecodeError>;
 export type Decoded<D> = D extends Decoder<infer T> ? T : never;
 
@@ -18,6 +19,13 @@ const fail = (path: string, message: string): { readonly ok: false; readonly err
   ok: false,
   error: { path, message },
 });
+
+/** The failure of what stands at `part` (`.key` or `[index]`) of `path`. */
+function within(path: string, part: string, { error }: { readonly error: DecodeError }): { readonly ok: false; readonly error: DecodeError } {
+  const below = error.path === '' || error.path.startsWith('[') ? error.path : `.${error.path}`;
+  const whole = `${path}${part}${below}`;
+  return fail(whole.startsWith('.') ? whole.slice(1) : whole, error.message);
+}
 
 function kindOf(input: unknown): string {
   if (input === null) return 'null';
@@ -69,9 +77,9 @@ export function list<T>(inner: Decoder<T>): Decoder<readonly T[]> {
   return (input, path) => {
     if (!Array.isArray(input)) return fail(path, `expected a list, found ${kindOf(input)}`);
     const out: T[] = [];
-    for (const [index, item] of input.entries()) {
-      const result = inner(item, `${path}[${index}]`);
-      if (!result.ok) return result;
+    for (let index = 0; index < input.length; index++) {
+      const result = inner(input[index], '');
+      if (!result.ok) return within(path, `[${index}]`, result);
       out.push(result.value);
     }
     return { ok: true, value: out };
@@ -84,8 +92,8 @@ export function record<T>(inner: Decoder<T>): Decoder<Readonly<Record<string, T>
     if (!isObject(input)) return fail(path, `expected an object, found ${kindOf(input)}`);
     const out: Record<string, T> = {};
     for (const [key, item] of Object.entries(input)) {
-      const result = inner(item, join(path, key));
-      if (!result.ok) return result;
+      const result = inner(item, '');
+      if (!result.ok) return within(path, `.${key}`, result);
       out[key] = result.value;
     }
     return { ok: true, value: out };
@@ -97,6 +105,7 @@ type ObjectOf<F extends Fields> = { readonly [K in keyof F]: Decoded<F[K]> };
 
 /** Unknown keys are dropped (`lenient`: stored data of a newer version) or refused with the nearest known key (`strict`: people's files). */
 export function object<const F extends Fields>(fields: F, unknownKeys: 'lenient' | 'strict' = 'lenient'): Decoder<ObjectOf<F>> {
+  const entries = Object.entries(fields);
   return (input, path) => {
     if (!isObject(input)) return fail(path, `expected an object, found ${kindOf(input)}`);
     if (unknownKeys === 'strict') {
@@ -105,9 +114,9 @@ export function object<const F extends Fields>(fields: F, unknownKeys: 'lenient'
       }
     }
     const out: Record<string, unknown> = {};
-    for (const [key, decoder] of Object.entries(fields)) {
-      const result = decoder(input[key], join(path, key));
-      if (!result.ok) return input[key] === undefined ? fail(join(path, key), 'is missing') : result;
+    for (const [key, decoder] of entries) {
+      const result = decoder(input[key], '');
+      if (!result.ok) return input[key] === undefined ? fail(join(path, key), 'is missing') : within(path, `.${key}`, result);
       out[key] = result.value;
     }
     return { ok: true, value: out as ObjectOf<F> };
@@ -170,7 +179,8 @@ function isObject(input: unknown): input is Record<string, unknown> {
   return typeof input === 'object' && input !== null && !Array.isArray(input);
 }
 
-function join(path: string, key: string): string {
+/** `key` inside of what stands at `path`. */
+export function join(path: string, key: string): string {
   return path === '' ? key : `${path}.${key}`;
 }
 

@@ -1,5 +1,5 @@
 /** server.yaml: what a server reads at its start. */
-import { type Decoded, type Decoder, bool, list, literal, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import { type Decoded, type Decoder, bool, join, list, literal, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
 import { fencingConfig } from './fencing-config.ts';
 import { DEFAULTS } from './spec.ts';
 
@@ -35,7 +35,7 @@ const store: Decoder<Decoded<typeof embedded> | Decoded<typeof etcd>> = (input, 
   const engine = typeof input === 'object' && input !== null && 'engine' in input ? input.engine : 'embedded';
   if (engine === 'etcd') return etcd(input, path);
   if (engine !== 'embedded')
-    return { ok: false, error: { path: `${path}.engine`, message: `expected embedded or etcd, found ${JSON.stringify(engine)}` } };
+    return { ok: false, error: { path: join(path, 'engine'), message: `expected embedded or etcd, found ${JSON.stringify(engine)}` } };
   return embedded({ ...(input as object), engine }, path);
 };
 

@@ -11,7 +11,7 @@ import type { MonoMs } from '../core/ids.ts';
 import { type Attempt, type Channel, type GrpcStream, type Metadata, type StreamHandlers, openChannel } from './channel.ts';
 import { classify } from './classify.ts';
 import { status } from './grpc-status.ts';
-import { NOT_THE_SAME } from './foreign.ts';
+import { foreignMessage } from './foreign.ts';
 import { watchEndpoints } from './endpoint-watch.ts';
 import type { TlsFiles } from './pem.ts';
 import { Auth, AuthenticateRequestSchema, Maintenance, type ResponseHeader, StatusRequestSchema } from './proto/gen/rpc_pb.ts';
@@ -170,7 +170,7 @@ function checkHeader(state: State, header: ResponseHeader | undefined): string |
   const id = String(header?.clusterId ?? 0n);
   if (state.incarnation === null) state.incarnation = id;
   else if (state.incarnation !== id) {
-    state.foreign = `the store answers as incarnation ${id}, this process knows incarnation ${state.incarnation}: ${NOT_THE_SAME}`;
+    state.foreign = foreignMessage({ seen: id, known: state.incarnation });
   }
   return state.foreign;
 }

@@ -3,7 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { decodeJson, object, text } from '../core/decode.ts';
 import { type Result, ok } from '../core/result.ts';
-import { isForeign } from './foreign.ts';
+import { readForeign } from './foreign.ts';
 import type { MovableStore } from './movable.ts';
 import { RESTORE_KEY } from './snapshot.ts';
 import type { Store, StoreError } from './store.ts';
@@ -53,7 +53,11 @@ export async function followRestores({ movable, open, clock, log, signal, onMove
     }
     const mark = await readMark(present);
     if (mark.ok && mark.value !== null && present === asked) former.add(mark.value.from);
-    if (!mark.ok && known !== null && isForeign(mark.error)) {
+    const foreign = mark.ok ? null : readForeign(mark.error);
+    if (foreign !== null) {
+      // The store may have been lost after it answered its first call, and before it said which one it is.
+      known = foreign.known;
+      used.add(known);
       const found = await restoredFrom(open(), { used, former });
       if (found.store !== null) {
         movable.replace(found.store);

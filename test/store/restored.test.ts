@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { err, ok } from '../../src/core/result.ts';
 import { makeRevision } from '../../src/core/ids.ts';
-import { NOT_THE_SAME } from '../../src/store/foreign.ts';
+import { foreignMessage } from '../../src/store/foreign.ts';
 import { createMovableStore } from '../../src/store/movable.ts';
 import { followRestores } from '../../src/store/restored.ts';
 import { RESTORE_KEY } from '../../src/store/snapshot.ts';
@@ -23,12 +23,12 @@ function clientOf(place: Place): Store {
     first ??= place.incarnation;
     return first !== place.incarnation;
   };
-  const refused = err({ kind: 'refused' as const, message: `another one: ${NOT_THE_SAME}` });
+  const refusal = () => err({ kind: 'refused' as const, message: foreignMessage({ seen: place.incarnation, known: first ?? '' }) });
   return {
     ...store,
     status: async () =>
       foreign()
-        ? refused
+        ? refusal()
         : ok({
             engine: 'simulated',
             version: '1',
@@ -41,15 +41,18 @@ function clientOf(place: Place): Store {
     get: async (key) => {
       const value = JSON.stringify({ version: 1, phase: 'done', from: place.from });
       const kv = { key, value, createRevision: makeRevision(1), modRevision: makeRevision(1), version: 1, lease: null };
-      return foreign() ? refused : ok(key === RESTORE_KEY && place.from !== null ? kv : null);
+      return foreign() ? refusal() : ok(key === RESTORE_KEY && place.from !== null ? kv : null);
     },
   };
 }
 
-/** The incarnations that a host uses while these stores answer one after the other at the same place. */
-async function storesUsed(answering: readonly Place[]): Promise<readonly string[]> {
-  const place: Place = { ...(answering[0] as Place) };
-  const movable = createMovableStore(clientOf(place));
+/** The incarnations that a host uses while these stores answer one after the other at the same place; `met` answered one call before, and then never again. */
+async function storesUsed(answering: readonly Place[], met: Place | null = null): Promise<readonly string[]> {
+  const place: Place = { ...((met ?? answering[0]) as Place) };
+  const first = clientOf(place);
+  if (met !== null) await first.get('/any');
+  Object.assign(place, answering[0]);
+  const movable = createMovableStore(first);
   const stopping = new AbortController();
   const seen: string[] = [];
   let round = 0;
@@ -94,6 +97,13 @@ test('a host that began with a restored store knows from its mark what it is a b
     ]),
     ['b', 'c', 'none'],
   );
+});
+
+test('a host whose first store went away before it said who it is goes over too: its client knows which one it met', async () => {
+  const heir: Place = { incarnation: 'b', from: 'a' };
+  assert.deepEqual(await storesUsed([heir, heir], A), ['b', 'b']);
+  const stranger: Place = { incarnation: 'b', from: 'x' };
+  assert.deepEqual(await storesUsed([stranger, stranger], A), ['none', 'none']);
 });
 
 test('nobody goes back to a store that was left', async () => {

@@ -2,6 +2,7 @@
  * One client's connections to the members of the modelled store, one in use at a time. The rules are those of `src/store/connection.ts`: sent only on
  * a connection that stands; silent twice in a row: made anew; so "never sent" and "maybe applied" stay apart.
  */
+import { foreignMessage } from '../../../src/store/foreign.ts';
 import type { Scope } from '../../clock.ts';
 import type { Network } from '../../network.ts';
 import type { Stream, StreamHub } from '../stream.ts';
@@ -107,7 +108,7 @@ export function createClientConnection({ service, streams, network, host, scope 
     if (foreign !== null) return foreign;
     if (incarnation === null) incarnation = seen;
     else if (incarnation !== seen)
-      foreign = `the store answers as incarnation ${seen}, this process knows incarnation ${incarnation}: it is not the same store`;
+      foreign = foreignMessage({ seen, known: incarnation });
     return foreign;
   }
 
