@@ -11,7 +11,7 @@
  * I8 *Invariant:* a primary that was started again in its term is open only when k members of the set that it waits for hold what it recovered: rows that a
  *    crash released are visible to nobody before. (With the firewall; without it nobody can be kept out.)
  */
-import { decodeJson } from '../../src/core/decode.ts';
+import { decodeShared } from '../../src/core/decode.ts';
 import { nodeReport } from '../../src/core/report.ts';
 import { nodeOfVoter } from '../../src/core/cluster/sync-set.ts';
 import type { ClusterState } from '../../src/core/state.ts';
@@ -122,7 +122,7 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   const votes = new Set<string>();
 
   function takeReport(text: string): void {
-    const report = decodeJson(nodeReport, text);
+    const report = decodeShared(nodeReport, text);
     if (!report.ok || report.value.vote === null || !report.value.vote.final) return;
     votes.add(`${report.value.node}.${report.value.postgres.incarnation ?? ''} ${report.value.vote.term}`);
     broken ??= checkPosition(report.value.node, report.value.vote);

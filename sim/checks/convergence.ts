@@ -1,7 +1,7 @@
 /** L1, L3: what a healed cluster still waits for, in words; empty when it is whole. */
 import type { Operator } from '../operator.ts';
 import type { World } from '../world/world.ts';
-import { decodeJson } from '../../src/core/decode.ts';
+import { decodeShared } from '../../src/core/decode.ts';
 import { nodeReport } from '../../src/core/report.ts';
 import { durabilityOf } from '../../src/core/spec.ts';
 import type { WriterChecks } from './writers.ts';
@@ -35,7 +35,7 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
   for (const node of world.dataNodes) {
     if (node.name === state.primary || !world.members().includes(node.name)) continue;
     const raw = world.store.keyspace().get(world.keys.report(node.name))?.value ?? null;
-    const report = raw === null ? null : decodeJson(nodeReport, raw);
+    const report = raw === null ? null : decodeShared(nodeReport, raw);
     if (report === null || !report.ok) {
       missing.push(`${node.name} does not report`);
       continue;

@@ -2,7 +2,7 @@
  * I19 *Invariant:* every goal that stands has an order of the agent's for the state which that agent reports. *Because:* a goal in front of which an agent has
  *    nothing to do, and is not done, ends nowhere. Looked at while nothing is broken any more; a goal that has just been replaced by another gets its time.
  */
-import { decodeJson } from '../../src/core/decode.ts';
+import { decodeShared } from '../../src/core/decode.ts';
 import { decideNode } from '../../src/core/node/decide.ts';
 import { nodeReport } from '../../src/core/report.ts';
 import type { World } from '../world/world.ts';
@@ -47,7 +47,7 @@ function deadEnd(world: World, name: string): string | null {
   const node = world.nodes.get(name);
   const agent = node?.agent() ?? null;
   const text = world.store.keyspace().get(world.keys.report(name as Parameters<typeof world.keys.report>[0]))?.value ?? null;
-  const report = text === null ? null : decodeJson(nodeReport, text);
+  const report = text === null ? null : decodeShared(nodeReport, text);
   if (node === undefined || agent === null || report === null || !report.ok) return null;
   const memory = agent.memory();
   const { activity, postgres, vote, refusedTerms } = report.value;

@@ -3,7 +3,7 @@
  *    that was replaced, once its knowledge must have ended (its limit, and the old primary's own right, by which its agent may vouch for it).
  * I15 *Invariant:* a switchover that is given up before its demotion point leaves the old primary its order to be the primary of the same term.
  */
-import { decodeJson } from '../../src/core/decode.ts';
+import { decodeShared } from '../../src/core/decode.ts';
 import { nodeReport } from '../../src/core/report.ts';
 import { type ClusterState, clusterState } from '../../src/core/state.ts';
 import { STALE_MS, TICK_MS } from '../../src/proxy/route-follower.ts';
@@ -41,11 +41,11 @@ export function createProxyChecks(world: World): ProxyChecks {
       if (event.kind !== 'put') continue;
       const { key, value } = event.kv;
       if (key === keys.state) {
-        const state = decodeJson(clusterState, value);
+        const state = decodeShared(clusterState, value);
         if (state.ok && state.value.primary !== null) note(state.value.primaryTerm, state.value.primary);
         if (state.ok) takeSwitchover(state.value);
       } else if (key.startsWith(keys.nodes) && key.endsWith('/report') && value.includes('"open":true')) {
-        const report = decodeJson(nodeReport, value);
+        const report = decodeShared(nodeReport, value);
         if (report.ok && report.value.open && report.value.leaseTerm !== null) note(report.value.leaseTerm, report.value.node);
       }
     }

@@ -1,5 +1,5 @@
 /** A whole world: machines, network, store, servers, nodes, clients. What goes wrong in it is said by a plan (plan.ts), what must hold by checks/. */
-import { type Decoder, decodeJson, encodeJson, formatDecodeError } from '../../src/core/decode.ts';
+import { type Decoder, decodeJson, decodeShared, encodeJson, formatDecodeError } from '../../src/core/decode.ts';
 import { type ClusterId, type NodeId, makeClusterId } from '../../src/core/ids.ts';
 import { type ClusterSpec, clusterSpec } from '../../src/core/spec.ts';
 import { type ClusterState, clusterState } from '../../src/core/state.ts';
@@ -158,7 +158,7 @@ function createReader<T>(store: StoreModel, key: string, decoder: Decoder<T>): (
     const found = store.keyspace().get(key)?.value ?? null;
     if (found === text) return value;
     text = found;
-    const decoded = found === null ? null : decodeJson(decoder, found);
+    const decoded = found === null ? null : decodeShared(decoder, found);
     if (decoded?.ok === false) throw new Error(`${key} in the store cannot be read: ${formatDecodeError(decoded.error)}`);
     value = decoded?.value ?? null;
     return value;

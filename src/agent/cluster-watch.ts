@@ -4,7 +4,7 @@
  */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { type Decoder, decodeJson, formatDecodeError } from '../core/decode.ts';
+import { type Decoder, decodeShared, formatDecodeError } from '../core/decode.ts';
 import { type MonoMs, type NodeId, type Revision, makeNodeId, makeRevision } from '../core/ids.ts';
 import { type Member, member } from '../core/report.ts';
 import { type ClusterSpec, clusterSpec } from '../core/spec.ts';
@@ -67,7 +67,7 @@ export function watchCluster(options: {
 
   /** Bad bytes are logged and the last good value stays: a crash here would fence a healthy primary. */
   function decode<T>(decoder: Decoder<T>, kv: KeyValue): T | null {
-    const decoded = decodeJson(decoder, kv.value);
+    const decoded = decodeShared(decoder, kv.value);
     if (decoded.ok) return decoded.value;
     log.error({ key: kv.key, revision: kv.modRevision }, `cannot read ${kv.key}: ${formatDecodeError(decoded.error)}; the last good value stays`);
     return null;

@@ -1,5 +1,5 @@
 /** What the controller knows of one cluster: listed once, then watched. Values are decoded when they arrive. */
-import { type Decoder, decodeJson, formatDecodeError, integer, object } from '../core/decode.ts';
+import { type Decoder, decodeShared, formatDecodeError, integer, object } from '../core/decode.ts';
 import { initialState } from '../core/cluster/goals.ts';
 import { type MonoMs, type NodeId, type Now, type Revision, makeRevision, parseNodeId } from '../core/ids.ts';
 import { type Member, type NodeReport, member, nodeReport } from '../core/report.ts';
@@ -60,7 +60,7 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
   let unreadable: Unreadable[] = [];
 
   function read<T>(decoder: Decoder<T>, kv: KeyValue): T | null {
-    const decoded = decodeJson(decoder, kv.value);
+    const decoded = decodeShared(decoder, kv.value);
     if (decoded.ok) return decoded.value;
     if (unreadable.length < 20) unreadable.push({ key: kv.key, revision: kv.modRevision, message: formatDecodeError(decoded.error) });
     return null;

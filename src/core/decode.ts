@@ -166,6 +166,27 @@ export function decodeJson<T>(decoder: Decoder<T>, json: string): Result<T, Deco
   return decoder(input, '');
 }
 
+const SHARED_TEXTS = 32;
+const shared = new WeakMap<Decoder<unknown>, Map<string, Result<unknown, DecodeError>>>();
+
+/**
+ * Like `decodeJson`; the same text gives the same value again, for as long as it is among the last of this decoder. For what several parts of a process read
+ * of the store: each change comes to all of them. Not for secrets, which would be kept.
+ */
+export function decodeShared<T>(decoder: Decoder<T>, json: string): Result<T, DecodeError> {
+  let texts = shared.get(decoder);
+  if (texts === undefined) {
+    texts = new Map();
+    shared.set(decoder, texts);
+  }
+  const known = texts.get(json);
+  if (known !== undefined) return known as Result<T, DecodeError>;
+  const result = decodeJson(decoder, json);
+  if (texts.size >= SHARED_TEXTS) texts.delete(texts.keys().next().value as string);
+  texts.set(json, result);
+  return result;
+}
+
 /** JSON text in which each Lsn stands in PostgreSQL's text form. */
 export function encodeJson(value: unknown, indent?: number): string {
   return JSON.stringify(value, (_key, item: unknown) => (typeof item === 'bigint' ? formatLsn(item as Lsn) : item), indent);

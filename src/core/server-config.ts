@@ -1,5 +1,19 @@
 /** server.yaml: what a server reads at its start. */
-import { type Decoded, type Decoder, bool, join, list, literal, nullable, number, object, oneOf, storeEndpoints, text, withDefault } from './decode.ts';
+import {
+  type Decoded,
+  type Decoder,
+  bool,
+  join,
+  list,
+  literal,
+  nullable,
+  number,
+  object,
+  oneOf,
+  storeEndpoints,
+  text,
+  withDefault,
+} from './decode.ts';
 import { fencingConfig } from './fencing-config.ts';
 import { DEFAULTS } from './spec.ts';
 

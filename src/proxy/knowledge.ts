@@ -1,7 +1,7 @@
 /** What the proxy knows of its cluster: state, members and reports, listed once and watched from there; the primary's agent is asked while the store is silent. */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { type Decoder, decodeJson, formatDecodeError } from '../core/decode.ts';
+import { type Decoder, decodeShared, formatDecodeError } from '../core/decode.ts';
 import { type MonoMs, type NodeId, type Revision, addMono, makeNodeId, makeRevision, type makeTerm } from '../core/ids.ts';
 import { type Member, type NodeReport, member, nodeReport } from '../core/report.ts';
 import type { RouteFacts, RouteTarget } from '../core/route/decide.ts';
@@ -52,7 +52,7 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
 
   /** Bad bytes are logged, and the last good value stays. */
   function decode<T>(decoder: Decoder<T>, kv: KeyValue): T | null {
-    const decoded = decodeJson(decoder, kv.value);
+    const decoded = decodeShared(decoder, kv.value);
     if (decoded.ok) return decoded.value;
     log.error({ key: kv.key, revision: kv.modRevision }, `cannot read ${kv.key}: ${formatDecodeError(decoded.error)}; the last good value stays`);
     return null;

@@ -107,8 +107,7 @@ export function createClientConnection({ service, streams, network, host, scope 
   function check(seen: string): string | null {
     if (foreign !== null) return foreign;
     if (incarnation === null) incarnation = seen;
-    else if (incarnation !== seen)
-      foreign = foreignMessage({ seen, known: incarnation });
+    else if (incarnation !== seen) foreign = foreignMessage({ seen, known: incarnation });
     return foreign;
   }
 

@@ -1,5 +1,5 @@
 /** The arithmetic and the judgements of the write lease. Pure. */
-import { type Decoded, decodeJson, object, record, text } from '../../core/decode.ts';
+import { type Decoded, decodeShared, object, record, text } from '../../core/decode.ts';
 import { type MonoMs, type NodeId, type Term, addMono } from '../../core/ids.ts';
 import { term } from '../../core/report.ts';
 import { writeLease } from '../../core/state.ts';
@@ -40,7 +40,7 @@ export function judgeKey(found: KeyValue | null, own: { readonly value: string; 
   if (found.value === own.value && found.lease === own.leaseId) return { kind: 'confirmed' };
   // The store was left for another one, where our lease stands too: this one says nothing any more, neither for us nor against us.
   if (found.value === MOVED_LEASE) return { kind: 'unknown', why: 'the store was moved, and this agent has not heard where' };
-  const decoded = decodeJson(writeLease, found.value);
+  const decoded = decodeShared(writeLease, found.value);
   // The same value under another lease: an earlier or later run of this node; ours by name, but not the one we renew.
   return decoded.ok ? { kind: 'taken', by: decoded.value.holder, term: decoded.value.term } : { kind: 'taken', by: null, term: null };
 }
@@ -54,7 +54,7 @@ const stateTerms = object({ term, goals: record(object({ kind: text, term })) })
 
 /** The few facts of `state` that a new claim of the same term rests on; null when the bytes are bad. */
 export function readStateTerms(value: string): Decoded<typeof stateTerms> | null {
-  const decoded = decodeJson(stateTerms, value);
+  const decoded = decodeShared(stateTerms, value);
   return decoded.ok ? decoded.value : null;
 }
 
