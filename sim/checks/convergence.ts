@@ -42,6 +42,9 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
     }
     const { postgres, activity } = report.value;
     const told = state.goals[node.name];
+    const wish = wishOf(world, node.name);
+    if (wish !== null && wish !== state.primary && told?.kind === 'standby' && told.upstream !== wish)
+      missing.push(`${node.name} is told to stream from ${told.upstream}, and the settings name ${wish}`);
     if (told?.kind === 'standby' && postgres.streamingFrom !== null && postgres.streamingFrom !== told.upstream)
       missing.push(`${node.name} streams from ${postgres.streamingFrom} and is to stream from ${told.upstream}`);
     if (postgres.streamingFrom === null || postgres.state !== 'running') {
@@ -58,4 +61,12 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
     }
   }
   return missing;
+}
+
+/** The upstream that the settings name, where a healed cluster can follow it; null: none. */
+function wishOf(world: World, name: string): string | null {
+  const { nodes } = world.settings();
+  const wish = nodes.find((node) => node.id === name)?.upstream ?? null;
+  const upstream = nodes.find((node) => node.id === wish);
+  return upstream?.kind === 'data' && upstream.delayMs === 0 ? upstream.id : null;
 }
