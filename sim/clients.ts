@@ -12,6 +12,8 @@ export interface Commit {
   readonly id: number;
   readonly bytes: number;
   readonly sentAt: number;
+  /** When a server answered that it is done; null: none did. */
+  servedAt: number | null;
   /** Where the client was told that it is done, and when; null: refused, or never told. */
   acknowledged: { readonly node: string; readonly at: number } | null;
 }
@@ -174,7 +176,7 @@ export function createClients(
     answered: () => void = () => undefined,
   ): Promise<'acknowledged' | 'refused' | 'unknown'> {
     return new Promise((resolve) => {
-      const commit: Commit = { id: ++lastId, bytes: 180, sentAt: world.clock.now(), acknowledged: null };
+      const commit: Commit = { id: ++lastId, bytes: 180, sentAt: world.clock.now(), servedAt: null, acknowledged: null };
       let leave: () => void = () => undefined;
       const late = scope.after(PATIENCE_MS, () => {
         leave();
@@ -233,7 +235,13 @@ export function createClients(
   /** One transaction at one node; `unknown` when the answer never came. */
   function write(scope: Scope, host: string, node: string): Promise<{ kind: 'acknowledged'; commit: Commit } | { kind: 'refused' | 'unknown' }> {
     return new Promise((resolve) => {
-      const commit: Commit = { id: ++lastId, bytes: pendingBurst > 0 ? pendingBurst : 180, sentAt: world.clock.now(), acknowledged: null };
+      const commit: Commit = {
+        id: ++lastId,
+        bytes: pendingBurst > 0 ? pendingBurst : 180,
+        sentAt: world.clock.now(),
+        servedAt: null,
+        acknowledged: null,
+      };
       const late = scope.after(PATIENCE_MS, () => resolve({ kind: 'unknown' }));
       const answer = (kind: 'acknowledged' | 'refused'): void =>
         world.network.send(node, host, () =>
@@ -265,7 +273,10 @@ export function createClients(
     commits.push(commit);
     if (commit.bytes === pendingBurst) pendingBurst = 0;
     server.database.commit({ id: commit.id, bytes: commit.bytes }, (outcome) => {
-      if (outcome === 'acknowledged') for (const callback of served) callback(commit, node);
+      if (outcome === 'acknowledged') {
+        commit.servedAt = world.clock.now();
+        for (const callback of served) callback(commit, node);
+      }
       // A session that the firewall cut off, or whose host is suspended, hears nothing.
       if (server.port.lets('client') && !world.machines.of(node).scope().paused()) answer(outcome);
     });

@@ -114,10 +114,24 @@ export function createRecordChecks(
     const missing = missingAt(record.primary, 'in its WAL');
     if (missing.length > 0 && record.lostBytes === 0)
       fail('I5', `term ${record.term} says that nothing was lost, and ${record.primary} has not ${describe(missing)}`);
+    giveUp(record, missing);
+  }
+
+  function giveUp(record: { readonly term: number; readonly primary: string }, missing: readonly Commit[]): void {
     const given = missing.filter((commit) => acknowledgements.isProtected(commit.id));
     if (given.length > 0 && !acknowledgements.isLossAccepted(record.term))
       fail('I4', `term ${record.term} was opened by ${record.primary} without ${describe(given)}, which standbys had acknowledged`);
     for (const commit of missing) lost.add(commit.id);
+  }
+
+  /** The answer of an old primary that was still on its way when a term was opened: what that term says of its loss holds for it too. */
+  function takeLateAnswer(commit: Commit): void {
+    const { servedAt } = commit;
+    const present = promotions.at(-1);
+    if (servedAt === null || present === undefined || servedAt >= present.at || nodeOf(world, present.node).database?.holds(commit.id) !== false)
+      return;
+    const told = promotions.findLast((promotion) => promotion.at > servedAt && promotion.lostBytes !== 0);
+    if (told !== undefined) giveUp({ term: told.term, primary: told.node }, [commit]);
   }
 
   /** Told to a client, and not there; what was lost before is not counted again. */
@@ -133,6 +147,7 @@ export function createRecordChecks(
   const staleReads: { readonly wanted: number; readonly text: string }[] = [];
   clients.onAcknowledged((commit) => {
     if (commit.acknowledged !== null && isExcepted(commit.acknowledged.node)) excused.add(commit.id);
+    takeLateAnswer(commit);
   });
   clients.onRead((read) => {
     if (read.role !== 'primary' || read.found || isExcepted(read.node) || writers.supersededBy(read.node) !== null) return;
