@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
+import type { ClusterView, SeenReport } from '../../../src/core/view.ts';
 import { goalsOf, id, later, lsnOf, makeTask, picture } from './picture.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
@@ -218,13 +219,22 @@ test('a timeline number that was used before marks everybody who may hold the ol
     ORDERED.replace('term 3', 'timeline 2 forks 1@0/5000 lease n2/4 term 3')
       .replace('n1 dead', 'n1 dead tl2 fork1@0/5000')
       .replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open')
-      .replace(/n3 .*/, 'n3 detached tl1 fork0@0/1 @0/4FFF'),
+      .replace(/n3 .*/, 'n3 detached vote4@0/4FFF tl1 fork0@0/1 @0/4FFF'),
   );
   const state = expectRule(view, 'attempt.opened', later(500));
   assert.equal(goalsOf(state, view.spec), 'n1:fenced n2:primary n3:stream');
   assert.match(state.recovery[id('n1')]?.lastError ?? '', /^a promotion was not completed/);
   assert.equal(state.recovery[id('n3')], undefined);
+  // Not detached: since its last report it may have streamed onto the older one.
+  const silent = { ...view, reports: { ...view.reports, [id('n3')]: withoutVote(view, 'n3') } };
+  assert.match(expectRule(silent, 'attempt.opened', later(500)).recovery[id('n3')]?.lastError ?? '', /^a promotion was not completed/);
 });
+
+function withoutVote(view: ClusterView, node: string): SeenReport {
+  const seen = view.reports[id(node)];
+  assert.ok(seen);
+  return { ...seen, alive: false, report: { ...seen.report, vote: null } };
+}
 
 test('one that may hold a timeline of its own is no candidate, however far it is (Z53)', () => {
   const marked = {
