@@ -4,9 +4,19 @@ import type { Attempt } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { isGone, live } from './observe.ts';
 
-/** The old primary's own agent read the end of its WAL after PostgreSQL was gone. */
-export const isEndExact = (report: NodeReport | null): boolean =>
-  report !== null && isGone(report) && (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
+/**
+ * The old primary's own agent read the end of its WAL after PostgreSQL was gone, and it is the end that `primaryEnd` takes.
+ *
+ * *Invariant:* "nothing is lost" is said only of an end that a candidate was measured against (I5). *Because:* `primaryEnd` takes the end that an agent
+ * read only when it lies on the cluster's timeline; of a server that somebody promoted by hand, or whose files show an older timeline than
+ * its WAL, it knows less: where it left, or what the state remembers, which is older than the last row that was acknowledged.
+ * *Broken if:* any end that was read counts, on whichever timeline.
+ */
+export const isEndExact = (view: ClusterView, report: NodeReport | null): boolean =>
+  report !== null &&
+  isGone(report) &&
+  report.postgres.timeline === view.state.timeline &&
+  (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
 
 /** On the quorum path: what the old primary has beside was never acknowledged. */
 export const NOTHING_ACKNOWLEDGED = { bytes: 0, text: '; every commit that was acknowledged at synchronous durability is on it' } as const;
@@ -25,7 +35,7 @@ export function judgeLoss(view: ClusterView, attempt: Attempt, missing: number |
   }
   if (attempt.afterRestore)
     return { bytes: null, text: '; the store was restored before, and what was acknowledged in terms that it forgot, if any, is not known' };
-  if (isEndExact(report) && missing !== null)
+  if (isEndExact(view, report) && missing !== null)
     return { bytes: missing, text: missing === 0 ? '; nothing is lost' : `; ${missing} bytes of the old primary are lost` };
   if (missing === null || missing === 0)
     return { bytes: null, text: '; what the old primary acknowledged after its last report, if anything, is not known' };

@@ -5,6 +5,7 @@ import type { NodeReport, Position } from '../report.ts';
 import { type ClusterSpec, type NodeSpec, findNode, isMember } from '../spec.ts';
 import type { ClusterState, Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
+import { forkOf } from '../timeline.ts';
 import { type LineageVerdict, compareLineage } from './lineage.ts';
 
 /** Three missed reports: one may be lost, two may be late; longer would let a silent node count as a viewpoint. */
@@ -91,12 +92,16 @@ export function endOfWal(report: NodeReport): Position | null {
   return lsn === null ? null : { timeline: pg.timeline, lsn };
 }
 
-/** The newest position the primary is known to have reached, from the state and from its last report. */
+/**
+ * The newest position on the cluster's timeline that the primary is known to have reached, from the state and from its last report. One that somebody
+ * promoted by hand is on a timeline of its own: its history says how far it had come on the cluster's.
+ */
 export function primaryEnd(view: ClusterView): Lsn | null {
-  const primary = view.state.primary;
+  const { primary, primaryLsn, timeline } = view.state;
   const report = primary === null ? null : lastKnown(view, primary);
-  if (report === null || report.postgres.timeline !== view.state.timeline) return view.state.primaryLsn;
-  return maxLsn(view.state.primaryLsn, endOfWal(report)?.lsn ?? null);
+  if (report === null || timeline === null) return primaryLsn;
+  const { postgres } = report;
+  return maxLsn(primaryLsn, postgres.timeline === timeline ? (endOfWal(report)?.lsn ?? null) : forkOf(postgres.history, timeline));
 }
 
 export function isPrimaryRole(report: NodeReport): boolean {

@@ -131,6 +131,32 @@ test('more loss than the bound blocks; accepted, it is recorded (I5)', () => {
   assert.equal(state.attempt?.lostBytes, 9_416_704);
 });
 
+test('the end of an old primary that was promoted by hand is on another timeline: it proves nothing, but where it left is known (I5)', () => {
+  const text = `term 3 primary n1 lsn 0/4000 attempt 4 vote
+    n1 crashed tl2 fork1@0/5000 @0/5100
+    n2 detached vote4@0/4800
+    n3 detached vote4@0/4700`;
+  const behind = expectDecision(picture(text), 'attempt.promote');
+  assert.deepEqual([behind.state?.attempt?.candidate, behind.state?.attempt?.lostBytes], ['n2', 2048]);
+  assert.match(behind.why, /at least 2048 bytes of the old primary are lost/);
+  const level = expectDecision(picture(text.replace('vote4@0/4800', 'vote4@0/5000')), 'attempt.promote');
+  assert.equal(level.state?.attempt?.lostBytes, null, 'what it took in on its own timeline is not known');
+  const bounded = expectDecision(picture(text, { spec: { maxLagOnFailoverBytes: 1024 } }), 'attempt.abandoned-for-restart');
+  assert.match(bounded.why, /lacks 2048 bytes/);
+  const crash = with_((attempt) => ({ ...attempt, rule: 'crash.failover' }));
+  expectRule(picture(text, crash), 'attempt.waiting-votes');
+  expectRule(picture(text, crash), 'attempt.abandoned-for-restart', later(1000));
+});
+
+test('files that show an older timeline than the cluster’s say nothing of the end of its WAL (I5)', () => {
+  const view = picture(`term 3 primary n1 timeline 2 forks 1@0/3000 lsn 0/4000 attempt 4 vote
+    n1 crashed tl1 fork0@0/1 @0/5000
+    n2 detached vote4@0/4800 tl2
+    n3 detached vote4@0/4700 tl2`);
+  const decision = expectDecision(view, 'attempt.promote');
+  assert.deepEqual([decision.state?.attempt?.candidate, decision.state?.attempt?.lostBytes], ['n2', null]);
+});
+
 const CRASHED = `term 3 primary n1 attempt 4 vote
   n1 crashed @0/5000
   n2 detached vote4@0/4FF0

@@ -167,14 +167,14 @@ function elect(view: ClusterView, now: Now, attempt: Attempt, oldReport: NodeRep
       )
     );
   }
-  const endUnknown = oldReport !== null && oldReport.postgres.state === 'crashed' && oldReport.postgres.walEnd === null;
+  const endUnknown = oldReport !== null && oldReport.postgres.state === 'crashed' && !isEndExact(view, oldReport);
   if (attempt.rule === 'crash.failover' && endUnknown && !graceOver)
     return wait('attempt.waiting-votes', `waiting for the end of the WAL of ${oldReport.node}`, 50);
   if (attempt.rule === 'crash.failover' && (endUnknown || missing === null || missing > 0)) {
     const restart = restartOld(view, now, attempt, oldReport, `the best candidate, ${describeCandidate(best)}, lacks ${missing ?? 'unknown'} bytes`);
     if (restart !== null) return restart;
   }
-  if (!attempt.acceptLoss && isUnestablished(view) && !(missing === 0 && isEndExact(oldReport))) {
+  if (!attempt.acceptLoss && isUnestablished(view) && !(missing === 0 && isEndExact(view, oldReport))) {
     const why = unestablishedText(view);
     return restartOld(view, now, attempt, oldReport, why) ?? warn(view, 'failover.blocked-quorum', why);
   }
