@@ -3,7 +3,9 @@ import type { Operator } from '../operator.ts';
 import type { World } from '../world/world.ts';
 import { decodeShared } from '../../src/core/decode.ts';
 import { nodeReport } from '../../src/core/report.ts';
-import { durabilityOf } from '../../src/core/spec.ts';
+import { type ClusterSpec, durabilityOf } from '../../src/core/spec.ts';
+import type { ClusterState } from '../../src/core/state.ts';
+import { isPromotionUnfinished } from '../../src/core/cluster/goals.ts';
 import type { WriterChecks } from './writers.ts';
 
 export function missingForWhole(world: World, writers: WriterChecks, operator: Operator): readonly string[] {
@@ -16,8 +18,7 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
   if (state.switchover !== null) missing.push(`a switchover is in phase ${state.switchover.phase}`);
   if (state.frozen !== null) missing.push('automatic actions are frozen');
   for (const [node, override] of Object.entries(state.overrides)) missing.push(`${node} is ${override.kind}: ${override.reason}`);
-  for (const [node, progress] of Object.entries(state.recovery))
-    missing.push(`${node} is being taken back: ${progress.lastError ?? `looked at ${progress.checks} times`}`);
+  missing.push(...missingReturns(state, world.settings()));
   for (const task of operator.unfinished())
     missing.push(`task ${task.id} (${task.request.kind}) is ${task.status}: ${task.steps.at(-1)?.name ?? ''}`);
   const { mode, k } = durabilityOf(world.spec);
@@ -69,4 +70,14 @@ function wishOf(world: World, name: string): string | null {
   const wish = nodes.find((node) => node.id === name)?.upstream ?? null;
   const upstream = nodes.find((node) => node.id === wish);
   return upstream?.kind === 'data' && upstream.delayMs === 0 ? upstream.id : null;
+}
+
+/**
+ * Who is being taken back. Of a node that is no member nothing may be left but the mark that it may hold a timeline of its own under a number of the
+ * cluster's (architecture 4.1): it stands for the data that the node may come back with, which nobody looks at while it is away.
+ */
+export function missingReturns({ recovery }: Pick<ClusterState, 'recovery'>, spec: ClusterSpec): readonly string[] {
+  return Object.entries(recovery)
+    .filter(([node, progress]) => spec.nodes.some((one) => one.id === node) || !isPromotionUnfinished(progress))
+    .map(([node, progress]) => `${node} is being taken back: ${progress.lastError ?? `looked at ${progress.checks} times`}`);
 }

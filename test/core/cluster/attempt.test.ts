@@ -262,6 +262,17 @@ function withoutVote(view: ClusterView, node: string): SeenReport {
   return { ...seen, alive: false, report: { ...seen.report, vote: null } };
 }
 
+test('one that was being copied is copied from the new primary, and stays marked where it may have copied the older timeline (Z53)', () => {
+  const text = ORDERED.replace('n2 detached busy', 'n2 primary tl2 fork1@0/5000 lease4 open').replace(/n3 .*/, 'n3 incomplete');
+  const fresh = picture(text.replace('term 3', 'lease n2/4 term 3'));
+  const state = expectRule(fresh, 'attempt.opened', later(500));
+  assert.deepEqual([goalsOf(state, fresh.spec), state.recovery[id('n3')]], ['n1:fenced n2:primary n3:clone', undefined]);
+  const again = picture(text.replace('term 3', 'timeline 2 forks 1@0/5000 lease n2/4 term 3').replace('n1 dead', 'n1 dead tl2 fork1@0/5000'));
+  const marked = expectRule(again, 'attempt.opened', later(500));
+  assert.equal(goalsOf(marked, again.spec), 'n1:fenced n2:primary n3:clone');
+  assert.match(marked.recovery[id('n3')]?.lastError ?? '', /^a promotion was not completed/);
+});
+
 test('one that may hold a timeline of its own is no candidate, however far it is (Z53)', () => {
   const marked = {
     state: (state: ClusterState): ClusterState => ({

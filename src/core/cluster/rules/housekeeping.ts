@@ -61,7 +61,7 @@ export const housekeepingRules: readonly Rule[] = [
   {
     id: 'housekeeping.removed-node',
     when: 'a node is in the state but no longer in the spec',
-    why: 'Its goal, override and progress are forgotten; its data stays as it is. The primary is kept until another one is.',
+    why: 'Its goal, override and progress are forgotten; its data stays as it is, and so does the mark that it may hold a timeline of its own. The primary is kept until another one is.',
     decide: (view) => {
       const gone = new Set<NodeId>();
       // What may hold a timeline of its own is remembered: the node may come back with its data (Z53).
