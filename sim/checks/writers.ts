@@ -2,7 +2,7 @@
  * Who takes writes, looked at after every step.
  *
  * I1 *Invariant:* at most one node of the cluster takes writes of clients; beside a primary that was promoted on the quorum path the former one may be
- *    writable until its lease ends, and acknowledge nothing (acknowledgements.ts). Excepted, because the product says so itself: the moment after a suspended
+ *    writable until its lease ends, and acknowledge nothing that the newer one lacks (acknowledgements.ts). Excepted, because the product says so itself: the moment after a suspended
  *    machine goes on; a server that somebody promoted by hand, until it is fenced; without the firewall, a server whose agent and guard are both dead.
  * I2 *Invariant:* a node takes writes only before the deadline that its guard or agent holds, plus the margin that a fence may take.
  */
@@ -18,10 +18,10 @@ export interface WriterChecks {
   wasPromotedByHand(node: string): boolean;
   /** What it answers now counts for nothing: see above. */
   isExcepted(node: string): boolean;
-  /** A term that needs no lease to end: whoever was primary before can acknowledge nothing. */
+  /** A term that needs no lease to end: whoever was primary before can acknowledge nothing that its primary lacks. */
   openedByQuorum(term: number): void;
-  /** Who takes writes in a higher term than that node holds; null: nobody. */
-  supersededBy(node: string): string | null;
+  /** Who takes writes in a higher term than that node holds, and whether it did not have to wait for that node's lease; null: nobody. */
+  supersededBy(node: string): { readonly node: string; readonly byQuorum: boolean } | null;
   /** Called in the step in which a node begins to take writes of clients. */
   onOpen(callback: (node: SimNode) => void): void;
   /** Nodes that take writes of clients now. */
@@ -169,7 +169,7 @@ export function createWriterChecks(world: World): WriterChecks {
       const node = dataNodes.find((one) => one.name === name);
       if (node === undefined || quorumTerms.size === 0) return null;
       const newer = dataNodes.find((one) => one !== node && termOf(one) > termOf(node) && takesWrites(one));
-      return newer?.name ?? null;
+      return newer === undefined ? null : { node: newer.name, byQuorum: quorumTerms.has(termOf(newer)) };
     },
     wasPromotedByHand: (node) => everTampered.has(node),
     tampered: (node) => {

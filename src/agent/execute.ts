@@ -156,8 +156,8 @@ async function acquireLease(action: Extract<NodeAction, { kind: 'acquire-lease' 
 }
 
 /**
- * On the quorum path the lease of the old term may still stand: the order to promote says that its holder can acknowledge nothing any more, and it is
- * compared with the very state that says so.
+ * On the quorum path the lease of the old term may still stand: the order to promote says that its holder can acknowledge nothing that this node lacks, and
+ * it is compared with the very state that says so.
  */
 function replaceable(context: ExecuteContext): Term | null {
   const { state } = context.input;

@@ -147,9 +147,10 @@ export interface QuorumCount {
 }
 
 /**
- * *Invariant:* the most advanced of `needed` detached voters holds every acknowledged commit, and the old primary can acknowledge no further one.
+ * *Invariant:* the most advanced of `needed` detached voters holds every commit that was or will be acknowledged by the old primary.
  * *Because:* an acknowledged commit is on k voters, and any |voters| − k + 1 of them share a member with any k of them; with so many detached fewer than k
- *   are left to acknowledge. *Broken if:* a rebuilt data directory counted as the voter that it replaced: that is why voters have an incarnation.
+ *   are left to acknowledge more than the others had confirmed before. *Broken if:* a rebuilt data directory counted as the voter that it replaced: that is
+ *   why voters have an incarnation.
  */
 export function countQuorum(facts: Facts, detached: readonly string[]): QuorumCount {
   const needed = facts.voters.length - facts.k + 1;

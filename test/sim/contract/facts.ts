@@ -199,6 +199,28 @@ function timelines(createDriver: () => Driver): void {
     assert.equal(await n2.follow(n1), 'ok');
   });
 
+  test('what a standby confirmed before it was detached still counts when the walsender reads it later, and is below its final position', async () => {
+    await n1.set('synchronous_standby_names', 'ANY 1 (n2)');
+    await driver.sleep(200);
+    await driver.until('the walsender has it', async () => (await n1.priorities())['n2'] === 1);
+    n2.freeze();
+    const commit = await n1.commit();
+    await driver.until('it waits', async () => (await n1.syncWaiters()) === 1);
+    const { flushLsn } = await n1.report();
+    n1.freeze();
+    n2.thaw();
+    await driver.until('n2 has the row', () => n2.sees(commit.id));
+    const detached = await n2.detach();
+    assert.ok(typeof detached === 'object' && detached.final && detached.lsn >= (flushLsn ?? 0n) && commit.state() === 'running');
+    n1.thaw();
+    await driver.until('it is acknowledged', () => commit.state() === 'acknowledged');
+    const later = await n1.commit();
+    await driver.sleep(500);
+    assert.deepEqual([later.state(), await n2.sees(later.id)], ['running', false]);
+    await n1.set('synchronous_standby_names', '');
+    assert.equal(await n2.follow(n1), 'ok');
+  });
+
   test('a detached standby confirms nothing more, and its position is the end of what it has', async () => {
     let row = 0;
     for (let i = 0; i < 30; i++) row = await n1.write();

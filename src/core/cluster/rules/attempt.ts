@@ -63,9 +63,10 @@ function isLeaseFree(view: ClusterView): boolean {
 /**
  * On the quorum path the order is given while the old lease may still stand.
  *
- * *Invariant:* the old primary acknowledges nothing any more at synchronous durability. *Because:* more than |voters| − k voters are detached for this
- * term, durably, so that fewer than k can acknowledge to it, whatever it believes and whoever reaches it; and the facts are those of its last set, since
- * they are frozen while the attempt is open and stand in the same record that this order is compared with. *Broken if:* a reload alone counted as detached.
+ * *Invariant:* the old primary acknowledges nothing any more at synchronous durability that the candidate lacks. *Because:* more than |voters| − k voters
+ * are detached for this term, durably, so that fewer than k can acknowledge to it, whatever it believes and whoever reaches it; what the detached ones
+ * said before, which may be on its way yet, is below their final positions; and the facts are those of its last set, since they are frozen while the
+ * attempt is open and stand in the same record that this order is compared with. *Broken if:* a reload alone counted as detached.
  */
 function isQuorumPath(view: ClusterView, attempt: Attempt): boolean {
   return attempt.path === 'quorum' && view.state.quorum.k > 0;
