@@ -39,6 +39,8 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   const accepted = new Set<number>();
   let ordered = 0;
   let attempted = 0;
+  /** Newest term that was opened, or given to the old primary: who voted for it attached again, with its vote. */
+  let settled = 0;
   /** Ordered to open the attempted term: what its WAL holds beyond its vote is its own. */
   let candidate: string | null = null;
   let broken: Violation | null = null;
@@ -109,10 +111,13 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     return database !== null && directory !== null && `${name}.${directory.incarnation ?? ''}` === voter && database.hasDurably(commit);
   }
 
-  function takeState({ attempt, quorum, primary }: ClusterState): Violation | null {
+  function takeState({ attempt, quorum, primary, primaryTerm }: ClusterState): Violation | null {
     candidate = attempt?.phase === 'promote' ? attempt.candidate : null;
     // When the old primary is to open the term where it is, who voted attaches to it again.
-    attempted = attempt === null || (candidate !== null && candidate === primary) ? 0 : attempt.term;
+    if (attempt !== null && candidate !== null && candidate === primary) settled = Math.max(settled, attempt.term);
+    settled = Math.max(settled, primaryTerm);
+    // A backup can bring back an attempt for a term that was settled since. It is none: a term is opened once (I3, architecture 4.10).
+    attempted = attempt === null || attempt.term <= settled ? 0 : attempt.term;
     if (attempt === null) {
       votes.clear();
       return null;

@@ -6,7 +6,7 @@ import type { WriterChecks } from '../../sim/checks/writers.ts';
 import type { Clients, Commit } from '../../sim/clients.ts';
 import type { World } from '../../sim/world/world.ts';
 
-const ROW: Commit = { id: 7, bytes: 180, sentAt: 0, acknowledged: null };
+const ROW: Commit = { id: 7, bytes: 180, sentAt: 0, servedAt: null, acknowledged: null };
 
 /** n2 acknowledges a row while n3 may be open in a higher term. */
 function acknowledge(

@@ -239,14 +239,17 @@ function hasLeft(view: ClusterView, node: NodeId, lineage: Pick<ClusterState, 't
 }
 
 /**
- * The new primary's timeline has a number that was opened before: it was promoted without ever hearing of that one. Whoever may hold the older one is
- * marked, because number and fork can both be the same (two candidates that were equally far, one after the other), and then
- * neither the lineage nor PostgreSQL sees a difference (Z53). One that was detached for the new term on an ancestor cannot hold it; an older report only
- * says where a node was before it may have streamed on.
+ * The new primary's timeline has a number that was opened before: it was promoted without ever hearing of that one.
+ *
+ * *Invariant:* whoever may hold the older timeline of that number is marked. *Because:* number and fork can both be the same (two candidates that were
+ * equally far, one after the other), and then neither the lineage nor PostgreSQL sees a difference (Z53). One that was detached for the new term on an
+ * ancestor cannot hold it; an older report only says where a node was before it may have streamed on.
+ * *Broken if:* the timeline of a restored store counts as the newest that was opened: the numbers after its backup are not known.
  */
 function mayHoldTwin(view: ClusterView, opened: ClusterState, node: NodeId): boolean {
   const former = view.state.timeline;
-  if (former === null || opened.timeline === null || opened.timeline > former || opened.primary === view.state.primary) return false;
+  if (former === null || opened.timeline === null || opened.primary === view.state.primary) return false;
+  if (opened.timeline > former && view.state.attempt?.afterRestore !== true) return false;
   const report = lastKnown(view, node);
   if (report?.vote?.term !== opened.primaryTerm) return true;
   // The files of a stopped standby show the timeline of its last restart point, which can be older than its WAL.

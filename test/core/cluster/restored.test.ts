@@ -242,3 +242,23 @@ test('a person who decides after a restore gets the newest data there is, and is
   assert.deepEqual([decision.state?.attempt?.candidate, decision.state?.attempt?.lostBytes], ['n2', null]);
   assert.match(decision.why, /terms that it forgot/);
 });
+
+test('after a restore a timeline number that the backup does not know marks everybody who may hold it already (Z53)', () => {
+  // The backup knows timeline 1. n1 has opened timeline 3 since, at the position where n2 left timeline 2 for its own timeline 3 now.
+  const text = `term 1 primary n1 attempt 4 promote:n2 timeline 1 lease n2/4
+    n1 stopped tl3 fork1@0/4000 fork2@0/5000 knows4 @0/5100
+    n2 primary tl3 fork1@0/4000 fork2@0/5000 lease4 open knows4 @0/5100
+    n3 standby tl1 knows4 @0/4000`;
+  const opened = (picked: string, afterRestore: boolean): ClusterState =>
+    expectRule(
+      picture(picked, { state: (one) => ({ ...one, attempt: one.attempt === null ? null : { ...one.attempt, afterRestore } }) }),
+      'attempt.opened',
+      later(500),
+    );
+  const state = opened(text, true);
+  assert.match(state.recovery[id('n1')]?.lastError ?? '', /^a promotion was not completed/);
+  // It runs on an ancestor: it holds no timeline 3.
+  assert.deepEqual([state.recovery[id('n3')], state.goals[id('n3')]?.kind], [undefined, 'standby']);
+  // Where nothing was forgotten, a number above the last one was never used.
+  assert.equal(opened(text.replace('timeline 1', 'timeline 2 forks 1@0/4000'), false).recovery[id('n1')], undefined);
+});
