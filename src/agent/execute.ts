@@ -131,6 +131,7 @@ async function startPrimary(action: Extract<NodeAction, { kind: 'start-primary' 
   const prepared = await prepareSync(context);
   if (!prepared.ok) return prepared;
   context.sync.startsAfterCrash();
+  await context.memory.setUnopened(true);
   const started = await context.postgres.startPrimary(context.input.spec, () => holds(context, action.term), context.signal);
   if (started.ok) await rememberStart(context);
   return started;
@@ -215,6 +216,10 @@ async function openForWrites(action: Extract<NodeAction, { kind: 'open' }>, cont
   await context.firewall.openTimed();
   context.sync.opened();
   context.setOpen(true);
+  // Not waited for: an agent that forgets it looks once more before it lets clients in.
+  context.memory
+    .setUnopened(false)
+    .catch((cause: unknown) => context.log.warn({ cause: String(cause) }, 'that clients were let in could not be noted'));
   return ok(`open for writes in term ${action.term}`);
 }
 

@@ -84,7 +84,10 @@ const SLOTS_EVERY_MS = 5000;
 export interface AgentLoop {
   /** One step. Never two at once (the caller's loop coalesces). */
   step(input: LoopInput): Promise<void>;
-  /** The lease of a former run was taken over, of a term that was opened here: it was open, and what was open may stay so without a new confirmation by the store. */
+  /**
+   * The lease of a former run was taken over, of a term that was opened here: what was open may stay so without a new confirmation by the store. One that
+   * was started again, and had not let anybody in, begins to wait anew.
+   */
   leaseAdopted(): void;
   /** The lease is gone and PostgreSQL was fenced by the keeper. */
   leaseLost(): void;
@@ -383,7 +386,15 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   return {
     step,
     leaseAdopted: () => {
-      confirmed = ports.lease.heldTerm() !== null;
+      // Invariant: a primary that was started again lets nobody in before k members hold what it recovered (§4.4). Because: the start is noted durably
+      // before it is made. Broken if: an agent that was killed between the start and the opening takes the lease for the proof that clients were in.
+      if (!ports.memory.unopened()) {
+        confirmed = ports.lease.heldTerm() !== null;
+        return;
+      }
+      ports.sync.startsAfterCrash();
+      // Members get in again: they have to fetch what is waited for.
+      void ports.firewall.close();
     },
     leaseLost: () => {
       open = false;

@@ -1,12 +1,12 @@
 /**
- * What an agent must not forget: the newest term it saw, its vote, the terms it refused, the long steps it finished.
+ * What an agent must not forget: the newest term it saw, its vote, the terms it refused, the long steps it finished, the start that let nobody in yet.
  *
  * Invariant: a vote or a refusal is on disk (file and directory fsynced) before anybody hears of it.
  * Because: the controller promotes on the strength of it; a node that forgets it could acknowledge for an old term.
  * Broken if: a setter resolves before the write, or the file is not replaced atomically (Q26).
  */
 import { type TextStorage, readTextIfThere, writeFileAtomic } from '../base/files.ts';
-import { type Decoded, decodeJson, encodeJson, formatDecodeError, integer, list, nullable, object, text } from '../core/decode.ts';
+import { type Decoded, bool, decodeJson, encodeJson, formatDecodeError, integer, list, nullable, object, text, withDefault } from '../core/decode.ts';
 import { type Term, makeTerm } from '../core/ids.ts';
 import { term, vote } from '../core/report.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
@@ -22,10 +22,11 @@ const record = object({
   refusedTerms: list(term),
   /** `goalId/step`, oldest first. */
   finished: list(text),
+  unopened: withDefault(bool, false),
 });
 type Record_ = Decoded<typeof record>;
 
-const EMPTY: Record_ = { version: 1, highestTerm: makeTerm(0), vote: null, refusedTerms: [], finished: [] };
+const EMPTY: Record_ = { version: 1, highestTerm: makeTerm(0), vote: null, refusedTerms: [], finished: [], unopened: false };
 
 /** A missing file is an agent's first start. A damaged one is refused: forgetting a vote could lose data. */
 export async function openMemory(file: string, storage: TextStorage = fileStorage(file)): Promise<Result<MemoryPort, Failure>> {
@@ -56,8 +57,10 @@ export async function openMemory(file: string, storage: TextStorage = fileStorag
     vote: () => current.vote,
     refusedTerms: () => current.refusedTerms,
     finished: () => finished,
+    unopened: () => current.unopened,
     sawTerm: (seen: Term) => change((old) => (seen > old.highestTerm ? { ...old, highestTerm: seen } : old)),
     setVote: (given) => change((old) => ({ ...old, vote: given, highestTerm: makeTerm(Math.max(given.term, old.highestTerm)) })),
+    setUnopened: (unopened: boolean) => (current.unopened === unopened ? writing : change((old) => ({ ...old, unopened }))),
     refuse: (refused: Term) =>
       change((old) => ({ ...old, refusedTerms: [...old.refusedTerms.filter((t) => t !== refused), refused].slice(-MAX_REFUSED) })),
     finish: (step: string) => change((old) => ({ ...old, finished: [...old.finished.filter((s) => s !== step), step].slice(-MAX_FINISHED) })),

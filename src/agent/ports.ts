@@ -126,10 +126,13 @@ export interface MemoryPort {
   vote(): Vote | null;
   refusedTerms(): readonly Term[];
   finished(): ReadonlySet<string>;
+  /** PostgreSQL was started as the primary it was, and nobody was let in since: what it recovered may be on too few standbys yet (§4.4). */
+  unopened(): boolean;
   sawTerm(term: Term): Promise<void>;
   setVote(vote: Vote): Promise<void>;
   refuse(term: Term): Promise<void>;
   finish(step: string): Promise<void>;
+  setUnopened(unopened: boolean): Promise<void>;
 }
 
 export interface ViewpointPort {

@@ -42,6 +42,12 @@ export interface World {
   trouble: string | null;
   /** How often the slots were looked after. */
   upkeeps: number;
+  /** How often a start began that waits for what it recovered. */
+  recoveries: number;
+  /** k members hold what was recovered. */
+  syncReady: boolean;
+  /** What is noted durably of the last start. */
+  unopened: boolean;
   /** A stop says when the shutdown checkpoint is written, before it ends. */
   writesShutdownFirst: boolean;
   /** Of the store; the state says `i`. */
@@ -129,9 +135,11 @@ export function createWorld(): World {
     sync: {
       step: () => undefined,
       prepare: () => Promise.resolve(ok(null)),
-      startsAfterCrash: () => undefined,
+      startsAfterCrash: () => {
+        world.recoveries += 1;
+      },
       opened: () => undefined,
-      ready: () => true,
+      ready: () => world.syncReady,
       report: () => null,
     },
     postgres: port,
@@ -159,7 +167,12 @@ export function createWorld(): World {
       openTimed: () => Promise.resolve(void did.push('open')),
       openStandby: () => Promise.resolve(void did.push('open-standby')),
     },
-    memory: memory(did),
+    memory: memory(did, {
+      get: () => world.unopened,
+      set: (value) => {
+        world.unopened = value;
+      },
+    }),
     ballot: { mayVote: () => world.mayVote },
     // Time passes only when a test says so: a look is never late here unless `slowLook` says it.
     clock: {
@@ -185,6 +198,9 @@ export function createWorld(): World {
     slowLook: false,
     trouble: null,
     upkeeps: 0,
+    recoveries: 0,
+    syncReady: true,
+    unopened: false,
     writesShutdownFirst: false,
     incarnation: 'i',
     spec,
@@ -204,7 +220,7 @@ export function createWorld(): World {
   return world;
 }
 
-function memory(did: string[]): MemoryPort {
+function memory(did: string[], unopened: { readonly get: () => boolean; readonly set: (value: boolean) => void }): MemoryPort {
   let highest = makeTerm(0);
   let vote: Vote | null = null;
   const refused: Term[] = [];
@@ -226,6 +242,11 @@ function memory(did: string[]): MemoryPort {
     refuse: (term) => {
       did.push(`refuse ${term}`);
       refused.push(term);
+      return Promise.resolve();
+    },
+    unopened: unopened.get,
+    setUnopened: (value) => {
+      unopened.set(value);
       return Promise.resolve();
     },
     finish: (step) => {

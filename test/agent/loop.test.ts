@@ -137,6 +137,25 @@ test('a failed follow waits with a growing pause, and says how often it was trie
   assert.equal(world.status?.activity.kind, 'done');
 });
 
+test('an agent that was killed between the start and the opening waits again, with the port closed to clients, for what was recovered (architecture 4.4)', async () => {
+  const world = createWorld();
+  world.pg = down('crashed', 'primary');
+  world.lease = T(1);
+  world.syncReady = false;
+  await world.settle({ kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null });
+  assert.deepEqual([world.pg.state, world.status?.open, world.unopened, world.recoveries], ['running', false, true, 1]);
+  world.did.length = 0;
+  // Killed, and back: the lease is taken over from the guard.
+  world.loop.leaseAdopted();
+  assert.deepEqual([world.did, world.recoveries], [['close'], 2]);
+  world.syncReady = true;
+  await world.settle({ kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null });
+  assert.deepEqual([world.status?.open, world.unopened], [true, false]);
+  world.did.length = 0;
+  world.loop.leaseAdopted();
+  assert.deepEqual([world.did, world.recoveries], [[], 2], 'clients were in: nobody is kept out');
+});
+
 test('a lost lease closes the node for writes and fences what is left', async () => {
   const world = createWorld();
   const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null };

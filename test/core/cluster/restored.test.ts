@@ -248,7 +248,7 @@ test('after a restore a timeline number that the backup does not know marks ever
   const text = `term 1 primary n1 attempt 4 promote:n2 timeline 1 lease n2/4
     n1 stopped tl3 fork1@0/4000 fork2@0/5000 knows4 @0/5100
     n2 primary tl3 fork1@0/4000 fork2@0/5000 lease4 open knows4 @0/5100
-    n3 standby tl1 knows4 @0/4000`;
+    n3 standby vote4@0/4000 tl1 knows4 @0/4000`;
   const opened = (picked: string, afterRestore: boolean): ClusterState =>
     expectRule(
       picture(picked, { state: (one) => ({ ...one, attempt: one.attempt === null ? null : { ...one.attempt, afterRestore } }) }),
@@ -257,7 +257,7 @@ test('after a restore a timeline number that the backup does not know marks ever
     );
   const state = opened(text, true);
   assert.match(state.recovery[id('n1')]?.lastError ?? '', /^a promotion was not completed/);
-  // It runs on an ancestor: it holds no timeline 3.
+  // It was detached on an ancestor: it holds no timeline 3.
   assert.deepEqual([state.recovery[id('n3')], state.goals[id('n3')]?.kind], [undefined, 'standby']);
   // Where nothing was forgotten, a number above the last one was never used.
   assert.equal(opened(text.replace('timeline 1', 'timeline 2 forks 1@0/4000'), false).recovery[id('n1')], undefined);
