@@ -1,6 +1,6 @@
 /** `npm run sim`: see `--help`, and docs/simulation.md. */
 import { execFileSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { monoMs } from '../src/base/clock.ts';
@@ -16,7 +16,7 @@ import type { Job, JobResult } from './worker.ts';
 const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated cluster
 
   --seeds N        run N seeds (default 100)
-  --from SEED      the first one; the others follow it. Default: random; "tree": drawn from what is checked out, so that each state of the code has its own
+  --from SEED      the first one; the others follow it. Default: random; "sources": drawn from src/ and sim/ as committed, so that each state of the code has its own
   --minutes M      run seeds until M minutes have passed
   --at-least N     with --minutes: so many in any case
   --seed SEED      replay one, with its story
@@ -91,17 +91,17 @@ function parseOptions() {
   }
   for (const name of ['seed', 'from'] as const) {
     const value = values[name];
-    if (value !== undefined && !/^\d+$/.test(value) && !(name === 'from' && value === 'tree'))
+    if (value !== undefined && !/^\d+$/.test(value) && !(name === 'from' && value === 'sources'))
       throw new Error(`--${name} wants a whole number, not "${value}"`);
   }
   return values;
 }
 
-/** Of the same files the same seeds, wherever and by whomever they are committed: what a run finds, the next run of that state finds again. */
-function seedOfTree(): number {
-  const tree = git('rev-parse', 'HEAD^{tree}');
+/** Of the same sources the same seeds, wherever and by whomever they are committed: what a run finds, the next run of that state finds again. */
+function seedOfSources(): number {
+  const trees = git('rev-parse', 'HEAD:src', 'HEAD:sim');
   // Outside of a checkout any seeds are as good; they are named if they find something.
-  return tree === null ? anySeed() : Number.parseInt(tree.slice(0, 11), 16);
+  return trees === null ? anySeed() : createHash('sha256').update(trees).digest().readUIntBE(0, 6);
 }
 
 function anySeed(): number {
@@ -109,7 +109,7 @@ function anySeed(): number {
 }
 
 function firstSeed(from: string | undefined): number {
-  if (from === 'tree') return seedOfTree();
+  if (from === 'sources') return seedOfSources();
   return from === undefined ? anySeed() : Number(from);
 }
 
