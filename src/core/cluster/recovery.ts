@@ -245,7 +245,9 @@ function afterLooks(one: Case, via: Via): RecoveryStep {
     return step('standby.waits-for-person', `${one.node} ${person}`, { kind: 'fenced', reason: person }, progress);
   }
   if (!isGoodLook(report)) return NOTHING;
-  if (gaveUp(report, goal) && goal?.kind === 'standby') return afterFailure(one, via);
+  // What PostgreSQL calls hopeless is tried again and again by the agent: the same rung once more is another order, after its back-off.
+  const isOver = gaveUp(report, goal) || (isHopeless(one) && goal?.kind === 'standby' && goal.via === via);
+  if (isOver && goal?.kind === 'standby') return afterFailure(one, via);
   if (progress !== null && progress.notBeforeWallMs > now.wall && progress.notBeforeWallMs - now.wall <= LONGEST_BACKOFF_MS) return NOTHING;
   const needed = view.spec.recoveryChecks;
   const checks = progress?.checks ?? 0;

@@ -81,6 +81,12 @@ test('what PostgreSQL calls another history is rewound after a stream and cloned
     expectRule(saying('n2 detached @0/5500 fail:follow.not-streaming'), 'standby.rewind');
     expectRule(saying('n2 detached @0/5500 goal:rewind fail:follow.not-streaming'), 'standby.clone');
     expectRule(saying('n2 stopped @0/5500 goal:rewind fail:start.failed'), 'standby.clone');
+    // A copy that ended there too: a new order after its back-off, and not the same one at every look.
+    const copied = saying('n2 detached @0/5500 goal:clone fail:follow.not-streaming');
+    const waiting = { ...copied, state: expectRule(copied, 'standby.retry') };
+    expectRule(waiting, 'cluster.steady', later(900));
+    const again = expectRule(waiting, 'standby.clone', later(6000));
+    assert.notEqual(again.goals[id('n2')]?.id, copied.state.goals[id('n2')]?.id);
   }
 });
 
