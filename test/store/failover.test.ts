@@ -153,6 +153,8 @@ describe('three etcd members', () => {
     const p = fresh();
     const leader = await leaderIndex();
     const client = openStore({ endpoints: [String(cluster.urls[leader])], tls: null });
+    // The members may still be settling after the test before.
+    await until('the leader writes', async () => (await client.txn([], [{ kind: 'put', key: `${p}first`, value: '0' }])).ok, 10_000);
     await put(client, `${p}a`, '0');
     await pause(leader, async () => {
       const result = await client.txn([], [{ kind: 'put', key: `${p}a`, value: '1' }]);
