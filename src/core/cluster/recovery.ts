@@ -246,8 +246,7 @@ function afterLooks(one: Case, via: Via): RecoveryStep {
   }
   if (!isGoodLook(report)) return NOTHING;
   // What PostgreSQL calls hopeless is tried again and again by the agent: the same rung once more is another order, after its back-off.
-  const isOver = gaveUp(report, goal) || (isHopeless(one) && goal?.kind === 'standby' && goal.via === via);
-  if (isOver && goal?.kind === 'standby') return afterFailure(one, via);
+  if (goal?.kind === 'standby' && (gaveUp(report, goal) || (goal.via === via && isHopeless(one)))) return afterFailure(one, via);
   if (progress !== null && progress.notBeforeWallMs > now.wall && progress.notBeforeWallMs - now.wall <= LONGEST_BACKOFF_MS) return NOTHING;
   const needed = view.spec.recoveryChecks;
   const checks = progress?.checks ?? 0;
