@@ -2,9 +2,10 @@
 import { monoMs } from '../../src/base/clock.ts';
 import { addMono } from '../../src/core/ids.ts';
 import { createGuardClient } from '../../src/agent/guard/guard-client.ts';
+import { PATIENT } from './harness.ts';
 
 const [stateDirectory = '', dataDirectory = '', pid = '0', startTime = '0', forMs = '1000', table] = process.argv.slice(2);
-const client = createGuardClient({ stateDirectory });
+const client = createGuardClient({ ...PATIENT, stateDirectory });
 // Before the deadline is set: on a busy host the guard's start alone takes seconds.
 await client.ensure();
 const armed = await client.arm({

@@ -10,7 +10,7 @@ import { type Firewall, createNftFirewall } from '../../src/agent/firewall/firew
 import { createNftSession } from '../../src/agent/firewall/nft-session.ts';
 import { firewallTable } from '../../src/agent/firewall/rules.ts';
 import { createGuardClient } from '../../src/agent/guard/guard-client.ts';
-import { createRig, startArmedAgent, until } from './harness.ts';
+import { PATIENT, createRig, startArmedAgent, until } from './harness.ts';
 
 const PORT = 23_100;
 const table = firewallTable({ cluster: makeClusterId('demo'), node: makeNodeId('n-1'), port: PORT });
@@ -177,7 +177,7 @@ test('agent and guard both killed: no client gets through after the deadline', a
     await apply({ kind: 'timed', until: soon(1500) });
     const socket = await connect();
     assert.ok(socket);
-    const look = createGuardClient({ stateDirectory: rig.stateDirectory });
+    const look = createGuardClient({ ...PATIENT, stateDirectory: rig.stateDirectory });
     const status = await look.status().finally(() => look.close());
     // Never kill(0): that would be our own process group.
     assert.ok(status?.pid);
@@ -193,7 +193,7 @@ test('agent and guard both killed: no client gets through after the deadline', a
 
 test('the guard of a silent agent closes the port and kills', async () => {
   const rig = createRig();
-  const client = createGuardClient({ stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
+  const client = createGuardClient({ ...PATIENT, stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
   try {
     const postmaster = await rig.startServer(1);
     await apply({ kind: 'timed', until: soon(30_000) });

@@ -7,7 +7,7 @@ import { monoMs } from '../../src/base/clock.ts';
 import { addMono } from '../../src/core/ids.ts';
 import { createGuardClient } from '../../src/agent/guard/guard-client.ts';
 import { findProcesses, readProcess } from '../../src/agent/guard/kill-tree.ts';
-import { createRig, until } from './harness.ts';
+import { PATIENT, createRig, until } from './harness.ts';
 
 const PORT = 23_200;
 
@@ -35,7 +35,7 @@ test('the guard fences a real PostgreSQL whose every process is stopped (SIGSTOP
     const postmaster = { pid: server.pid ?? 0, startTime: readProcess(server.pid ?? 0)?.startTime ?? 0 };
     const all = () => findProcesses({ dataDirectory: rig.dataDirectory, postmaster: null });
     assert.ok(all().length >= 5, `${all().length} processes`);
-    const client = createGuardClient({ stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
+    const client = createGuardClient({ ...PATIENT, stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
     assert.equal((await client.ensure()).ok, true);
     for (const info of all()) process.kill(info.pid, 'SIGSTOP');
     const deadline = addMono(monoMs(), 1000);

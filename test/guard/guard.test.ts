@@ -12,7 +12,7 @@ import { readTogether } from '../../src/agent/lease/pause.ts';
 import { findProcesses, isAlive, killTree, parseStat, readProcess, pauseAfter } from '../../src/agent/guard/kill-tree.ts';
 import type { Armed } from '../../src/agent/guard/protocol.ts';
 import { takeLock } from '../../src/agent/guard/lock.ts';
-import { type Rig, createRig, startArmedAgent, until } from './harness.ts';
+import { PATIENT, type Rig, createRig, startArmedAgent, until } from './harness.ts';
 
 let rig: Rig;
 let clients: GuardClient[];
@@ -26,8 +26,9 @@ afterEach(async () => {
   await rig.cleanup();
 });
 
-function openClient(onGone?: () => void, entry?: string): GuardClient {
+function openClient(onGone?: () => void, entry?: string, answers: { readonly answerMs?: number } = PATIENT): GuardClient {
   const client = createGuardClient({
+    ...answers,
     stateDirectory: rig.stateDirectory,
     onStarted: (pid) => rig.adopt(pid),
     ...(onGone === undefined ? {} : { onGone }),
@@ -40,6 +41,9 @@ function openClient(onGone?: () => void, entry?: string): GuardClient {
 function armedUntil(deadline: MonoMs, more: Partial<Armed> = {}): Armed {
   return { term: 3, leaseId: '77', deadline, dataDirectory: rig.dataDirectory, postmaster: null, table: null, addresses: [], at: null, ...more };
 }
+
+/** *Source:* proc(5), SigPnd and ShdPnd of /proc/PID/status. */
+const hasPendingSignal = (pid: number): boolean => /^(SigPnd|ShdPnd):\s*0*[1-9a-f]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
 
 const left = (): number => findProcesses({ dataDirectory: rig.dataDirectory, postmaster: null }).length;
 
@@ -205,7 +209,7 @@ test('a killed guard is back at once and still fences at the deadline that it kn
 });
 
 test('a frozen guard does not acknowledge, so that the renewal does not count', async () => {
-  const client = openClient();
+  const client = openClient(undefined, undefined, {});
   const status = await client.ensure();
   assert.ok(status.ok);
   process.kill(status.value.pid, 'SIGSTOP');
@@ -251,10 +255,13 @@ test('a guard that is armed does not quit on request or by SIGTERM; an idle one 
   const status = await client.ensure();
   assert.ok(status.ok);
   const id = { pid: status.value.pid, startTime: readProcess(status.value.pid)?.startTime ?? 0 };
-  await client.arm(armedUntil(addMono(monoMs(), 20_000)));
+  assert.equal(await client.arm(armedUntil(addMono(monoMs(), 20_000))), true);
   process.kill(id.pid, 'SIGTERM');
+  // The kernel has handed it over, and one round of the guard's loop, which looks at signals last, lies behind it.
+  await until(() => !hasPendingSignal(id.pid), 5000, 'the signal arrived');
+  await client.status();
   assert.equal((await client.status())?.phase, 'armed');
-  await client.disarm();
+  assert.equal(await client.disarm(), true);
   assert.equal(await client.quit(), true);
   await until(() => !isAlive(id), 2000, 'the guard is gone');
 });

@@ -63,6 +63,9 @@ export function createRig(): Rig {
   };
 }
 
+/** For clients whose answers are looked at: a busy machine may keep a guard from answering for longer than an agent waits. */
+export const PATIENT = { answerMs: 5000 } as const;
+
 /** Polls until the condition holds; fails with `what` at the limit. */
 export async function until(condition: () => boolean | Promise<boolean>, limitMs: number, what: string): Promise<void> {
   const end = monoMs() + limitMs;

@@ -8,7 +8,7 @@ import { type GuardClient, createGuardClient } from '../../src/agent/guard/guard
 import { createLeaseGuard } from '../../src/agent/guard/lease-guard.ts';
 import type { WatchdogConfig } from '../../src/agent/guard/protocol.ts';
 import { type OpenDevice, type Watchdog, createWatchdog } from '../../src/agent/guard/watchdog.ts';
-import { type Rig, createRig, until } from './harness.ts';
+import { PATIENT, type Rig, createRig, until } from './harness.ts';
 
 const config = (mode: WatchdogConfig['mode']): WatchdogConfig => ({ mode, device: '/dev/watchdog', timeoutSeconds: 5 });
 
@@ -89,7 +89,7 @@ afterEach(async () => {
 });
 
 function openClient(): GuardClient {
-  const client = createGuardClient({ stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
+  const client = createGuardClient({ ...PATIENT, stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
   clients.push(client);
   return client;
 }

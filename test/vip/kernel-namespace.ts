@@ -7,7 +7,7 @@ import { monoMs } from '../../src/base/clock.ts';
 import { addMono } from '../../src/core/ids.ts';
 import { type LocalAddress, type VipKernel, createVipKernel } from '../../src/agent/vip/kernel.ts';
 import { createGuardClient } from '../../src/agent/guard/guard-client.ts';
-import { createRig, until } from '../guard/harness.ts';
+import { PATIENT, createRig, until } from '../guard/harness.ts';
 
 const VIP4 = '10.98.0.100';
 const VIP6 = 'fd00:98::64';
@@ -151,7 +151,7 @@ test('what the kernel refuses is told with its words', async () => {
 
 test('the guard of a silent agent removes the addresses', async () => {
   const rig = createRig();
-  const guard = createGuardClient({ stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
+  const guard = createGuardClient({ ...PATIENT, stateDirectory: rig.stateDirectory, onStarted: (pid) => rig.adopt(pid) });
   try {
     const postmaster = await rig.startServer(1);
     for (const address of [VIP4, VIP6]) await kernel.add(place(address));

@@ -1,7 +1,7 @@
 /**
  * The agent's side of the guard: starts it detached, restarts it at once when it is gone, arms it, adopts from it after an agent restart.
  *
- * Invariant: `arm` resolves to true only when a living guard has confirmed the deadline within ACK_LIMIT_MS.
+ * Invariant: `arm` resolves to true only when a living guard has confirmed the deadline within ACK_LIMIT_MS (`answerMs`).
  * Because: a renewal that no guard knows of does not count; then a frozen guard leads to the agent's own fence.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -60,6 +60,8 @@ export interface GuardClientOptions {
   /** The connection was lost (guard killed, or restarted). It is being brought back already. */
   readonly onGone?: () => void;
   readonly onStarted?: (pid: number) => void;
+  /** How long an answer may take. Default: ACK_LIMIT_MS; tests of what the guard answers wait longer than a busy machine takes. */
+  readonly answerMs?: number;
 }
 
 /** An answer takes under a millisecond; later than this the renewal had better not count. */
@@ -120,6 +122,7 @@ type RequestBody = GuardRequest extends infer R ? (R extends GuardRequest ? Omit
 
 export function createGuardClient(options: GuardClientOptions): GuardClient {
   const path = join(options.stateDirectory, 'run', 'guard.sock');
+  const answerMs = options.answerMs ?? ACK_LIMIT_MS;
   let connection: Connection | null = null;
   let ensuring: Promise<Result<GuardStatus, Failure>> | null = null;
   let lastArmed: Armed | null = null;
@@ -129,7 +132,7 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
   let watchdog: WatchdogStatus = NO_WATCHDOG;
   let closed = false;
 
-  const ask = (to: Connection, body: RequestBody, limitMs: number = ACK_LIMIT_MS): Promise<GuardAnswer | null> =>
+  const ask = (to: Connection, body: RequestBody, limitMs: number = answerMs): Promise<GuardAnswer | null> =>
     new Promise((resolve) => {
       const id = nextId++;
       const timer = setTimeout(() => {
