@@ -7,7 +7,7 @@
  * I22 *Invariant:* what the controller leaves in the store is bounded.
  */
 import { decodeJson } from '../../src/core/decode.ts';
-import { type ClusterState, clusterState, termRecord, writeLease } from '../../src/core/state.ts';
+import { type ClusterState, type TermRecord, clusterState, termRecord, writeLease } from '../../src/core/state.ts';
 import type { WatchBatch } from '../../src/store/store.ts';
 import type { Clients, Commit } from '../clients.ts';
 import { type World, nodeOf } from '../world/world.ts';
@@ -44,6 +44,8 @@ export function createRecordChecks(
   const lost = new Set<number>();
   const holders = new Map<number, string>();
   const opened = new Map<number, string>();
+  /** What each term had not when it opened. */
+  const missedAt = new Map<number, readonly Commit[]>();
   const promotions: { term: number; node: string; at: number; lostBytes: number | null }[] = [];
   let term = 0;
   let broken: Violation | null = null;
@@ -107,14 +109,26 @@ export function createRecordChecks(
     const record = decoded.value;
     const former = opened.get(record.term);
     if (former !== undefined && former !== record.primary) fail('I3', `term ${record.term} was opened by ${former} and by ${record.primary}`);
-    if (former !== undefined) return;
+    if (former !== undefined) {
+      checkLateLoss(record);
+      return;
+    }
     opened.set(record.term, record.primary);
     promotions.push({ term: record.term, node: record.primary, at: world.clock.now(), lostBytes: record.lostBytes });
     // It may have crashed again before its opening was noted: what counts is its WAL.
     const missing = missingAt(record.primary, 'in its WAL');
     if (missing.length > 0 && record.lostBytes === 0)
       fail('I5', `term ${record.term} says that nothing was lost, and ${record.primary} has not ${describe(missing)}`);
+    missedAt.set(record.term, missing);
     giveUp(record, missing);
+  }
+
+  /** What was not known at the opening is said when the old primary is back: nothing lost is not said of rows that clients had. */
+  function checkLateLoss(record: TermRecord): void {
+    const promotion = promotions.find((one) => one.term === record.term);
+    if (promotion === undefined || promotion.lostBytes !== null || record.lostBytes !== 0) return;
+    const gone = missedAt.get(record.term) ?? [];
+    if (gone.length > 0) fail('I5', `term ${record.term} says after a while that nothing was lost, and ${record.primary} had not ${describe(gone)}`);
   }
 
   function giveUp(record: { readonly term: number; readonly primary: string }, missing: readonly Commit[]): void {

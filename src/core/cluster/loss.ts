@@ -1,8 +1,9 @@
 /** What a promotion gives up, as far as it is known. Pure. */
+import { bytesBetween } from '../lsn.ts';
 import type { NodeReport } from '../report.ts';
-import type { Attempt } from '../state.ts';
+import type { Attempt, TermRecord } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { isGone, live } from './observe.ts';
+import { endOfWal, isForeignSystem, isGone, isOpen, live } from './observe.ts';
 
 /**
  * The old primary's own agent read the end of its WAL after PostgreSQL was gone, and it is the end that `primaryEnd` takes.
@@ -17,6 +18,9 @@ export const isEndExact = (view: ClusterView, report: NodeReport | null): boolea
   isGone(report) &&
   report.postgres.timeline === view.state.timeline &&
   (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
+
+/** The rule under which a person's failover opens; with it goes what the person took upon himself. */
+export const BY_HAND = 'failover.by-hand';
 
 /** On the quorum path: what the old primary has beside was never acknowledged. */
 export const NOTHING_ACKNOWLEDGED = { bytes: 0, text: '; every commit that was acknowledged at synchronous durability is on it' } as const;
@@ -40,4 +44,25 @@ export function judgeLoss(view: ClusterView, attempt: Attempt, missing: number |
   if (missing === null || missing === 0)
     return { bytes: null, text: '; what the old primary acknowledged after its last report, if anything, is not known' };
   return { bytes: missing, text: `; at least ${missing} bytes of the old primary are lost` };
+}
+
+/**
+ * The record of the present term with the loss that was not known when it opened; null while the old primary has not shown the end of its WAL, or when
+ * that end would not be the whole of the loss.
+ *
+ * *Invariant:* an amount is noted only if nobody else can have acknowledged rows that are lost. *Because:* the terms are adjacent, so that no candidate
+ * was ordered to open between them, no person said in the command that a restored store or a missing node is not waited for, and the directory still
+ * ends on the timeline that the old term had: nothing was appended or taken away since. *Broken if:* it is computed from a directory that was
+ * rewound, cloned or promoted meanwhile.
+ */
+export function lateLoss(view: ClusterView): { readonly record: TermRecord; readonly from: NodeReport } | null {
+  const { primary, primaryTerm, attempt, terms } = view.state;
+  const [before, present] = terms.slice(-2);
+  if (before === undefined || present === undefined || attempt !== null || primary === null || !isOpen(live(view, primary), primaryTerm)) return null;
+  if (present.term !== primaryTerm || before.term !== present.term - 1 || present.lostBytes !== null || present.forkLsn === null) return null;
+  const from = before.primary === primary || present.rule === BY_HAND ? null : live(view, before.primary);
+  if (from === null || !isGone(from) || from.postgres.timeline !== before.timeline || isForeignSystem(view, from)) return null;
+  const end = (from.postgres.walEnd ?? from.postgres.shutdownLsn) === null ? null : endOfWal(from);
+  if (end === null) return null;
+  return { record: { ...present, lostBytes: Math.max(0, bytesBetween({ from: present.forkLsn, to: end.lsn })) }, from };
 }

@@ -9,6 +9,7 @@ import { cancelEffect } from '../cancel.ts';
 import { refuseSource } from '../copy-source.ts';
 import { describeCandidate, describeRejected, lagText, missingBytes, rankCandidates } from '../election.ts';
 import { without } from '../goals.ts';
+import { BY_HAND } from '../loss.ts';
 import { isLeaseTaken, isOfThisStore, isOpen, live, primaryEnd } from '../observe.ts';
 import { checkRolling } from '../restart-order.ts';
 import { reachableVotes, twoPrimariesText } from '../quorum.ts';
@@ -164,7 +165,7 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
     attempt === null
       ? openAttempt(here, now, {
           path: 'manual',
-          rule: 'failover.by-hand',
+          rule: BY_HAND,
           reason,
           outageFromWallMs: isLeaseTaken(view) ? now.wall : outageStart(view, now, primary),
           acceptLoss,
@@ -178,7 +179,7 @@ function failoverByHand(view: ClusterView, now: Now): Outcome | null {
           attempt: {
             ...attempt,
             path: 'manual' as const,
-            rule: 'failover.by-hand',
+            rule: BY_HAND,
             reason,
             acceptLoss,
             acceptTwoPrimaries,

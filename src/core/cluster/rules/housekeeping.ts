@@ -5,6 +5,7 @@ import type { Rule } from '../../view.ts';
 import { bytesBetween } from '../../lsn.ts';
 import { findNode } from '../../spec.ts';
 import { knownPositions } from '../positions.ts';
+import { lateLoss } from '../loss.ts';
 import { isPromotionUnfinished, without, withGoal } from '../goals.ts';
 import { isMaintenance, isOpen, live } from '../observe.ts';
 import { publishElectorate } from '../quorum.ts';
@@ -160,6 +161,29 @@ export const housekeepingRules: readonly Rule[] = [
       const moved = primaryLsn === null || bytesBetween({ from: primaryLsn, to: lsn }) >= POSITION_STEP_BYTES;
       if (!moved && !hasStandbyMoved(view.state.positions, positions)) return null;
       return { why: 'the positions are remembered', state: { ...view.state, primaryLsn: lsn, positions }, then: 'continue' };
+    },
+  },
+  {
+    id: 'housekeeping.loss-known',
+    when: 'what the present term gave up was not known when it opened, and the old primary shows the end of its WAL',
+    why: 'Whoever reads the history tomorrow wants to know how much was lost, not that it was not known for three seconds.',
+    decide: (view) => {
+      const known = lateLoss(view);
+      if (known === null) return null;
+      const { record, from } = known;
+      const terms = [...view.state.terms.slice(0, -1), record];
+      const text =
+        record.lostBytes === 0
+          ? `${from.node} has nothing that term ${record.term} has not: nothing was lost`
+          : `${from.node} has ${record.lostBytes} bytes of WAL that term ${record.term} has not`;
+      const level = record.lostBytes === 0 ? 'info' : 'warn';
+      return {
+        why: text,
+        state: { ...view.state, terms },
+        opened: record,
+        events: [{ level, node: from.node, text, detail: { lostBytes: String(record.lostBytes) } }],
+        then: 'continue',
+      };
     },
   },
 ];
