@@ -24,7 +24,7 @@ import { encodeJson } from '../../src/core/decode.ts';
 import type { ClusterId, MonoMs, NodeId, Term } from '../../src/core/ids.ts';
 import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../src/core/node/promises.ts';
 import { DEFAULTS, findNode } from '../../src/core/spec.ts';
-import { type Goal, isHandingOver } from '../../src/core/state.ts';
+import { type ClusterState, type Goal, isBystander, isHandingOver } from '../../src/core/state.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import { keepSession } from '../../src/store/session.ts';
 import type { Store } from '../../src/store/store.ts';
@@ -120,6 +120,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
   let agentLoop: AgentLoop | null = null;
   const wake = (reason: string): void => loop?.wake(reason);
   const remember = createRemembering(host, clock);
+  let lastState: ClusterState | null = null;
   const watch: ClusterWatch = watchCluster({
     store,
     keys,
@@ -129,7 +130,9 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     onChange: (what) => {
       if (what === 'fresh') return;
       remember(watch.current());
-      wake(what);
+      const before = lastState;
+      lastState = watch.current().state;
+      if (what !== 'state' || !isBystander(before, lastState, node)) wake(what);
     },
   });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;

@@ -15,7 +15,7 @@ import type { Member } from '../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../core/result.ts';
 import { isMaintenance } from '../core/cluster/observe.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
-import { isHandingOver } from '../core/state.ts';
+import { type ClusterState, isBystander, isHandingOver } from '../core/state.ts';
 import { identityOf } from '../store/access.ts';
 import { openHostAccess } from '../store/host-access.ts';
 import { clusterKeys } from '../store/keys.ts';
@@ -149,6 +149,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   let vips: AgentVips | null = null;
   const wake = (reason: string): void => loop?.wake(reason);
   const rememberedFile = join(instance.stateDirectory, 'cluster.json');
+  let lastState: ClusterState | null = null;
   const remembering = rememberCluster(rememberedFile, log);
   const watch: ClusterWatch = watchCluster({
     store,
@@ -159,7 +160,9 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     onChange: (what) => {
       if (what === 'fresh') return;
       remembering.note(watch.current());
-      wake(what);
+      const before = lastState;
+      lastState = watch.current().state;
+      if (what !== 'state' || !isBystander(before, lastState, config.node)) wake(what);
     },
   });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;

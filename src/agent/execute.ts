@@ -186,8 +186,8 @@ async function releaseLease(_action: Extract<NodeAction, { kind: 'release-lease'
 
 async function promote(action: Extract<NodeAction, { kind: 'promote' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
   context.setOpen(false);
-  await context.firewall.close();
-  const prepared = await prepareSync(context);
+  // Both before the request, in whichever order.
+  const [prepared] = await Promise.all([prepareSync(context), context.firewall.close()]);
   if (!prepared.ok) return prepared;
   const promoted = await context.postgres.promote(action.requiredLsn, () => holds(context, action.term), context.signal);
   if (promoted.ok) return promoted;

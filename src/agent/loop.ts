@@ -125,6 +125,10 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   async function step(input: LoopInput): Promise<void> {
     const goal = input.state?.goals[ports.node] ?? null;
     const endedBefore = ended;
+    // Written to disk while the server is asked: a new term costs no time of its own.
+    const sawTerm = goal !== null && goal.term > ports.memory.highestTerm() ? ports.memory.sawTerm(goal.term) : null;
+    // A failure is met where it is waited for; a step that ends before leaves it to the next one.
+    sawTerm?.catch(() => undefined);
     const seen = await Promise.race([look(), ports.clock.sleep(OBSERVE_PATIENCE_MS).then(() => null)]);
     // A look that takes long must not hold a fence back: the order is carried out on what was seen last. Anything else waits for the look.
     if (seen === null && (goal?.kind !== 'fenced' || lastPostgres === null)) return;
@@ -134,7 +138,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     ports.sync.step(postgres, wantedSetOf(input.state, ports.node));
     const now = ports.clock.now();
     lastLook = seen === null ? null : { postgres, at: now.mono };
-    if (goal !== null && goal.term > ports.memory.highestTerm()) await ports.memory.sawTerm(goal.term);
+    await sawTerm;
     const leaseTerm = ports.lease.heldTerm();
     if (leaseTerm === null) {
       open = false;
@@ -144,7 +148,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     if (postgres.state === 'running' && postgres.role === 'primary' && goal !== null) ranUnder = goal.id;
     stoppingSince = postgres.state !== 'stopping' || running !== null ? null : (stoppingSince ?? now.mono);
     downSince = isAlive(postgres) ? null : (downSince ?? now.mono);
-    if (mayPromoteSoon(input.state, ports.node) && postgres.role === 'standby') {
+    if (leaseTerm === null && running === null && mayPromoteSoon(input.state, ports.node) && postgres.role === 'standby') {
       ports.lease.prepare();
       ports.postgres.preparePromotion();
     }

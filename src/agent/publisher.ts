@@ -65,7 +65,9 @@ export function createPublisher(options: PublisherOptions): Publisher {
       const at = options.clock.now();
       const { disk } = options;
       disk?.writes.look(status.open);
-      disk?.watch.look(status.postgres.state === 'running' ? 'running' : 'not-running');
+      // A server that is stopped on request is no reason to look; a look starts a process.
+      if (status.postgres.state === 'running' || !options.handingOver())
+        disk?.watch.look(status.postgres.state === 'running' ? 'running' : 'not-running');
       latest = buildReport({
         node: options.node,
         agentVersion: VERSION,

@@ -331,3 +331,13 @@ export function goalOf(state: ClusterState, node: NodeId): Goal | null {
 export function isHandingOver(state: ClusterState | null): boolean {
   return state?.switchover?.phase === 'stop' || state?.switchover?.phase === 'promote';
 }
+
+/**
+ * Nothing of the change from `before` to `after` is this node's business: two others hand over, and its own goal is as before. Whoever looks at its
+ * server for each of these changes takes processor time from those two. False when either is missing.
+ */
+export function isBystander(before: ClusterState | null, after: ClusterState | null, node: NodeId): boolean {
+  if (before === null || after === null || !isHandingOver(after)) return false;
+  const { switchover } = after;
+  return switchover?.from !== node && switchover?.to !== node && before.goals[node]?.id === after.goals[node]?.id;
+}

@@ -90,7 +90,10 @@ export async function openStorePlace(options: StorePlaceOptions): Promise<StoreP
   const open = (at: Place): Store => {
     if (at === null && embedded === null) throw new Error('server.yaml names an etcd: this server serves no store itself');
     const files = authority.files;
-    if (at === null) return openAccess({ endpoints: [own.here], ...files, authority: null, username: null, passwordFile: null }, { clock });
+    if (at === null) {
+      const access = { endpoints: [own.here], ...files, authority: null, username: null, passwordFile: null };
+      return openAccess(access, { clock, ...(embedded === null ? {} : { openChannel: embedded.openChannel }) });
+    }
     const shown = at.cert === null || at.key === null ? files : { cert: at.cert, key: at.key };
     return openAccess(
       { ...at, ca: files.ca, cert: shown.cert, key: shown.key, authority: at.ca },

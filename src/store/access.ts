@@ -14,6 +14,7 @@ export interface AccessOptions {
   readonly clock?: Clock;
   /** This host's own addresses. */
   readonly near?: readonly string[];
+  readonly openChannel?: NonNullable<OpenStoreOptions['openChannel']>;
 }
 
 /** Throws for PEM files that cannot be read, like `openStore`. */
@@ -21,13 +22,14 @@ export function openAccess(access: StoreAccess, options: AccessOptions = {}): St
   return openStore(accessOptions(access, options));
 }
 
-export function accessOptions(access: StoreAccess, { clock, near = [] }: AccessOptions = {}): OpenStoreOptions {
+export function accessOptions(access: StoreAccess, { clock, near = [], openChannel }: AccessOptions = {}): OpenStoreOptions {
   const { endpoints, authority, username, passwordFile } = access;
   const identity = identityOf(access);
   return {
     endpoints: nearFirst(endpoints, near),
     tls: identity === null ? null : { ...identity, ca: authority ?? identity.ca },
     ...(clock === undefined ? {} : { clock }),
+    ...(openChannel === undefined ? {} : { openChannel }),
     ...(username === null ? {} : { username }),
     ...(passwordFile === null ? {} : { password: { file: passwordFile } }),
   };

@@ -36,6 +36,8 @@ export interface ConnectionOptions {
   readonly username?: string;
   readonly password?: Password;
   readonly clock: Clock;
+  /** Default: HTTP/2 to the endpoint. The server reaches the store that it serves itself without a socket. */
+  readonly openChannel?: typeof openChannel;
 }
 
 /** What a loop over endpoints needs to know of one of them. */
@@ -102,10 +104,11 @@ interface State {
 export function openConnection(options: ConnectionOptions): Connection {
   if (options.endpoints.length === 0) throw new Error('the store needs at least one endpoint');
   const { clock } = options;
+  const open = options.openChannel ?? openChannel;
   const endpoints = options.endpoints.map(
     (url): Endpoint => ({
       url,
-      channel: openChannel(url, options.tls, clock),
+      channel: open(url, options.tls, clock),
       verified: false,
       silentTries: 0,
       refusedTries: 0,
@@ -269,7 +272,7 @@ function renew(state: State, endpoint: Endpoint): void {
   if (state.abort.signal.aborted) return;
   let channel: Channel;
   try {
-    channel = openChannel(endpoint.url, state.options.tls, state.clock);
+    channel = (state.options.openChannel ?? openChannel)(endpoint.url, state.options.tls, state.clock);
   } catch {
     // The certificate files are just being replaced: the old connection stays, and the next failures lead here again.
     return;

@@ -5,7 +5,7 @@ import { type Clock, realClock } from '../base/clock.ts';
 import { type MonoMs, addMono, makeRevision } from '../core/ids.ts';
 import { type Result, err, ok } from '../core/result.ts';
 import { type Outcome, type RpcError, classify } from './classify.ts';
-import { type Connection, type Password, openConnection } from './connection.ts';
+import { type Connection, type ConnectionOptions, type Password, openConnection } from './connection.ts';
 import { keepAliveOnce } from './keep-alive.ts';
 import { buildTxn, isReadOnlyTxn, prefixRange, readKeyValue, toBytes } from './mapping.ts';
 import type { TlsFiles } from './pem.ts';
@@ -33,6 +33,8 @@ export interface OpenStoreOptions {
   readonly clock?: Clock;
   readonly username?: string;
   readonly password?: Password;
+  /** Default: HTTP/2 to the endpoints. */
+  readonly openChannel?: NonNullable<ConnectionOptions['openChannel']>;
 }
 
 /** Default of `CallOptions.deadline`. */

@@ -18,7 +18,7 @@ import { replayTimeline } from './replay-timeline.ts';
 import { SLOTS_QUERY, type SlotInfo, slotInfos } from './slots.ts';
 import { createStartProgress, readStartProgress } from './start-progress.ts';
 import { type Row, type Sql, describeSqlError, localTarget, openSql, sqlStateOf } from './sql.ts';
-import { readHistory } from './timeline-history.ts';
+import { listHistoryTimelines, readHistory } from './timeline-history.ts';
 import { type WalEnd, readWalEnd } from './wal-end.ts';
 
 export interface MemberAddress {
@@ -117,7 +117,7 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   let trouble: string | null = null;
   let last: PostgresReport | null = null;
   let running: Promise<PostgresReport> | null = null;
-  let standbyTimeline: { readonly key: string; readonly timeline: Timeline } | null = null;
+  let standbyTimeline: { readonly pid: number; readonly key: string; readonly timeline: Timeline } | null = null;
   const history = createHistoryCache(instance.dataDirectory);
   /** Of a running primary: everything before it is in its files. */
   let flushed: { readonly timeline: Timeline; readonly lsn: Lsn } | null = null;
@@ -162,9 +162,11 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
       return standbyTimeline.timeline;
     const idle = `${steady}/${String(row['replayed'])}`;
     if (standbyTimeline?.key === idle) return standbyTimeline.timeline;
+    // Replay goes over to another timeline only by its history file, which is in pg_wal then; to ask the server costs it a process and a login.
+    if (standbyTimeline?.pid === pid && !(await hasNewerHistory(instance.dataDirectory, standbyTimeline.timeline))) return standbyTimeline.timeline;
     const answer = await replayTimeline(instance);
     if (!answer.ok) return standbyTimeline?.timeline ?? null;
-    standbyTimeline = { key: row['received_tli'] === answer.value ? steady : idle, timeline: answer.value };
+    standbyTimeline = { pid, key: row['received_tli'] === answer.value ? steady : idle, timeline: answer.value };
     return answer.value;
   };
 
@@ -322,6 +324,15 @@ function readSenders(input: unknown, members: readonly MemberAddress[]): readonl
     });
   }
   return found;
+}
+
+/** Of a later timeline than `than`; true when it cannot be told. *Source:* PostgreSQL, src/backend/access/transam/xlogrecovery.c, rescanLatestTimeLine. */
+async function hasNewerHistory(dataDirectory: string, than: Timeline): Promise<boolean> {
+  try {
+    return (await listHistoryTimelines(dataDirectory)).some((timeline) => timeline > than);
+  } catch {
+    return true;
+  }
 }
 
 /** History files never change once written; only the newest is kept. */

@@ -16,6 +16,7 @@ import {
 } from '@grpc/grpc-js';
 import { type Clock, realClock } from '../../base/clock.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import type { Channel } from '../channel.ts';
 import type { TlsFiles } from '../pem.ts';
 import {
   AlarmResponseSchema,
@@ -58,6 +59,7 @@ import { serviceDefinition } from '../proto/services.ts';
 import { storeCredentials } from './credentials.ts';
 import { DEFAULT_KEPT_REVISIONS, DEFAULT_MAX_BYTES, type Engine, openEngine } from './engine.ts';
 import { RpcFault, faults } from './fault.ts';
+import { createInProcess } from './in-process.ts';
 import { MAX_REQUEST_BYTES, compact, deleteRange, isReadOnly, put, range, txn } from './kv-service.ts';
 
 /** The part behind the plus sign tells pgherd's clients which engine answers. */
@@ -79,6 +81,8 @@ export interface EmbeddedStore {
   readonly port: number;
   /** Decimal text; made once per file. */
   readonly incarnation: string;
+  /** To this store from this very process, without its port. */
+  readonly openChannel: (url: string) => Channel;
   /** Reads the certificate files again (a renewal); open connections stay. Throws when they cannot be read; the old ones stay in use. */
   reloadTls(): void;
   /** Ends streams and calls, then closes the file. */
@@ -105,6 +109,7 @@ export async function startEmbeddedStore(options: EmbeddedStoreOptions): Promise
   });
   const { host, port } = options.listen;
   const services = { ...kvHandlers(engine), ...leaseHandlers(engine), ...maintenanceHandlers(engine, options.file) };
+  const inProcess = createInProcess(services);
   for (const service of [KV, Lease, Watch, Cluster, Maintenance, Auth]) server.addService(serviceDefinition(service), services);
   try {
     const tls = storeCredentials(options.tls);
@@ -112,8 +117,10 @@ export async function startEmbeddedStore(options: EmbeddedStoreOptions): Promise
     return ok({
       port: bound,
       incarnation: String(engine.db.clusterId),
+      openChannel: inProcess.open,
       reloadTls: tls.reload,
       close: async () => {
+        inProcess.close();
         await Promise.resolve(server.forceShutdown());
         engine.close();
       },

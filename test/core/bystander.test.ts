@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { makeWallMs } from '../../src/core/ids.ts';
+import { type ClusterState, type Switchover, isBystander } from '../../src/core/state.ts';
+import { id, picture } from './cluster/picture.ts';
+
+const STEADY = `term 3 primary n1 lease n1/3
+  n1 primary @0/5000
+  n2 standby @0/5000
+  n3 standby @0/5000`;
+const handover = (phase: Switchover['phase']): Switchover => ({
+  taskId: 't',
+  from: id('n1'),
+  to: id('n2'),
+  phase,
+  startedWallMs: makeWallMs(1),
+  phaseWallMs: makeWallMs(1),
+  deadlineWallMs: makeWallMs(2),
+  holdRoute: 0,
+  reason: '',
+});
+const state = (change: Partial<ClusterState>): ClusterState => ({ ...picture(STEADY).state, ...change });
+
+test('a node looks away only while two others hand over, and its own goal stays', () => {
+  const before = state({});
+  for (const phase of ['stop', 'promote'] as const) {
+    const after = state({ switchover: handover(phase) });
+    assert.deepEqual(
+      ['n1', 'n2', 'n3'].map((node) => isBystander(before, after, id(node))),
+      [false, false, true],
+    );
+    const { goals } = after;
+    const goal = goals[id('n3')];
+    assert.ok(goal !== undefined);
+    assert.equal(isBystander(before, { ...after, goals: { ...goals, [id('n3')]: { ...goal, id: 'another' } } }, id('n3')), false, 'its own order');
+  }
+  for (const phase of ['checkpoint', 'hold', 'undo'] as const)
+    assert.equal(isBystander(before, state({ switchover: handover(phase) }), id('n3')), false, phase);
+  assert.equal(isBystander(state({ switchover: handover('promote') }), before, id('n3')), false, 'the end of it is everybody’s business');
+  assert.equal(isBystander(null, state({ switchover: handover('stop') }), id('n3')), false);
+  assert.equal(isBystander(before, null, id('n3')), false);
+});
