@@ -1,7 +1,7 @@
 /** Readings of one snapshot that several rules share. */
 import { type NodeId, type Now, type Term, type WallMs, makeTerm } from '../ids.ts';
 import { type Lsn, maxLsn } from '../lsn.ts';
-import type { NodeReport, Position } from '../report.ts';
+import type { NodeReport, Position, PostgresReport } from '../report.ts';
 import { type ClusterSpec, type NodeSpec, findNode, isMember } from '../spec.ts';
 import type { ClusterState, Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
@@ -86,7 +86,11 @@ export function otherDataNodes(view: ClusterView): readonly NodeSpec[] {
 
 /** The newest WAL that the node is known to hold; null when unknown or when it has no data. */
 export function endOfWal(report: NodeReport): Position | null {
-  const pg = report.postgres;
+  return endOf(report.postgres);
+}
+
+/** The same of a look at the own server. */
+export function endOf(pg: PostgresReport): Position | null {
   if (pg.timeline === null) return null;
   const lsn = maxLsn(pg.flushLsn, pg.receivedLsn, pg.replayedLsn, pg.walEnd, pg.shutdownLsn);
   return lsn === null ? null : { timeline: pg.timeline, lsn };

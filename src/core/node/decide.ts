@@ -9,6 +9,7 @@ import { type PostgresReport, hasShutDown, type Vote } from '../report.ts';
 import { assertNever } from '../result.ts';
 import type { ClusterState, Goal, GoalKind } from '../state.ts';
 import type { NodeAction } from './action.ts';
+import { whyParted } from './parted.ts';
 
 /** Everything of this host that the decision may look at. */
 export interface LocalFacts {
@@ -92,7 +93,7 @@ export function decideNode(facts: LocalFacts, state: ClusterState | null, now: M
     if (facts.failure.permanent) return nothing('this goal failed for good; waiting for another');
     if (now < facts.failure.notBefore) return nothing('waiting before the next try');
   }
-  return HANDLERS[goal.kind](facts, goal as never, now);
+  return HANDLERS[goal.kind](facts, goal as never, now, state);
 }
 
 /** A data directory of another cluster (a wrong mount) is never started, promoted, rewound or wiped for this one (I11, §4.1). */
@@ -129,7 +130,7 @@ function decideCheckpoint(facts: LocalFacts, state: ClusterState): NodeAction | 
   return { kind: 'checkpoint', why: 'before a switchover, so that the stop is quick' };
 }
 
-type Handler<K extends GoalKind> = (facts: LocalFacts, goal: Extract<Goal, { kind: K }>, now: MonoMs) => NodeAction;
+type Handler<K extends GoalKind> = (facts: LocalFacts, goal: Extract<Goal, { kind: K }>, now: MonoMs, state: ClusterState) => NodeAction;
 
 const HANDLERS: { readonly [K in GoalKind]: Handler<K> } = {
   none: () => nothing('left as it is'),
@@ -251,8 +252,12 @@ function decidePromote(facts: LocalFacts, goal: Extract<Goal, { kind: 'promote' 
   return { kind: 'promote', why: `elected for term ${goal.term}`, term: goal.term, requiredLsn: goal.requiredLsn };
 }
 
-function decideStandby(facts: LocalFacts, goal: Extract<Goal, { kind: 'standby' }>, now: MonoMs): NodeAction {
+function decideStandby(facts: LocalFacts, goal: Extract<Goal, { kind: 'standby' }>, now: MonoMs, state: ClusterState): NodeAction {
   const { postgres } = facts;
+  const unlessParted = (action: NodeAction): NodeAction => {
+    const parted = whyParted(postgres, state, goal);
+    return parted === null ? action : nothing(`not brought to ${goal.upstream}: it ${parted}`);
+  };
   if (facts.leaseTerm !== null) return giveUpRole(facts, `another node is the primary of term ${goal.term}`);
   if (goal.via !== 'stream' && !facts.finished.has(`${goal.id}/${goal.via}`)) {
     if (isAlive(postgres)) return { kind: 'stop', why: `to ${goal.via}` };
@@ -263,18 +268,18 @@ function decideStandby(facts: LocalFacts, goal: Extract<Goal, { kind: 'standby' 
     return nothing(`there is no complete data directory to start (${postgres.state})`);
   }
   if (postgres.state === 'stopped' || postgres.state === 'crashed') {
-    return { kind: 'start-standby', why: `to follow ${goal.upstream}`, upstream: goal.upstream };
+    return unlessParted({ kind: 'start-standby', why: `to follow ${goal.upstream}`, upstream: goal.upstream });
   }
   if (postgres.state === 'hung') return { kind: 'stop', why: 'it does not answer' };
   if (postgres.state !== 'running') return nothing(`PostgreSQL is ${postgres.state}`);
   const restart = wantsRestart(facts, goal);
   if (restart) return { kind: 'stop', why: 'restart on request' };
-  if (facts.upstream !== goal.upstream) return { kind: 'follow', why: `upstream is to be ${goal.upstream}`, upstream: goal.upstream };
+  if (facts.upstream !== goal.upstream) return unlessParted({ kind: 'follow', why: `upstream is to be ${goal.upstream}`, upstream: goal.upstream });
   if (postgres.streamingFrom === goal.upstream) return reached(`streams from ${goal.upstream}`);
   // Nothing that could be done here would make it stream sooner; what it will need is kept by its slot there.
   if (postgres.waitsForDelay) return reached(`replays later on purpose what it has, and streams from ${goal.upstream} after that`);
   if (facts.notStreamingSince !== null && now - facts.notStreamingSince > FOLLOW_RETRY_MS) {
-    return { kind: 'follow', why: `it does not stream from ${goal.upstream}`, upstream: goal.upstream };
+    return unlessParted({ kind: 'follow', why: `it does not stream from ${goal.upstream}`, upstream: goal.upstream });
   }
   return nothing(`waiting for the stream from ${goal.upstream}`);
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type LocalFacts, decideNode, handledGoals } from '../../../src/core/node/decide.ts';
 import type { Goal } from '../../../src/core/state.ts';
+import { makeTimeline } from '../../../src/core/ids.ts';
 import { N1, N2, NOW, T, down, facts, makeLsn, makeMonoMs, makeWallMs, postgres, primaryRunning, stateWith } from './facts.ts';
 
 const decide = (goal: Goal | null, change: Partial<LocalFacts> = {}): string => decideNode(facts(change), stateWith(goal), NOW).kind;
@@ -179,6 +180,25 @@ describe('standby', () => {
   });
   test('follows again when the stream does not come', () => {
     assert.equal(decide(standby(), { postgres: postgres({ streamingFrom: null }), notStreamingSince: makeMonoMs(NOW - 6000) }), 'follow');
+  });
+  test('is not brought to a primary whose history its own WAL has left, whatever the order was decided on (I9)', () => {
+    const fork = (lsn: bigint) => [{ timeline: makeTimeline(1), forkLsn: makeLsn(lsn) }];
+    const state = stateWith(standby(), { timeline: makeTimeline(2), history: fork(0x3000000n) });
+    const kind = (change: Partial<LocalFacts>): string => decideNode(facts(change), state, NOW).kind;
+    const late = { streamingFrom: null, notStreamingSince: null };
+    const twin = postgres({ ...late, timeline: makeTimeline(2), history: fork(0x2000000n), receivedLsn: makeLsn(0x3100000n) });
+    const past = postgres({ ...late, receivedLsn: makeLsn(0x3100000n) });
+    for (const one of [twin, past]) {
+      assert.equal(kind({ upstream: N1, postgres: one }), 'none');
+      assert.equal(kind({ postgres: one, notStreamingSince: makeMonoMs(NOW - 6000) }), 'none');
+      assert.equal(kind({ postgres: { ...one, state: 'stopped', postmasterPid: null } }), 'none');
+    }
+    const own = postgres({ ...late, timeline: makeTimeline(2), history: fork(0x3000000n), receivedLsn: makeLsn(0x3100000n) });
+    for (const one of [own, postgres(late), postgres({ ...late, timeline: null })]) {
+      assert.equal(kind({ upstream: N1, postgres: one }), 'follow');
+      assert.equal(kind({ postgres: { ...one, state: 'stopped', postmasterPid: null } }), 'start-standby');
+    }
+    assert.equal(decideNode(facts({ upstream: N1, postgres: past }), { ...state, primaryTerm: T(2) }, NOW).kind, 'follow', 'the lineage is of another term');
   });
   test('starts a stopped server as a standby', () => assert.equal(decide(standby(), { postgres: down('crashed', 'primary') }), 'start-standby'));
   test('rewinds and clones a stopped directory only, once each', () => {
