@@ -24,7 +24,7 @@ import { encodeJson } from '../../src/core/decode.ts';
 import type { ClusterId, MonoMs, NodeId, Term } from '../../src/core/ids.ts';
 import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../src/core/node/promises.ts';
 import { DEFAULTS, findNode } from '../../src/core/spec.ts';
-import { type ClusterState, type Goal, isBystander, isHandingOver } from '../../src/core/state.ts';
+import { type ClusterState, type Goal, handoverPart, isBystander } from '../../src/core/state.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import { keepSession } from '../../src/store/session.ts';
 import type { Store } from '../../src/store/store.ts';
@@ -226,7 +226,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     certificateProblems: () => [],
     incarnation: () => watch.current().incarnation,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
-    handingOver: () => isHandingOver(watch.current().state),
+    handover: () => handoverPart(watch.current().state, node),
   });
   agentLoop = createAgentLoop({
     node,

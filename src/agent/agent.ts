@@ -15,7 +15,7 @@ import type { Member } from '../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../core/result.ts';
 import { isMaintenance } from '../core/cluster/observe.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
-import { type ClusterState, isBystander, isHandingOver } from '../core/state.ts';
+import { type ClusterState, handoverPart, isBystander } from '../core/state.ts';
 import { identityOf } from '../store/access.ts';
 import { openHostAccess } from '../store/host-access.ts';
 import { clusterKeys } from '../store/keys.ts';
@@ -258,7 +258,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     certificateProblems: () => certificate.keeper?.problems() ?? [],
     incarnation: () => watch.current().incarnation,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
-    handingOver: () => isHandingOver(watch.current().state),
+    handover: () => handoverPart(watch.current().state, config.node),
   });
   agentLoop = createAgentLoop({
     node: config.node,

@@ -15,6 +15,8 @@ export interface ExecuteContext extends LoopPorts {
   readonly goal: Goal | null;
   readonly signal: AbortSignal;
   readonly setOpen: (open: boolean) => void;
+  /** The server has just become writable: the renewal that the opening waits for is sent. Returns at once. */
+  readonly confirm: () => void;
   readonly onProgress: (progress: Progress) => void;
   /** PostgreSQL as it is now: the look that led to this action when that was a moment ago, else another one. */
   readonly look: () => Promise<PostgresReport>;
@@ -186,11 +188,26 @@ async function releaseLease(_action: Extract<NodeAction, { kind: 'release-lease'
 
 async function promote(action: Extract<NodeAction, { kind: 'promote' }>, context: ExecuteContext): Promise<Result<string, Failure>> {
   context.setOpen(false);
-  // Both before the request, in whichever order.
-  const [prepared] = await Promise.all([prepareSync(context), context.firewall.close()]);
-  if (!prepared.ok) return prepared;
-  const promoted = await context.postgres.promote(action.requiredLsn, () => holds(context, action.term), context.signal);
+  // Invariant: no client gets in, and nobody is waited for who is not of the new set, when the server becomes writable. Because: the request is made only
+  // after both have ended well. Broken if: `mayPromote` forgets one of them, which go on beside what the promotion looks at first.
+  let isReady = false;
+  const ready = Promise.all([prepareSync(context), context.firewall.close()]).then(([sync]) => sync);
+  const promoted = await context.postgres.promote({
+    requiredLsn: action.requiredLsn,
+    mayPromote: () => isReady && holds(context, action.term),
+    ready: ready.then(
+      (sync) => {
+        isReady = sync.ok;
+      },
+      () => undefined,
+    ),
+    onWritable: context.confirm,
+    signal: context.signal,
+  });
+  const prepared = await ready;
   if (promoted.ok) return promoted;
+  // Nothing was requested.
+  if (!prepared.ok) return prepared;
   // The request may still work inside the server. Only a server that is gone, and a refusal on disk, make the term free (§4.5).
   const killed = await context.postgres.kill();
   if (!killed.ok) {

@@ -256,6 +256,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     busySinceWall = startedAt.wall;
     if (action.kind === 'promote' || action.kind === 'start-primary' || action.kind === 'adopt') confirmed = false;
     ports.log.info({ action: action.kind, goalId, term: goal?.term, why: action.why }, 'acting');
+    let confirming: Promise<void> | null = null;
     const context: ExecuteContext = {
       ...ports,
       input,
@@ -270,6 +271,11 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       look: () => {
         justLooked ??= lastLook;
         return look();
+      },
+      confirm: () => {
+        confirming ??= confirm();
+        // Waited for, and a failure met, when the promotion has ended.
+        confirming.catch(() => undefined);
       },
       tell: async () => {
         lastPostgres = await ports.postgres.observe();
@@ -287,7 +293,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
         if (action.kind === 'promote' || action.kind === 'start-primary') {
           const looked = ports.postgres.observe();
           // A promotion that succeeded left a writable server: the renewal that the opening waits for need not wait for the look.
-          if (action.kind === 'promote' && result.ok) await confirm();
+          if (action.kind === 'promote' && result.ok) await (confirming ?? confirm());
           lastPostgres = await looked;
           justLooked = { postgres: lastPostgres, at: ports.clock.now().mono };
         }

@@ -29,6 +29,18 @@ export interface ClonePlan {
   readonly rateKb: number | null;
 }
 
+export interface PromoteOrder {
+  /** What must be replayed before; null: what there is. */
+  readonly requiredLsn: Lsn | null;
+  /** Asked right before each request. */
+  readonly mayPromote: () => boolean;
+  /** Awaited before the first request; never rejects. */
+  readonly ready: Promise<void>;
+  /** Called at most once, as soon as the server is seen to be writable; what follows then goes on beside. */
+  readonly onWritable: () => void;
+  readonly signal: AbortSignal;
+}
+
 export interface PostgresPort {
   observe(): Promise<PostgresReport>;
   /** Why the running server did not answer the last look; null: it did, or none runs. What is known of it is older then. */
@@ -52,7 +64,7 @@ export interface PostgresPort {
   /** A promotion may be ordered soon: a connection is opened for it. Returns at once, keeps it for a few seconds. */
   preparePromotion(): void;
   waitReplay(required: Lsn, signal: AbortSignal): Promise<Result<string, Failure>>;
-  promote(requiredLsn: Lsn | null, mayPromote: () => boolean, signal: AbortSignal): Promise<Result<string, Failure>>;
+  promote(order: PromoteOrder): Promise<Result<string, Failure>>;
   /** Detaches (walreceiver gone) and reads the final position. A stopped server: from its files. Null position: no data. */
   detach(signal: AbortSignal): Promise<Result<Pick<Vote, 'position' | 'final'>, Failure>>;
   follow(upstream: Upstream, signal: AbortSignal): Promise<Result<string, Failure>>;

@@ -314,8 +314,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       const waited = await waitReplay(instance, required, { limitMs: REPLAY_LIMIT_MS, signal, run: ready.run });
       return waited.ok ? ok(`replayed ${formatLsn(waited.value)}`) : waited;
     },
-    promote: async (requiredLsn, mayPromote, signal) => {
-      const promoted = await promotePostgres(instance, { requiredLsn, mayPromote, signal, run: ready.run });
+    promote: async (order) => {
+      const promoted = await promotePostgres(instance, { ...order, run: ready.run });
       return promoted.ok ? ok(`timeline ${promoted.value.timeline}, ${Math.round(promoted.value.durationMs)} ms`) : promoted;
     },
     detach: async (signal) => {

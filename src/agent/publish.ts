@@ -3,6 +3,8 @@ import type { NodeId, WallMs } from '../core/ids.ts';
 import { SILENT_MS } from '../core/cluster/sync-wish.ts';
 import { mayAcceptWrites } from '../core/node/decide.ts';
 import type { NodeProblem, NodeReport } from '../core/report.ts';
+import { assertNever } from '../core/result.ts';
+import type { HandoverPart } from '../core/state.ts';
 import type { LoopStatus } from './loop.ts';
 import type { FirewallPort, MemoryPort, PostgresPort, ViewpointPort } from './ports.ts';
 
@@ -82,8 +84,10 @@ function weakFencing(input: PublishInput): readonly NodeProblem[] {
 }
 
 export interface UrgentParts {
-  /** What the role and the promotion of a node rest on: told at once, always. */
+  /** What the role and the promotion of a node rest on. */
   readonly decisive: string;
+  /** What of it somebody waits for while this very node takes over, or has handed over. */
+  readonly outcome: Readonly<Record<'taking' | 'left', string>>;
   /** Told at once too, except during a handover. */
   readonly news: string;
 }
@@ -92,10 +96,45 @@ export interface UrgentParts {
  * What must be told at once when it changes. Positions and times are left out: they change all the time and are told with the next regular report.
  *
  * While a switchover stops the old primary and promotes the new one, only the decisive part is: everybody sees connections end, probes fail and orders
- * change at that moment, and a dozen reports of it would use the processor time that the switchover needs. No rule waits for them.
+ * change at that moment, and a dozen reports of it would use the processor time that the switchover needs. No rule waits for them. The steps of a promotion
+ * itself are told by nobody: what counts is that it is open, or why it will not be; and the last processes of a server that has handed over may end unseen.
  */
 export function urgentParts(report: NodeReport): UrgentParts {
-  return { decisive: JSON.stringify(decisivePart(report)), news: JSON.stringify(newsPart(report)) };
+  const taking = outcomePart(report);
+  return {
+    decisive: JSON.stringify(decisivePart(report)),
+    outcome: { taking: JSON.stringify([report.postgres.state, ...taking]), left: JSON.stringify([report.leaseTerm, ...taking]) },
+    news: JSON.stringify(newsPart(report)),
+  };
+}
+
+export const NOTHING_TOLD: UrgentParts = { decisive: '', outcome: { taking: '', left: '' }, news: '' };
+
+/** Must it be told at once, when `last` is what was told last? */
+export function isUrgent(now: UrgentParts, last: UrgentParts, part: HandoverPart): boolean {
+  switch (part) {
+    case 'none':
+      return now.decisive !== last.decisive || now.news !== last.news;
+    case 'watching':
+      return now.decisive !== last.decisive;
+    case 'taking':
+    case 'left':
+      return now.outcome[part] !== last.outcome[part];
+    default:
+      return assertNever(part, 'part in a handover');
+  }
+}
+
+function outcomePart(report: NodeReport): readonly unknown[] {
+  const { activity } = report;
+  return [
+    report.open,
+    report.vote?.term,
+    report.vote?.final,
+    report.refusedTerms,
+    report.vips,
+    activity.kind === 'failed' ? [activity.goalId, activity.code] : '',
+  ];
 }
 
 function decisivePart(report: NodeReport): readonly unknown[] {

@@ -6,12 +6,13 @@ import { encodeJson } from '../core/decode.ts';
 import type { NodeId } from '../core/ids.ts';
 import type { NodeReport } from '../core/report.ts';
 import type { ClusterSpec } from '../core/spec.ts';
+import type { HandoverPart } from '../core/state.ts';
 import { type DiskLooks, diskProblems } from './probe/disk.ts';
 import type { HostFacts } from './host-facts.ts';
 import type { LoopStatus } from './loop.ts';
 import type { OverrideWatch } from './overridden-settings.ts';
 import type { MemoryPort, PostgresPort, SyncPort, ViewpointPort } from './ports.ts';
-import { type UrgentParts, buildReport, urgentParts } from './publish.ts';
+import { NOTHING_TOLD, type UrgentParts, buildReport, isUrgent, urgentParts } from './publish.ts';
 import type { VipKeeper } from './vip/keeper.ts';
 import type { WriteLeaseParts } from './write-lease.ts';
 
@@ -39,8 +40,8 @@ export interface PublisherOptions {
   /** Of the store that the agent acts on; null before it is known. */
   readonly incarnation: () => string | null;
   readonly reportIntervalMs: () => number;
-  /** A switchover is between the order to stop and the opening. */
-  readonly handingOver: () => boolean;
+  /** This node's part while a switchover is between the order to stop and the opening. */
+  readonly handover: () => HandoverPart;
 }
 
 export interface Publisher {
@@ -55,7 +56,7 @@ const SLOTS_EVERY_MS = 5000;
 export function createPublisher(options: PublisherOptions): Publisher {
   let latest: NodeReport | null = null;
   let slots: NodeReport['slots'] = [];
-  let last: UrgentParts = { decisive: '', news: '' };
+  let last: UrgentParts = NOTHING_TOLD;
   let lastPut = -Infinity;
   let lastSlots = -Infinity;
   let slotsFor: ClusterSpec | null = null;
@@ -66,7 +67,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       const { disk } = options;
       disk?.writes.look(status.open);
       // A server that is stopped on request is no reason to look; a look starts a process.
-      if (status.postgres.state === 'running' || !options.handingOver())
+      if (status.postgres.state === 'running' || options.handover() === 'none')
         disk?.watch.look(status.postgres.state === 'running' ? 'running' : 'not-running');
       latest = buildReport({
         node: options.node,
@@ -102,8 +103,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         lastPut = -Infinity;
       }
       const parts = urgentParts(latest);
-      const urgent = parts.decisive !== last.decisive || (parts.news !== last.news && !options.handingOver());
-      if (!urgent && at.mono - lastPut < options.reportIntervalMs() - 20) return;
+      if (!isUrgent(parts, last, options.handover()) && at.mono - lastPut < options.reportIntervalMs() - 20) return;
       last = parts;
       lastPut = at.mono;
       options.put(encodeJson(latest));

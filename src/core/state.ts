@@ -333,6 +333,20 @@ export function isHandingOver(state: ClusterState | null): boolean {
 }
 
 /**
+ * `taking`: it is to become the primary. `left`: it has handed over, and its successor is ordered. `watching`: everybody else, and the old primary while it
+ * stops. `none`: nobody hands over.
+ */
+export type HandoverPart = 'none' | 'watching' | 'taking' | 'left';
+
+export function handoverPart(state: ClusterState | null, node: NodeId): HandoverPart {
+  const switchover = state?.switchover ?? null;
+  if (switchover === null || !isHandingOver(state)) return 'none';
+  if (switchover.from === switchover.to) return 'watching';
+  if (switchover.to === node) return 'taking';
+  return switchover.from === node && switchover.phase === 'promote' ? 'left' : 'watching';
+}
+
+/**
  * Nothing of the change from `before` to `after` is this node's business: two others hand over, and its own goal is as before. Whoever looks at its
  * server for each of these changes takes processor time from those two. False when either is missing.
  */

@@ -101,8 +101,13 @@ export function createWorld(): World {
       }),
     preparePromotion: () => undefined,
     waitReplay: (required, signal) => run('wait-replay', signal, () => set({ replayedLsn: required })),
-    promote: (_lsn, may, signal) =>
-      may() ? run('promote', signal, () => set({ role: 'primary', streamingFrom: null })) : Promise.resolve(err(failure('promote.no-lease', true))),
+    promote: async ({ mayPromote, ready, onWritable, signal }) => {
+      await ready;
+      if (!mayPromote()) return err(failure('promote.no-lease', true));
+      const promoted = await run('promote', signal, () => set({ role: 'primary', streamingFrom: null }));
+      if (promoted.ok) onWritable();
+      return promoted;
+    },
     detach: async (signal) => {
       const result = await run('detach', signal, () => set({ streamingFrom: null }));
       return result.ok ? ok({ position: { timeline: makeTimeline(1), lsn: makeLsn(5n) }, final: true }) : result;
@@ -163,7 +168,11 @@ export function createWorld(): World {
     },
     firewall: {
       kind: 'off',
-      close: () => Promise.resolve(void did.push('close')),
+      close: async () => {
+        did.push('close');
+        const answer = await answers.get('close')?.(never);
+        if (answer?.ok === false) throw new Error(answer.error.what);
+      },
       openTimed: () => Promise.resolve(void did.push('open')),
       openStandby: () => Promise.resolve(void did.push('open-standby')),
     },

@@ -45,6 +45,28 @@ test('a promotion that fails kills the server, refuses the term durably and rele
   assert.equal(world.lease, null);
 });
 
+test('no promotion is requested before the port is closed', async () => {
+  const world = createWorld();
+  let close: (value: ReturnType<typeof ok<string>>) => void = () => undefined;
+  world.answers.set('close', () => new Promise((resolve) => (close = resolve)));
+  const goal: Goal = { kind: 'promote', id: 'x', term: T(2), requiredLsn: null };
+  const settled = world.settle(goal);
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(world.did, ['acquire 2', 'close']);
+  close(ok(''));
+  await settled;
+  await world.settle(goal);
+  assert.deepEqual(world.did, ['acquire 2', 'close', 'promote', 'mark 2', 'open']);
+});
+
+test('a port that cannot be closed ends a promotion before it is requested: nothing is killed or refused', async () => {
+  const world = createWorld();
+  world.answers.set('close', () => Promise.resolve(err(failure('firewall.failed', true))));
+  await world.settle({ kind: 'promote', id: 'x', term: T(2), requiredLsn: null });
+  assert.deepEqual([...new Set(world.did)], ['acquire 2', 'close']);
+  assert.equal(world.status?.activity.kind, 'failed');
+});
+
 test('a handover stops before it releases', async () => {
   const world = createWorld();
   world.pg = primaryRunning;

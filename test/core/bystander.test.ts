@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeWallMs } from '../../src/core/ids.ts';
-import { type ClusterState, type Switchover, isBystander } from '../../src/core/state.ts';
+import { type ClusterState, type Switchover, handoverPart, isBystander } from '../../src/core/state.ts';
 import { id, picture } from './cluster/picture.ts';
 
 const STEADY = `term 3 primary n1 lease n1/3
@@ -20,6 +20,16 @@ const handover = (phase: Switchover['phase']): Switchover => ({
   reason: '',
 });
 const state = (change: Partial<ClusterState>): ClusterState => ({ ...picture(STEADY).state, ...change });
+
+test('each node has its part in a handover, and none before and after it', () => {
+  const parts = (change: Partial<ClusterState>): string[] => ['n1', 'n2', 'n3'].map((node) => handoverPart(state(change), id(node)));
+  assert.deepEqual(parts({}), ['none', 'none', 'none']);
+  assert.deepEqual(parts({ switchover: handover('hold') }), ['none', 'none', 'none']);
+  assert.deepEqual(parts({ switchover: handover('stop') }), ['watching', 'taking', 'watching']);
+  assert.deepEqual(parts({ switchover: handover('promote') }), ['left', 'taking', 'watching']);
+  assert.deepEqual(parts({ switchover: { ...handover('stop'), to: id('n1') } }), ['watching', 'watching', 'watching'], 'a restart in place');
+  assert.equal(handoverPart(null, id('n1')), 'none');
+});
 
 test('a node looks away only while two others hand over, and its own goal stays', () => {
   const before = state({});

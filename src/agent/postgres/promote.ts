@@ -72,6 +72,10 @@ export async function promotePostgres(
   options: {
     readonly requiredLsn: Lsn | null;
     readonly mayPromote: () => boolean;
+    /** What must have ended before the first request; what it waits for otherwise goes on beside it. A rejection ends the promotion before any request. */
+    readonly ready?: Promise<unknown>;
+    /** Called once, when the server is seen to be writable. */
+    readonly onWritable?: () => void;
     readonly limitMs?: number;
     readonly signal?: AbortSignal;
     readonly run?: RunSql;
@@ -81,7 +85,11 @@ export async function promotePostgres(
   const limitMs = options.limitMs ?? 30_000;
   const promoted = await flatten(
     (options.run ?? withLocalSql)(instance, options, async (sql): Promise<Result<Timeline, Failure>> => {
-      if (!(await isInRecovery(sql)))
+      // A paused replay would sleep through the promotion.
+      const [before] = await sql.query(
+        'SELECT pg_is_in_recovery() AS recovery, CASE WHEN pg_is_in_recovery() AND pg_is_wal_replay_paused() THEN pg_wal_replay_resume()::text END',
+      );
+      if (before?.['recovery'] === false)
         return err(
           failure('promote.not-in-recovery', `${instance.node} is no standby`, 'the server is writable already', 'nothing was done', '', false),
         );
@@ -89,12 +97,12 @@ export async function promotePostgres(
         const replayed = await waitReplayOn(sql, instance, options.requiredLsn, { ...options, limitMs });
         if (!replayed.ok) return replayed;
       }
-      // A paused replay would sleep through the promotion.
-      await sql.query('SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()');
+      await options.ready;
       return await requestPromotion(sql, instance, { ...options, deadline: startedAt + limitMs });
     }),
   );
   if (!promoted.ok) return promoted;
+  options.onWritable?.();
   await ensureStandbySignal(instance);
   void tidySoon(instance);
   const history = await readHistory(instance.dataDirectory, promoted.value);

@@ -198,7 +198,11 @@ describe('standby', () => {
       assert.equal(kind({ upstream: N1, postgres: one }), 'follow');
       assert.equal(kind({ postgres: { ...one, state: 'stopped', postmasterPid: null } }), 'start-standby');
     }
-    assert.equal(decideNode(facts({ upstream: N1, postgres: past }), { ...state, primaryTerm: T(2) }, NOW).kind, 'follow', 'the lineage is of another term');
+    assert.equal(
+      decideNode(facts({ upstream: N1, postgres: past }), { ...state, primaryTerm: T(2) }, NOW).kind,
+      'follow',
+      'the lineage is of another term',
+    );
   });
   test('starts a stopped server as a standby', () => assert.equal(decide(standby(), { postgres: down('crashed', 'primary') }), 'start-standby'));
   test('rewinds and clones a stopped directory only, once each', () => {
