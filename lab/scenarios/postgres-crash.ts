@@ -14,7 +14,9 @@ export const postgresCrash: Scenario = {
     sendSignal(postmaster, 'SIGKILL');
     const served = await expectServing(stage, { afterMs: faultMs });
     const now = await stage.writableNode();
-    if (now === stage.primary || served.length > 0) return { faultMs, rejoinMs: null, wrong: served, detail: 'restarted in place' };
+    // What the standbys had not received yet is only there: the rules start it again rather than lose it.
+    if (now === stage.primary || served.length > 0)
+      return { faultMs, rejoinMs: null, stayed: now === stage.primary, wrong: served, detail: 'restarted in place: no standby had all of its WAL' };
     const rejoin = await expectRejoin(stage, { node: stage.primary, fromMs: faultMs });
     return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: rejoin.wrong, detail: 'failed over' };
   },

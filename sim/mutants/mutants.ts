@@ -143,8 +143,8 @@ const writerMutants: readonly Mutant[] = [
       { file: DECIDE, from: "if (!facts.confirmed) return nothing('waiting for one more renewal of the write lease');", to: '' },
       {
         file: EXECUTE,
-        from: '() => holds(context, action.term), context.signal);\n  if (promoted.ok)',
-        to: '() => true, context.signal);\n  if (promoted.ok)',
+        from: 'mayPromote: () => isReady && holds(context, action.term),',
+        to: 'mayPromote: () => isReady,',
       },
       {
         file: EXECUTE,

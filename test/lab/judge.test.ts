@@ -29,6 +29,10 @@ describe('the result of a run', () => {
       detail: 'failed over',
     });
   });
+  it('is good without a rejoin when the primary kept its role', () => {
+    assert.equal(judgeRun(scenario, good, { ...seen, rejoinMs: null, stayed: true }).ok, true);
+    assert.equal(judgeRun(scenario, good, { ...seen, rejoinMs: null, stayed: false }).ok, false);
+  });
   const bad: readonly [string, Partial<Verdict>, Partial<Observation>, RegExp][] = [
     ['a longer outage', { outageMs: 1001 }, {}, /outage 1001 ms is more than 1000 ms/],
     ['an outage that was never measured', { outageMs: null }, {}, /outage could not be measured/],
