@@ -423,7 +423,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
 /** The next order may be a promotion: what it needs and what costs nothing when it does not come is made ready. */
 function mayPromoteSoon(state: ClusterState | null, node: NodeId): boolean {
   const goal = state?.goals[node]?.kind;
-  return goal === 'vote' || goal === 'promote' || (state?.switchover?.to === node && state.switchover.phase !== 'checkpoint');
+  // Already during the checkpoint before: writes go on then, and nobody waits for what is made ready.
+  return goal === 'vote' || goal === 'promote' || state?.switchover?.to === node;
 }
 
 function unexpected(action: string, cause: unknown): Failure {

@@ -5,7 +5,7 @@ import { makeLsn } from '../../src/core/lsn.ts';
 import type { PostgresReport, Vote } from '../../src/core/report.ts';
 import { type Failure, type Result, err, ok } from '../../src/core/result.ts';
 import { type ClusterSpec, clusterSpec } from '../../src/core/spec.ts';
-import type { Goal } from '../../src/core/state.ts';
+import type { ClusterState, Goal } from '../../src/core/state.ts';
 import { type AgentLoop, type LoopInput, type LoopPorts, type LoopStatus, createAgentLoop } from '../../src/agent/loop.ts';
 import type { BallotPort, MemoryPort, PostgresPort } from '../../src/agent/ports.ts';
 import { N1, postgres, stateWith } from '../core/node/facts.ts';
@@ -40,6 +40,10 @@ export interface World {
   slowLook: boolean;
   /** Why the last look failed. */
   trouble: string | null;
+  /** What the state says beside the goal. */
+  state: Partial<ClusterState>;
+  /** How often a lease was made ready. */
+  prepared: number;
   /** How often the slots were looked after. */
   upkeeps: number;
   /** How often a start began that waits for what it recovered. */
@@ -151,7 +155,9 @@ export function createWorld(): World {
     lease: {
       heldTerm: () => world.lease,
       renewNow: () => Promise.resolve(world.lease === null ? null : ('store' as const)),
-      prepare: () => undefined,
+      prepare: () => {
+        world.prepared += 1;
+      },
       lapse: () => void did.push('lapse'),
       acquire: async (term) => {
         const result = await run(`acquire ${term}`, never, () => {
@@ -206,6 +212,8 @@ export function createWorld(): World {
     status: null,
     slowLook: false,
     trouble: null,
+    state: {},
+    prepared: 0,
     upkeeps: 0,
     recoveries: 0,
     syncReady: true,
@@ -216,7 +224,12 @@ export function createWorld(): World {
     mayVote: { kind: 'granted' },
     answers,
     settle: async (goal) => {
-      const input: LoopInput = { spec: world.spec, state: stateWith(goal), stateRevision: makeRevision(7), incarnation: world.incarnation };
+      const input: LoopInput = {
+        spec: world.spec,
+        state: { ...stateWith(goal), ...world.state },
+        stateRevision: makeRevision(7),
+        incarnation: world.incarnation,
+      };
       for (let i = 0; i < 50; i++) {
         woken = false;
         await world.loop.step(input);

@@ -3,13 +3,14 @@ import { test } from 'node:test';
 import { executableActions } from '../../src/agent/execute.ts';
 import { makeNodeId, makeTerm } from '../../src/core/ids.ts';
 import { err, ok } from '../../src/core/result.ts';
-import type { Goal } from '../../src/core/state.ts';
-import { down, postgres, primaryRunning } from '../core/node/facts.ts';
+import type { ClusterState, Goal } from '../../src/core/state.ts';
+import { N1, down, makeWallMs, postgres, primaryRunning } from '../core/node/facts.ts';
 import { createWorld, failure } from './fake-world.ts';
 
 const n2 = makeNodeId('n2');
 const n3 = makeNodeId('n3');
 const T = makeTerm;
+const W = makeWallMs(1);
 const standbyOf = (upstream: typeof n2, via: 'stream' | 'rewind' | 'clone' = 'stream', id = `s-${upstream}-${via}`): Goal => ({
   kind: 'standby',
   id,
@@ -43,6 +44,19 @@ test('a promotion that fails kills the server, refuses the term durably and rele
   await world.settle({ kind: 'promote', id: 'x', term: T(2), requiredLsn: null });
   assert.deepEqual(world.did, ['acquire 2', 'close', 'promote', 'kill', 'refuse 2', 'release', 'open-standby']);
   assert.equal(world.lease, null);
+});
+
+test('the node that is to take over makes a lease ready during the checkpoint before, while writes go on; nobody else does', async () => {
+  const planned = { taskId: 't', phase: 'checkpoint' as const, startedWallMs: W, phaseWallMs: W, deadlineWallMs: W, holdRoute: 0, reason: '' };
+  const ready = async (state: Partial<ClusterState>): Promise<number> => {
+    const world = createWorld();
+    world.state = state;
+    await world.settle(standbyOf(n2));
+    return world.prepared;
+  };
+  assert.ok((await ready({ switchover: { ...planned, from: n2, to: N1 } })) > 0);
+  assert.equal(await ready({ switchover: { ...planned, from: n2, to: n3 } }), 0);
+  assert.equal(await ready({}), 0);
 });
 
 test('no promotion is requested before the port is closed', async () => {
