@@ -26,6 +26,11 @@ export interface Following {
 }
 
 const LOOK_MS = 10;
+/**
+ * Longer than PostgreSQL itself waits for a walreceiver that it has asked for before it asks again: on a busy host the first request can come to nothing.
+ * *Source:* PostgreSQL, replication/walreceiverfuncs.c, WALRCV_STARTUP_TIMEOUT (10 s).
+ */
+const FOLLOW_LIMIT_MS = 15_000;
 /** Measured: 1 to 2 ms of streaming on an idle host, 20 on a busy one. Longer delays every follow, which nobody waits for in a failover. */
 const STEADY_MS = 60;
 
@@ -84,7 +89,7 @@ async function waitStreaming(
   options: FollowOptions & { readonly startedAt: number },
 ): Promise<Result<Following, Failure>> {
   const { upstream, startedAt } = options;
-  const limitMs = options.limitMs ?? 10_000;
+  const limitMs = options.limitMs ?? FOLLOW_LIMIT_MS;
   const wanted = upstreamConninfo(instance, upstream, options);
   let steady = { pid: null as unknown, since: 0 };
   for (;;) {
