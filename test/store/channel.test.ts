@@ -78,6 +78,17 @@ describe('a unary call', () => {
     assert.equal(answer.value.count, 42n);
   });
 
+  test('does not take a standstill of its own process for the silence of the server', async () => {
+    const { port } = await serve(answerWith([ANSWER]));
+    const channel = connectTo(port);
+    await channel.ready(2000);
+    assert.equal((await call(channel)).kind, 'answer');
+    const late = call(channel, 50);
+    const until = realClock.now().mono + 200;
+    while (realClock.now().mono < until);
+    assert.equal((await late).kind, 'answer');
+  });
+
   test('gives the status of an answer that is headers only, with its text', async () => {
     const { port } = await serve((stream) =>
       stream.respond({ ':status': 200, 'grpc-status': '5', 'grpc-message': 'etcdserver: requested lease not found %25' }, { endStream: true }),
