@@ -100,10 +100,10 @@ export interface UrgentParts {
  * itself are told by nobody: what counts is that it is open, or why it will not be; and the last processes of a server that has handed over may end unseen.
  */
 export function urgentParts(report: NodeReport): UrgentParts {
-  const taking = outcomePart(report);
+  const common = outcomePart(report);
   return {
     decisive: JSON.stringify(decisivePart(report)),
-    outcome: { taking: JSON.stringify([report.postgres.state, ...taking]), left: JSON.stringify([report.leaseTerm, ...taking]) },
+    outcome: { taking: JSON.stringify([report.postgres.state, ...common]), left: JSON.stringify([report.leaseTerm, ...common]) },
     news: JSON.stringify(newsPart(report)),
   };
 }
@@ -139,20 +139,7 @@ function outcomePart(report: NodeReport): readonly unknown[] {
 
 function decisivePart(report: NodeReport): readonly unknown[] {
   const { postgres } = report;
-  return [
-    postgres.state,
-    postgres.role,
-    postgres.timeline,
-    postgres.cleanShutdown,
-    report.leaseTerm,
-    report.open,
-    report.fenced,
-    report.vote?.term,
-    report.vote?.final,
-    report.refusedTerms,
-    report.vips,
-    report.activity.kind === 'failed' ? [report.activity.goalId, report.activity.code] : '',
-  ];
+  return [postgres.state, postgres.role, postgres.timeline, postgres.cleanShutdown, report.leaseTerm, report.fenced, ...outcomePart(report)];
 }
 
 function newsPart(report: NodeReport): readonly unknown[] {

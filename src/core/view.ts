@@ -45,7 +45,7 @@ export interface Decision {
   readonly spec: ClusterSpec | null;
   readonly events: readonly ClusterEvent[];
   readonly tasks: readonly Task[];
-  /** A term that was opened by this decision. */
+  /** The record of a term that was opened by this decision, or whose loss is known by now. */
   readonly opened: TermRecord | null;
   /** Ask to be called again after this long even if nothing changes (a wait that the rule counts); null: the usual tick. */
   readonly again: number | null;

@@ -18,6 +18,7 @@ import { type FrameReader, createFrameReader, frame, statusOf, statusOfEnd, stat
 import { status } from './grpc-status.ts';
 import { type TlsFiles, readPem } from './pem.ts';
 import type { Method } from './proto/services.ts';
+import { onSilence } from './silence.ts';
 
 export type Attempt<O> =
   | { readonly kind: 'answer'; readonly value: O }
@@ -72,11 +73,6 @@ const BACKOFF_MAX_MS = 300;
 /** etcd ends connections that ping more often than every 5 s. *Source:* etcd 3.4, --grpc-keepalive-min-time. */
 const PING_EVERY_MS = 6000;
 const PING_LIMIT_MS = 2000;
-/**
- * When this process itself stood still, its timers run before what has arrived meanwhile is read: a silence counts only after the socket had its turns.
- * Three, since an answer of the same process takes two. *Source:* Node.js, the event loop, phases.
- */
-const LATE_TURNS = 3;
 /** Of a stream and of the connection: a long list arrives without waiting for window updates at each 64 KiB. */
 const WINDOW_BYTES = 1024 * 1024;
 /** Sent as server name to an endpoint that is an address: RFC 6066 allows no address there, and Node warns. The certificate is checked against the address. */
@@ -175,10 +171,8 @@ export function openChannel(url: string, tls: TlsFiles | null, clock: Clock): Ch
       if (limitMs <= 0) return Promise.resolve(notSent({ code: status.DEADLINE_EXCEEDED, details: `no time left for ${url}` }));
       return new Promise((resolve) => {
         let answer: Buffer | null = null;
-        let isOver = false;
         const done = (error: RpcError | null): void => {
-          isOver = true;
-          clearTimeout(timer);
+          endWait();
           signal?.removeEventListener('abort', give);
           if (error === null && answer !== null) resolve(read(method, answer, url));
           else resolve({ kind: 'failed', sent: true, error: withUrl(error ?? { code: status.INTERNAL, details: 'no message in the answer' }, url) });
@@ -193,13 +187,10 @@ export function openChannel(url: string, tls: TlsFiles | null, clock: Clock): Ch
           call.cancel();
           done({ code: status.CANCELLED, details: 'given up' });
         };
-        const giveUp = (turns: number): void => {
-          if (isOver) return;
-          if (turns > 0) return void setImmediate(() => giveUp(turns - 1));
+        const endWait = onSilence(limitMs, () => {
           call.cancel();
           done({ code: status.DEADLINE_EXCEEDED, details: `no answer within ${Math.round(limitMs)} ms` });
-        };
-        const timer = setTimeout(() => giveUp(LATE_TURNS), limitMs);
+        });
         signal?.addEventListener('abort', give, { once: true });
         if (signal?.aborted === true) return give();
         call.end(frame(method.serialize(request)));
@@ -248,7 +239,8 @@ function notSent(error: RpcError): { readonly kind: 'failed'; readonly error: Rp
   return { kind: 'failed', sent: false, error };
 }
 
-function withUrl(error: RpcError, url: string): RpcError {
+/** The fault with the endpoint that it is of. */
+export function withUrl(error: RpcError, url: string): RpcError {
   return { code: error.code, details: `${error.details === '' ? 'no answer' : error.details} (${url})` };
 }
 

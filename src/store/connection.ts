@@ -104,11 +104,10 @@ interface State {
 export function openConnection(options: ConnectionOptions): Connection {
   if (options.endpoints.length === 0) throw new Error('the store needs at least one endpoint');
   const { clock } = options;
-  const open = options.openChannel ?? openChannel;
   const endpoints = options.endpoints.map(
     (url): Endpoint => ({
       url,
-      channel: open(url, options.tls, clock),
+      channel: channelTo(url, options),
       verified: false,
       silentTries: 0,
       refusedTries: 0,
@@ -266,13 +265,17 @@ function count<O>(state: State, endpoint: Endpoint, attempt: Attempt<O>): Attemp
   return attempt;
 }
 
+function channelTo(url: string, { openChannel: open = openChannel, tls, clock }: ConnectionOptions): Channel {
+  return open(url, tls, clock);
+}
+
 function renew(state: State, endpoint: Endpoint): void {
   endpoint.silentTries = 0;
   endpoint.refusedTries = 0;
   if (state.abort.signal.aborted) return;
   let channel: Channel;
   try {
-    channel = (state.options.openChannel ?? openChannel)(endpoint.url, state.options.tls, state.clock);
+    channel = channelTo(endpoint.url, state.options);
   } catch {
     // The certificate files are just being replaced: the old connection stays, and the next failures lead here again.
     return;

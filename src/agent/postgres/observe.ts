@@ -7,6 +7,7 @@ import { type NodeId, type Timeline, makeTimeline, makeWallMs } from '../../core
 import { type Lsn, parseLsn } from '../../core/lsn.ts';
 import type { Fork, PostgresReport, Walsender } from '../../core/report.ts';
 import { type ControlData, isCleanlyShutDown, readControlData } from './control-data.ts';
+import { ok } from '../../core/result.ts';
 import { nodeOfApplicationName } from './conninfo.ts';
 import { directoryState } from './data-directory.ts';
 import { errnoOf } from './failure.ts';
@@ -163,8 +164,9 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
     const idle = `${steady}/${String(row['replayed'])}`;
     if (standbyTimeline?.key === idle) return standbyTimeline.timeline;
     // Replay goes over to another timeline only by its history file, which is in pg_wal then; to ask the server costs it a process and a login.
-    if (standbyTimeline?.pid === pid && !(await hasNewerHistory(instance.dataDirectory, standbyTimeline.timeline))) return standbyTimeline.timeline;
-    const answer = await replayTimeline(instance);
+    const known = standbyTimeline?.pid === pid ? standbyTimeline.timeline : null;
+    const same = known !== null && !(await hasNewerHistory(instance.dataDirectory, known));
+    const answer = same ? ok(known) : await replayTimeline(instance);
     if (!answer.ok) return standbyTimeline?.timeline ?? null;
     standbyTimeline = { pid, key: row['received_tli'] === answer.value ? steady : idle, timeline: answer.value };
     return answer.value;

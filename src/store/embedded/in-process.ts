@@ -2,7 +2,7 @@
  * The channel of the server to the store that it serves itself: the same handlers, without a socket, encryption, or bytes between them.
  *
  * A decision of the controller is one round trip to this store; over loopback it took 6 to 12 ms of a busy machine, in the middle of every failover and
- * switchover (docs/measurements.md). Everything above the channel, deadlines and unknown outcomes included, is the code that hosts use.
+ * switchover (docs/decisions/0020-own-grpc-client.md). Everything above the channel, deadlines and unknown outcomes included, is the code that hosts use.
  *
  * Invariant: nothing of the caller runs inside the engine's transaction. Because: answers and messages are handed over in tasks of their own.
  * Broken if: a message of a watch is delivered where it is sent: a handler that throws would end the commit of others.
@@ -10,8 +10,9 @@
 import { EventEmitter } from 'node:events';
 import type { UntypedHandleCall } from '@grpc/grpc-js';
 import type { RpcError } from '../classify.ts';
-import type { Attempt, Channel } from '../channel.ts';
+import { type Attempt, type Channel, withUrl } from '../channel.ts';
 import { status } from '../grpc-status.ts';
+import { onSilence } from '../silence.ts';
 import { faults } from './fault.ts';
 
 export interface InProcess {
@@ -56,7 +57,7 @@ export function createInProcess(handlers: Readonly<Record<string, UntypedHandleC
         const failed = (error: RpcError, sent: boolean): { readonly kind: 'failed'; readonly error: RpcError; readonly sent: boolean } => ({
           kind: 'failed',
           sent,
-          error: { code: error.code, details: `${error.details} (${url})` },
+          error: withUrl(error, url),
         });
         const refused = refusal();
         if (refused !== null) return Promise.resolve(failed(refused, false));
@@ -66,15 +67,14 @@ export function createInProcess(handlers: Readonly<Record<string, UntypedHandleC
         if (handler === null) return Promise.resolve(failed(unimplemented(method.path), true));
         return new Promise<Attempt<never>>((resolve) => {
           const end = (attempt: Attempt<never>): void => {
-            clearTimeout(timer);
+            endWait();
             forget();
             signal?.removeEventListener('abort', give);
             resolve(attempt);
           };
           const give = (): void => end(failed({ code: status.CANCELLED, details: 'given up' }, true));
-          const timer = setTimeout(
-            () => end(failed({ code: status.DEADLINE_EXCEEDED, details: `no answer within ${Math.round(limitMs)} ms` }, true)),
-            limitMs,
+          const endWait = onSilence(limitMs, () =>
+            end(failed({ code: status.DEADLINE_EXCEEDED, details: `no answer within ${Math.round(limitMs)} ms` }, true)),
           );
           const forget = enlist(() => end(failed(stopped, true)));
           signal?.addEventListener('abort', give, { once: true });
@@ -90,7 +90,7 @@ export function createInProcess(handlers: Readonly<Record<string, UntypedHandleC
           if (isOver) return;
           isOver = true;
           forget();
-          queueMicrotask(() => onEnd(error === null ? null : { code: error.code, details: `${error.details} (${url})` }));
+          queueMicrotask(() => onEnd(error === null ? null : withUrl(error, url)));
           call.emit('close');
         };
         const forget = enlist(() => end(stopped));
