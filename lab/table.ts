@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { type Calm, STOLEN_LIMIT_PERCENT } from './machine-speed.ts';
 import type { AgentMeasurement } from './measure-agent.ts';
 import type { ResultLine, Scenario } from './scenario.ts';
 import { ROOT } from './stage.ts';
@@ -98,11 +99,38 @@ export function renderTable(rows: readonly Row[]): string {
   return [head, head.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
-export function writeMeasurements(rows: readonly Row[], about: { readonly runs: number; readonly agent: AgentMeasurement }): Promise<void> {
-  const notes = rows.flatMap((row) => row.notes.map((note) => `- **${row.scenario}**: ${note}`));
-  const text = `# Measurements
+/** A run, and how the machine was meanwhile. */
+export interface Measured {
+  readonly line: ResultLine;
+  readonly calm: Calm;
+}
 
-Written by \`npm run lab -- table --runs ${about.runs}\`; run it again to reproduce or refute it. ${machine()}
+export function describeCalm({ referenceMs, stolenPercent }: Calm): string {
+  return `reference ${referenceMs} ms, ${stolenPercent} % stolen`;
+}
+
+export interface About {
+  readonly runs: number;
+  readonly agent: AgentMeasurement;
+  /** As they were asked for; empty: all. */
+  readonly names: readonly string[];
+  readonly calmMs: number | null;
+  /** Beside each run that counts. */
+  readonly calm: readonly Calm[];
+  /** Those that do not count, because the machine was not as calm as was asked for. */
+  readonly disturbed: readonly Measured[];
+}
+
+export function writeMeasurements(rows: readonly Row[], about: About): void {
+  writeFileSync(join(ROOT, MEASUREMENTS_FILE), renderMeasurements(rows, about, machine()));
+}
+
+export function renderMeasurements(rows: readonly Row[], about: About, where: string): string {
+  const notes = rows.flatMap((row) => row.notes.map((note) => `- **${row.scenario}**: ${note}`));
+  const command = ['npm run lab -- table --runs', about.runs, ...(about.calmMs === null ? [] : ['--calm', about.calmMs]), ...about.names].join(' ');
+  return `# Measurements
+
+Written by \`${command}\`; run it again to reproduce or refute it. ${where}
 
 Medians of ${about.runs} runs, the worst in brackets. Three nodes in network namespaces, embedded store (scenarios with etcd in their name, and store-lost: three etcd members on the nodes' hosts), default settings, asynchronous
 replication. A client writes a numbered row every 10 ms with all hosts in its connection string, without a proxy; the outage is the
@@ -113,9 +141,27 @@ Targets are bounds for a single run; where no goal was set for a scenario it is 
 ${renderTable(rows)}
 
 Agent and guard of an idle cluster: ${about.agent.detail}
-${notes.length === 0 ? '' : `\n## What did not hold\n\n${notes.join('\n')}\n`}`;
-  writeFileSync(join(ROOT, MEASUREMENTS_FILE), text);
-  return Promise.resolve();
+
+${renderSpeed(about)}
+${notes.length === 0 ? '' : `\n## What did not hold\n\n${notes.join('\n')}\n`}${renderDisturbed(about)}`;
+}
+
+function renderSpeed({ calmMs, calm }: About): string {
+  const referencesMs = calm.map((one) => one.referenceMs);
+  const sorted = referencesMs.toSorted((a, b) => a - b);
+  const stolen = Math.max(0, ...calm.map((one) => one.stolenPercent));
+  const spread = `${median(referencesMs) ?? '–'} ms beside the middle run, ${sorted[0] ?? '–'} to ${sorted.at(-1) ?? '–'} ms in all; its hypervisor gave up to ${stolen} % of the processors to others`;
+  const counts =
+    calmMs === null
+      ? 'Every run counts.'
+      : `A run counts when it took at most ${calmMs} ms before and after it, and at most ${STOLEN_LIMIT_PERCENT} % of the processors went to others meanwhile; the others were repeated, as many times as there were runs at most.`;
+  return `How quick the machine was (a fixed calculation on one core, lab/machine-speed.ts): ${spread}. ${counts}`;
+}
+
+function renderDisturbed({ disturbed, calmMs }: About): string {
+  if (disturbed.length === 0) return '';
+  const lines = disturbed.map(({ line, calm }) => `- ${describeCalm(calm)}: ${renderRun(line).replaceAll(/ +/g, ' ')}`);
+  return `\n## Runs that do not count, because the machine was slower than ${calmMs ?? 0} ms, or not its own\n\n${lines.join('\n')}\n`;
 }
 
 /** Processors, memory, and the versions of what every measurement rests on, in one sentence. */

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** argv → role or verb; nothing else. Each role loads only its own code. */
+import { keepCodeReady } from './base/ready-code.ts';
 
 const ROLES = {
   server: { config: '/etc/pgherd/server.yaml', does: 'HTTP API, controller and, unless etcd is used, the store' },
@@ -33,6 +34,7 @@ async function runRole(role: RoleName, args: readonly string[]): Promise<number>
     process.stderr.write(parsed.text);
     return 2;
   }
+  keepCodeReady();
   switch (role) {
     case 'server': {
       const { runServer } = await import('./server/server.ts');

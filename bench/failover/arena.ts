@@ -2,6 +2,7 @@
 import { chmodSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { watchStolen } from '../../lab/machine-speed.ts';
 import { createNetwork } from '../../lab/network.ts';
 import { ROOT } from '../../lab/stage.ts';
 import { saveRun } from '../../lab/timeline.ts';
@@ -90,10 +91,10 @@ async function measure(parts: {
   readonly run: number;
 }): Promise<RunLine> {
   const { system, cluster, fault, recording } = parts;
-  const before = processorTime();
+  const stolen = watchStolen();
   const seen = await runFault(parts);
   await recording.stop();
-  const after = processorTime();
+  const stolenPercent = stolen();
   const endMs = monoMs();
   let writable: readonly string[] = [];
   await waitUntil(async () => {
@@ -117,21 +118,9 @@ async function measure(parts: {
     doubleWritableMs,
     staleAckRows,
     rejoinMs: seen.rejoinMs,
-    stolenPercent:
-      before === null || after === null ? null : Math.round((100 * (after.stolen - before.stolen)) / Math.max(1, after.all - before.all)),
+    stolenPercent: stolenPercent === null ? null : Math.round(stolenPercent),
     detail: facts.join('; '),
   };
-}
-
-/** Ticks of all processors since the machine started; null when the kernel says nothing. Source: proc(5), /proc/stat: the eighth figure is steal. */
-function processorTime(): { readonly all: number; readonly stolen: number } | null {
-  const ticks = /^cpu +(.*)$/m
-    .exec(readFileSync('/proc/stat', 'utf8'))?.[1]
-    ?.split(' ')
-    .map(Number)
-    // The last two are contained in the first two.
-    .slice(0, 8);
-  return ticks === undefined ? null : { all: ticks.reduce((sum, one) => sum + one, 0), stolen: ticks[7] ?? 0 };
 }
 
 function broken(system: System, fault: Fault, { run, why }: { readonly run: number; readonly why: string }): RunLine {

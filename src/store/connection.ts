@@ -18,7 +18,7 @@ import { Auth, AuthenticateRequestSchema, Maintenance, type ResponseHeader, Stat
 import { type Method, methodOf } from './proto/services.ts';
 
 /** Limit of one try at one endpoint: a stuck member costs this much once. Shorter fails healthy members on slow disks; longer eats the lease. */
-export const TRY_MS = 800;
+const TRY_MS = 800;
 /** Wait before the same endpoints are tried again when all refused. */
 const PAUSE_MS = 50;
 /** After so many tries in a row without any answer the connection itself is suspect (half open after a power loss) and made anew. */
@@ -36,6 +36,8 @@ export interface ConnectionOptions {
   readonly username?: string;
   readonly password?: Password;
   readonly clock: Clock;
+  /** Limit of one try. Default: TRY_MS; tests of what a store promises wait longer than a busy machine takes. */
+  readonly tryMs?: number;
   /** Default: HTTP/2 to the endpoint. The server reaches the store that it serves itself without a socket. */
   readonly openChannel?: typeof openChannel;
 }
@@ -54,6 +56,8 @@ export interface Endpoint {
 
 export interface Connection {
   readonly clock: Clock;
+  /** Limit of one try at one endpoint. */
+  readonly tryMs: number;
   current(): Endpoint;
   /** Leaves `endpoint` for the next one, unless somebody did already. */
   leave(endpoint: Endpoint): void;
@@ -92,6 +96,7 @@ const DONE: Attempt<null> = { kind: 'answer', value: null };
 interface State {
   readonly options: ConnectionOptions;
   readonly clock: Clock;
+  readonly tryMs: number;
   readonly endpoints: readonly Endpoint[];
   index: number;
   incarnation: string | null;
@@ -114,7 +119,17 @@ export function openConnection(options: ConnectionOptions): Connection {
       givenUp: new AbortController(),
     }),
   );
-  const state: State = { options, clock, endpoints, index: 0, incarnation: null, foreign: null, token: null, abort: new AbortController() };
+  const state: State = {
+    options,
+    clock,
+    tryMs: options.tryMs ?? TRY_MS,
+    endpoints,
+    index: 0,
+    incarnation: null,
+    foreign: null,
+    token: null,
+    abort: new AbortController(),
+  };
   watchEndpoints({
     endpoints,
     clock,
@@ -143,6 +158,7 @@ export function openConnection(options: ConnectionOptions): Connection {
   });
   return {
     clock,
+    tryMs: state.tryMs,
     current: () => endpoints[state.index] as Endpoint,
     leave: (endpoint) => {
       if (endpoints[state.index] === endpoint) state.index = (state.index + 1) % endpoints.length;
@@ -191,7 +207,7 @@ interface Call<I extends DescMessage, O extends DescMessage> {
 /** Sends without looking at the connection. */
 function send<I extends DescMessage, O extends DescMessage>(state: State, endpoint: Endpoint, order: Call<I, O>): Promise<Attempt<MessageShape<O>>> {
   const { method, request, deadline } = order;
-  const limitMs = Math.min(TRY_MS, deadline - state.clock.now().mono);
+  const limitMs = Math.min(state.tryMs, deadline - state.clock.now().mono);
   return endpoint.channel.unary({ method, request, metadata: metadataOf(state), limitMs, signal: endpoint.givenUp.signal });
 }
 
@@ -216,7 +232,7 @@ async function call<I extends DescMessage, O extends DescMessage>(
 
 async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
   const { channel } = endpoint;
-  const problem = await channel.ready(Math.min(TRY_MS, deadline - state.clock.now().mono));
+  const problem = await channel.ready(Math.min(state.tryMs, deadline - state.clock.now().mono));
   if (problem !== null) return count(state, endpoint, { kind: 'failed', sent: false, error: problem });
   if (endpoint.verified && endpoint.channel === channel) return DONE;
   const answer = count(state, endpoint, await send(state, endpoint, { method: STATUS, request: create(StatusRequestSchema), deadline }));

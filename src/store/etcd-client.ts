@@ -33,6 +33,10 @@ export interface OpenStoreOptions {
   readonly clock?: Clock;
   readonly username?: string;
   readonly password?: Password;
+  /** Limit of a call without a deadline of its own. Default: CALL_MS. */
+  readonly callMs?: number;
+  /** Limit of one try at one endpoint. Default: TRY_MS of the connection. */
+  readonly tryMs?: number;
   /** Default: HTTP/2 to the endpoints. */
   readonly openChannel?: NonNullable<ConnectionOptions['openChannel']>;
 }
@@ -54,7 +58,7 @@ const MEMBERS = methodOf(Cluster.method.memberList);
 export function openStore(options: OpenStoreOptions): Store {
   const clock = options.clock ?? realClock;
   const connection = openConnection({ ...options, clock });
-  const deadlineOf = (call: CallOptions | undefined): MonoMs => call?.deadline ?? addMono(clock.now().mono, CALL_MS);
+  const deadlineOf = (call: CallOptions | undefined): MonoMs => call?.deadline ?? addMono(clock.now().mono, options.callMs ?? CALL_MS);
   let reading: { readonly sentAt: MonoMs; readonly answer: ReturnType<WatchOptions['readRevision']> } | null = null;
 
   /** The watches of a client look at the same ticks: one read serves them all. Which prefix is counted does not matter, the revision is the store's. */

@@ -7,7 +7,8 @@ import type { MonoMs } from '../core/ids.ts';
 import { type Result, err, ok } from '../core/result.ts';
 import { type RpcError, classify } from './classify.ts';
 import type { Attempt, Channel, GrpcStream } from './channel.ts';
-import { type Connection, type Endpoint, TRY_MS } from './connection.ts';
+import type { Connection, Endpoint } from './connection.ts';
+import { onSilence } from './silence.ts';
 import { status } from './grpc-status.ts';
 import { Lease, type LeaseKeepAliveRequest, LeaseKeepAliveRequestSchema, type LeaseKeepAliveResponse } from './proto/gen/rpc_pb.ts';
 import { methodOf } from './proto/services.ts';
@@ -105,7 +106,7 @@ async function tryKeepAlive(connection: Connection, endpoint: Endpoint, lease: s
   line.usedAt = now;
   return new Promise((resolve) => {
     const finish = (attempt: Attempt<LeaseKeepAliveResponse>): void => {
-      clearTimeout(timer);
+      endWait();
       givenUp.removeEventListener('abort', leave);
       line.waiting = null;
       const answered = attempt.kind === 'answer' && attempt.value.TTL > 0n;
@@ -120,8 +121,8 @@ async function tryKeepAlive(connection: Connection, endpoint: Endpoint, lease: s
     const givenUp = endpoint.givenUp.signal;
     const leave = (): void => fail(status.CANCELLED, `the endpoint is silent while another one answers (${endpoint.url})`);
     givenUp.addEventListener('abort', leave, { once: true });
-    const limitMs = Math.max(1, Math.min(TRY_MS, deadline - now));
-    const timer = setTimeout(() => fail(status.DEADLINE_EXCEEDED, `no answer within ${Math.round(limitMs)} ms (${endpoint.url})`), limitMs);
+    const limitMs = Math.max(1, Math.min(connection.tryMs, deadline - now));
+    const endWait = onSilence(limitMs, () => fail(status.DEADLINE_EXCEEDED, `no answer within ${Math.round(limitMs)} ms (${endpoint.url})`));
     line.waiting = finish;
     line.stream.write(create(LeaseKeepAliveRequestSchema, { ID: BigInt(lease) }));
   });

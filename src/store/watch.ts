@@ -15,7 +15,7 @@ import { untilTick } from '../base/clock.ts';
 import { type MonoMs, addMono, makeRevision, type Revision } from '../core/ids.ts';
 import type { Result } from '../core/result.ts';
 import type { GrpcStream } from './channel.ts';
-import { type Connection, type Endpoint, TRY_MS } from './connection.ts';
+import type { Connection, Endpoint } from './connection.ts';
 import { prefixRange, readKeyValue } from './mapping.ts';
 import type { Event } from './proto/gen/kv_pb.ts';
 import { Watch, type WatchRequest, WatchRequestSchema, type WatchResponse } from './proto/gen/rpc_pb.ts';
@@ -83,7 +83,7 @@ async function run(session: Session): Promise<void> {
     if (foreign !== null) return end(session, 'lost', foreign);
     if (clock.now().mono - session.confirmedAt > LOST_MS) return end(session, 'lost', `not confirmed for ${LOST_MS} ms: ${message}`);
     const endpoint = connection.current();
-    const ready = await connection.prepare(endpoint, addMono(clock.now().mono, TRY_MS));
+    const ready = await connection.prepare(endpoint, addMono(clock.now().mono, connection.tryMs));
     if (session.over) return;
     if (ready.kind === 'answer') message = await follow(session, endpoint);
     else message = ready.kind === 'failed' ? ready.error.details : ready.message;

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { describe, it } from 'node:test';
+import { STOLEN_LIMIT_PERCENT, watchStolen } from '../../lab/machine-speed.ts';
 import { processesBelow } from '../../src/demo/children.ts';
 import { until } from './plain-postgres.ts';
 
@@ -31,20 +32,40 @@ function demo(...args: readonly string[]): Run {
   return { child, out: () => out, err: () => err, code };
 }
 
+async function tour(): Promise<{ readonly run: Run; readonly code: number | null; readonly stolenPercent: number }> {
+  const stolen = watchStolen();
+  const run = demo('--once', '--json');
+  const code = await run.code;
+  return { run, code, stolenPercent: stolen() ?? 0 };
+}
+
+/** Of all steps; NaN when the output is no result. */
+function lostRows(out: string): number {
+  try {
+    return (JSON.parse(out) as { steps: { lostRows: number }[] }).steps.reduce((sum, step) => sum + step.lostRows, 0);
+  } catch {
+    return Number.NaN;
+  }
+}
+
 const demoDirectories = (): readonly string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('pgherd-demo-'));
 
 describe('pgherd demo', { skip: existsSync(PROGRAM) ? false : 'the program is not built', concurrency: false }, () => {
-  it('runs the guided tour, prints one line of JSON and leaves nothing behind', { timeout: TOUR_LIMIT_MS }, async () => {
+  it('runs the guided tour, prints one line of JSON and leaves nothing behind', { timeout: TOUR_LIMIT_MS }, async (t) => {
     const before = demoDirectories();
-    const run = demo('--once', '--json');
-    const code = await run.code;
+    let { run, code, stolenPercent } = await tour();
+    // The steps have limits in time. Once more where the hypervisor took the processors away in the middle of it, and nothing but time was wrong.
+    if (code !== 0 && stolenPercent > STOLEN_LIMIT_PERCENT && lostRows(run.out()) === 0) {
+      t.diagnostic(`${stolenPercent} % of the processors were stolen, again: ${run.out()}`);
+      ({ run, code, stolenPercent } = await tour());
+    }
     const lines = run.out().trim().split('\n');
     assert.equal(lines.length, 1, `only the line of JSON is on standard output: ${run.out()}\n${run.err()}`);
     const result = JSON.parse(lines[0] ?? '') as { ok: boolean; steps: { name: string; ok: boolean }[] };
     assert.deepEqual(
       result.steps.map((step) => [step.name, step.ok]),
       ['create', 'read-write-split', 'crash', 'failover', 'rejoin', 'switchover', 'add-node'].map((name) => [name, true]),
-      `${lines[0]}\n${run.err()}`,
+      `${stolenPercent} % stolen: ${lines[0]}\n${run.err()}`,
     );
     for (const step of result.steps) assert.deepEqual(Object.keys(step), ['name', 'ok', 'outageMs', 'clientErrors', 'lostRows', 'detail']);
     assert.deepEqual([code, result.ok], [0, true]);

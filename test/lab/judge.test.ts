@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
 import { type Observation, type Scenario, judgeRun } from '../../lab/scenario.ts';
 import { SCENARIOS } from '../../lab/scenarios/all.ts';
-import { median, renderTable, summarise } from '../../lab/table.ts';
+import { median, renderMeasurements, renderTable, summarise } from '../../lab/table.ts';
 import type { Verdict } from '../../src/demo/check.ts';
 
 const scenario: Scenario = {
@@ -76,6 +76,26 @@ describe('the table of runs', () => {
     const lines = [900, 700, 1500].map((outageMs) => judgeRun(scenario, { ...good, outageMs }, seen));
     const table = renderTable(summarise([scenario], lines));
     assert.match(table, /\| something-breaks \| 2 of 3 \| ≤ 1000 \| 900 \(1500\) \| 3 \| 0 \| 0 \| 0 \| 2000 \|/);
+  });
+  it('names its command, how quick the machine was, and every run that was left out', () => {
+    const [counted, slow] = [900, 1500].map((outageMs) => judgeRun(scenario, { ...good, outageMs }, seen));
+    assert.ok(counted !== undefined && slow !== undefined);
+    const about = {
+      runs: 1,
+      agent: { ok: true, nodes: [], detail: 'small' },
+      names: ['something-breaks'],
+      calmMs: 60,
+      calm: [{ referenceMs: 44, stolenPercent: 0.3 }],
+      disturbed: [{ line: slow, calm: { referenceMs: 140, stolenPercent: 35 } }],
+    };
+    const text = renderMeasurements(summarise([scenario], [counted]), about, 'Machine: one.');
+    assert.match(text, /`npm run lab -- table --runs 1 --calm 60 something-breaks`/);
+    assert.match(
+      text,
+      /44 ms beside the middle run, 44 to 44 ms in all; its hypervisor gave up to 0\.3 % of the processors to others\. A run counts when it took at most 60 ms/,
+    );
+    assert.match(text, /slower than 60 ms, or not its own\n\n- reference 140 ms, 35 % stolen: BAD something-breaks outage 1500 ms/);
+    assert.doesNotMatch(text, /What did not hold/);
   });
 });
 

@@ -6,6 +6,9 @@ import { addMono, type MonoMs, makeRevision, type Revision } from '../../src/cor
 import type { Result } from '../../src/core/result.ts';
 import type { KeyValue, Store, StoreError, WatchBatch } from '../../src/store/store.ts';
 
+/** What the store promises has nothing to do with how fast a busy machine keeps it: a call may take long, and a lost machine is tested elsewhere. */
+export const PATIENT = { tryMs: 10_000, callMs: 20_000 } as const;
+
 export interface Backend {
   open(): Store;
   /** Compacts all history before the revision. */

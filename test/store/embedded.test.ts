@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { openStore } from '../../src/store/etcd-client.ts';
-import { storeContract } from './contract.ts';
+import { PATIENT, storeContract } from './contract.ts';
 import { compact, removeDir, startEmbedded, tempDir } from './fixtures.ts';
 
 /** The way of the server that serves the store. */
@@ -9,7 +9,7 @@ storeContract('embedded, in process', async () => {
   const server = await startEmbedded({ file: join(dir, 'store.db') });
   const url = `http://127.0.0.1:${server.port}`;
   return {
-    open: () => openStore({ endpoints: [url], tls: null, openChannel: server.openChannel }),
+    open: () => openStore({ ...PATIENT, endpoints: [url], tls: null, openChannel: server.openChannel }),
     compact: (revision) => compact(url, revision),
     close: async () => {
       await server.close();
@@ -23,7 +23,7 @@ storeContract('embedded', async () => {
   const server = await startEmbedded({ file: join(dir, 'store.db') });
   const url = `http://127.0.0.1:${server.port}`;
   return {
-    open: () => openStore({ endpoints: [url], tls: null }),
+    open: () => openStore({ ...PATIENT, endpoints: [url], tls: null }),
     compact: (revision) => compact(url, revision),
     close: async () => {
       await server.close();

@@ -1,5 +1,5 @@
 import { openStore } from '../../src/store/etcd-client.ts';
-import { storeContract, until } from './contract.ts';
+import { PATIENT, storeContract, until } from './contract.ts';
 import { compact, startEtcd } from './fixtures.ts';
 
 storeContract('etcd', async () => {
@@ -8,7 +8,7 @@ storeContract('etcd', async () => {
   await until('etcd answers', async () => (await probe.status()).ok, 15_000);
   probe.close();
   return {
-    open: () => openStore({ endpoints: cluster.urls, tls: null }),
+    open: () => openStore({ ...PATIENT, endpoints: cluster.urls, tls: null }),
     compact: (revision) => compact(cluster.urls[0] ?? '', revision),
     close: () => cluster.stop(),
   };

@@ -16,7 +16,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   demo: ['core', 'base', 'api'],
   cli: ['core', 'base', 'api', 'demo'],
   console: ['core', 'api'],
-  main: ['agent', 'server', 'proxy', 'cli'],
+  main: ['base', 'agent', 'server', 'proxy', 'cli'],
 };
 
 /** Packages that a part may use; a part that is not named may use any. */

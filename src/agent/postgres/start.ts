@@ -45,6 +45,8 @@ export interface Started {
 
 const DEFAULT_STALL_MS = 60_000;
 const POLL_MS = 5;
+/** For what a postmaster that gave up leaves behind. Milliseconds; longer only delays the next try. */
+const REST_MS = 2000;
 
 /**
  * Starts the instance and waits until it answers on the private socket.
@@ -250,8 +252,18 @@ async function askRole(instance: Instance, signal: AbortSignal | undefined): Pro
 }
 
 async function startFailure(instance: Instance, how: string): Promise<Failure> {
+  await waitForRest(instance);
   const lines = await tailLog(instance, 6);
   return failure('start.failed', `PostgreSQL of ${instance.node} did not start`, [how, ...lines].join(' | '), 'it stays down', 'see the cause', true);
+}
+
+/**
+ * The logger of a postmaster that gave up outlives it until it reads the end of its pipe: whoever starts again at once would find the directory in use.
+ * *Source:* PostgreSQL, src/backend/postmaster/syslogger.c.
+ */
+async function waitForRest(instance: Instance): Promise<void> {
+  const deadline = monoMs() + REST_MS;
+  while (findProcesses(instance.dataDirectory).length > 0 && monoMs() < deadline) await realClock.sleep(POLL_MS);
 }
 
 /** For callers that only need to know whether something runs. */

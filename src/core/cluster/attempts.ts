@@ -8,7 +8,7 @@ import type { ClusterView } from '../view.ts';
 import { forkOf } from '../timeline.ts';
 import { compareLineage, isContained } from './lineage.ts';
 import { withGoal, without, UNFINISHED_PROMOTION, isPromotionUnfinished } from './goals.ts';
-import { endOfWal, isMaintenance, lastKnown, mayCount, primaryEnd } from './observe.ts';
+import { endOfWal, isMaintenance, lastKnown, live, mayCount, primaryEnd } from './observe.ts';
 import { NO_SET } from './sync-set.ts';
 import { positionsAfter } from './positions.ts';
 import { openingQuorum, openingSet } from './sync-wish.ts';
@@ -40,6 +40,9 @@ export const PLAIN_ATTEMPT = {
   taskId: null,
   sync: null,
 } as const satisfies Partial<Attempt>;
+
+/** The rule under which an open primary brings back a term that a restored store forgot. */
+export const REPUBLISHED = 'housekeeping.republished';
 
 /** False when some primary may have been open of which this attempt knows nothing. */
 export function isLossKnown(attempt: Attempt): boolean {
@@ -167,7 +170,7 @@ export function openTerm(
       ? keptQuorum(state, term)
       : openingQuorum(view.spec, next, now, {
           set: attempt.sync ?? firstSet(view.spec),
-          restored: attempt.rule === 'housekeeping.republished',
+          restored: attempt.rule === REPUBLISHED,
           floor: endOfWal(winner),
         }),
   };
@@ -254,6 +257,34 @@ function mayHoldTwin(view: ClusterView, opened: ClusterState, node: NodeId): boo
   if (report?.vote?.term !== opened.primaryTerm) return true;
   // The files of a stopped standby show the timeline of its last restart point, which can be older than its WAL.
   return report.postgres.timeline === null || report.postgres.state !== 'running' || report.postgres.timeline >= opened.timeline;
+}
+
+/**
+ * A primary is on a timeline that no term opened: somebody made it by hand.
+ *
+ * *Invariant:* whoever may have been promoted by hand as well is compared by more than numbers (Z53). *Because:* equally far nodes make twins, of one number
+ * and one fork. One that was seen on an older timeline has none, and one that is fed by this primary is on its WAL.
+ */
+export function withTwinsMarked(view: ClusterView, primary: NodeReport): ClusterState {
+  const { timeline } = primary.postgres;
+  let { state } = view;
+  for (const { id, kind } of view.spec.nodes) {
+    if (id === primary.node || kind === 'witness' || timeline === null || isFedBy(view, id, primary.node)) continue;
+    const known = lastKnown(view, id)?.postgres.timeline ?? null;
+    if (known === null || known >= timeline) state = markUnfinished(state, id);
+  }
+  return state;
+}
+
+/** It streams from `primary`, itself or by others. False for one that cannot be heard. */
+function isFedBy(view: ClusterView, node: NodeId, primary: NodeId | null): boolean {
+  let upstream: NodeId | null = node;
+  for (const _hop of view.spec.nodes) {
+    const report: NodeReport | null = upstream === null ? null : live(view, upstream);
+    upstream = report === null ? null : report.postgres.streamingFrom;
+    if (upstream === null || upstream === primary) return upstream !== null;
+  }
+  return false;
 }
 
 function markUnfinished(state: ClusterState, node: NodeId): ClusterState {

@@ -52,6 +52,11 @@ function isMajority(state: ClusterState, voted: readonly NodeId[]): boolean {
   return electorates(state).every((members) => members.filter((node) => voted.includes(node)).length >= votesNeeded(members.length).promotion);
 }
 
+/** So many members gave no vote that the others are too few for a promotion (F + P > M). */
+export function isElectionRuledOut(state: ClusterState, gaveNoVote: (member: NodeId) => boolean): boolean {
+  return electorates(state).every((members) => members.filter(gaveNoVote).length >= votesNeeded(members.length).promises);
+}
+
 /** Of the larger requirement, for texts. */
 function neededOf(state: ClusterState): number {
   return Math.max(...electorates(state).map((members) => votesNeeded(members.length).promotion));

@@ -20,6 +20,30 @@ test('the primary of the newest known term is open: the store is confirmed (Z14)
   assert.deepEqual([state.incarnation, state.term, state.primary], ['store-1', 3, 'n1']);
 });
 
+test('where standbys acknowledge, an open primary confirms the store only with so many members that gave no vote since that nobody was elected beside it', () => {
+  const text = (second: string, third: string): string => `term 3 primary n1 lease n1/3 quorum 1/n2,n3
+    n1 primary knows3 @0/5000
+    n2 ${second}
+    n3 ${third}`;
+  const decided = (second: string, third: string): string | undefined => decideCluster(restored(text(second, third)), NOW).state?.incarnation;
+  // n3 may vote, but not elect alone: of three members two are needed.
+  assert.equal(decided('standby knows3 @0/5000', 'dead knows3'), 'store-1');
+  assert.equal(decided('standby vote4@0/5000 knows4', 'dead knows3') ?? 'restored from store-0', 'restored from store-0');
+  // In asynchronous mode nobody is elected before the primary has closed.
+  const asynchronous = text('standby vote4@0/5000 knows4', 'dead knows3').replace(' quorum 1/n2,n3', '');
+  assert.equal(decideCluster(restored(asynchronous), NOW).state?.incarnation, 'store-1');
+});
+
+test('a backup of the vote of a quorum failover: the primary that it names is still open, and its term was given to somebody since, perhaps', () => {
+  const text = `term 3 primary n1 lease n1/3 quorum 1/n2,n3 attempt 4 vote
+    n1 primary knows3 @0/5000
+    n2 detached vote4@0/5000 knows4
+    n3 dead`;
+  const decision = decideCluster(restored(text), NOW);
+  assert.equal(decision.state?.incarnation ?? 'restored from store-0', 'restored from store-0');
+  assert.equal(decision.state?.attempt?.phase ?? 'vote', 'vote');
+});
+
 test('a member that voted in a term which the store forgot: terms go on behind it', () => {
   assert.equal(expectRule(picture(STEADY.replace('n2 standby', 'n2 standby vote9')), 'housekeeping.terms').term, 9);
   const both = decideCluster(restored(STEADY.replace('n3 standby knows3', 'n3 standby knows9')), NOW);

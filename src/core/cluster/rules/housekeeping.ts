@@ -1,13 +1,16 @@
 /** Small upkeep of the state. All go on with the rules below; none changes who is primary. */
 import type { NodeId } from '../../ids.ts';
+import type { PostgresReport } from '../../report.ts';
 import type { ClusterState, Goal } from '../../state.ts';
 import type { Rule } from '../../view.ts';
 import { bytesBetween } from '../../lsn.ts';
 import { findNode } from '../../spec.ts';
-import { knownPositions } from '../positions.ts';
+import { forkOf, trimHistory } from '../../timeline.ts';
+import { knownPositions, positionsAfter } from '../positions.ts';
 import { lateLoss } from '../loss.ts';
 import { isPromotionUnfinished, without, withGoal } from '../goals.ts';
-import { isMaintenance, isOpen, live } from '../observe.ts';
+import { withTwinsMarked } from '../attempts.ts';
+import { endOfWal, isMaintenance, isOpen, live } from '../observe.ts';
 import { publishElectorate } from '../quorum.ts';
 
 /**
@@ -133,17 +136,33 @@ export const housekeepingRules: readonly Rule[] = [
   },
   {
     id: 'housekeeping.timeline',
-    when: 'the open primary reports other forks or another system identifier than the state holds',
-    why: 'The lineage is that of the primary of the newest opened term; a state of an older version may lack it (Z45).',
+    when: 'the open primary reports a timeline that came out of the one that the state holds, or the state holds none, or no system identifier',
+    why: 'The lineage is that of the primary of the newest opened term (Z45). Somebody may have promoted it by hand, while it was no primary, before it opened again in its own term: standbys on its new timeline would be strangers.',
     decide: (view) => {
       const { primary, primaryTerm, systemIdentifier, timeline } = view.state;
       const report = primary === null ? null : live(view, primary);
       if (report === null || !isOpen(report, primaryTerm) || view.state.attempt !== null) return null;
       const pg = report.postgres;
-      if ((systemIdentifier !== null || pg.systemIdentifier === null) && (timeline !== null || pg.timeline === null)) return null;
+      const descends = hasNewTimeline(view.state, pg);
+      if ((systemIdentifier !== null || pg.systemIdentifier === null) && (timeline !== null || pg.timeline === null) && !descends) return null;
+      const lineage = { systemIdentifier: systemIdentifier ?? pg.systemIdentifier, history: trimHistory(pg.history) };
+      if (!descends)
+        return {
+          why: 'the lineage is taken from the primary',
+          state: { ...view.state, ...lineage, timeline: timeline ?? pg.timeline },
+          then: 'continue',
+        };
+      const text = `${report.node} is open in term ${primaryTerm} on timeline ${pg.timeline}, which somebody opened by hand: the lineage goes on from there`;
       return {
-        why: 'the lineage is taken from the primary',
-        state: { ...view.state, systemIdentifier: systemIdentifier ?? pg.systemIdentifier, timeline: timeline ?? pg.timeline, history: pg.history },
+        why: text,
+        state: {
+          ...withTwinsMarked(view, report),
+          ...lineage,
+          timeline: pg.timeline,
+          positions: positionsAfter(view.state, lineage.history),
+          primaryLsn: endOfWal(report)?.lsn ?? null,
+        },
+        events: [{ level: 'warn', node: report.node, text, detail: {} }],
         then: 'continue',
       };
     },
@@ -202,6 +221,15 @@ export const steadyRules: readonly Rule[] = [
     }),
   },
 ];
+
+/**
+ * The primary's timeline is another than the state's, and has the state's among its ancestors. False where they do not agree on an ancestor: that is another
+ * history, which no rule takes for the cluster's.
+ */
+function hasNewTimeline(state: ClusterState, pg: PostgresReport): boolean {
+  if (state.timeline === null || pg.timeline === null || pg.timeline === state.timeline || forkOf(pg.history, state.timeline) === null) return false;
+  return state.history.every(({ timeline, forkLsn }) => (forkOf(pg.history, timeline) ?? forkLsn) === forkLsn);
+}
 
 /** A restart on request was not yet seen to be over: the server is open because it has not begun. */
 function isRestartAsked(goal: Goal | undefined): boolean {

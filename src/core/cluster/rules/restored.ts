@@ -7,8 +7,9 @@ import type { NodeReport } from '../../report.ts';
 import { findNode } from '../../spec.ts';
 import type { Attempt, Task } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
-import { PLAIN_ATTEMPT, openTerm } from '../attempts.ts';
+import { PLAIN_ATTEMPT, REPUBLISHED, openTerm } from '../attempts.ts';
 import { isDue, isForeignSystem, isOfThisStore, isOpen, live, newestKnownTerm } from '../observe.ts';
+import { isElectionRuledOut } from '../quorum.ts';
 import { quorumAfterRestore } from '../sync-wish.ts';
 import { fail, finish, taskById } from '../tasks.ts';
 
@@ -72,13 +73,27 @@ function endedTasks(view: ClusterView, now: Now, primary: NodeId): readonly Task
   });
 }
 
-function isPrimaryOpen(view: ClusterView, primary: NodeId | null): boolean {
-  return primary !== null && isOpen(live(view, primary), view.state.primaryTerm);
+/**
+ * The primary of the newest term that the state knows is open, and nobody was elected beside it in the time that the store forgot.
+ *
+ * *Invariant:* an attempt of the backup goes on only where its term was not given to anybody since. *Because:* on the lease path a candidate is ordered when
+ * the old lease has ended, and its holder has closed by then: one that is open now was never replaced. The quorum path elects beside it, by votes of P
+ * members; where F of them say that they gave none (F + P > M), no P did. *Broken if:* an open primary alone is believed where standbys acknowledge.
+ */
+function isPrimaryUnreplaced(view: ClusterView): boolean {
+  const { primary, primaryTerm, attempt, quorum } = view.state;
+  if (primary === null || !isOpen(live(view, primary), primaryTerm)) return false;
+  const electsBeside = quorum.k > 0 || quorum.wanted.k > 0 || attempt?.path === 'quorum' || attempt?.acceptTwoPrimaries === true;
+  if (!electsBeside) return true;
+  return isElectionRuledOut(view.state, (member) => {
+    const report = live(view, member);
+    return report !== null && (report.vote?.term ?? 0) <= primaryTerm;
+  });
 }
 
 export const restoredRules: readonly Rule[] = [
   {
-    id: 'housekeeping.republished',
+    id: REPUBLISHED,
     when: 'a member is open in a newer term than the state knows, and no attempt for it is open; one that came back with a restored store does not count',
     why: 'The store was restored from before that term; the primary brings back term, place and lineage, and keeps its clients (architecture 4.10, Z14).',
     decide: (view, now) => {
@@ -91,7 +106,7 @@ export const restoredRules: readonly Rule[] = [
         term,
         path: 'manual',
         phase: 'promote',
-        rule: 'housekeeping.republished',
+        rule: REPUBLISHED,
         reason,
         candidate: report.node,
         startedWallMs: now.wall,
@@ -111,12 +126,12 @@ export const restoredRules: readonly Rule[] = [
   },
   {
     id: 'housekeeping.incarnation',
-    when: 'the store is another one than before, or was restored, and either the primary of the newest known term is open in it, or all members can be heard and none knows a term that was neither opened nor ordered',
+    when: 'the store is another one than before, or was restored, and either the primary of the newest known term is open in it and nobody can have been elected beside it, or all members can be heard and none knows a term that was neither opened nor ordered',
     why: 'Then no newer term was forgotten. Otherwise a person decides, by a failover by hand (architecture 4.10).',
     decide: (view) => {
       const { state } = view;
       if (isOfThisStore(view)) return null;
-      if (state.phase !== 'new' && !isPrimaryOpen(view, state.primary) && !nobodyKnowsMore(view)) return null;
+      if (state.phase !== 'new' && !isPrimaryUnreplaced(view) && !nobodyKnowsMore(view)) return null;
       return {
         why: `the store's incarnation is ${view.incarnation}`,
         // What is not known of the time since the backup is not known of the attempt either.
