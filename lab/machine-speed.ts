@@ -33,6 +33,14 @@ export async function referenceMs(): Promise<number> {
   return Math.round(taken.sort((a, b) => a - b)[Math.floor(SAMPLES / 2)] ?? 0);
 }
 
+/** Milliseconds of processor time for the same calculation, once: what the thread waits for its turn does not count. */
+export function referenceCpuMs(): number {
+  const before = process.threadCpuUsage();
+  calculate();
+  const { user, system } = process.threadCpuUsage(before);
+  return (user + system) / 1000;
+}
+
 /** Marsaglia's xorshift: each step needs the one before, so that no compiler and no second core shortens it. */
 function calculate(): number {
   let x = 2_463_534_242;

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { describeDisturbance } from '../../scripts/machine-watch.ts';
 import { root } from './sources.ts';
 
 function runFile(body: string, ...options: readonly string[]): { status: number | null; output: string } {
@@ -47,6 +48,36 @@ test('the test runner counts passed and failed tests in its last line', () => {
   const { status, output } = runFile(`test('works', () => {}); test('breaks', () => { throw new Error('no'); });`);
   assert.equal(status, 1);
   assert.match(output, /1 passed, [12] failed\n$/);
+});
+
+test('the test runner repeats a file only where the machine was disturbed', () => {
+  const calm = [
+    { stolenPercent: 1, referenceMs: 40 },
+    { stolenPercent: 2, referenceMs: 60 },
+  ];
+  assert.equal(describeDisturbance(calm), null);
+  assert.equal(describeDisturbance([]), null);
+  assert.match(describeDisturbance([...calm, { stolenPercent: 30, referenceMs: 50 }]) ?? '', /^11\.0 % of the processors were stolen/);
+  assert.match(describeDisturbance([...calm, { stolenPercent: 0, referenceMs: 400 }]) ?? '', /400 ms of processor time$/);
+});
+
+test('the test runner believes the second run of a file that failed on a disturbed machine, and says so', () => {
+  const body = (again: string): string => `
+    import { existsSync, writeFileSync } from 'node:fs';
+    const mark = import.meta.filename + '.mark';
+    test('fails at first', async () => {
+      await new Promise((resolve) => setTimeout(resolve, 5000));
+      if (existsSync(mark)) { ${again} return; }
+      writeFileSync(mark, '');
+      throw new Error('too slow');
+    });`;
+  const better = runFile(body(''), '--disturbed');
+  assert.equal(better.status, 0, better.output);
+  assert.match(better.output, /Error: too slow/);
+  assert.match(better.output, /one\.test\.ts failed while .*, and passed when it ran once more\n1 passed, 0 failed\n$/);
+  const worse = runFile(body(`throw new Error('broken');`), '--disturbed');
+  assert.equal(worse.status, 1, worse.output);
+  assert.match(worse.output, /and failed again when it ran once more\n0 passed, 1 failed\n$/);
 });
 
 test('the test runner ends a file that a test keeps open for ever, and fails the run', () => {
