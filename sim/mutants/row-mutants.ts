@@ -206,6 +206,12 @@ export const rowMutants: readonly Mutant[] = [
     patches: [{ file: ROUTE, from: 'if (ageMs > limits.staleMs && !vouched)', to: 'if (ageMs > limits.staleMs * 1000 && !vouched)' }],
   },
   {
+    name: 'readers-outlive-their-primary',
+    breaks: 'after a loss a standby serves reads only when its vote proves that its WAL is the new primary’s (I17)',
+    profile: 'three+reads',
+    patches: [{ file: ROUTE, from: 'if (opened !== null && !hasHistoryOf(facts, node, opened)) continue;', to: '' }],
+  },
+  {
     name: 'reads-before-the-token',
     breaks: 'a read goes to a standby only when it has replayed all that the session wrote or saw (I17)',
     profile: 'three+reads',

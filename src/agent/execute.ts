@@ -1,4 +1,5 @@
 /** Executors: one for each NodeAction. Each looks again at its precondition right beside the action. */
+import { usedTimeline } from '../core/cluster/used-timeline.ts';
 import type { NodeAction, NodeActionKind } from '../core/node/action.ts';
 import { isAlive, mayAcceptWrites, restartStep } from '../core/node/decide.ts';
 import type { NodeId, Term } from '../core/ids.ts';
@@ -194,6 +195,7 @@ async function promote(action: Extract<NodeAction, { kind: 'promote' }>, context
   const ready = Promise.all([prepareSync(context), context.firewall.close()]).then(([sync]) => sync);
   const promoted = await context.postgres.promote({
     requiredLsn: action.requiredLsn,
+    usedTimeline: context.input.state === null ? null : usedTimeline(context.input.state),
     mayPromote: () => isReady && holds(context, action.term),
     ready: ready.then(
       (sync) => {

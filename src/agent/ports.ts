@@ -1,7 +1,7 @@
 /**
  * The doors of the agent's loop to the world. The real ones are bound in agent.ts; the simulator binds models.
  */
-import type { NodeId, Now, Revision, Term } from '../core/ids.ts';
+import type { NodeId, Now, Revision, Term, Timeline } from '../core/ids.ts';
 import type { Lsn } from '../core/lsn.ts';
 import type { WantedSet } from '../core/node/wanted-set.ts';
 import type { PostgresReport, ProbeResult, SyncReport, Vote } from '../core/report.ts';
@@ -32,6 +32,8 @@ export interface ClonePlan {
 export interface PromoteOrder {
   /** What must be replayed before; null: what there is. */
   readonly requiredLsn: Lsn | null;
+  /** The new timeline gets a number above it; null: whatever PostgreSQL takes. */
+  readonly usedTimeline: Timeline | null;
   /** Asked right before each request. */
   readonly mayPromote: () => boolean;
   /** Awaited before the first request; never rejects. */

@@ -1,6 +1,6 @@
 /** A data directory and the disk that it lies on. What is here survives the processes; what was not fsynced does not survive a loss of power. */
 import type { Random } from '../../random.ts';
-import { type TimelineBranch, type WalRecord, firstRecord, firstTimeline } from './wal.ts';
+import { type TimelineBranch, type WalRecord, firstRecord, firstTimeline, isTaken, takenTimeline } from './wal.ts';
 
 /** As in pg_control. */
 export type ControlState =
@@ -147,5 +147,19 @@ export function newestTimeline(directory: DataDirectory, from: TimelineBranch): 
     const next = directory.histories.get(tli);
     if (next === undefined) return newest;
     newest = next;
+  }
+}
+
+/** As skipTimelines. */
+export function skipTimelines(directory: DataDirectory, used: number | null): void {
+  for (let tli = directory.checkpointTli + 1; tli <= (used ?? 0); tli++)
+    if (!directory.histories.has(tli)) directory.histories.set(tli, takenTimeline(tli));
+}
+
+/** As forgetSkipped. */
+export function forgetSkipped(directory: DataDirectory): void {
+  for (const [tli, timeline] of [...directory.histories].sort(([a], [b]) => b - a)) {
+    if (!isTaken(timeline)) return;
+    directory.histories.delete(tli);
   }
 }

@@ -6,7 +6,7 @@ import { type Lsn, formatLsn, makeLsn } from '../../../src/core/lsn.ts';
 import type { Vote } from '../../../src/core/report.ts';
 import { type Failure, type Result, err, ok } from '../../../src/core/result.ts';
 import { type Link, type Run, isResponsive } from './core.ts';
-import { isCleanlyShutDown } from './directory.ts';
+import { forgetSkipped, isCleanlyShutDown, skipTimelines } from './directory.ts';
 import { timelineAtEnd } from './port-observe.ts';
 import { type PortContext, type Session, clearUpstream, conninfoTo, isEffective, setUpstream, setWinning, withSession } from './port-session.ts';
 import { streamedBy } from './replication.ts';
@@ -54,8 +54,10 @@ export async function startServer(
   await agent.sleep(1 + context.random.next());
   if (signal.aborted) return err(cancelled(`start of ${core.name}`));
   if (core.run !== null || core.disk.directory !== directory) return broken('somebody else was faster');
-  if (how.mode === 'standby') directory.standbySignal = true;
-  else {
+  if (how.mode === 'standby') {
+    directory.standbySignal = true;
+    forgetSkipped(directory);
+  } else {
     if (!how.mayStart())
       return err(
         failure('start.refused', `${core.name} may not start as primary`, 'the write lease is not held any more', 'it stays down', '', true),
@@ -227,7 +229,7 @@ export async function killAllProcesses(context: PortContext): Promise<Result<nul
 /** As promotePostgres. */
 export async function promoteServer(
   context: PortContext,
-  options: { readonly requiredLsn: Lsn | null; readonly mayPromote: () => boolean },
+  options: { readonly requiredLsn: Lsn | null; readonly usedTimeline: number | null; readonly mayPromote: () => boolean },
   signal: AbortSignal,
 ): Promise<Result<{ readonly timeline: number; readonly ms: number }, Failure>> {
   const { core, agent, server } = context;
@@ -241,6 +243,7 @@ export async function promoteServer(
       if (!replayed.ok) return replayed;
     }
     server.resumeReplay();
+    if (core.disk.directory !== null) skipTimelines(core.disk.directory, options.usedTimeline);
     return requestPromotion(context, session, options.mayPromote, startedAt + PROMOTE_LIMIT_MS, signal);
   });
   const promoted = nested.ok ? nested.value : nested;

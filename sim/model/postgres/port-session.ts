@@ -7,6 +7,7 @@ import type { ClusterSpec } from '../../../src/core/spec.ts';
 import type { Scope } from '../../clock.ts';
 import type { Random } from '../../random.ts';
 import { type Core, type Run, isResponsive, setting } from './core.ts';
+import { forgetSkipped } from './directory.ts';
 import type { Server } from './server.ts';
 
 export interface PortContext {
@@ -133,6 +134,7 @@ export function setUpstream(
   upstream: Upstream,
   signal: AbortSignal | null,
 ): Promise<Result<{ readonly changed: boolean }, Failure>> {
+  if (context.core.disk.directory !== null) forgetSkipped(context.core.disk.directory);
   return setWinning(context, { primary_conninfo: conninfoTo(context, upstream), primary_slot_name: slotName(context.core.name) }, signal);
 }
 

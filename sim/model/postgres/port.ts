@@ -181,9 +181,9 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
       const waited = await waitReplay(context, required, signal);
       return waited.ok ? ok(`replayed ${formatLsn(waited.value)}`) : waited;
     },
-    promote: async ({ requiredLsn, mayPromote, ready, onWritable, signal }) => {
+    promote: async ({ requiredLsn, usedTimeline, mayPromote, ready, onWritable, signal }) => {
       await ready;
-      const promoted = await promoteServer(context, { requiredLsn, mayPromote }, signal);
+      const promoted = await promoteServer(context, { requiredLsn, usedTimeline, mayPromote }, signal);
       if (promoted.ok) onWritable();
       return promoted.ok ? ok(`timeline ${promoted.value.timeline}, ${Math.round(promoted.value.ms)} ms`) : promoted;
     },

@@ -115,6 +115,17 @@ export function forkTimeline(parent: TimelineBranch, tli: number, fork: WalRecor
   return { tli, parent, forkLsn: fork.lsn, fork, creator, history };
 }
 
+/** A history file that only says that the number is taken: it names no ancestors. As src/agent/postgres/skipped-timelines.ts. */
+export function takenTimeline(tli: number): TimelineBranch {
+  return { tli, parent: null, forkLsn: 0, fork: null, creator: TAKEN, history: [] };
+}
+
+export function isTaken(timeline: TimelineBranch): boolean {
+  return timeline.creator === TAKEN;
+}
+
+const TAKEN = 'somebody else';
+
 /** The branch of that number among `timeline` and its ancestors; null when the history does not name it. */
 export function branchOf(timeline: TimelineBranch, tli: number): TimelineBranch | null {
   for (let at: TimelineBranch | null = timeline; at !== null; at = at.parent) if (at.tli === tli) return at;

@@ -6,11 +6,12 @@ import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { setWinning } from './auto-conf.ts';
 import { slotName } from '../../core/slot-name.ts';
 import { type Endpoint, upstreamConninfo } from './conninfo.ts';
-import { cancelled, errnoOf, failure } from './failure.ts';
+import { cancelled, errnoOf, failure, messageOf } from './failure.ts';
 import { ensureIncarnation } from './incarnation.ts';
 import type { Instance } from './instance.ts';
 import { tailLog } from './log-tail.ts';
 import { WAITS_FOR_DELAY } from './apply-delay.ts';
+import { forgetSkipped } from './skipped-timelines.ts';
 import { type Row, type Sql, withLocalSql } from './sql.ts';
 
 export interface FollowOptions {
@@ -41,11 +42,24 @@ export async function setUpstream(
   options: { readonly signal?: AbortSignal; readonly applicationName?: string } = {},
 ): Promise<Result<{ readonly changed: boolean }, Failure>> {
   const applicationName = options.applicationName ?? (await memberName(instance));
+  const forgotten = await forgetSkippedHere(instance);
+  if (!forgotten.ok) return forgotten;
   const changes = {
     primary_conninfo: upstreamConninfo(instance, upstream, { ...options, applicationName }),
     primary_slot_name: slotName(instance.node),
   };
   return setWinning(instance, changes, options);
+}
+
+/** What was laid for a promotion that did not come to be would keep the upstream's timelines from being seen. Errors: `follow.timeline`. */
+async function forgetSkippedHere(instance: Instance): Promise<Result<null, Failure>> {
+  try {
+    await forgetSkipped(instance.dataDirectory);
+    return ok(null);
+  } catch (cause) {
+    const code = 'follow.timeline';
+    return err(failure(code, `${instance.node} gets no upstream`, messageOf(cause), 'its settings stay', 'check the disk and the permissions', true));
+  }
 }
 
 /** `NODE.INCARNATION`, by which a synchronous set knows this data directory; only the node when there is no directory to name. */

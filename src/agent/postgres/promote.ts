@@ -10,6 +10,7 @@ import { ensureStandbySignal } from './data-directory.ts';
 import { cancelled, failure } from './failure.ts';
 import type { Instance } from './instance.ts';
 import { type RunSql, type Sql, sqlStateOf, withLocalSql } from './sql.ts';
+import { skipTimelines } from './skipped-timelines.ts';
 import { readHistory } from './timeline-history.ts';
 
 export interface Promoted {
@@ -65,12 +66,14 @@ async function waitReplayOn(
  * Promotes and waits until the server has left recovery. `mayPromote` is asked right before each request.
  * After it `standby.signal` is put back, and the upstream settings are emptied soon: the server removes the file itself
  * when recovery ends, and a file that vanishes earlier is fatal for it (Q35).
- * Errors: `promote.not-in-recovery`, `promote.behind`, `promote.refused`, `promote.timeout`, `postgres.cancelled`, those of withLocalSql.
+ * Errors: `promote.not-in-recovery`, `promote.behind`, `promote.refused`, `promote.timeout`, `postgres.cancelled`, those of withLocalSql and skipTimelines.
  */
 export async function promotePostgres(
   instance: Instance,
   options: {
     readonly requiredLsn: Lsn | null;
+    /** Others have opened timelines up to this number: the new one is above. Default: whatever PostgreSQL takes. */
+    readonly usedTimeline?: Timeline | null;
     readonly mayPromote: () => boolean;
     /** What must have ended before the first request; what it waits for otherwise goes on beside it. A rejection ends the promotion before any request. */
     readonly ready?: Promise<unknown>;
@@ -97,7 +100,8 @@ export async function promotePostgres(
         const replayed = await waitReplayOn(sql, instance, options.requiredLsn, { ...options, limitMs });
         if (!replayed.ok) return replayed;
       }
-      await options.ready;
+      const [skipped] = await Promise.all([skipTimelines(instance, options.usedTimeline ?? null), options.ready]);
+      if (!skipped.ok) return skipped;
       return await requestPromotion(sql, instance, { ...options, deadline: startedAt + limitMs });
     }),
   );

@@ -12,6 +12,7 @@ import { type Instance, asOsUser, binary } from './instance.ts';
 import { tailLog } from './log-tail.ts';
 import { prepareStateDirectory } from './managed-files.ts';
 import { type Postmaster, findPostmaster, findProcesses, isAlive, readPidFile, readProcess } from './postmaster.ts';
+import { forgetSkipped } from './skipped-timelines.ts';
 import { withLocalSql } from './sql.ts';
 import { controlStamp, readStartProgress } from './start-progress.ts';
 
@@ -60,7 +61,10 @@ export async function startPostgres(instance: Instance, options: StartOptions): 
   try {
     await prepareStateDirectory(instance);
     await removeStalePidFile(instance);
-    if (options.mode === 'standby') await ensureStandbySignal(instance);
+    if (options.mode === 'standby') {
+      await ensureStandbySignal(instance);
+      await forgetSkipped(instance.dataDirectory);
+    }
   } catch (cause) {
     return err(
       failure('start.failed', `${instance.node} cannot be started`, messageOf(cause), 'it stays down', 'check the disk and the permissions', true),

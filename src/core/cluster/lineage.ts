@@ -16,7 +16,10 @@ export type LineageVerdict =
   | { readonly kind: 'ancestor'; readonly forkLsn: Lsn }
   /** On an ancestor but past its fork, or on a timeline of the same number with another fork: it has WAL that the cluster has not. */
   | { readonly kind: 'diverged'; readonly forkLsn: Lsn; readonly bytes: number }
-  /** On a timeline that is not of this cluster's history although it left it at a known fork (a promotion that nobody ordered, or an order that was not completed). */
+  /**
+   * On a timeline that is not of this cluster's history although it left it at a known fork: a promotion that nobody ordered, an order that was not completed,
+   * or a primary whose timeline no later one came out of.
+   */
   | { readonly kind: 'foreign'; readonly forkLsn: Lsn }
   /** Nothing in common is known. */
   | { readonly kind: 'unknown' };
@@ -82,7 +85,7 @@ export function describeLineage(verdict: LineageVerdict, position: Position): st
     case 'diverged':
       return `has ${verdict.bytes} bytes of WAL on timeline ${position.timeline} past the fork at ${formatLsn(verdict.forkLsn)}`;
     case 'foreign':
-      return `is on timeline ${position.timeline}, which no term of this cluster opened (it left at ${formatLsn(verdict.forkLsn)})`;
+      return `is on timeline ${position.timeline}, which is not of the cluster's history (it left that at ${formatLsn(verdict.forkLsn)})`;
     case 'unknown':
       return `is on timeline ${position.timeline}, which this cluster's history does not know`;
   }

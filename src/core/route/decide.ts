@@ -1,6 +1,7 @@
 /** The proxy's own decision: who may get writes now, who gets reads with which weight, whether new transactions wait. Pure. */
 import type { NodeId, Term } from '../ids.ts';
 import { makeTerm } from '../ids.ts';
+import { compareLineage, isContained } from '../cluster/lineage.ts';
 import { bytesBetween } from '../lsn.ts';
 import type { Member, NodeReport } from '../report.ts';
 import type { ClusterState } from '../state.ts';
@@ -97,6 +98,7 @@ export function decideRoute(facts: RouteFacts, limits: RouteLimits): Route {
       writer: closed === null && !hold ? writer : null,
       leaving: next?.node ?? opened?.node ?? state.attempt?.candidate ?? null,
       hold,
+      opened,
     }),
     unreachable: [...facts.down].sort(),
     hold,
@@ -104,17 +106,40 @@ export function decideRoute(facts: RouteFacts, limits: RouteLimits): Route {
   };
 }
 
+interface Opened {
+  readonly node: NodeId;
+  readonly term: Term;
+}
+
 /**
  * The candidate says that it is open in the attempt's term: clients that connect to it directly are let in by now, and the controller's word for it, which
  * comes some ten milliseconds later, can say nothing else.
  * Because: a term's number is used once, so that no older report can carry it, and `open` is said only after the lease of that term was confirmed.
  */
-function openedAhead(state: ClusterState, reports: RouteFacts['reports']): { readonly node: NodeId; readonly term: Term } | null {
+function openedAhead(state: ClusterState, reports: RouteFacts['reports']): Opened | null {
   const { attempt } = state;
   if (attempt === null || attempt.candidate === null || attempt.term <= state.primaryTerm) return null;
   const report = reports.get(attempt.candidate);
   const open = report?.open === true && report.leaseTerm === attempt.term;
   return open && report.postgres.role === 'primary' && report.postgres.state === 'running' ? { node: attempt.candidate, term: attempt.term } : null;
+}
+
+/**
+ * The readers of the old primary may go on under the one that has opened its term.
+ *
+ * *Invariant:* a session reads nothing from a standby whose WAL is not the new primary's (I17). *Because:* what a session has seen is a position, and a standby
+ *   that holds more of the old primary's WAL than the new primary had has passed that position with other rows. After a planned stop the new one has it all;
+ *   after a loss it is the standby's final position in its vote for this term that counts, since it streams from nobody from then on.
+ * *Broken if:* all readers are kept until the controller's word comes, or an older report is believed.
+ */
+function hasHistoryOf(facts: RouteFacts, node: NodeId, opened: Opened): boolean {
+  if (facts.state?.attempt?.path === 'planned') return true;
+  const report = facts.reports.get(node);
+  const primary = facts.reports.get(opened.node)?.postgres;
+  const vote = report?.vote ?? null;
+  if (report === undefined || vote?.term !== opened.term || !vote.final || vote.position === null || primary === undefined) return false;
+  if (primary.timeline === null) return false;
+  return isContained(compareLineage(vote.position, report.postgres.history, { timeline: primary.timeline, history: primary.history }));
 }
 
 function closedBecause(
@@ -148,7 +173,17 @@ function targetOf(facts: RouteFacts, node: NodeId): RouteTarget | null {
 function readersOf(
   facts: RouteFacts,
   limits: RouteLimits,
-  { writer, leaving, hold }: { readonly writer: RouteTarget | null; readonly leaving: NodeId | null; readonly hold: boolean },
+  {
+    writer,
+    leaving,
+    hold,
+    opened,
+  }: {
+    readonly writer: RouteTarget | null;
+    readonly leaving: NodeId | null;
+    readonly hold: boolean;
+    readonly opened: Opened | null;
+  },
 ): readonly Reader[] {
   const { state } = facts;
   if (state === null) return [];
@@ -157,6 +192,7 @@ function readersOf(
     const target = targetOf(facts, node);
     const weight = facts.weights.get(node) ?? 1;
     if (target === null || weight <= 0 || facts.down.has(node)) continue;
+    if (opened !== null && !hasHistoryOf(facts, node, opened)) continue;
     const lagBytes = lagOf(facts, node);
     if (lagBytes !== null && lagBytes > limits.maxReadLagBytes) continue;
     readers.push({ ...target, weight, lagBytes });

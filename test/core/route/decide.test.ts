@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { initialState } from '../../../src/core/cluster/goals.ts';
-import { type NodeId, makeMonoMs, makeNodeId, makeTerm, makeWallMs } from '../../../src/core/ids.ts';
+import { type NodeId, makeMonoMs, makeNodeId, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { makeLsn } from '../../../src/core/lsn.ts';
 import type { Member, NodeReport } from '../../../src/core/report.ts';
 import { type RouteFacts, type RouteLimits, decideRoute, pickReader } from '../../../src/core/route/decide.ts';
@@ -143,6 +143,29 @@ describe('the route of a proxy', () => {
     const alone = state({ attempt: lost.attempt, route: { ...lost.route, readers: [n2] } });
     assert.deepEqual(readers({ state: alone, reports: new Map() }), ['n2'], 'until it is open, where there is no other');
     assert.equal(writer({ state: other, reports: opened({}) }), null, 'another candidate was chosen');
+  });
+
+  test('after a loss, a standby reads under whoever has opened the next term only when its vote proves that its WAL is the new primary’s', () => {
+    const attempt = { term: makeTerm(5), candidate: n2, path: 'lease' } as ClusterState['attempt'];
+    const lost = state({ attempt, route: { epoch: 8, writer: null, readers: [n3], hold: false } });
+    const history = [{ timeline: makeTimeline(1), forkLsn: makeLsn(6000n) }];
+    const primary = { role: 'primary', state: 'running', timeline: makeTimeline(3), history };
+    const opener = { ...report(n2, 6100, null), open: true, leaseTerm: makeTerm(5) };
+    const seen = (vote: object, of: readonly object[] = []): readonly string[] => {
+      const standby = report(n3, null, 6000);
+      const voted = { term: makeTerm(5), final: true, position: { timeline: makeTimeline(1), lsn: makeLsn(6000n) }, ...vote };
+      const reports = [
+        { ...opener, postgres: { ...opener.postgres, ...primary } },
+        { ...standby, vote: voted, postgres: { ...standby.postgres, history: of } },
+      ];
+      return readers({ state: lost, reports: new Map((reports as unknown as NodeReport[]).map((one) => [one.node, one])) });
+    };
+    assert.deepEqual(seen({}), ['n3'], 'not past the fork');
+    assert.deepEqual(seen({ position: { timeline: makeTimeline(1), lsn: makeLsn(6001n) } }), ['n2'], 'it holds what the new primary never had');
+    assert.deepEqual(seen({ position: { timeline: makeTimeline(2), lsn: makeLsn(6000n) } }, history), ['n2'], 'it is on a timeline beside it');
+    assert.deepEqual(seen({ term: makeTerm(4) }), ['n2'], 'it may have streamed on since');
+    assert.deepEqual(seen({ final: false }), ['n2']);
+    assert.deepEqual(seen({ position: null }), ['n2']);
   });
 
   test('weights decide how often a reader is picked', () => {

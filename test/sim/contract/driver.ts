@@ -32,6 +32,8 @@ export interface Node {
   stop(mode: 'fast' | 'immediate' | 'kill'): Promise<Outcome>;
   /** pg_promote by hand; returns when the server is out of recovery. */
   promote(): Promise<void>;
+  /** The product's promotion, to a timeline above that number. */
+  promoteAbove(usedTimeline: number, mayPromote: boolean): Promise<Outcome>;
   follow(upstream: Node): Promise<Outcome>;
   rewind(upstream: Node): Promise<Outcome>;
   detach(): Promise<{ readonly timeline: number; readonly lsn: Lsn; readonly final: boolean } | Outcome>;

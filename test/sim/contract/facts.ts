@@ -1,27 +1,19 @@
 /**
  * What the product, and its simulator, believe about PostgreSQL. Every fact is run against the model and against a real server; one that holds for
- * only one of them makes the simulator a liar. Four stories, each on servers of its own; the tests of a story follow one another.
+ * only one of them makes the simulator a liar. Five stories, each on servers of its own; the tests of a story follow one another.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Driver, Node } from './driver.ts';
+import { otherTimelines } from './other-timelines.ts';
+import { three } from './three.ts';
 
 export function postgresFacts(kind: string, createDriver: () => Driver): void {
   describe(`synchronous replication, ${kind}`, () => synchronous(createDriver));
   describe(`timelines, ${kind}`, () => timelines(createDriver));
+  describe(`timelines that others have opened, ${kind}`, () => otherTimelines(createDriver));
   describe(`files and processes, ${kind}`, () => files(createDriver));
   describe(`a standby of a standby, and what people do by hand, ${kind}`, () => others(createDriver));
-}
-
-async function three(driver: Driver): Promise<readonly [Node, Node, Node]> {
-  const [n1, n2, n3] = [await driver.node('n1'), await driver.node('n2'), await driver.node('n3')];
-  await n1.create();
-  for (const node of [n2, n3]) {
-    assert.equal(await node.clone(n1), 'ok');
-    assert.equal(await node.start('standby'), 'ok');
-    assert.equal(await node.follow(n1), 'ok');
-  }
-  return [n1, n2, n3];
 }
 
 function synchronous(createDriver: () => Driver): void {

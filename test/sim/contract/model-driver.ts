@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { Logger } from '../../../src/base/log.ts';
 import type { Upstream } from '../../../src/agent/ports.ts';
-import { makeNodeId } from '../../../src/core/ids.ts';
+import { makeNodeId, makeTimeline } from '../../../src/core/ids.ts';
 import type { Failure, Result } from '../../../src/core/result.ts';
 import { type ClusterSpec, clusterSpec } from '../../../src/core/spec.ts';
 import { type VirtualClock, createClock } from '../../../sim/clock.ts';
@@ -120,6 +120,17 @@ export function createModelDriver(seed: bigint): ModelDriver {
         server.promote();
         await until('out of recovery', () => core.run?.role === 'primary');
       },
+      promoteAbove: async (used, mayPromote) =>
+        outcomeOf(
+          await port.promote({
+            requiredLsn: null,
+            usedTimeline: makeTimeline(used),
+            mayPromote: () => mayPromote,
+            ready: Promise.resolve(),
+            onWritable: nothing,
+            signal: never,
+          }),
+        ),
       follow: async (node) => outcomeOf(await port.follow(at(node), never)),
       rewind: async (node) => outcomeOf(await port.rewind(spec(), at(node), never, nothing)),
       detach: async () => {

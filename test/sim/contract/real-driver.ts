@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import { realClock } from '../../../src/base/clock.ts';
+import { makeTimeline } from '../../../src/core/ids.ts';
 import type { Failure, Result } from '../../../src/core/result.ts';
 import { runCheckpoint } from '../../../src/agent/postgres/checkpoint.ts';
 import { cloneFrom } from '../../../src/agent/postgres/clone.ts';
@@ -12,6 +13,7 @@ import type { Instance } from '../../../src/agent/postgres/instance.ts';
 import { killAll } from '../../../src/agent/postgres/kill-all.ts';
 import { createObserver } from '../../../src/agent/postgres/observe.ts';
 import { findPostmaster, listDescendants } from '../../../src/agent/postgres/postmaster.ts';
+import { promotePostgres } from '../../../src/agent/postgres/promote.ts';
 import { rewindTo } from '../../../src/agent/postgres/rewind.ts';
 import { startPostgres } from '../../../src/agent/postgres/start.ts';
 import { stopPostgres } from '../../../src/agent/postgres/stop.ts';
@@ -94,6 +96,8 @@ function createNode(instance: Instance, all: () => readonly Instance[]): RealNod
       await sql(instance, (db) => db.query('SELECT pg_promote(false)'));
       await until('out of recovery', async () => (await one('SELECT pg_is_in_recovery() AS recovery'))['recovery'] === false);
     },
+    promoteAbove: async (used, mayPromote) =>
+      outcomeOf(await promotePostgres(instance, { requiredLsn: null, usedTimeline: makeTimeline(used), mayPromote: () => mayPromote })),
     follow: async (node) => outcomeOf(await followUpstream(instance, { upstream: upstream(node), limitMs: 4000, applicationName: instance.node })),
     rewind: async (node) => outcomeOf(await rewindTo(instance, { upstream: upstream(node), settings, keepSaved: 1, applicationName: instance.node })),
     detach: async () => {
