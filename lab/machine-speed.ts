@@ -52,12 +52,12 @@ function calculate(): number {
   return x;
 }
 
-/** Resolves with the present reference once it is at most `limitMs`, or with what it was when `patienceMs` ended. */
-export async function waitForCalm(limitMs: number, patienceMs: number): Promise<number> {
+/** Resolves with the present reference once it is at most `limitMs`, or with what it was when `patienceMs` ended or nobody waits any more. */
+export async function waitForCalm(limitMs: number, patienceMs: number, isGivenUp: () => boolean): Promise<number> {
   const deadline = monoMs() + patienceMs;
   for (;;) {
     const now = await referenceMs();
-    if (now <= limitMs || monoMs() > deadline) return now;
+    if (now <= limitMs || monoMs() > deadline || isGivenUp()) return now;
     await realClock.sleep(LOOK_AGAIN_MS);
   }
 }

@@ -84,7 +84,7 @@ async function table(scenarios: readonly Scenario[], options: Parsed): Promise<n
   const counted: Measured[] = [];
   const disturbed: Measured[] = [];
   for (const scenario of scenarios) await runCalm(scenario, options, { counted, disturbed });
-  if (calmMs !== null) await waitForCalm(calmMs, CALM_PATIENCE_MS);
+  if (calmMs !== null) await waitForCalm(calmMs, CALM_PATIENCE_MS, () => interrupted);
   const agent = await measureAgent({ keep, say });
   const lines = counted.map(({ line }) => line);
   writeMeasurements(summarise(scenarios, lines), { runs, agent, names, calmMs, calm: counted.map(({ calm }) => calm), disturbed });
@@ -95,7 +95,7 @@ async function table(scenarios: readonly Scenario[], options: Parsed): Promise<n
 async function runCalm(scenario: Scenario, options: Parsed, into: { readonly counted: Measured[]; readonly disturbed: Measured[] }): Promise<void> {
   const { runs, calmMs } = options;
   for (let tried = 0, counted = 0; counted < runs; tried++) {
-    const before = calmMs === null ? await referenceMs() : await waitForCalm(calmMs, CALM_PATIENCE_MS);
+    const before = calmMs === null ? await referenceMs() : await waitForCalm(calmMs, CALM_PATIENCE_MS, () => interrupted);
     if (interrupted) return;
     const stolen = watchStolen();
     const line = await runScenario(scenario, { ...options, say });

@@ -9,7 +9,8 @@
  *    final position is the end of that member's WAL.
  * I7 *Invariant:* the published facts are true: what the primary acknowledges is durable on k of the voters, in the very directories that are meant.
  * I8 *Invariant:* a primary that was started again in its term is open only when k members of the set that it waits for hold what it recovered: rows that a
- *    crash released are visible to nobody before. (With the firewall; without it nobody can be kept out.)
+ *    crash released are visible to nobody before. (With the firewall; without it nobody can be kept out. A candidate that is promoted anew, since its opening was not
+ *    recorded, opens with what it has, as every candidate does.)
  */
 import { decodeShared } from '../../src/core/decode.ts';
 import { nodeReport } from '../../src/core/report.ts';
@@ -81,17 +82,18 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   }
 
   /** The server and the term in which a node was open last. */
-  const opened = new Map<string, { readonly run: unknown; readonly term: number }>();
+  const opened = new Map<string, { readonly run: unknown; readonly term: number; readonly timeline: number }>();
   writers.onOpen((node) => {
     const { database } = node;
     const term = node.guard.armed()?.term ?? 0;
     const run = database?.server.core.run ?? null;
     if (database === null || run === null || writers.isExcepted(node.name)) return;
     const before = opened.get(node.name);
-    opened.set(node.name, { run, term });
+    const timeline = database.server.disk.directory?.timeline.tli ?? 0;
+    opened.set(node.name, { run, term, timeline });
     // Without the firewall nobody can be kept out, and the product says so.
     if (world.shape.firewall === 'off' || before === undefined || before.run === run) return;
-    if (term === 0 || before.term !== term) return;
+    if (term === 0 || before.term !== term || before.timeline !== timeline) return;
     const wanted = node.agent()?.knowledge().state?.quorum.wanted ?? null;
     if (wanted === null || wanted.k === 0) return;
     const last = lastCommit(run.inserted);

@@ -63,9 +63,13 @@ export function createWriterChecks(world: World): WriterChecks {
   const termOf = (node: SimNode): number => Math.max(node.guard.armed()?.term ?? 0, node.agent()?.heldTerm() ?? 0);
 
   function isHarmless(a: SimNode, b: SimNode): boolean {
-    const [one, other] = [termOf(a), termOf(b)];
     const sinceMs = clock.now() - (overlapSince ?? clock.now());
-    return one !== other && quorumTerms.has(Math.max(one, other)) && sinceMs <= spec.leaseTtlMs + spec.leaseMarginMs;
+    return wasReplacedByQuorum(Math.min(termOf(a), termOf(b)), Math.max(termOf(a), termOf(b))) && sinceMs <= spec.leaseTtlMs + spec.leaseMarginMs;
+  }
+
+  /** A term that needed no end of the older one's lease was opened after it: those that follow take their place by votes, or by the end of that one's. */
+  function wasReplacedByQuorum(older: number, newer: number): boolean {
+    return [...quorumTerms].some((term) => term > older && term <= newer);
   }
 
   function isJustBack({ lastPause, agentSince }: SimNode): boolean {
@@ -136,13 +140,14 @@ export function createWriterChecks(world: World): WriterChecks {
     let second: SimNode | null = null;
     for (const node of dataNodes) {
       noteDeadline(node);
+      // Also while it answers nobody: what was left without agent and guard is still there when it goes on.
+      if (node.database?.isAliveAsPrimary() === true) noteWeakness(node);
       if (node.database === null || !node.database.isWritable()) {
         noteOpen(node, false);
         if (tampered.get(node.name) === true && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
         continue;
       }
       if (tampered.has(node.name)) tampered.set(node.name, true);
-      noteWeakness(node);
       const takes = takesWrites(node);
       noteOpen(node, takes);
       if (!takes) continue;
@@ -169,7 +174,7 @@ export function createWriterChecks(world: World): WriterChecks {
       const node = dataNodes.find((one) => one.name === name);
       if (node === undefined || quorumTerms.size === 0) return null;
       const newer = dataNodes.find((one) => one !== node && termOf(one) > termOf(node) && takesWrites(one));
-      return newer === undefined ? null : { node: newer.name, byQuorum: quorumTerms.has(termOf(newer)) };
+      return newer === undefined ? null : { node: newer.name, byQuorum: wasReplacedByQuorum(termOf(node), termOf(newer)) };
     },
     wasPromotedByHand: (node) => everTampered.has(node),
     tampered: (node) => {

@@ -305,6 +305,7 @@ const NO_SYNC: SyncPort = {
   step: () => undefined,
   prepare: async () => ok(null),
   startsAfterCrash: () => undefined,
+  startsAsStandby: () => undefined,
   opened: () => undefined,
   ready: () => true,
   report: () => null,

@@ -36,6 +36,10 @@ const EXECUTORS: { readonly [K in Exclude<NodeActionKind, 'none'>]: Executor<K> 
   'start-primary': startPrimary,
   'start-standby': async (action, context) => {
     await context.firewall.openStandby();
+    // What it recovered as a primary that nobody was let into is a standby's WAL now. Broken if: it is promoted later and still waits for standbys to hold
+    // that, which get their upstream only when it is open.
+    await context.memory.setUnopened(false);
+    context.sync.startsAsStandby();
     const started = await context.postgres.startStandby(context.input.spec, upstreamOf(context, action.upstream), context.signal);
     if (started.ok) await rememberStart(context);
     return started;

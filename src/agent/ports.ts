@@ -123,6 +123,7 @@ export interface SyncPort {
   prepare(wanted: WantedSet): Promise<Result<null, Failure>>;
   /** A primary is being started: it stays closed until enough members hold what it recovers (Q27, I8). */
   startsAfterCrash(): void;
+  startsAsStandby(): void;
   opened(): void;
   /** The set is in force, so that clients may be let in. */
   ready(): boolean;
@@ -140,7 +141,7 @@ export interface MemoryPort {
   vote(): Vote | null;
   refusedTerms(): readonly Term[];
   finished(): ReadonlySet<string>;
-  /** PostgreSQL was started as the primary it was, and nobody was let in since: what it recovered may be on too few standbys yet (§4.4). */
+  /** PostgreSQL was started as the primary it was, and since then nobody was let in and it was not started as a standby: what it recovered may be on too few standbys yet (§4.4). */
   unopened(): boolean;
   sawTerm(term: Term): Promise<void>;
   setVote(vote: Vote): Promise<void>;

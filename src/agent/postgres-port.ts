@@ -430,5 +430,6 @@ function describeRewind(upstream: Upstream, rewound: Rewound): string {
   const [first] = rewound.unarchived;
   const gap =
     first === undefined ? '' : `; ${rewound.unarchived.length} WAL segments from ${first} on were never archived, and the archive has a gap there`;
+  if (rewound.contained) return `nothing to rewind: all of its WAL is ${upstream.node}'s${gap}`;
   return `rewound to ${upstream.node} in ${Math.round(rewound.durationMs)} ms${saved}${gap}`;
 }

@@ -144,7 +144,8 @@ export function createClusterCache(keys: ClusterKeys): ClusterCache {
     if (!present.has(keys.state)) state = null;
     if (!present.has(keys.writeLease)) {
       lease = null;
-      leaseGoneAt ??= now.mono;
+      // It may have come and gone meanwhile.
+      leaseGoneAt = now.mono;
     }
     for (const node of reports.keys()) if (!present.has(keys.report(node))) bury(node);
     for (const node of members.keys()) if (!present.has(keys.member(node))) members.delete(node);

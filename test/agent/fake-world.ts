@@ -147,6 +147,9 @@ export function createWorld(): World {
       startsAfterCrash: () => {
         world.recoveries += 1;
       },
+      startsAsStandby: () => {
+        world.recoveries = 0;
+      },
       opened: () => undefined,
       ready: () => world.syncReady,
       report: () => null,

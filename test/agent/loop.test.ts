@@ -192,6 +192,19 @@ test('an agent that was killed between the start and the opening waits again, wi
   assert.deepEqual([world.did, world.recoveries], [[], 2], 'clients were in: nobody is kept out');
 });
 
+test('a primary that was started and let nobody in waits for nobody once it was started as a standby', async () => {
+  const world = createWorld();
+  world.pg = down('crashed', 'primary');
+  world.lease = T(1);
+  world.syncReady = false;
+  await world.settle({ kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null });
+  assert.deepEqual([world.unopened, world.recoveries], [true, 1]);
+  world.lease = null;
+  world.pg = down('crashed', 'primary');
+  await world.settle(standbyOf(n2));
+  assert.deepEqual([world.unopened, world.recoveries], [false, 0]);
+});
+
 test('a lost lease closes the node for writes and fences what is left', async () => {
   const world = createWorld();
   const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null };

@@ -103,7 +103,7 @@ test("after a rewind the managed files are this node's own, and its old slots ar
 test('a cleanly stopped primary that is not diverged keeps nothing and needs no rewind', async () => {
   must(await stopPostgres(n1));
   const rewound = must(await rewindTo(n1, { upstream: n2, settings, keepSaved: 2 }));
-  assert.equal(rewound.divergedPath, null);
+  assert.deepEqual([rewound.contained, rewound.divergedPath], [true, null]);
   must(await startPostgres(n1, { mode: 'standby' }));
   must(await followUpstream(n1, { upstream: n2 }));
 });
@@ -112,7 +112,7 @@ test('a cleanly stopped but diverged primary is rewound too', async () => {
   await fork(n2, n1);
   must(await stopPostgres(n2));
   const rewound = must(await rewindTo(n2, { upstream: n1, settings, keepSaved: 2 }));
-  assert.ok(rewound.summary?.relations.includes('postgres.public.lost'));
+  assert.ok(!rewound.contained && rewound.summary?.relations.includes('postgres.public.lost'));
   must(await startPostgres(n2, { mode: 'standby' }));
   must(await followUpstream(n2, { upstream: n1 }));
 });

@@ -197,7 +197,7 @@ export async function rewindServer(
   if (!source.ok) return source;
   const kept = await recoverAndKeep(context, directory, source.value, signal);
   if (!kept.ok) return kept;
-  const rewound = await runRewind(context, directory, source.value, options, signal);
+  const rewound = kept.value.contained ? ok(null) : await runRewind(context, directory, source.value, options, signal);
   if (!rewound.ok) return rewound;
   directory.standbySignal = true;
   for (const name of [...directory.slots.keys()]) if (name.startsWith('pgherd_')) directory.slots.delete(name);
@@ -270,7 +270,12 @@ async function checkSource(
   }
 }
 
-async function recoverAndKeep(context: PortContext, directory: DataDirectory, source: Source, signal: AbortSignal): Promise<Result<null, Failure>> {
+async function recoverAndKeep(
+  context: PortContext,
+  directory: DataDirectory,
+  source: Source,
+  signal: AbortSignal,
+): Promise<Result<{ readonly contained: boolean }, Failure>> {
   const { core } = context;
   const own = timelineAtEnd(directory);
   const twin = own.history.some((mine) =>
@@ -289,7 +294,7 @@ async function recoverAndKeep(context: PortContext, directory: DataDirectory, so
     );
   const position = { timeline: makeTimeline(own.tli), lsn: makeLsn(BigInt(directory.end.lsn)) };
   const verdict = compareLineage(position, { timeline: makeTimeline(source.timeline.tli), history: source.timeline.history });
-  if (verdict.kind === 'contained' && isCleanlyShutDown(directory)) return ok(null);
+  if (verdict.kind === 'contained' && isCleanlyShutDown(directory)) return ok({ contained: true });
   const cleared = await clearUpstream(context, signal);
   if (!cleared.ok) return cleared;
   const along = own.tli === directory.checkpointTli ? 'checkpoint' : 'newest';
@@ -319,7 +324,7 @@ async function recoverAndKeep(context: PortContext, directory: DataDirectory, so
         false,
       ),
     );
-  return ok(null);
+  return ok({ contained: verdict.kind === 'contained' });
 }
 
 /** The tool itself. What it compares are the timeline numbers and forks of the two pg_control and history files. */

@@ -36,6 +36,8 @@ export interface RewindOptions {
 }
 
 export interface Rewound {
+  /** All of its WAL is the source's: the pages stayed as they are. */
+  readonly contained: boolean;
   /** Where the diverged WAL and its summary lie; null: nothing of ours was lost. */
   readonly divergedPath: string | null;
   readonly summary: DivergedSummary | null;
@@ -86,13 +88,15 @@ export async function rewindTo(instance: Instance, options: RewindOptions): Prom
   if (!source.ok) return source;
   const kept = await recoverAndKeep(instance, source.value, options);
   if (!kept.ok) return kept;
-  const rewound = await runRewind(instance, options);
+  const { contained, unarchived } = kept.value;
+  // Its WAL is the source's, so its pages are too. pg_rewind would look at the timelines of the last checkpoints alone, and rewind to before them.
+  const rewound = contained ? ok(null) : await runRewind(instance, options);
   if (!rewound.ok) return rewound;
   const finished = await finishRewind(instance, options);
   if (!finished.ok) return finished;
   if (kept.value.diverged !== null) await pruneDiverged(instance, Math.max(1, options.keepSaved));
-  const { path = null, summary = null, unarchived } = { ...kept.value.diverged, unarchived: kept.value.unarchived };
-  return ok({ divergedPath: path, summary, unarchived, durationMs: monoMs() - startedAt });
+  const { path = null, summary = null } = kept.value.diverged ?? {};
+  return ok({ contained, divergedPath: path, summary, unarchived, durationMs: monoMs() - startedAt });
 }
 
 interface Source {
@@ -232,7 +236,7 @@ async function recoverAndKeep(instance: Instance, source: Source, options: Rewin
       ),
     );
   }
-  if (verdict.kind === 'contained' && isCleanlyShutDown(control.value)) return ok({ diverged: null, unarchived: [] });
+  if (verdict.kind === 'contained' && isCleanlyShutDown(control.value)) return ok({ contained: true, diverged: null, unarchived: [] });
   const waiting = await waitingForArchive(instance);
   const cleared = await clearUpstream(instance, options);
   if (!cleared.ok) return cleared;
@@ -264,10 +268,12 @@ async function recoverAndKeep(instance: Instance, source: Source, options: Rewin
   if (!stopped.ok) return stopped;
   const blind = verdict.kind === 'diverged' ? await blindSpot(instance, before.value.timeline) : null;
   if (blind !== null) return err(blind);
-  return kept.ok ? ok({ diverged: kept.value, unarchived }) : kept;
+  return kept.ok ? ok({ contained: verdict.kind === 'contained', diverged: kept.value, unarchived }) : kept;
 }
 
 interface Kept {
+  /** Nothing of its WAL is past the source's history: it needs no rewind, only to stream. */
+  readonly contained: boolean;
   /** Null: nothing of ours was lost. */
   readonly diverged: { readonly path: string; readonly summary: DivergedSummary } | null;
   readonly unarchived: readonly string[];

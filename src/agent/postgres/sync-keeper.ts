@@ -245,6 +245,9 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
       );
       return holding.length >= k;
     },
+    startsAsStandby: () => {
+      recovered = null;
+    },
     opened: () => {
       recovered = null;
     },

@@ -45,6 +45,15 @@ export function fresh(view: ClusterView, node: NodeId): NodeReport | null {
   return seen?.alive && seen.ageMs <= freshLimitMs(view.spec) ? seen.report : null;
 }
 
+/**
+ * A live report that came after the write lease was last seen to go: a node that says there that it is a standby of the timeline of before has taken it for
+ * nothing. An older report says nothing of that, however the lease went. Null: there is none, or the lease stands.
+ */
+export function liveSinceLease(view: ClusterView, node: NodeId): NodeReport | null {
+  const seen = view.reports[node];
+  return seen?.alive && seen.ageMs < view.writeLeaseGoneMs ? seen.report : null;
+}
+
 /** The last report, of a dead node too. */
 export function lastKnown(view: ClusterView, node: NodeId): NodeReport | null {
   return view.reports[node]?.report ?? null;

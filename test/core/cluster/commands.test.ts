@@ -354,6 +354,23 @@ test('the candidate fails after the stop: the old primary opens a further term (
   assert.deepEqual([untaken.attempt?.mayHaveOpened, untaken.attempt?.lostBytes], [[], 0], 'it is a standby of the old timeline still');
 });
 
+test('what a candidate said before the write lease was gone says nothing of what it did with it', () => {
+  const text = HANDED.replace('primary n1', 'primary n1 attempt 4 promote:n2').replace('n2 standby @0/5000', 'n2 standby @0/4000');
+  const required = lsnOf('0/5000');
+  const behind = moving('promote', text, {
+    state: (one) => ({
+      ...one,
+      attempt: one.attempt === null ? null : { ...one.attempt, path: 'planned' },
+      goals: { ...one.goals, n2: { kind: 'promote', id: 'promote-4-g0', term: makeTerm(4), requiredLsn: required } },
+    }),
+  });
+  assert.match(expectDecision(behind, 'switchover.undone-after-stop', later(2000)).why, /n2 did not receive the shutdown checkpoint/);
+  const older = { ...behind, writeLeaseGoneMs: 50 };
+  expectRule(older, 'attempt.waiting-open', later(2000));
+  const state = expectRule(older, 'switchover.undone-after-stop', later(6000));
+  assert.deepEqual([state.attempt?.mayHaveOpened, state.attempt?.lostBytes], [[{ node: 'n2', term: 4 }], null]);
+});
+
 test('a switchover is finished when the old primary streams', () => {
   const steps = ['checkpoint', 'follow'].map((name) => ({ name, state: 'done' as const, atWallMs: makeWallMs(WALL), detail: '' }));
   const view = picture(STEADY, {

@@ -12,7 +12,20 @@ import { type Assessment, assessedRules } from '../assessed-rules.ts';
 import { askVotes, isLossKnown, openAttempt, openTerm, orderOpening } from '../attempts.ts';
 import { type Candidate, REFUSAL_BACKOFF_MS, describeCandidate, describeRejected, lagText, missingBytes, rankCandidates } from '../election.ts';
 import { withGoal, UNFINISHED_PROMOTION } from '../goals.ts';
-import { activityFor, elapsedMs, endOfWal, gaveUp, isDue, isOfThisStore, isOpen, lastKnown, live, primaryEnd, watchNeededMs } from '../observe.ts';
+import {
+  activityFor,
+  elapsedMs,
+  endOfWal,
+  gaveUp,
+  isDue,
+  isOfThisStore,
+  isOpen,
+  lastKnown,
+  live,
+  liveSinceLease,
+  primaryEnd,
+  watchNeededMs,
+} from '../observe.ts';
 import { comparePositions } from '../lineage.ts';
 import { bestVoterPosition, countDetached, countVotes, describeQuorum, twoPrimariesText } from '../quorum.ts';
 import { NOTHING_ACKNOWLEDGED, isEndExact, judgeLoss } from '../loss.ts';
@@ -352,11 +365,14 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
 /**
  * Bounded by the members. Two kinds of candidate opened nothing: one that durably refused (only after its PostgreSQL was killed, before
  * clients), and one that lives as a standby on the timeline of before.
+ *
+ * *Invariant:* whoever acknowledged a row in this term is among them. *Because:* it held the write lease then, and a report that came after that was gone
+ * tells of the promotion. *Broken if:* an older report counts: a candidate that took the lease and lost the store says nothing more.
  */
 export function givenUp(view: ClusterView, attempt: Attempt): Attempt['mayHaveOpened'] {
   const { candidate, term } = attempt;
   if (candidate === null || lastKnown(view, candidate)?.refusedTerms.includes(term) === true) return attempt.mayHaveOpened;
-  const now = live(view, candidate)?.postgres;
+  const now = liveSinceLease(view, candidate)?.postgres;
   if (now?.role === 'standby' && now.timeline === view.state.timeline) return attempt.mayHaveOpened;
   return [...attempt.mayHaveOpened.filter((one) => one.node !== candidate), { node: candidate, term }];
 }

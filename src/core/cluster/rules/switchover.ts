@@ -14,7 +14,19 @@ import { PLAIN_ATTEMPT, orderOpening } from '../attempts.ts';
 import { openingSet } from '../sync-wish.ts';
 import { withGoal, withoutRestart } from '../goals.ts';
 import { checkSwitchover, chooseSuccessor } from '../switchover-checks.ts';
-import { elapsedMs, endOfWal, gaveUp, activityFor, hasRead, isOpen, isStreaming, lastKnown, live, watchNeededMs } from '../observe.ts';
+import {
+  elapsedMs,
+  endOfWal,
+  gaveUp,
+  activityFor,
+  hasRead,
+  isOpen,
+  isStreaming,
+  lastKnown,
+  live,
+  liveSinceLease,
+  watchNeededMs,
+} from '../observe.ts';
 import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById, wordedReason } from '../tasks.ts';
 import { givenUp, stepBack } from './attempt.ts';
 import { restartInPlace } from './primary-lost.ts';
@@ -292,9 +304,11 @@ function candidateFailure(view: ClusterView, now: Now, planned: Switchover): str
   if (goal?.kind === 'fenced') return goal.reason;
   if (gaveUp(report, goal)) return `${planned.to} could not be promoted`;
   const phaseMs = elapsedMs(now, planned.phaseWallMs);
-  const end = endOfWal(report);
+  // One that took the lease and lost it since was not behind, whatever it had said before.
+  const since = liveSinceLease(view, planned.to);
+  const end = since === null ? null : endOfWal(since);
   const required = goal?.kind === 'promote' ? goal.requiredLsn : null;
-  if (view.writeLease === null && phaseMs > BEHIND_LIMIT_MS && required !== null && end !== null && end.lsn < required) {
+  if (phaseMs > BEHIND_LIMIT_MS && required !== null && end !== null && end.lsn < required) {
     return `${planned.to} did not receive the shutdown checkpoint`;
   }
   if (view.writeLease === null && phaseMs > TAKE_LIMIT_MS)
