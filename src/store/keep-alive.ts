@@ -110,9 +110,11 @@ async function tryKeepAlive(connection: Connection, endpoint: Endpoint, lease: s
       givenUp.removeEventListener('abort', leave);
       line.waiting = null;
       const answered = attempt.kind === 'answer' && attempt.value.TTL > 0n;
-      if (answered && (known === undefined || known === line)) kept.set(lease, line);
+      // One stream a lease stays: of two first renewals at a time that of the first answer.
+      const stays = kept.get(lease) ?? line;
+      if (answered && stays === line) kept.set(lease, line);
       else {
-        if (kept.get(lease) === line) kept.delete(lease);
+        if (stays === line) kept.delete(lease);
         line.stream.cancel();
       }
       resolve(attempt);
