@@ -1,5 +1,5 @@
 /** Executors: one for each NodeAction. Each looks again at its precondition right beside the action. */
-import { usedTimeline } from '../core/cluster/used-timeline.ts';
+import { usedTimeline } from '../core/cluster/reserved-timeline.ts';
 import type { NodeAction, NodeActionKind } from '../core/node/action.ts';
 import { isAlive, mayAcceptWrites, restartStep } from '../core/node/decide.ts';
 import type { NodeId, Term } from '../core/ids.ts';

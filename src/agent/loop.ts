@@ -114,6 +114,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let lastSlots = -Infinity;
   let lastSpec: ClusterSpec | null = null;
   let lastWhy = '';
+  let begun = false;
   let done: { goalId: string; detail: string } | null = null;
   /** What the last rewind or copy did, and where it kept what it replaced: it is told when the goal is reached. */
   let takenBack: { readonly goalId: string; readonly detail: string } | null = null;
@@ -122,7 +123,22 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let lastLook: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
   let justLooked: { readonly postgres: PostgresReport; readonly at: MonoMs } | null = null;
 
+  /**
+   * A former run of this agent started the primary and let nobody in: answers true, and the wait for its standbys begins again.
+   *
+   * Invariant: a primary that was started again lets nobody in before k members hold what it recovered (§4.4). Because: the start is noted durably before it
+   * is made, and read before the first step. Broken if: an agent that was killed between the start and the opening takes the lease for the proof that
+   * clients were in, or asks only when it knows the state already.
+   */
+  function waitAnew(): boolean {
+    begun = true;
+    if (!ports.memory.unopened()) return false;
+    ports.sync.startsAfterCrash();
+    return true;
+  }
+
   async function step(input: LoopInput): Promise<void> {
+    if (!begun) waitAnew();
     const goal = input.state?.goals[ports.node] ?? null;
     const endedBefore = ended;
     // Written to disk while the server is asked: a new term costs no time of its own.
@@ -396,15 +412,9 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   return {
     step,
     leaseAdopted: () => {
-      // Invariant: a primary that was started again lets nobody in before k members hold what it recovered (§4.4). Because: the start is noted durably
-      // before it is made. Broken if: an agent that was killed between the start and the opening takes the lease for the proof that clients were in.
-      if (!ports.memory.unopened()) {
-        confirmed = ports.lease.heldTerm() !== null;
-        return;
-      }
-      ports.sync.startsAfterCrash();
       // Members get in again: they have to fetch what is waited for.
-      void ports.firewall.close();
+      if (waitAnew()) void ports.firewall.close();
+      else confirmed = ports.lease.heldTerm() !== null;
     },
     leaseLost: () => {
       open = false;

@@ -169,6 +169,8 @@ export const clusterState = object({
   /** Timeline of `primaryTerm`, and where each older one ended. */
   timeline: nullable(timeline),
   history: list(fork),
+  /** What the last order to promote was given for its timeline: the least number that nobody has used. Never lowered; null before the first. */
+  reservedTimeline: withDefault(nullable(timeline), null),
   goals: record(goal),
   /** Who votes, with a rising revision: a promotion needs P of them, a primary without the store F (F + P > M). */
   electorate: object({

@@ -192,6 +192,16 @@ test('an agent that was killed between the start and the opening waits again, wi
   assert.deepEqual([world.did, world.recoveries], [[], 2], 'clients were in: nobody is kept out');
 });
 
+test('an agent that takes over an unopened primary waits for what was recovered, also when it knows nothing of the state at first', async () => {
+  const world = createWorld();
+  world.unopened = true;
+  world.lease = T(1);
+  world.pg = { ...world.pg, state: 'running', role: 'primary' };
+  world.syncReady = false;
+  await world.settle({ kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null });
+  assert.deepEqual([world.recoveries, world.status?.open], [1, false]);
+});
+
 test('a primary that was started and let nobody in waits for nobody once it was started as a standby', async () => {
   const world = createWorld();
   world.pg = down('crashed', 'primary');

@@ -156,6 +156,12 @@ export function skipTimelines(directory: DataDirectory, used: number | null): vo
     if (!directory.histories.has(tli)) directory.histories.set(tli, takenTimeline(tli));
 }
 
+/** As fillHistories. */
+export function fillHistories(directory: DataDirectory): void {
+  const newest = Math.max(0, ...directory.histories.keys());
+  for (let tli = 2; tli < newest; tli++) if (!directory.histories.has(tli)) directory.histories.set(tli, takenTimeline(tli));
+}
+
 /** As forgetSkipped. */
 export function forgetSkipped(directory: DataDirectory): void {
   for (const [tli, timeline] of [...directory.histories].sort(([a], [b]) => b - a)) {

@@ -6,7 +6,7 @@ import { makeTimeline } from '../../../src/core/ids.ts';
 import { makeLsn } from '../../../src/core/lsn.ts';
 import { type Failure, type Result, err, ok } from '../../../src/core/result.ts';
 import { type Core, type Run, isResponsive } from './core.ts';
-import { type DataDirectory, copyDirectory, isCleanlyShutDown } from './directory.ts';
+import { type DataDirectory, copyDirectory, fillHistories, isCleanlyShutDown } from './directory.ts';
 import { startServer, stopServer } from './port-life.ts';
 import { timelineAtEnd } from './port-observe.ts';
 import { type PortContext, canTalk, clearUpstream, reach, setUpstream, slotName } from './port-session.ts';
@@ -113,6 +113,7 @@ export async function cloneServer(
   if (trouble !== null) return broken(trouble);
   if (run.role !== role) return broken('the standby was promoted during online backup');
   core.disk.directory = backupOf(source, theirs, run, begun);
+  fillHistories(core.disk.directory);
   const set = await setUpstream(context, upstream, signal);
   if (!set.ok) return set;
   core.disk.incomplete = null;
@@ -140,6 +141,8 @@ function backupOf(source: Server, theirs: DataDirectory, run: Run, begun: WalRec
   const end = run.role === 'primary' ? theirs.durable : run.replayed;
   return {
     ...copyDirectory(theirs),
+    // *Source:* PostgreSQL manual, pg_basebackup, -X stream: of pg_wal it brings what it streams, and the history of that timeline.
+    histories: new Map(timeline.tli === 1 ? [] : [[timeline.tli, timeline]]),
     end,
     durable: end,
     applied: end,
@@ -200,6 +203,7 @@ export async function rewindServer(
   const rewound = kept.value.contained ? ok(null) : await runRewind(context, directory, source.value, options, signal);
   if (!rewound.ok) return rewound;
   directory.standbySignal = true;
+  fillHistories(directory);
   for (const name of [...directory.slots.keys()]) if (name.startsWith('pgherd_')) directory.slots.delete(name);
   const set = await setUpstream(context, options.upstream, signal);
   if (!set.ok) return set;

@@ -46,7 +46,9 @@ function begin(core: Core, run: Run, receiver: Receiver, upstream: Core): string
   const timeline = currentTimeline(upstream, source);
   const ownTli = branchAt(run.target, own.end.lsn).tli;
   if (timeline.tli < ownTli) return `FATAL: highest timeline ${timeline.tli} of the primary is behind recovery timeline ${ownTli}`;
-  fetchHistories(own, theirs, ownTli, timeline);
+  const missing = fetchHistories(own, theirs, ownTli, timeline.tli);
+  if (missing !== null)
+    return `FATAL: could not receive timeline history file from the primary server: ERROR:  could not open file "pg_wal/${missing}": No such file or directory`;
   // Asked for from the beginning of the segment. *Source:* PostgreSQL, walreceiver.c and xlogrecovery.c, RequestXLogStreaming.
   const start = Math.floor(own.end.lsn / core.timings.segmentBytes) * core.timings.segmentBytes;
   const slot = findSlot(theirs, run.startupSlot);
@@ -99,13 +101,18 @@ function branchAt(timeline: TimelineBranch, lsn: number): TimelineBranch {
   return at;
 }
 
-/** *Source:* PostgreSQL, walreceiver.c, WalRcvFetchTimeLineHistoryFiles: fetched before streaming is asked for, and kept when that is refused. */
-function fetchHistories(own: DataDirectory, theirs: DataDirectory, from: number, timeline: TimelineBranch): void {
-  for (let tli = Math.max(2, from); tli <= timeline.tli; tli++) {
+/**
+ * Fetched before streaming is asked for, and kept when that is refused. Answers the name of the first that the upstream has not; null: it had all.
+ * *Source:* PostgreSQL, walreceiver.c, WalRcvFetchTimeLineHistoryFiles.
+ */
+function fetchHistories(own: DataDirectory, theirs: DataDirectory, from: number, to: number): string | null {
+  for (let tli = Math.max(2, from); tli <= to; tli++) {
     if (own.histories.has(tli)) continue;
-    const file = branchOf(timeline, tli) ?? theirs.histories.get(tli);
-    if (file !== undefined) own.histories.set(tli, file);
+    const file = theirs.histories.get(tli);
+    if (file === undefined) return `${tli.toString(16).toUpperCase().padStart(8, '0')}.history`;
+    own.histories.set(tli, file);
   }
+  return null;
 }
 
 function findSlot(theirs: DataDirectory, name: string): Slot | null | string {

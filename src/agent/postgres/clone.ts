@@ -29,6 +29,7 @@ import {
   tablespaceBase,
 } from './tablespaces.ts';
 import { memberTarget } from './upstream-sql.ts';
+import { fillHistories } from './skipped-timelines.ts';
 
 export interface CloneOptions {
   /** Followed after the copy. */
@@ -313,6 +314,7 @@ async function finishClone(instance: Instance, options: CloneOptions): Promise<R
   if (!control.ok) return control;
   try {
     await ensureStandbySignal(instance);
+    await fillHistories(instance);
     await clearIncomplete(instance);
   } catch (cause) {
     return err(failure('clone.failed', `cannot finish ${instance.dataDirectory}`, messageOf(cause), 'it is not started', 'check the disk', true));

@@ -31,7 +31,8 @@ export async function writeAtomic(path: string, content: string, { owner, mode =
   await syncDirectory(dirname(path));
 }
 
-async function giveTo(handle: FileHandle, owner: OsUser | null): Promise<void> {
+/** Only root can, and needs to. */
+export async function giveTo(handle: FileHandle, owner: OsUser | null): Promise<void> {
   if (owner !== null && process.getuid?.() === 0) await handle.chown(owner.uid, owner.gid);
 }
 

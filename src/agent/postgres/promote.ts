@@ -10,7 +10,7 @@ import { ensureStandbySignal } from './data-directory.ts';
 import { cancelled, failure } from './failure.ts';
 import type { Instance } from './instance.ts';
 import { type RunSql, type Sql, sqlStateOf, withLocalSql } from './sql.ts';
-import { skipTimelines } from './skipped-timelines.ts';
+import { archiveSkipped, forgetSkipped, skipTimelines } from './skipped-timelines.ts';
 import { readHistory } from './timeline-history.ts';
 
 export interface Promoted {
@@ -86,6 +86,7 @@ export async function promotePostgres(
 ): Promise<Result<Promoted, Failure>> {
   const startedAt = monoMs();
   const limitMs = options.limitMs ?? 30_000;
+  let requested = false;
   const promoted = await flatten(
     (options.run ?? withLocalSql)(instance, options, async (sql): Promise<Result<Timeline, Failure>> => {
       // A paused replay would sleep through the promotion.
@@ -102,10 +103,14 @@ export async function promotePostgres(
       }
       const [skipped] = await Promise.all([skipTimelines(instance, options.usedTimeline ?? null), options.ready]);
       if (!skipped.ok) return skipped;
-      return await requestPromotion(sql, instance, { ...options, deadline: startedAt + limitMs });
+      return await requestPromotion(sql, instance, { ...options, deadline: startedAt + limitMs, onRequest: () => (requested = true) });
     }),
   );
-  if (!promoted.ok) return promoted;
+  if (!promoted.ok) {
+    // Once it was requested it may take effect at any time, and must not take a number that is in use; whoever ends this server forgets them then.
+    if (!requested) await forgetSkipped(instance.dataDirectory).catch(() => undefined);
+    return promoted;
+  }
   options.onWritable?.();
   await ensureStandbySignal(instance);
   void tidySoon(instance);
@@ -125,12 +130,14 @@ async function tidySoon(instance: Instance): Promise<void> {
   await realClock.sleep(TIDY_AFTER_MS);
   await setWinning(instance, { primary_conninfo: '', primary_slot_name: '' }, {});
   await runCheckpoint(instance);
+  // A disk that takes no file is a finding of its own; the history of this timeline is archived by PostgreSQL itself.
+  await archiveSkipped(instance).catch(() => undefined);
 }
 
 async function requestPromotion(
   sql: Sql,
   instance: Instance,
-  { mayPromote, deadline, signal }: { mayPromote: () => boolean; deadline: number; signal?: AbortSignal },
+  { mayPromote, deadline, signal, onRequest }: { mayPromote: () => boolean; deadline: number; signal?: AbortSignal; onRequest: () => void },
 ): Promise<Result<Timeline, Failure>> {
   for (let askedAt = Number.NEGATIVE_INFINITY; ; ) {
     if (signal?.aborted === true) return err(cancelled(`promotion of ${instance.node}`));
@@ -146,6 +153,7 @@ async function requestPromotion(
             true,
           ),
         );
+      onRequest();
       await askPromotion(sql);
       askedAt = monoMs();
     }

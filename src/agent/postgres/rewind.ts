@@ -24,6 +24,7 @@ import { compareLineage, parseHistory } from './timeline-history.ts';
 import { readTablespaces, tablespaceLinks } from './tablespaces.ts';
 import { memberTarget } from './upstream-sql.ts';
 import { readWalEnd } from './wal-end.ts';
+import { fillHistories } from './skipped-timelines.ts';
 
 export interface RewindOptions {
   readonly upstream: Endpoint;
@@ -435,6 +436,7 @@ async function finishRewind(instance: Instance, options: RewindOptions): Promise
   try {
     await ensureStandbySignal(instance);
     await removeOwnSlots(instance);
+    await fillHistories(instance);
   } catch (cause) {
     return err(
       failure(

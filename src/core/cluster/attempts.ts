@@ -9,6 +9,7 @@ import { forkOf } from '../timeline.ts';
 import { compareLineage, isContained } from './lineage.ts';
 import { withGoal, without, UNFINISHED_PROMOTION, isPromotionUnfinished } from './goals.ts';
 import { endOfWal, isMaintenance, lastKnown, live, mayCount, primaryEnd } from './observe.ts';
+import { higherTimeline, reserveTimeline } from './reserved-timeline.ts';
 import { NO_SET } from './sync-set.ts';
 import { positionsAfter } from './positions.ts';
 import { openingQuorum, openingSet } from './sync-wish.ts';
@@ -88,7 +89,7 @@ export function orderOpening(view: ClusterView, candidate: NodeId, attempt: Atte
   const next: ClusterState = { ...state, attempt: { ...attempt, phase: 'promote', candidate, sync: null } };
   if (candidate === state.primary) return attachAgain(withGoal(next, candidate, attempt.term, { kind: 'primary' }), candidate, attempt);
   const opening: ClusterState = { ...next, attempt: { ...attempt, phase: 'promote', candidate, sync: openingSet(view, candidate, attempt.term) } };
-  return withGoal(opening, candidate, attempt.term, { kind: 'promote', requiredLsn: null });
+  return withGoal(reserveTimeline(view, opening), candidate, attempt.term, { kind: 'promote', requiredLsn: null });
 }
 
 /**
@@ -155,6 +156,7 @@ export function openTerm(
     primaryTerm: term,
     timeline,
     history,
+    reservedTimeline: higherTimeline(state.reservedTimeline, timeline),
     attempt: null,
     switchover: null,
     // How often a restart of the old primary failed says nothing of its return as a standby.

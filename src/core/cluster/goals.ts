@@ -113,6 +113,7 @@ export function initialState(incarnation: string, now: Now): ClusterState {
     primaryTerm: zero,
     timeline: null,
     history: [],
+    reservedTimeline: null,
     goals: {},
     electorate: { revision: 0, members: [], former: [] },
     quorum: {

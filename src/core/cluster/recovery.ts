@@ -10,7 +10,7 @@
  * `recoveryDelayMs` is the least pause before a *repeated* try; a first one is not delayed, so that a returned primary
  * streams again within seconds.
  */
-import type { NodeId, Now } from '../ids.ts';
+import type { NodeId, Now, Timeline } from '../ids.ts';
 import { makeWallMs } from '../ids.ts';
 import type { NodeReport } from '../report.ts';
 import type { NodeSpec } from '../spec.ts';
@@ -185,8 +185,12 @@ function failureToFollow({ report, goal, primary }: Case): Extract<NodeReport['a
 
 /** *Source:* PostgreSQL, src/backend/replication/walsender.c and xlogreader.c: "requested WAL segment %s has already been removed". */
 function isWalRemoved(code: string, message: string): boolean {
-  return code === 'follow.wal-removed' || (code.startsWith('follow.') && /requested WAL segment \S+ has already been removed/.test(message));
+  return code === 'follow.wal-removed' || (code.startsWith('follow.') && UPSTREAM_LACKS.test(message));
 }
+
+/** WAL, or a history between the standby's timeline and the upstream's, which is asked for first. *Source:* PostgreSQL, walsender.c, SendTimeLineHistory. */
+const UPSTREAM_LACKS =
+  /requested WAL segment \S+ has already been removed|could not receive timeline history file from the primary server: ERROR: +could not open file "pg_wal\/\S+\.history"/;
 
 /**
  * PostgreSQL itself says that this directory is of another history than the primary's: waiting and trying again change nothing, whatever the
@@ -210,6 +214,12 @@ function isPassingRewindFailure(one: Case): boolean {
   return ['rewind.source-unreachable', 'rewind.source-in-recovery', 'rewind.timeout'].includes(code) && (one.progress?.attempts ?? 0) < 2;
 }
 
+/** A term opened that timeline, and no later one came out of it: its primary was lost with what only it and its standbys had. */
+function wasOpened(view: ClusterView, report: NodeReport, timeline: Timeline): boolean {
+  const fork = report.postgres.history.at(-1)?.forkLsn ?? null;
+  return fork !== null && view.state.terms.some((term) => term.timeline === timeline && term.forkLsn === fork);
+}
+
 /**
  * *Invariant:* a directory whose content no term of this cluster explains is never rewound or wiped by a rule.
  * *Because:* it may be the only copy of what somebody wrote (Q9, I9). *Broken if:* the highest timeline wins.
@@ -223,6 +233,7 @@ function quarantineReason(one: Case): string | null {
   if (isPromotionUnfinished(one.progress)) return null;
   const position = endOfWal(report);
   if (position === null) return null;
+  if (verdict.kind === 'foreign' && wasOpened(view, report, position.timeline)) return null;
   const oldest = view.state.history[0];
   if (verdict.kind === 'unknown' && oldest !== undefined && position.timeline < oldest.timeline) return null;
   return describeLineage(verdict, position);

@@ -128,12 +128,14 @@ function openedAhead(state: ClusterState, reports: RouteFacts['reports']): Opene
  * The readers of the old primary may go on under the one that has opened its term.
  *
  * *Invariant:* a session reads nothing from a standby whose WAL is not the new primary's (I17). *Because:* what a session has seen is a position, and a standby
- *   that holds more of the old primary's WAL than the new primary had has passed that position with other rows. After a planned stop the new one has it all;
- *   after a loss it is the standby's final position in its vote for this term that counts, since it streams from nobody from then on.
- * *Broken if:* all readers are kept until the controller's word comes, or an older report is believed.
+ *   that holds more of the old primary's WAL than the new primary had has passed that position with other rows. After a planned stop the new one has it all, and
+ *   the old primary itself always has; after a loss it is the standby's final position in its vote for this term that counts, since it streams from nobody from then on.
+ * *Broken if:* all readers are kept until the controller's word comes, an older report is believed, or a candidate between the two may
+ *   have opened.
  */
 function hasHistoryOf(facts: RouteFacts, node: NodeId, opened: Opened): boolean {
-  if (facts.state?.attempt?.path === 'planned') return true;
+  const attempt = facts.state?.attempt ?? null;
+  if (attempt?.mayHaveOpened.length === 0 && (attempt.path === 'planned' || opened.node === facts.state?.primary)) return true;
   const report = facts.reports.get(node);
   const primary = facts.reports.get(opened.node)?.postgres;
   const vote = report?.vote ?? null;

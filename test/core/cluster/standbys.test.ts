@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { makeWallMs } from '../../../src/core/ids.ts';
-import type { ClusterState, RecoveryProgress } from '../../../src/core/state.ts';
-import { type Picture, WALL, goalsOf, id, later, makeTask, picture } from './picture.ts';
+import { makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
+import type { ClusterState, RecoveryProgress, TermRecord } from '../../../src/core/state.ts';
+import type { ClusterView } from '../../../src/core/view.ts';
+import { type Picture, WALL, goalsOf, id, later, lsnOf, makeTask, picture } from './picture.ts';
+import { changeReport } from './scale-views.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
 const progress = (change: Partial<RecoveryProgress>): Picture => ({
@@ -127,6 +129,46 @@ test('a promotion that was ordered and not completed explains its timeline: it i
     ),
     'standby.rewind',
   );
+});
+
+test('a timeline that a term opened, and that no later one came out of, is rewound; the same number with another fork is not explained by it', () => {
+  const left = { term: makeTerm(2), timeline: makeTimeline(2), primary: id('n2'), forkLsn: lsnOf('0/5200') } as unknown as TermRecord;
+  const looked = progress({ checks: 2 }).state ?? ((state: ClusterState) => state);
+  const view = (line: string): ClusterView =>
+    picture(after(line), {
+      state: (state) => ({
+        ...looked(state),
+        timeline: makeTimeline(3),
+        history: [{ timeline: makeTimeline(1), forkLsn: lsnOf('0/5000') }],
+        terms: [left],
+      }),
+    });
+  expectRule(view('n2 crashed tl2 fork1@0/5200 @0/5600 goal:fenced'), 'standby.rewind');
+  expectRule(view('n2 crashed tl2 fork1@0/5300 @0/5600 goal:fenced'), 'standby.quarantined');
+});
+
+test('an upstream that lacks a history in between does not help: the node is copied', () => {
+  const view = picture(after('n2 standby tl1 fork0@0/1 @0/5000 goal:stream'), progress({ checks: 2 }));
+  const n2 = id('n2');
+  const say = (message: string): ClusterView =>
+    changeReport(view, n2, (report) => ({
+      ...report,
+      postgres: { ...report.postgres, streamingFrom: null },
+      activity: {
+        kind: 'failed',
+        goalId: view.state.goals[n2]?.id ?? '',
+        step: 'follow',
+        code: 'follow.not-streaming',
+        message,
+        attempts: 1,
+        atWallMs: makeWallMs(WALL),
+        retrying: true,
+      },
+    }));
+  const asked = 'FATAL:  could not receive timeline history file from the primary server: ';
+  const decision = expectRule(say(`${asked}ERROR:  could not open file "pg_wal/00000003.history": No such file or directory`), 'standby.clone');
+  assert.equal(goalsOf(decision, view.spec), 'n1:primary n2:clone');
+  expectRule(say(`${asked}server closed the connection unexpectedly`), 'cluster.steady');
 });
 
 test('one that may have opened a timeline of the same number and fork is cloned, never streamed, also while it streams (Z53)', () => {

@@ -78,6 +78,7 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
     primary: N2,
     primaryTerm: T(1),
     timeline: makeTimeline(1),
+    reservedTimeline: null,
     history: [],
     cascades: {},
     positions: {},

@@ -117,7 +117,7 @@ describe('the route of a proxy', () => {
   });
 
   test('follows a candidate that has opened the attempt’s term, before the controller says so', () => {
-    const attempt = { term: makeTerm(5), candidate: n2, path: 'planned' } as ClusterState['attempt'];
+    const attempt = { term: makeTerm(5), candidate: n2, path: 'planned', mayHaveOpened: [] } as unknown as ClusterState['attempt'];
     const route = { epoch: 8, writer: n1, readers: [n2, n3], hold: true };
     const opened = (change: object, postgres: object = {}): ReadonlyMap<NodeId, NodeReport> => {
       const base = report(n2, 6000, null);
@@ -146,7 +146,7 @@ describe('the route of a proxy', () => {
   });
 
   test('after a loss, a standby reads under whoever has opened the next term only when its vote proves that its WAL is the new primary’s', () => {
-    const attempt = { term: makeTerm(5), candidate: n2, path: 'lease' } as ClusterState['attempt'];
+    const attempt = { term: makeTerm(5), candidate: n2, path: 'lease', mayHaveOpened: [] } as unknown as ClusterState['attempt'];
     const lost = state({ attempt, route: { epoch: 8, writer: null, readers: [n3], hold: false } });
     const history = [{ timeline: makeTimeline(1), forkLsn: makeLsn(6000n) }];
     const primary = { role: 'primary', state: 'running', timeline: makeTimeline(3), history };
@@ -166,6 +166,13 @@ describe('the route of a proxy', () => {
     assert.deepEqual(seen({ term: makeTerm(4) }), ['n2'], 'it may have streamed on since');
     assert.deepEqual(seen({ final: false }), ['n2']);
     assert.deepEqual(seen({ position: null }), ['n2']);
+    const back = { ...opener, node: n1, postgres: { ...opener.postgres, ...primary } } as NodeReport;
+    const again = (mayHaveOpened: readonly object[]): readonly string[] => {
+      const mine = { ...attempt, candidate: n1, mayHaveOpened } as ClusterState['attempt'];
+      return readers({ state: { ...lost, attempt: mine }, reports: new Map([[n1, back]]) });
+    };
+    assert.deepEqual(again([]), ['n3'], 'the old primary itself has all that its standbys have');
+    assert.deepEqual(again([{ node: n2, term: makeTerm(4) }]), ['n1'], 'but for what another one may have opened between');
   });
 
   test('weights decide how often a reader is picked', () => {
@@ -197,7 +204,7 @@ describe('the route of a proxy', () => {
       fc.property(known, (one) => {
         const switchover = one.phase === null ? null : ({ from: n1, to: n2, phase: one.phase } as ClusterState['switchover']);
         const attempt = one.attempt
-          ? ({ term: makeTerm(one.attemptTerm), candidate: one.candidate, path: 'planned' } as ClusterState['attempt'])
+          ? ({ term: makeTerm(one.attemptTerm), candidate: one.candidate, path: 'planned', mayHaveOpened: [] } as unknown as ClusterState['attempt'])
           : null;
         const published = { epoch: 1, writer: one.named, readers: one.readers, hold: one.hold };
         const reports = new Map(

@@ -27,6 +27,7 @@ import {
   liveSinceLease,
   watchNeededMs,
 } from '../observe.ts';
+import { reserveTimeline } from '../reserved-timeline.ts';
 import { type Problem, addStep, fail, findTask, finish, hasStep, refuse, start, stepSince, taskById, wordedReason } from '../tasks.ts';
 import { givenUp, stepBack } from './attempt.ts';
 import { restartInPlace } from './primary-lost.ts';
@@ -199,7 +200,8 @@ function promote(view: ClusterView, now: Now): Outcome | null {
     taskId: planned.taskId,
     sync: openingSet(view, planned.to, term),
   };
-  const state = withGoal({ ...enter(view, now, planned, 'promote'), term, attempt }, planned.to, term, {
+  const entered = reserveTimeline(view, { ...enter(view, now, planned, 'promote'), term, attempt });
+  const state = withGoal(entered, planned.to, term, {
     kind: 'promote',
     requiredLsn: from.postgres.shutdownLsn,
   });
