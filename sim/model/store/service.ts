@@ -55,6 +55,8 @@ export interface ServerWatch {
   /** Events up to here were handed to `push`. */
   last: number;
   readonly push: (batch: WatchBatch) => void;
+  /** What it would have to get first was compacted: it is over. */
+  readonly refuse: (compacted: number) => void;
 }
 
 export interface Backup {
@@ -184,7 +186,18 @@ export function createStoreService(options: ServiceOptions): StoreService {
   function announce(batch: WatchBatch | null): void {
     if (batch === null) return;
     for (const callback of commits) callback(batch);
-    for (const watch of watches) if (isInSync(watch.member)) offer(watch, batch);
+    bringUp();
+  }
+
+  /** What a watch has missed comes first, also when its member is in step again with the very write that is announced. */
+  function bringUp(): void {
+    for (const watch of watches) {
+      if (watch.last >= keyspace.revision() || !isInSync(watch.member)) continue;
+      const refused = catchUp(watch);
+      if (refused === null) continue;
+      watches.delete(watch);
+      watch.refuse(refused.revision);
+    }
   }
 
   function offer(watch: ServerWatch, batch: WatchBatch): void {
@@ -217,7 +230,7 @@ export function createStoreService(options: ServiceOptions): StoreService {
 
   function review(): void {
     if (leader !== null && hasMajority(leader)) {
-      for (const watch of watches) if (watch.last < keyspace.revision() && isInSync(watch.member)) catchUp(watch);
+      bringUp();
       return;
     }
     depose();
@@ -238,7 +251,7 @@ export function createStoreService(options: ServiceOptions): StoreService {
     const undecided = limbo;
     limbo = [];
     for (const apply of undecided) if (random.chance(0.5)) apply();
-    for (const watch of watches) if (isInSync(watch.member)) catchUp(watch);
+    bringUp();
   }
 
   /** Runs at the leader once the write is durable; whether it happens at all is open when the leader is lost meanwhile. */

@@ -132,6 +132,12 @@ export function createWatchSet({ service, connection, network, host, scope, now,
       member: link.member,
       last: session.last,
       push: (batch) => push(session, server, link, batch),
+      refuse: (compacted) =>
+        link.down.send(() =>
+          scope.deliver(() => {
+            if (session.server === server && !session.over) end(session, 'compacted', `revision ${session.last + 1} was compacted at ${compacted}`);
+          }),
+        ),
     };
     session.server = server;
     session.link = link;
