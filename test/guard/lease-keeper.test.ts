@@ -328,6 +328,14 @@ test('time that a paused VM lost is taken off the deadline, and clients are bloc
   assert.equal(long.seen.lost.length, 1);
 });
 
+test('whoever asks first after a pause is not answered by a clock that stood still', async () => {
+  const { keeper, clock, seen, acquire } = rig();
+  await acquire();
+  await clock.pass(400);
+  clock.pause(20_000);
+  assert.deepEqual([keeper.heldTerm(), seen.lost.length, seen.paused], [null, 1, 1]);
+});
+
 test('the guard hears of the earlier deadline, and a renewal after the pause opens again', async () => {
   const { clock, keeper, seen, acquire } = rig();
   await acquire();

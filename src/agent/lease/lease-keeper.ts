@@ -6,8 +6,9 @@
  * by a complete set of promises (core/node/promises.ts). Only a confirmation that the guard acknowledged moves the deadline.
  *
  * Invariant: `heldTerm` is not null only before the deadline of the last confirmation.
- * Because: it compares with the clock at every call, the watcher fires at the deadline without any message, and the guard holds the same deadline.
- * Broken if: a confirmation counts from after it was sent.
+ * Because: it compares with the clocks at every call, and takes off what the machine was paused; the watcher fires at the deadline without any message, and the
+ * guard holds the same deadline.
+ * Broken if: a confirmation counts from after it was sent, or whoever asks first after a pause (a proxy, a promotion) is answered by a clock that stood still.
  */
 import { type Clock, untilTick } from '../../base/clock.ts';
 import { type MonoMs, type NodeId, type Revision, type Term, addMono } from '../../core/ids.ts';
@@ -341,6 +342,8 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
   };
 
   const heldTerm = (): Term | null => {
+    // Only a pause moves the clocks that are compared: looks in quick succession would each find too little lost.
+    if (held !== null && lostSince(ticks, readClocks()) > 0) notePause(held);
     expire();
     return held?.term ?? null;
   };
