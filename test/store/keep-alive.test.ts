@@ -26,7 +26,12 @@ function connect(): { readonly connection: Connection; readonly lines: Line[] } 
     stream: (_endpoint: unknown, _method: unknown, handlers: { onMessage(value: unknown): void }) => {
       const line: Line = { open: true, answer: () => handlers.onMessage({ TTL: 5n, header: undefined }) };
       lines.push(line);
-      return { write: () => undefined, cancel: () => void (line.open = false) };
+      return {
+        write: () => undefined,
+        cancel: () => {
+          line.open = false;
+        },
+      };
     },
   };
   return { connection: connection as unknown as Connection, lines };
