@@ -53,6 +53,8 @@ async function main(): Promise<number> {
   const mark = `${process.pid}-${Math.round(startedAt)}`;
   const namespacesBefore = new Set(listNamespaces());
 
+  // Ctrl+C reaches the children too; this process stays to clean up.
+  process.on('SIGINT', () => {});
   const machine = watchMachine({ always: values.disturbed });
   const outcome = await runFiles(files, { concurrency: CONCURRENCY, temporary, mark });
   const { counts, notes } = await repeatDisturbed(outcome, machine, { temporary, mark });
@@ -135,8 +137,6 @@ async function runFiles(files: readonly string[], { concurrency, temporary, mark
     ...files,
   ];
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, TMPDIR: temporary, [MARK]: mark } });
-  // Ctrl+C reaches the child too; this process stays to clean up.
-  process.on('SIGINT', () => {});
   const watching = setInterval(() => watchFiles(child.pid ?? 0, Number(values['file-limit']) * 1000), 1000);
   const code = await new Promise<number>((done, reject) => {
     child.once('error', reject);
@@ -165,7 +165,7 @@ function watchFiles(runner: number, limitMs: number): void {
 
 /** The last run of a file; null for one that was over before anybody looked. */
 function lastRunOf(file: string): FileRun | null {
-  return [...running.values()].filter((one) => one.file === file).at(-1) ?? null;
+  return [...running.values()].findLast((one) => one.file === file) ?? null;
 }
 
 function readOutcome(file: string): Outcome {

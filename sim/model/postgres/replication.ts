@@ -1,4 +1,6 @@
 /** Walsender and walreceiver: how a standby connects, what is checked, how WAL and confirmations travel, and how each end notices that the other is gone. */
+import { historyFileName } from '../../../src/agent/postgres/timeline-history.ts';
+import { makeTimeline } from '../../../src/core/ids.ts';
 import { type Core, type Link, type Receiver, type Run, afterIn, deliverTo, directoryOf, isResponsive, nextPid, sendable, setting } from './core.ts';
 import type { DataDirectory, Slot } from './directory.ts';
 import { releaseWaiters, syncConfigOf } from './primary.ts';
@@ -109,7 +111,7 @@ function fetchHistories(own: DataDirectory, theirs: DataDirectory, from: number,
   for (let tli = Math.max(2, from); tli <= to; tli++) {
     if (own.histories.has(tli)) continue;
     const file = theirs.histories.get(tli);
-    if (file === undefined) return `${tli.toString(16).toUpperCase().padStart(8, '0')}.history`;
+    if (file === undefined) return historyFileName(makeTimeline(tli));
     own.histories.set(tli, file);
   }
   return null;

@@ -9,11 +9,12 @@
  * It must not be the other's real history: a standby that is behind its fork would take that for its future. *Broken if:* a start or a new upstream
  * comes without `forgetSkipped`.
  */
-import { open, readdir, rename } from 'node:fs/promises';
+import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { monoMs, realClock } from '../../base/clock.ts';
 import { type Timeline, makeTimeline } from '../../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import { waitingForArchive } from './archive-rest.ts';
 import { readControlData } from './control-data.ts';
 import { errnoOf, failure, messageOf } from './failure.ts';
 import { giveTo, isThere, readIfThere, removeIfThere, syncDirectory } from './files.ts';
@@ -77,13 +78,12 @@ export async function archiveSkipped(instance: Instance): Promise<void> {
     if (await isLaid(instance.dataDirectory, timeline)) laid.push(historyFileName(timeline));
   if (laid.length === 0 || !(await isArchiving(instance))) return;
   const status = join(instance.dataDirectory, 'pg_wal', 'archive_status');
-  const known = new Set(await readdir(status));
-  const offered = laid.filter((name) => !known.has(`${name}.ready`) && !known.has(`${name}.done`));
-  for (const name of offered) await write(instance, join(status, `${name}.ready`), '');
+  const offered: string[] = [];
+  for (const name of laid)
+    if (!(await isThere(join(status, `${name}.done`))) && (await write(instance, join(status, `${name}.ready`), ''))) offered.push(name);
   if (offered.length > 0) await wakeArchiver(instance);
   for (const until = monoMs() + ARCHIVE_WAIT_MS; monoMs() < until; await realClock.sleep(ARCHIVE_LOOK_MS)) {
-    const waiting = new Set(await readdir(status));
-    const left = offered.filter((name) => waiting.has(`${name}.ready`));
+    const left = (await waitingForArchive(instance)).filter((name) => offered.includes(name));
     if (left.length === 0) return;
     const refused = await lastRefused(instance);
     if (refused === null || !left.includes(refused)) continue;
@@ -116,17 +116,13 @@ async function lastRefused(instance: Instance): Promise<string | null> {
 /** One sync for all: what a loss of power leaves empty names no ancestors either. */
 async function lay(instance: Instance, first: number, last: number): Promise<void> {
   let laid = false;
-  for (let timeline = first; timeline <= last; timeline++) {
-    const path = pathOf(instance.dataDirectory, makeTimeline(timeline));
-    if (await isThere(path)) continue;
-    await write(instance, path, CONTENT);
-    laid = true;
-  }
+  for (let timeline = first; timeline <= last; timeline++)
+    laid = (await write(instance, pathOf(instance.dataDirectory, makeTimeline(timeline)), CONTENT)) || laid;
   if (laid) await syncDirectory(join(instance.dataDirectory, 'pg_wal'));
 }
 
-/** A file that came meanwhile is left as it is. */
-async function write(instance: Instance, path: string, content: string): Promise<void> {
+/** False when there is such a file, which is left as it is. */
+async function write(instance: Instance, path: string, content: string): Promise<boolean> {
   try {
     const handle = await open(path, 'wx', 0o600);
     try {
@@ -135,8 +131,10 @@ async function write(instance: Instance, path: string, content: string): Promise
     } finally {
       await handle.close();
     }
+    return true;
   } catch (cause) {
-    if (errnoOf(cause) !== 'EEXIST') throw cause;
+    if (errnoOf(cause) === 'EEXIST') return false;
+    throw cause;
   }
 }
 

@@ -2,7 +2,7 @@
 import { type Timeline, makeTimeline } from '../ids.ts';
 import type { ClusterState } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { isForeignSystem } from './observe.ts';
+import { isForeignSystem, lastKnown } from './observe.ts';
 
 /**
  * `state` with a number for the timeline of the candidate that is being ordered to promote: above every number that was reserved before, that a term opened,
@@ -13,14 +13,12 @@ import { isForeignSystem } from './observe.ts';
  * its request may have worked inside the server before that was ended, and a standby of it may have followed.
  */
 export function reserveTimeline(view: ClusterView, state: ClusterState): ClusterState {
-  const seen = view.spec.nodes
-    .map((node) => view.reports[node.id]?.report)
-    .filter((report) => report !== undefined && !isForeignSystem(view, report));
+  const seen = view.spec.nodes.flatMap((node) => lastKnown(view, node.id) ?? []).filter((report) => !isForeignSystem(view, report));
   const known = [
     state.reservedTimeline,
     state.timeline,
     ...state.terms.map((term) => term.timeline),
-    ...seen.map((report) => report?.postgres.timeline ?? null),
+    ...seen.map((report) => report.postgres.timeline),
   ];
   const taken = known.filter((timeline) => timeline !== null);
   return taken.length === 0 ? state : { ...state, reservedTimeline: makeTimeline(Math.max(...taken) + 1) };
