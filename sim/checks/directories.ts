@@ -127,12 +127,14 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
     if (!wrong) divergedSince.clear();
   }
 
-  /** Asked for with a decision, at a time when its node's last report must have said that it copies. */
+  /** Asked for with a decision (what a restored backup says was decided long ago, and is obeyed by nobody before it is confirmed), at a time when its node's last report must have said that it copies. */
   function checkNewVoters(): void {
     const state = world.state();
     if (state === lastState) return;
     const before = lastState?.quorum.wanted.members ?? [];
+    const isBackup = state !== null && state.incarnation !== lastState?.incarnation && state.incarnation.startsWith(OF_A_BACKUP);
     lastState = state;
+    if (isBackup) return;
     for (const voter of state?.quorum.wanted.members ?? []) {
       if (before.includes(voter)) continue;
       const name = nodeOfVoter(voter);
@@ -160,6 +162,8 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
 const READER_LIMIT_MS = 12_000;
 /** The longest report interval, a decision, and some. */
 const VOTER_LIMIT_MS = 1500;
+/** src/store/snapshot.ts */
+const OF_A_BACKUP = 'restored from ';
 /** No look for longer than this: there was trouble meanwhile, and what was wrong before it counts anew. */
 const LOOK_GAP_MS = 6000;
 

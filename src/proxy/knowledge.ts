@@ -2,7 +2,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type Decoder, decodeShared, formatDecodeError } from '../core/decode.ts';
-import { type MonoMs, type NodeId, type Revision, addMono, makeNodeId, makeRevision, type makeTerm } from '../core/ids.ts';
+import { type MonoMs, type NodeId, type Revision, type Term, addMono, makeNodeId, makeRevision, makeTerm } from '../core/ids.ts';
 import { type Member, type NodeReport, member, nodeReport } from '../core/report.ts';
 import type { RouteFacts, RouteTarget } from '../core/route/decide.ts';
 import { type ClusterState, clusterState } from '../core/state.ts';
@@ -16,6 +16,7 @@ import type { Asker } from './agent-asker.ts';
 const SILENCE_MS = 1500;
 /** The primary's own right ends within 3 s, so several questions fit. */
 const ASK_INTERVAL_MS = 500;
+const STATUS_RETRY_MS = 100;
 
 export interface Knowledge {
   /** What the store and the agents say, as of now. */
@@ -47,8 +48,12 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
   let state: ClusterState | null = null;
   let wishes: TrafficWishes | null = null;
   let stateRevision: Revision = makeRevision(0);
+  /** Which store answered; null: not heard since the last listing. */
+  let incarnation: string | null = null;
+  let listings = 0;
+  let newestTerm = makeTerm(0);
   let freshAt: MonoMs | null = null;
-  let confirmed: { readonly node: NodeId; readonly term: ReturnType<typeof makeTerm>; readonly until: MonoMs } | null = null;
+  let confirmed: { readonly node: NodeId; readonly term: Term; readonly until: MonoMs } | null = null;
 
   /** Bad bytes are logged, and the last good value stays. */
   function decode<T>(decoder: Decoder<T>, kv: KeyValue): T | null {
@@ -62,6 +67,7 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
     if (kv.key === keys.state) {
       if (kv.modRevision < stateRevision) return;
       state = decode(clusterState, kv) ?? state;
+      if (state !== null && state.primaryTerm > newestTerm) newestTerm = state.primaryTerm;
       stateRevision = kv.modRevision;
     } else if (kv.key === keys.traffic) wishes = decode(trafficWishes, kv) ?? wishes;
     else if (kv.key.startsWith(keys.nodes)) {
@@ -84,6 +90,19 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
     }
   }
 
+  /** Asked after each listing: a connection stays with the store that it first reached, and another one in its place is listed anew. */
+  async function askWhichStore(listing: number): Promise<void> {
+    while (!stopping.signal.aborted && listing === listings) {
+      const status = await store.status();
+      if (listing !== listings) return;
+      if (status.ok) {
+        incarnation = status.value.incarnation;
+        return options.onChange();
+      }
+      await clock.sleep(STATUS_RETRY_MS, stopping.signal);
+    }
+  }
+
   const run = (): Promise<void> =>
     followPrefix({
       store,
@@ -93,6 +112,8 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       signal: stopping.signal,
       onListing: (listing, sentAt) => {
         freshAt = sentAt;
+        incarnation = null;
+        void askWhichStore(++listings);
         // Revisions compare within one store only (§4.10); a restored one, and one that it was moved to, counts anew. A listing is never older than what was seen.
         stateRevision = makeRevision(0);
         members.clear();
@@ -139,7 +160,15 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
   return {
     facts: () => {
       const forMs = confirmed === null ? 0 : confirmed.until - clock.now().mono;
-      return { state, members, reports, ageMs: ageMs(), confirmed: confirmed === null || forMs <= 0 ? null : { ...confirmed, forMs } };
+      return {
+        state,
+        incarnation,
+        newestTerm,
+        members,
+        reports,
+        ageMs: ageMs(),
+        confirmed: confirmed === null || forMs <= 0 ? null : { ...confirmed, forMs },
+      };
     },
     wishes: () => wishes,
     readers: () =>

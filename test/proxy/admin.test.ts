@@ -30,7 +30,7 @@ const calls: string[] = [];
 let quiet = true;
 const overview: Overview = {
   route: () => route,
-  facts: () => ({ state: null, members, reports, ageMs: 0, confirmed: null }),
+  facts: () => ({ state: null, incarnation: null, newestTerm: makeTerm(0), members, reports, ageMs: 0, confirmed: null }),
   ports: [],
   pause: () => {
     calls.push('pause');

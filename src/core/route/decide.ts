@@ -10,6 +10,10 @@ export interface RouteFacts {
   readonly state: ClusterState | null;
   readonly members: ReadonlyMap<NodeId, Member>;
   readonly reports: ReadonlyMap<NodeId, NodeReport>;
+  /** Of the store that these were read from; null: it has not said yet. */
+  readonly incarnation: string | null;
+  /** The newest term that this proxy ever saw a primary of; it outlives a store that was restored. */
+  readonly newestTerm: Term;
   /** Since the store confirmed last that nothing newer exists; Infinity: never. */
   readonly ageMs: number;
   /** The newest answer of a node's agent that it is the primary of `term`, still good for `forMs`; null: none is. */
@@ -73,7 +77,8 @@ export const NO_ROUTE: Route = {
  * Invariant: nobody gets writes but the writer of the newest published route, or the candidate that has opened the term after it; and only while that
  *   knowledge is fresh (§4.8, I16).
  * Because: the controller takes the old primary out of the route before another may be promoted (Q28), a term is opened by its lease's holder alone,
- *   and a proxy that hears neither the store nor the primary's own agent for `staleMs` closes.
+ *   and a proxy that hears neither the store nor the primary's own agent for `staleMs` closes. A restored store may name the primary of an older term: until the
+ *   controller has confirmed the state (§4.10), what members and this proxy itself know of newer terms closes the way to it.
  * Broken if: an agent's answer of an older term counted, or one of a newer term did not close the way to the older primary.
  */
 export function decideRoute(facts: RouteFacts, limits: RouteLimits): Route {
@@ -155,12 +160,27 @@ function closedBecause(
   if (!known) return `the address of ${named} is not known`;
   if (confirmed !== null && confirmed.term > term)
     return `${confirmed.node} is the primary of term ${confirmed.term}, which this proxy knows nothing of yet`;
+  const forgotten = forgottenTerm(facts, named, term);
+  if (forgotten !== null) return `the store was restored from before term ${forgotten}, and who is the primary now is not known yet`;
   const vouched = confirmed !== null && confirmed.node === named && confirmed.term === term && confirmed.forMs > 0;
   if (ageMs > limits.staleMs && !vouched)
     return Number.isFinite(ageMs)
       ? `neither the store nor the agent of ${named} was heard for ${Math.round(ageMs)} ms`
       : 'the store was not heard yet';
   return null;
+}
+
+/**
+ * The newest term that members, or this proxy, know of and a restored store does not; null: there is none, the controller has confirmed the state since, or the
+ * named primary is open in its term and says so in this very store.
+ */
+function forgottenTerm({ state, incarnation, newestTerm, reports }: RouteFacts, named: NodeId, term: Term): Term | null {
+  if (state === null || state.incarnation === incarnation) return null;
+  const own = reports.get(named);
+  if (own?.open === true && own.leaseTerm === term && own.incarnation === incarnation) return null;
+  let newest = newestTerm;
+  for (const { highestTerm } of reports.values()) if (highestTerm > newest) newest = highestTerm;
+  return newest > term ? newest : null;
 }
 
 function targetOf(facts: RouteFacts, node: NodeId): RouteTarget | null {

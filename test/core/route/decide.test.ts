@@ -27,13 +27,24 @@ function state(change: Partial<ClusterState> = {}): ClusterState {
 
 function report(node: NodeId, flush: number | null, replayed: number | null): NodeReport {
   const postgres = { flushLsn: flush === null ? null : makeLsn(BigInt(flush)), replayedLsn: replayed === null ? null : makeLsn(BigInt(replayed)) };
-  return { node, postgres } as NodeReport;
+  return { node, postgres, highestTerm: makeTerm(4) } as NodeReport;
 }
 
 function facts(change: Partial<RouteFacts> = {}): RouteFacts {
   const members = new Map([n1, n2, n3].map((node, index) => [node, { node, host: `10.0.0.${index + 1}`, port: 5432 } as Member]));
   const reports = new Map([report(n1, 5000, null), report(n2, null, 5000), report(n3, null, 4500)].map((one) => [one.node, one]));
-  return { state: state(), members, reports, ageMs: 10, confirmed: null, weights: new Map(), down: new Set(), ...change };
+  return {
+    state: state(),
+    members,
+    reports,
+    incarnation: 'i',
+    newestTerm: makeTerm(4),
+    ageMs: 10,
+    confirmed: null,
+    weights: new Map(),
+    down: new Set(),
+    ...change,
+  };
 }
 
 const writer = (change: Partial<RouteFacts>, limits = LIMITS): string | null => decideRoute(facts(change), limits).writer?.node ?? null;
@@ -62,6 +73,18 @@ describe('the route of a proxy', () => {
     const route = decideRoute(facts({ confirmed: { node: n2, term: makeTerm(5), forMs: 1000 } }), LIMITS);
     assert.equal(route.writer, null);
     assert.match(route.closed ?? '', /n2 is the primary of term 5/);
+  });
+
+  test('closes when the store was restored from before a term that this proxy or a member knows, until the controller has confirmed the state', () => {
+    const newer = new Map([n1, n2, n3].map((node) => [node, { ...report(node, null, null), highestTerm: makeTerm(node === n3 ? 5 : 4) }]));
+    assert.match(decideRoute(facts({ incarnation: 'j', reports: newer }), LIMITS).closed ?? '', /restored from before term 5/);
+    assert.match(decideRoute(facts({ incarnation: 'j', newestTerm: makeTerm(6) }), LIMITS).closed ?? '', /restored from before term 6/);
+    assert.equal(writer({ incarnation: null, reports: newer }), null, 'which store it is was not heard yet');
+    assert.equal(writer({ incarnation: 'j' }), 'n1', 'nobody knows of more');
+    assert.equal(writer({ reports: newer, newestTerm: makeTerm(6) }), 'n1', 'the state is of this store');
+    const open = { ...report(n1, 5000, null), open: true, leaseTerm: makeTerm(4), incarnation: 'j' };
+    assert.equal(writer({ incarnation: 'j', reports: new Map([...newer, [n1, open]]) }), 'n1', 'it is open in its term, and says so in this store');
+    assert.equal(writer({ incarnation: 'k', reports: new Map([...newer, [n1, open]]) }), null, 'it said so in another store');
   });
 
   test('reads go on while the way to the primary is closed', () => {

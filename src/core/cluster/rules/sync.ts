@@ -4,17 +4,18 @@ import type { Now } from '../../ids.ts';
 import type { ClusterState } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { type Assessment, assessedRules } from '../assessed-rules.ts';
-import { live } from '../observe.ts';
+import { isOfThisStore, live } from '../observe.ts';
 import { type InForce, type SyncMove, type SyncProgress, NO_SET, nextSyncMove, renderSyncNames, sameFacts, sameSet } from '../sync-set.ts';
 import { type SyncWish, wishedSet } from '../sync-wish.ts';
 
 /**
  * *Invariant:* the facts of a term are frozen while another one is attempted or planned. *Because:* detaching for a vote looks like the loss of a standby,
- * and lowering the set for it would let the old primary acknowledge what the voters no longer receive. *Broken if:* the set follows while votes are asked.
+ * and lowering the set for it would let the old primary acknowledge what the voters no longer receive. A restored store that is not confirmed may have forgotten
+ * such an attempt. *Broken if:* the set follows while votes are, or may be, asked.
  */
 function isQuiet(view: ClusterView): boolean {
   const { state } = view;
-  return state.phase === 'running' && state.attempt === null && state.switchover === null && state.frozen === null;
+  return isOfThisStore(view) && state.phase === 'running' && state.attempt === null && state.switchover === null && state.frozen === null;
 }
 
 function assess(view: ClusterView, now: Now): Assessment | null {
