@@ -5,6 +5,7 @@ import { now as readNow, realClock } from '../base/clock.ts';
 import { loadConfig } from '../base/config.ts';
 import { type Logger, createLogger } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
+import { raisePriority, stepBack } from '../base/priority.ts';
 import { type RecentLines, keepRecentLines } from '../base/recent-lines.ts';
 import { handleShutdown } from '../base/shutdown.ts';
 import { notifySystemd } from '../base/systemd.ts';
@@ -15,7 +16,7 @@ import type { Member } from '../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../core/result.ts';
 import { isMaintenance } from '../core/cluster/observe.ts';
 import { DEFAULTS, findNode } from '../core/spec.ts';
-import { type ClusterState, handoverPart, isBystander } from '../core/state.ts';
+import { type ClusterState, handoverPart, isAside, isBystander } from '../core/state.ts';
 import { identityOf } from '../store/access.ts';
 import { openHostAccess } from '../store/host-access.ts';
 import { clusterKeys } from '../store/keys.ts';
@@ -69,6 +70,7 @@ export async function runAgent(configFile: string): Promise<number> {
   const recent = keepRecentLines();
   const log = createLogger({ role: 'agent', level: config.log.level, fields: { cluster: config.cluster, node: config.node }, recent });
   log.info({ version: VERSION, config: configFile }, 'agent starts');
+  raisePriority();
   const setup = await setUpAgent(config);
   if (!setup.ok) return failStart(log, describeFailure(setup.error));
   const memory = await openMemory(join(setup.value.instance.stateDirectory, 'memory.json'));
@@ -150,6 +152,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
   const wake = (reason: string): void => loop?.wake(reason);
   const rememberedFile = join(instance.stateDirectory, 'cluster.json');
   let lastState: ClusterState | null = null;
+  let wasOpen = false;
   const remembering = rememberCluster(rememberedFile, log);
   const watch: ClusterWatch = watchCluster({
     store,
@@ -162,6 +165,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       remembering.note(watch.current());
       const before = lastState;
       lastState = watch.current().state;
+      if (isAside(lastState, config.node) && !isAside(before, config.node)) stepBack();
       if (what !== 'state' || !isBystander(before, lastState, config.node)) wake(what);
     },
   });
@@ -273,6 +277,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     clock: realClock,
     log,
     onStatus: (status) => {
+      if (status.open && !wasOpen) stepBack();
+      wasOpen = status.open;
       addresses.note(status);
       publisher.publish(status);
     },

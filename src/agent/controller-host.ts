@@ -2,7 +2,9 @@
 import { runController } from '../controller/controller.ts';
 import { createFencer } from '../controller/fencing.ts';
 import type { Clock } from '../base/clock.ts';
+import { collectGarbage } from '../base/collect-garbage.ts';
 import type { Logger } from '../base/log.ts';
+import { stepBack } from '../base/priority.ts';
 import type { AgentConfig } from '../core/agent-config.ts';
 import type { NodeId } from '../core/ids.ts';
 import type { Store } from '../store/store.ts';
@@ -75,6 +77,8 @@ async function run(options: ControllerHostOptions, signal: AbortSignal): Promise
         yields,
         fencer: config.fencing === null ? null : createFencer(config.fencing),
         crash,
+        onSwitchover: collectGarbage,
+        onOpened: stepBack,
       });
     } catch (cause) {
       crash(cause instanceof Error ? cause : new Error(String(cause)));

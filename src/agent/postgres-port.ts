@@ -1,13 +1,14 @@
 /** Binds the loop's PostgresPort to the operations in postgres/, one line each where possible. */
 import { join } from 'node:path';
 import { monoMs, realClock } from '../base/clock.ts';
+import { collectGarbage } from '../base/collect-garbage.ts';
 import type { Logger } from '../base/log.ts';
 import { refuseHbaLine } from '../core/hba.ts';
 import type { NodeId } from '../core/ids.ts';
 import { formatLsn } from '../core/lsn.ts';
 import { FOREIGN_FILES, type NodeProblem, type NodeReport, type PostgresReport } from '../core/report.ts';
 import { type Failure, type Result, ok } from '../core/result.ts';
-import { type ClusterSpec, internalHost } from '../core/spec.ts';
+import { type ClusterSpec, durabilityOf, internalHost } from '../core/spec.ts';
 import { runFence } from './fence/fence.ts';
 import { killTree } from './guard/kill-tree.ts';
 import { describeOverride } from './overridden-settings.ts';
@@ -49,6 +50,13 @@ const IMMEDIATE_STOP_MS = 250;
 const MINIMUMS_EVERY_MS = 1000;
 /** A process that SIGKILL does not end within this sits in the kernel (a stuck disk); waiting longer only delays the alarm. */
 const KILL_LIMIT_MS = 2000;
+/**
+ * After a switchover the old primary waits this long before it starts as a standby, which takes a processor for half a second: where nodes share a host, the
+ * clients' new connections come first. Not where commits may wait for it.
+ */
+const CLIENTS_FIRST_MS = 300;
+/** A stop that was longer ago had no successor yet. */
+const HANDED_OVER_MS = 3000;
 /** More wrong lines than people write. */
 const MAX_HBA_REFUSED = 100;
 
@@ -98,6 +106,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
   /** Of the parameters of the cluster, by the last look. */
   let refused: readonly RefusedParameter[] = [];
   let signalling: Promise<void> | null = null;
+  /** When this node stopped for its successor. */
+  let handedOverAt: number | null = null;
   /** For whom the managed files were written last. */
   let writtenFor: string | null = null;
 
@@ -260,7 +270,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       observer.close();
       ready.close();
     },
-    preparePromotion: () => ready.prepare(),
+    preparePromotion: () => {
+      ready.prepare();
+      collectGarbage();
+    },
     configuredUpstream: async () => {
       const conninfo = await readUpstream();
       const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo?.get('host') && String(node.port) === conninfo.get('port'));
@@ -281,6 +294,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return cleared.ok ? start(spec, 'primary', mayStart, signal) : cleared;
     },
     startStandby: async (spec, upstream, signal) => {
+      const handedOver = handedOverAt !== null && monoMs() - handedOverAt < HANDED_OVER_MS;
+      if (handedOver && durabilityOf(spec).mode === 'async') await realClock.sleep(CLIENTS_FIRST_MS, signal);
       const set = upstream === null ? await clearUpstream(instance, { signal }) : await setUpstream(instance, upstream, { signal });
       return set.ok ? start(spec, 'standby', () => true, signal) : set;
     },
@@ -292,6 +307,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       });
       if (!stopped.ok) return stopped;
       const { rung, clean, shutdownLsn, durationMs } = stopped.value;
+      handedOverAt = onShutDown === undefined ? null : monoMs();
       return ok(
         `${rung}, ${clean ? 'clean' : 'not clean'}${shutdownLsn === null ? '' : `, shutdown checkpoint ends at ${formatLsn(shutdownLsn)}`}, ${Math.round(durationMs)} ms`,
       );
@@ -365,7 +381,9 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return marked.ok ? ok(`marked at ${marked.value.lsn}`) : marked;
     },
     checkpoint: async (signal) => {
-      const done = await runCheckpoint(instance, { signal });
+      const running = runCheckpoint(instance, { signal });
+      collectGarbage();
+      const done = await running;
       return done.ok ? ok('checkpoint done') : done;
     },
     ensureRolesAndSlots: async (spec, signal) => {

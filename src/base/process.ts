@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { type Result, err, ok } from '../core/result.ts';
 import { monoMs } from './clock.ts';
+import { atNormalPriority } from './priority.ts';
 
 export interface ProcessOptions {
   readonly uid?: number;
@@ -105,7 +106,7 @@ export function runProcess(argv: readonly string[], options: ProcessOptions): Pr
     }
     let child: ChildProcess | null = null;
     try {
-      child = spawn(program, args, spawnOptions(options));
+      child = atNormalPriority(() => spawn(program, args, spawnOptions(options)));
     } catch (cause) {
       finish({ kind: 'spawn', message: `${program}: ${cause instanceof Error ? cause.message : String(cause)}` });
       return;

@@ -36,6 +36,10 @@ export interface ControllerOptions {
   readonly yields?: () => boolean;
   /** Turns hosts off; null: no command is configured here. */
   readonly fencer?: Fencer | null;
+  /** A planned switchover has begun, and nobody was told to stop yet: the time for what would disturb it. */
+  readonly onSwitchover?: () => void;
+  /** A term was opened, and its record is written. */
+  readonly onOpened?: () => void;
   /** What a broken invariant ends; default: the process. */
   readonly crash?: (error: Error) => void;
 }
@@ -200,6 +204,8 @@ async function write(context: Context, leadership: Leadership, view: ClusterView
   if (decision.dropLease) cache.remove(keys.writeLease, done.value.revision, now);
   context.untold = [];
   logDecision(context, view, decision);
+  if (decision.opened !== null) context.onOpened?.();
+  if (view.state.switchover === null && decision.state?.switchover?.phase === 'checkpoint') context.onSwitchover?.();
   context.eventsSinceTrim += decision.events.length;
   if (context.eventsSinceTrim >= TRIM_EVERY) {
     context.eventsSinceTrim = 0;

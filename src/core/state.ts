@@ -348,6 +348,12 @@ export function handoverPart(state: ClusterState | null, node: NodeId): Handover
   return switchover.from === node && switchover.phase === 'promote' ? 'left' : 'watching';
 }
 
+/** A successor is ordered, and it is not this node: nothing that this node does is waited for any more. */
+export function isAside(state: ClusterState | null, node: NodeId): boolean {
+  const part = handoverPart(state, node);
+  return part === 'left' || (part === 'watching' && state?.switchover?.phase === 'promote');
+}
+
 /**
  * Nothing of the change from `before` to `after` is this node's business: two others hand over, and its own goal is as before. Whoever looks at its
  * server for each of these changes takes processor time from those two. False when either is missing.

@@ -3,9 +3,11 @@ import { chmod } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type Clock, realClock } from '../base/clock.ts';
+import { collectGarbage } from '../base/collect-garbage.ts';
 import { loadConfig } from '../base/config.ts';
 import { makeDirectory } from '../base/files.ts';
 import { type Logger, createLogger } from '../base/log.ts';
+import { raisePriority, stepBack } from '../base/priority.ts';
 import { type RecentLines, keepRecentLines } from '../base/recent-lines.ts';
 import { handleShutdown } from '../base/shutdown.ts';
 import { notifySystemd } from '../base/systemd.ts';
@@ -65,6 +67,7 @@ export async function runServer(file: string): Promise<number> {
   const recent = keepRecentLines();
   const log = createLogger({ role: 'server', level: config.value.log.level, recent });
   log.info({ version: VERSION, config: file }, `pgherd server ${VERSION} with ${file}`);
+  raisePriority();
   const started = await startServer({ config: config.value, log, recent });
   if (!started.ok) {
     log.error({ code: started.error.code }, describeFailure(started.error));
@@ -214,15 +217,23 @@ function createControllers(options: {
       if (running !== null || !options.wanted) return;
       const ended = new AbortController();
       const name = `server/${hostname()}/${process.pid}`;
-      const done = runControllers({ store, clock, log, signal: ended.signal, name, fencer, ...(home === null ? {} : { home }) }).catch(
-        (cause: unknown) => {
-          // Clusters must not stay without a controller while the API looks healthy: the supervisor starts the role again.
-          log.error({ error: cause }, 'the controllers ended');
-          log.flush();
-          process.exitCode = 1;
-          process.kill(process.pid, 'SIGTERM');
-        },
-      );
+      const done = runControllers({
+        store,
+        clock,
+        log,
+        signal: ended.signal,
+        name,
+        fencer,
+        onSwitchover: collectGarbage,
+        onOpened: stepBack,
+        ...(home === null ? {} : { home }),
+      }).catch((cause: unknown) => {
+        // Clusters must not stay without a controller while the API looks healthy: the supervisor starts the role again.
+        log.error({ error: cause }, 'the controllers ended');
+        log.flush();
+        process.exitCode = 1;
+        process.kill(process.pid, 'SIGTERM');
+      });
       running = { ended, done };
     },
     stop: async () => {

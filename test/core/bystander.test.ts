@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeWallMs } from '../../src/core/ids.ts';
-import { type ClusterState, type Switchover, handoverPart, isBystander } from '../../src/core/state.ts';
+import { type ClusterState, type Switchover, handoverPart, isAside, isBystander } from '../../src/core/state.ts';
 import { id, picture } from './cluster/picture.ts';
 
 const STEADY = `term 3 primary n1 lease n1/3
@@ -49,4 +49,12 @@ test('a node looks away only while two others hand over, and its own goal stays'
   assert.equal(isBystander(state({ switchover: handover('promote') }), before, id('n3')), false, 'the end of it is everybody’s business');
   assert.equal(isBystander(null, state({ switchover: handover('stop') }), id('n3')), false);
   assert.equal(isBystander(before, null, id('n3')), false);
+});
+
+test('aside is whoever the ordered successor does not wait for', () => {
+  const aside = (phase: Parameters<typeof handover>[0]): readonly boolean[] =>
+    ['n1', 'n2', 'n3'].map((node) => isAside(state({ switchover: handover(phase) }), id(node)));
+  assert.deepEqual(aside('promote'), [true, false, true]);
+  for (const phase of ['checkpoint', 'hold', 'stop'] as const) assert.deepEqual(aside(phase), [false, false, false], phase);
+  assert.equal(isAside(null, id('n1')), false);
 });

@@ -10,6 +10,7 @@ import { type Socket, createConnection } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { monoMs } from '../../base/clock.ts';
+import { atNormalPriority } from '../../base/priority.ts';
 import { decodeJson } from '../../core/decode.ts';
 import { addMono } from '../../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
@@ -283,15 +284,18 @@ function start(options: GuardClientOptions): Promise<string | null> {
   mkdirSync(run, { recursive: true, mode: 0o700 });
   const log = openSync(join(options.stateDirectory, 'guard.log'), 'a', 0o600);
   try {
-    const child: ChildProcess = spawn(
-      process.execPath,
-      [...GUARD_NODE_FLAGS, options.entry ?? guardEntry(), '--state', options.stateDirectory, ...(options.extraArguments ?? [])],
-      {
-        detached: true,
-        stdio: ['ignore', log, log],
-        cwd: '/',
-        env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin', UV_THREADPOOL_SIZE: '2', MALLOC_ARENA_MAX: '1' },
-      },
+    // It raises its own priority.
+    const child: ChildProcess = atNormalPriority(() =>
+      spawn(
+        process.execPath,
+        [...GUARD_NODE_FLAGS, options.entry ?? guardEntry(), '--state', options.stateDirectory, ...(options.extraArguments ?? [])],
+        {
+          detached: true,
+          stdio: ['ignore', log, log],
+          cwd: '/',
+          env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin', UV_THREADPOOL_SIZE: '2', MALLOC_ARENA_MAX: '1' },
+        },
+      ),
     );
     child.unref();
     return new Promise((resolve) => {

@@ -5,9 +5,9 @@
  */
 import { appendFile, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { type Server, type Socket, createServer } from 'node:net';
-import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { formatWall, monoMs, now, wallMs } from '../../base/clock.ts';
+import { raisePriority } from '../../base/priority.ts';
 import { decodeJson, formatDecodeError } from '../../core/decode.ts';
 import { addMono } from '../../core/ids.ts';
 import { assertNever } from '../../core/result.ts';
@@ -316,9 +316,9 @@ function forgetFence(stateDirectory: string): void {
 
 /** The last to be killed when memory is short, the first to run when the processor is; both need root and are not vital. */
 function preferOurselves(): void {
+  raisePriority();
   try {
     writeFileSync('/proc/self/oom_score_adj', '-900');
-    setPriority(-10);
   } catch (cause) {
     if (!(cause instanceof Error && 'code' in cause)) throw cause;
   }

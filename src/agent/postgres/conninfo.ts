@@ -37,13 +37,14 @@ export function parseConninfo(text: string): ReadonlyMap<string, string> | null 
 export function upstreamConninfo(
   instance: Instance,
   upstream: Endpoint,
-  options: { readonly database?: string; readonly applicationName?: string } = {},
+  options: { readonly database?: string; readonly applicationName?: string; readonly session?: string } = {},
 ): string {
   return renderConninfo({
     host: upstream.host,
     port: String(upstream.port),
     user: ROLES.replication,
     ...(options.database === undefined ? {} : { dbname: options.database }),
+    ...(options.session === undefined ? {} : { options: options.session }),
     passfile: passfilePath(instance),
     application_name: options.applicationName ?? instance.node,
     sslmode: instance.tls === null ? 'prefer' : instance.tls.ca === null ? 'require' : 'verify-ca',

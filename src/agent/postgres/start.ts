@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { monoMs, realClock } from '../../base/clock.ts';
+import { atNormalPriority } from '../../base/priority.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { readControlData } from './control-data.ts';
 import { directoryState, ensureStandbySignal, removeStandbySignal } from './data-directory.ts';
@@ -15,6 +16,7 @@ import { type Postmaster, findPostmaster, findProcesses, isAlive, readPidFile, r
 import { forgetSkipped } from './skipped-timelines.ts';
 import { withLocalSql } from './sql.ts';
 import { controlStamp, readStartProgress } from './start-progress.ts';
+import { syncArguments } from './sync-directory.ts';
 
 export interface StartOptions {
   /** `primary`: only under a valid write lease; `standby.signal` is away for the moment of the start only. */
@@ -70,7 +72,9 @@ export async function startPostgres(instance: Instance, options: StartOptions): 
       failure('start.failed', `${instance.node} cannot be started`, messageOf(cause), 'it stays down', 'check the disk and the permissions', true),
     );
   }
+  const synced = syncArguments(instance.dataDirectory);
   const first = await startOnce(instance, options, [
+    ...synced,
     ...(options.reach === 'private' ? ['-c', 'listen_addresses=', '-c', `unix_socket_directories=${instance.socketDirectory}`] : []),
     ...(options.along === 'checkpoint' ? ['-c', 'recovery_target_timeline=current'] : []),
     ...(options.archive === 'always' ? ['-c', 'archive_mode=always'] : []),
@@ -78,7 +82,7 @@ export async function startPostgres(instance: Instance, options: StartOptions): 
   const done =
     !first.ok && first.error.cause.includes('.s.PGSQL.') && instance.publicSocketDirectory !== null
       ? // Another server holds the name in the public directory: ours does without it.
-        await startOnce(instance, options, ['-c', `unix_socket_directories=${instance.socketDirectory}`])
+        await startOnce(instance, options, [...synced, '-c', `unix_socket_directories=${instance.socketDirectory}`])
       : first;
   if (!done.ok) return done;
   return ok({ ...done.value, durationMs: monoMs() - startedAt });
@@ -159,14 +163,16 @@ async function startOnce(instance: Instance, options: StartOptions, extra: reado
 }
 
 function spawnPostgres(instance: Instance, extra: readonly string[], log: number): import('node:child_process').ChildProcess {
-  const child = spawn(binary(instance, 'postgres'), ['-D', instance.dataDirectory, ...extra], {
-    ...asOsUser(instance),
-    detached: true,
-    cwd: '/',
-    stdio: ['ignore', log, log],
-    // PG_OOM_*: the postmaster is spared by the kernel, its children are not. Source: PostgreSQL manual 19.4.4.
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', PG_OOM_ADJUST_FILE: '/proc/self/oom_score_adj', PG_OOM_ADJUST_VALUE: '0' },
-  });
+  const child = atNormalPriority(() =>
+    spawn(binary(instance, 'postgres'), ['-D', instance.dataDirectory, ...extra], {
+      ...asOsUser(instance),
+      detached: true,
+      cwd: '/',
+      stdio: ['ignore', log, log],
+      // PG_OOM_*: the postmaster is spared by the kernel, its children are not. Source: PostgreSQL manual 19.4.4.
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', PG_OOM_ADJUST_FILE: '/proc/self/oom_score_adj', PG_OOM_ADJUST_VALUE: '0' },
+    }),
+  );
   child.unref();
   if (child.pid !== undefined && process.getuid?.() === 0) protectFromOom(child.pid);
   return child;

@@ -1,0 +1,62 @@
+/**
+ * The processors' favour for processes that must act in time and need little: on a host whose processors are all busy a normal process waits some ten
+ * milliseconds for each of its steps, on an overloaded one for seconds, and then a lease ends although nothing is broken.
+ */
+import { writeFileSync } from 'node:fs';
+import { getPriority, setPriority } from 'node:os';
+
+/** About nine times the weight of a normal process. Real-time priority would be more than enough to starve a database of its own machine. */
+const NICE = -10;
+
+/** The first moment after an opening belongs to the clients that come back: whoever only watches them then, or tidies up, waits its turn. */
+const STEP_BACK_MS = 1000;
+
+let raised = false;
+let back: NodeJS.Timeout | null = null;
+
+/**
+ * Raises this process above normal ones. False, and nothing is changed: it has not the right to (CAP_SYS_NICE), or somebody started it with a priority of
+ * their own choice. Only the calling thread is raised, and threads that it starts later.
+ * Both settings are needed: the kernel weighs sessions against each other first, then the threads within one. Source: sched(7), "The autogroup feature".
+ */
+export function raisePriority(): boolean {
+  if (raised || getPriority() !== 0) return raised;
+  raised = set(NICE);
+  return raised;
+}
+
+/** Normal priority for a second from now on; nothing when it is not raised. */
+export function stepBack(): void {
+  if (!raised) return;
+  if (back !== null) clearTimeout(back);
+  else set(0);
+  back = setTimeout(() => {
+    back = null;
+    set(NICE);
+  }, STEP_BACK_MS).unref();
+}
+
+/** True when the process itself could be set; its group is not everywhere. */
+function set(nice: number): boolean {
+  let done = false;
+  try {
+    setPriority(nice);
+    done = true;
+    writeFileSync('/proc/self/autogroup', String(nice));
+  } catch (cause) {
+    // Not allowed, or this kernel does not group by session.
+    if (!(cause instanceof Error && 'code' in cause)) throw cause;
+  }
+  return done;
+}
+
+/** Runs `start`, which makes a child process before it returns: the child has normal priority (a child inherits its parent's). */
+export function atNormalPriority<T>(start: () => T): T {
+  if (!raised || back !== null) return start();
+  setPriority(0);
+  try {
+    return start();
+  } finally {
+    setPriority(NICE);
+  }
+}

@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { describe, test } from 'node:test';
+
+const MODULE = new URL('../../src/base/priority.ts', import.meta.url).href;
+
+/** In a process of its own, since it changes the process. What `script` prints, as JSON. */
+function run(script: string, nice: number): unknown {
+  const child = spawnSync('nice', ['-n', String(nice), process.execPath, '--input-type=module', '--eval', PREAMBLE + script], { encoding: 'utf8' });
+  assert.equal(child.status, 0, child.stderr);
+  return JSON.parse(child.stdout);
+}
+
+const PREAMBLE = `
+  import { execFileSync, spawnSync } from 'node:child_process';
+  import { getPriority } from 'node:os';
+  import { atNormalPriority, raisePriority, stepBack } from ${JSON.stringify(MODULE)};
+  const ofChild = () => Number(execFileSync('nice', { encoding: 'utf8' }));
+  const say = (value) => process.stdout.write(JSON.stringify(value));
+`;
+
+const mayRaise = spawnSync('nice', ['-n', '-1', 'true'], { encoding: 'utf8' }).stderr === '';
+
+describe('the priority of our own processes', () => {
+  test('is raised where that is allowed, and children begin with a normal one', () => {
+    const seen = run('say([raisePriority(), getPriority(), atNormalPriority(ofChild), getPriority(), ofChild()])', 0);
+    assert.deepEqual(seen, mayRaise ? [true, -10, 0, -10, -10] : [false, 0, 0, 0, 0]);
+  });
+
+  test('of somebody’s own choice stays', () => {
+    assert.deepEqual(run('say([raisePriority(), getPriority(), atNormalPriority(ofChild)])', 5), [false, 5, 5]);
+  });
+
+  test('is normal for a moment when others come first', () => {
+    const seen = run(
+      `raisePriority(); stepBack(); const during = getPriority(); const child = atNormalPriority(ofChild); const still = getPriority();
+       setTimeout(() => say([during, child, still, getPriority()]), 1100);`,
+      0,
+    );
+    assert.deepEqual(seen, mayRaise ? [0, 0, 0, -10] : [0, 0, 0, 0]);
+  });
+});
