@@ -99,7 +99,7 @@ export const rowMutants: readonly Mutant[] = [
       },
       {
         file: 'src/core/cluster/rules/sync.ts',
-        from: "return state.phase === 'running' && state.attempt === null && state.switchover === null && state.frozen === null;",
+        from: "return isOfThisStore(view) && state.phase === 'running' && state.attempt === null && state.switchover === null && state.frozen === null;",
         to: "return state.phase === 'running' && state.frozen === null;",
       },
     ],

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { now as readNow, realClock } from '../base/clock.ts';
+import { collectGarbage } from '../base/collect-garbage.ts';
 import { loadConfig } from '../base/config.ts';
 import { type Logger, createLogger } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
@@ -167,6 +168,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       lastState = watch.current().state;
       if (isAside(lastState, config.node) && !isAside(before, config.node)) stepBack();
       if (what !== 'state' || !isBystander(before, lastState, config.node)) wake(what);
+      // Writes go on until the old primary has its checkpoint. After a loss there is no such time.
+      if (lastState?.switchover?.to === config.node && lastState.switchover.phase === 'checkpoint') collectGarbage();
     },
   });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;

@@ -270,10 +270,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       observer.close();
       ready.close();
     },
-    preparePromotion: () => {
-      ready.prepare();
-      collectGarbage();
-    },
+    preparePromotion: () => ready.prepare(),
     configuredUpstream: async () => {
       const conninfo = await readUpstream();
       const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo?.get('host') && String(node.port) === conninfo.get('port'));

@@ -2,7 +2,7 @@
  * The processors' favour for processes that must act in time and need little: on a host whose processors are all busy a normal process waits some ten
  * milliseconds for each of its steps, on an overloaded one for seconds, and then a lease ends although nothing is broken.
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { getPriority, setPriority } from 'node:os';
 
 /** About nine times the weight of a normal process. Real-time priority would be more than enough to starve a database of its own machine. */
@@ -16,11 +16,11 @@ let back: NodeJS.Timeout | null = null;
 
 /**
  * Raises this process above normal ones. False, and nothing is changed: it has not the right to (CAP_SYS_NICE), or somebody started it with a priority of
- * their own choice. Only the calling thread is raised, and threads that it starts later.
+ * their own choice, which `vital` overrules. Only the calling thread is raised, and threads that it starts later.
  * Both settings are needed: the kernel weighs sessions against each other first, then the threads within one. Source: sched(7), "The autogroup feature".
  */
-export function raisePriority(): boolean {
-  if (raised || getPriority() !== 0) return raised;
+export function raisePriority(vital: 'vital' | null = null): boolean {
+  if (raised || (vital === null && getPriority() !== 0)) return raised;
   raised = set(NICE);
   return raised;
 }
@@ -42,12 +42,19 @@ function set(nice: number): boolean {
   try {
     setPriority(nice);
     done = true;
-    writeFileSync('/proc/self/autogroup', String(nice));
+    // The group is the session's: whoever was started from a shell leaves it to the others there.
+    if (leadsSession()) writeFileSync('/proc/self/autogroup', String(nice));
   } catch (cause) {
     // Not allowed, or this kernel does not group by session.
     if (!(cause instanceof Error && 'code' in cause)) throw cause;
   }
   return done;
+}
+
+/** Source: proc(5), /proc/PID/stat: session is the sixth field, the fourth after the name. */
+function leadsSession(): boolean {
+  const stat = readFileSync('/proc/self/stat', 'latin1');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[3] === String(process.pid);
 }
 
 /** Runs `start`, which makes a child process before it returns: the child has normal priority (a child inherits its parent's). */

@@ -16,7 +16,6 @@ import type { Asker } from './agent-asker.ts';
 const SILENCE_MS = 1500;
 /** The primary's own right ends within 3 s, so several questions fit. */
 const ASK_INTERVAL_MS = 500;
-const STATUS_RETRY_MS = 100;
 
 export interface Knowledge {
   /** What the store and the agents say, as of now. */
@@ -48,10 +47,9 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
   let state: ClusterState | null = null;
   let wishes: TrafficWishes | null = null;
   let stateRevision: Revision = makeRevision(0);
-  /** Which store answered; null: not heard since the last listing. */
   let incarnation: string | null = null;
-  let listings = 0;
-  let newestTerm = makeTerm(0);
+  /** Terms compare within one database cluster: one that was made anew under the same name counts from the beginning. */
+  let newest: { readonly system: string | null; readonly term: Term } = { system: null, term: makeTerm(0) };
   let freshAt: MonoMs | null = null;
   let confirmed: { readonly node: NodeId; readonly term: Term; readonly until: MonoMs } | null = null;
 
@@ -63,18 +61,25 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
     return null;
   }
 
+  function noteOpened(term: Term): void {
+    const system = state?.systemIdentifier ?? newest.system;
+    if (system !== newest.system || term > newest.term) newest = { system, term };
+  }
+
   function take(kv: KeyValue): void {
     if (kv.key === keys.state) {
       if (kv.modRevision < stateRevision) return;
       state = decode(clusterState, kv) ?? state;
-      if (state !== null && state.primaryTerm > newestTerm) newestTerm = state.primaryTerm;
+      if (state !== null) noteOpened(state.primaryTerm);
       stateRevision = kv.modRevision;
     } else if (kv.key === keys.traffic) wishes = decode(trafficWishes, kv) ?? wishes;
     else if (kv.key.startsWith(keys.nodes)) {
       const found = kv.key.endsWith('/member') ? decode(member, kv) : null;
       if (found !== null) members.set(found.node, found);
       const report = kv.key.endsWith('/report') ? decode(nodeReport, kv) : null;
-      if (report !== null) reports.set(report.node, report);
+      if (report === null) return;
+      reports.set(report.node, report);
+      if (report.open && report.leaseTerm !== null) noteOpened(report.leaseTerm);
     }
   }
 
@@ -90,19 +95,6 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
     }
   }
 
-  /** Asked after each listing: a connection stays with the store that it first reached, and another one in its place is listed anew. */
-  async function askWhichStore(listing: number): Promise<void> {
-    while (!stopping.signal.aborted && listing === listings) {
-      const status = await store.status();
-      if (listing !== listings) return;
-      if (status.ok) {
-        incarnation = status.value.incarnation;
-        return options.onChange();
-      }
-      await clock.sleep(STATUS_RETRY_MS, stopping.signal);
-    }
-  }
-
   const run = (): Promise<void> =>
     followPrefix({
       store,
@@ -112,8 +104,7 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       signal: stopping.signal,
       onListing: (listing, sentAt) => {
         freshAt = sentAt;
-        incarnation = null;
-        void askWhichStore(++listings);
+        ({ incarnation } = listing);
         // Revisions compare within one store only (§4.10); a restored one, and one that it was moved to, counts anew. A listing is never older than what was seen.
         stateRevision = makeRevision(0);
         members.clear();
@@ -147,6 +138,7 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       const sentAt = clock.now().mono;
       const answer = await asker.ask(target);
       if (answer === null || !answer.primary) continue;
+      noteOpened(answer.term);
       confirmed = { node: answer.node, term: answer.term, until: addMono(sentAt, answer.validMs) };
       options.onChange();
     }
@@ -163,7 +155,7 @@ export function watchKnowledge(options: KnowledgeOptions): Knowledge {
       return {
         state,
         incarnation,
-        newestTerm,
+        newestTerm: newest.term,
         members,
         reports,
         ageMs: ageMs(),

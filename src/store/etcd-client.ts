@@ -86,7 +86,8 @@ export function openStore(options: OpenStoreOptions): Store {
       const request = create(RangeRequestSchema, { ...prefixRange(prefix), limit: BigInt(call?.limit ?? 0) });
       const answer = await sendRequest(connection, RANGE, request, { deadline: deadlineOf(call), repeat: 'read' });
       if (!answer.ok) return answer;
-      return ok({ revision: makeRevision(Number(answer.value.header?.revision ?? 0n)), kvs: answer.value.kvs.map(readKeyValue) });
+      const { header, kvs } = answer.value;
+      return ok({ revision: makeRevision(Number(header?.revision ?? 0n)), incarnation: String(header?.clusterId ?? 0n), kvs: kvs.map(readKeyValue) });
     },
     txn: async (compares, then, otherwise = [], call) => {
       const repeat = isReadOnlyTxn(then, otherwise) ? 'read' : 'never';

@@ -60,6 +60,8 @@ export interface TxnResult {
 
 export interface Listing {
   readonly revision: Revision;
+  /** Of the store that answered; see StoreStatus. */
+  readonly incarnation: string;
   readonly kvs: readonly KeyValue[];
 }
 

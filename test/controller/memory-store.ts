@@ -108,6 +108,7 @@ export function createMemoryStore(): MemoryStore {
       list: async (prefix) =>
         ok({
           revision: makeRevision(revision) as Revision,
+          incarnation: 'store-1',
           kvs: [...kvs.values()].filter((kv) => kv.key.startsWith(prefix)).sort((a, b) => (a.key < b.key ? -1 : 1)),
         }),
       txn: async (compares, then, otherwise = []) => {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { syncArguments, syncDirectory, syncsByFilesystem } from '../../src/agent/postgres/sync-directory.ts';
+import { syncArguments, syncsByFilesystem } from '../../src/agent/postgres/sync-directory.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'pgherd-sync-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -38,13 +38,11 @@ describe('a data directory on its way to the disk', () => {
     write('postgresql.conf', "port = 5432\n  Recovery_Init_Sync_Method = 'fsync'\n");
     assert.deepEqual(syncArguments(directory), []);
     write('postgresql.conf', '');
-    write('postgresql.auto.conf', "recovery_init_sync_method = 'fsync'\n");
-    assert.deepEqual(syncArguments(directory), []);
-  });
-
-  test('after a rewind: null when it is done, else why not', async () => {
-    assert.match((await syncDirectory({ dataDirectory: directory, os: null })) ?? '', /pg_wal/);
-    mkdirSync(join(directory, 'pg_wal'));
-    assert.equal(await syncDirectory({ dataDirectory: directory, os: null }), null);
+    for (const name of ['postgresql.auto.conf', 'pgherd.conf']) {
+      write(name, "recovery_init_sync_method = 'fsync'\n");
+      assert.deepEqual(syncArguments(directory), [], name);
+      write(name, '');
+    }
+    assert.deepEqual(syncArguments(directory), SYNCFS);
   });
 });

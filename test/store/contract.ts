@@ -104,6 +104,8 @@ export function storeContract(
       const status = value(await store.status());
       assert.equal(status.engine, engine.split(',')[0]);
       assert.match(status.incarnation, /^[1-9][0-9]*$/);
+      const listing = value(await store.list('/nothing/'));
+      assert.equal(listing.incarnation, status.incarnation, 'a listing says whose it is');
       assert.ok(status.revision >= 1 && status.members >= 1 && status.dbSizeBytes > 0);
     });
 

@@ -93,7 +93,9 @@ export function createClient(parts: ClientParts): Store {
     },
     list: async (prefix, call) => {
       const found = await kvs({ kind: 'list', prefix, limit: call?.limit ?? 0 }, call);
-      return found.ok ? ok({ revision: makeRevision(found.value.revision), kvs: found.value.kvs }) : found;
+      if (!found.ok) return found;
+      const { revision, incarnation, kvs: listed } = found.value;
+      return ok({ revision: makeRevision(revision), incarnation, kvs: listed });
     },
     txn: async (compares, then, otherwise = [], call) => {
       const writes = then.some(isWrite) || otherwise.some(isWrite);

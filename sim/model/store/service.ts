@@ -39,7 +39,7 @@ export type Request =
 
 export type Answer =
   | { readonly kind: 'txn'; readonly result: TxnResult }
-  | { readonly kind: 'kvs'; readonly revision: number; readonly kvs: readonly KeyValue[] }
+  | { readonly kind: 'kvs'; readonly revision: number; readonly incarnation: string; readonly kvs: readonly KeyValue[] }
   | { readonly kind: 'lease'; readonly ttlMs: number }
   | { readonly kind: 'status'; readonly revision: number }
   | {
@@ -311,11 +311,11 @@ export function createStoreService(options: ServiceOptions): StoreService {
     switch (request.kind) {
       case 'get': {
         const kv = keyspace.get(request.key);
-        reply({ kind: 'kvs', revision: keyspace.revision(), kvs: kv === null ? [] : [kv] });
+        reply({ kind: 'kvs', revision: keyspace.revision(), incarnation, kvs: kv === null ? [] : [kv] });
         return;
       }
       case 'list':
-        reply({ kind: 'kvs', revision: keyspace.revision(), kvs: keyspace.list(request.prefix, request.limit) });
+        reply({ kind: 'kvs', revision: keyspace.revision(), incarnation, kvs: keyspace.list(request.prefix, request.limit) });
         return;
       case 'txn':
         if (!request.writes) reply(applyTxn(request.txn));

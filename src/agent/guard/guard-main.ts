@@ -316,7 +316,7 @@ function forgetFence(stateDirectory: string): void {
 
 /** The last to be killed when memory is short, the first to run when the processor is; both need root and are not vital. */
 function preferOurselves(): void {
-  raisePriority();
+  raisePriority('vital');
   try {
     writeFileSync('/proc/self/oom_score_adj', '-900');
   } catch (cause) {

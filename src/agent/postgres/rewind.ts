@@ -17,7 +17,6 @@ import { renameDirectory } from './incarnation.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
 import { type ManagedSettings, writeManagedFiles } from './managed-files.ts';
 import { findProcesses } from './postmaster.ts';
-import { syncDirectory, syncsByFilesystem } from './sync-directory.ts';
 import { type SqlTarget, sqlStateOf, withLocalSql, withSql } from './sql.ts';
 import { startPostgres } from './start.ts';
 import { stopPostgres } from './stop.ts';
@@ -383,7 +382,6 @@ async function runRewind(instance: Instance, options: RewindOptions): Promise<Re
     );
   }
   let touching = false;
-  const syncsItself = !syncsByFilesystem();
   const result = await runProcess(
     [
       binary(instance, 'pg_rewind'),
@@ -391,7 +389,6 @@ async function runRewind(instance: Instance, options: RewindOptions): Promise<Re
       instance.dataDirectory,
       '--progress',
       '--no-ensure-shutdown',
-      ...(syncsItself ? [] : ['--no-sync']),
       // Its list of files is one query whose estimated cost makes the server compile it, for half a second, to run it for ten milliseconds.
       `--source-server=${upstreamConninfo(instance, options.upstream, { ...options, database: 'postgres', session: '-c jit=off' })}`,
     ],
@@ -407,8 +404,7 @@ async function runRewind(instance: Instance, options: RewindOptions): Promise<Re
       },
     },
   );
-  // *Invariant:* the mark goes only when everything is on the disk. *Broken if:* a power cut after it left pages of before.
-  const trouble = processTrouble(result) ?? (syncsItself ? null : await syncDirectory(instance));
+  const trouble = processTrouble(result);
   if (trouble === null) return ok(null);
   if (touching)
     return err(

@@ -72,7 +72,7 @@ export async function startPostgres(instance: Instance, options: StartOptions): 
       failure('start.failed', `${instance.node} cannot be started`, messageOf(cause), 'it stays down', 'check the disk and the permissions', true),
     );
   }
-  const synced = syncArguments(instance.dataDirectory);
+  const synced = options.mode === 'standby' ? syncArguments(instance.dataDirectory) : [];
   const first = await startOnce(instance, options, [
     ...synced,
     ...(options.reach === 'private' ? ['-c', 'listen_addresses=', '-c', `unix_socket_directories=${instance.socketDirectory}`] : []),

@@ -10,9 +10,9 @@ export interface RouteFacts {
   readonly state: ClusterState | null;
   readonly members: ReadonlyMap<NodeId, Member>;
   readonly reports: ReadonlyMap<NodeId, NodeReport>;
-  /** Of the store that these were read from; null: it has not said yet. */
+  /** Of the store that these were read from; null: none was. */
   readonly incarnation: string | null;
-  /** The newest term that this proxy ever saw a primary of; it outlives a store that was restored. */
+  /** The newest term of this database that this proxy ever knew as opened; it outlives a store that was restored. */
   readonly newestTerm: Term;
   /** Since the store confirmed last that nothing newer exists; Infinity: never. */
   readonly ageMs: number;
@@ -171,14 +171,16 @@ function closedBecause(
 }
 
 /**
- * The newest term that members, or this proxy, know of and a restored store does not; null: there is none, the controller has confirmed the state since, or the
- * named primary is open in its term and says so in this very store.
+ * The newest term that was opened, or seen by a member, and that a restored store does not know; null: there is none, the controller has confirmed the state
+ * since, or the newer term was only seen, and the named primary is open in its own and says so in this very store.
  */
 function forgottenTerm({ state, incarnation, newestTerm, reports }: RouteFacts, named: NodeId, term: Term): Term | null {
   if (state === null || state.incarnation === incarnation) return null;
+  if (newestTerm > term) return newestTerm;
+  // A term that members have only seen need not have been opened.
   const own = reports.get(named);
-  if (own?.open === true && own.leaseTerm === term && own.incarnation === incarnation) return null;
-  let newest = newestTerm;
+  if (incarnation !== null && own?.open === true && own.leaseTerm === term && own.incarnation === incarnation) return null;
+  let newest = term;
   for (const { highestTerm } of reports.values()) if (highestTerm > newest) newest = highestTerm;
   return newest > term ? newest : null;
 }

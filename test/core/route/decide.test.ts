@@ -85,6 +85,7 @@ describe('the route of a proxy', () => {
     const open = { ...report(n1, 5000, null), open: true, leaseTerm: makeTerm(4), incarnation: 'j' };
     assert.equal(writer({ incarnation: 'j', reports: new Map([...newer, [n1, open]]) }), 'n1', 'it is open in its term, and says so in this store');
     assert.equal(writer({ incarnation: 'k', reports: new Map([...newer, [n1, open]]) }), null, 'it said so in another store');
+    assert.equal(writer({ incarnation: 'j', reports: new Map([...newer, [n1, open]]), newestTerm: makeTerm(5) }), null, 'term 5 was opened');
   });
 
   test('reads go on while the way to the primary is closed', () => {
