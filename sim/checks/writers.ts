@@ -60,7 +60,14 @@ export function createWriterChecks(world: World): WriterChecks {
   };
   const isExcepted = (node: SimNode): boolean => tampered.has(node.name) || unguarded.has(node.name) || isJustBack(node);
 
-  const termOf = (node: SimNode): number => Math.max(node.guard.armed()?.term ?? 0, node.agent()?.heldTerm() ?? 0);
+  /** Of its agent or guard; while both are dead, what runs there runs in the term that one of them knew last. */
+  const lastTerms = new Map<string, number>();
+  const termOf = (node: SimNode): number => {
+    const known = Math.max(node.guard.armed()?.term ?? 0, node.agent()?.heldTerm() ?? 0);
+    if (known === 0 && node.agent() === null) return lastTerms.get(node.name) ?? 0;
+    lastTerms.set(node.name, known);
+    return known;
+  };
 
   function isHarmless(a: SimNode, b: SimNode): boolean {
     const sinceMs = clock.now() - (overlapSince ?? clock.now());
