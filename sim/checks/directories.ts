@@ -9,6 +9,7 @@
  * I13 *Invariant:* a directory that is being cloned or rewound is neither a reader's, nor waited for as a voter's, nor (acknowledgements.ts) a candidate's.
  */
 import { nodeOfVoter } from '../../src/core/cluster/sync-set.ts';
+import { OF_A_BACKUP } from '../../src/store/snapshot.ts';
 import type { DataDirectory } from '../model/postgres/directory.ts';
 import { type WalRecord, contains } from '../model/postgres/wal.ts';
 import type { Clients } from '../clients.ts';
@@ -127,7 +128,10 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
     if (!wrong) divergedSince.clear();
   }
 
-  /** Asked for with a decision (what a restored backup says was decided long ago, and is obeyed by nobody before it is confirmed), at a time when its node's last report must have said that it copies. */
+  /**
+   * Asked for with a decision, at a time when its node's last report must have said that it copies. What a restored backup says was decided long ago, and is
+   * obeyed by nobody before it is confirmed.
+   */
   function checkNewVoters(): void {
     const state = world.state();
     if (state === lastState) return;
@@ -162,8 +166,6 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
 const READER_LIMIT_MS = 12_000;
 /** The longest report interval, a decision, and some. */
 const VOTER_LIMIT_MS = 1500;
-/** src/store/snapshot.ts */
-const OF_A_BACKUP = 'restored from ';
 /** No look for longer than this: there was trouble meanwhile, and what was wrong before it counts anew. */
 const LOOK_GAP_MS = 6000;
 

@@ -52,6 +52,8 @@ export function createPort(kind: 'fail-closed' | 'off', clock: HostClock): Port 
         mode = asked;
         return ok(null);
       },
+      turnAway: async () => undefined,
+      welcome: async () => undefined,
       remove: async () => ok(null),
       close: () => undefined,
     }),

@@ -169,7 +169,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
       if (isAside(lastState, config.node) && !isAside(before, config.node)) stepBack();
       if (what !== 'state' || !isBystander(before, lastState, config.node)) wake(what);
       // Writes go on until the old primary has its checkpoint. After a loss there is no such time.
-      if (lastState?.switchover?.to === config.node && lastState.switchover.phase === 'checkpoint') collectGarbage();
+      const { from = null, to = null, phase = null } = lastState?.switchover ?? {};
+      if (phase === 'checkpoint' && (from === config.node || to === config.node)) collectGarbage();
     },
   });
   const spec = (): ReturnType<ClusterWatch['current']>['spec'] => watch.current().spec;

@@ -116,6 +116,8 @@ async function stop(_action: Extract<NodeAction, { kind: 'stop' }>, context: Exe
   if (context.goal?.kind !== 'handover') return context.postgres.stop(context.input.spec, context.signal);
   let handed: ReturnType<typeof handOver> | null = null;
   const once = (): ReturnType<typeof handOver> => (handed ??= handOver(context));
+  // PostgreSQL refuses new connections from here on, each with a process of its own.
+  void context.firewall.turnAway();
   const stopped = await context.postgres.stop(context.input.spec, context.signal, () => void once());
   if (!stopped.ok) return stopped;
   // Without an early word: `stop` answers only when no process of the data directory is left, so that this release rests on a fresh look.

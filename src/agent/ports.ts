@@ -113,6 +113,11 @@ export interface FirewallPort {
   openTimed(): Promise<void>;
   /** Standby: no restriction. */
   openStandby(): Promise<void>;
+  /** A standby that may be the next primary soon: what costs time then is done now. */
+  prepare(): Promise<void>;
+  /** Clients' new connections are refused for some seconds, or until `welcome` or one of the above; sessions go on. */
+  turnAway(): Promise<void>;
+  welcome(): Promise<void>;
 }
 
 /** The synchronous set of a primary, or of the candidate that becomes one (architecture §4.4). */

@@ -1,7 +1,6 @@
 /** Binds the loop's PostgresPort to the operations in postgres/, one line each where possible. */
 import { join } from 'node:path';
 import { monoMs, realClock } from '../base/clock.ts';
-import { collectGarbage } from '../base/collect-garbage.ts';
 import type { Logger } from '../base/log.ts';
 import { refuseHbaLine } from '../core/hba.ts';
 import type { NodeId } from '../core/ids.ts';
@@ -378,9 +377,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       return marked.ok ? ok(`marked at ${marked.value.lsn}`) : marked;
     },
     checkpoint: async (signal) => {
-      const running = runCheckpoint(instance, { signal });
-      collectGarbage();
-      const done = await running;
+      const done = await runCheckpoint(instance, { signal });
       return done.ok ? ok('checkpoint done') : done;
     },
     ensureRolesAndSlots: async (spec, signal) => {

@@ -36,25 +36,33 @@ export function stepBack(): void {
   }, STEP_BACK_MS).unref();
 }
 
+/**
+ * Raises another process, one that leads its session, as every process of PostgreSQL does, for the rest of its life. Nothing where this process may not raise
+ * itself, was given a priority of people's choice, or when that one is gone.
+ */
+export function hurryProcess(pid: number): void {
+  if (raised) set(NICE, pid);
+}
+
 /** True when the process itself could be set; its group is not everywhere. */
-function set(nice: number): boolean {
+function set(nice: number, pid: number = process.pid): boolean {
   let done = false;
   try {
-    setPriority(nice);
+    setPriority(pid, nice);
     done = true;
     // The group is the session's: whoever was started from a shell leaves it to the others there.
-    if (leadsSession()) writeFileSync('/proc/self/autogroup', String(nice));
+    if (leadsSession(pid)) writeFileSync(`/proc/${pid}/autogroup`, String(nice));
   } catch (cause) {
-    // Not allowed, or this kernel does not group by session.
+    // Not allowed, the process is gone, or this kernel does not group by session.
     if (!(cause instanceof Error && 'code' in cause)) throw cause;
   }
   return done;
 }
 
 /** Source: proc(5), /proc/PID/stat: session is the sixth field, the fourth after the name. */
-function leadsSession(): boolean {
-  const stat = readFileSync('/proc/self/stat', 'latin1');
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[3] === String(process.pid);
+function leadsSession(pid: number): boolean {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[3] === String(pid);
 }
 
 /** Runs `start`, which makes a child process before it returns: the child has normal priority (a child inherits its parent's). */

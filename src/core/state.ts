@@ -350,8 +350,7 @@ export function handoverPart(state: ClusterState | null, node: NodeId): Handover
 
 /** A successor is ordered, and it is not this node: nothing that this node does is waited for any more. */
 export function isAside(state: ClusterState | null, node: NodeId): boolean {
-  const part = handoverPart(state, node);
-  return part === 'left' || (part === 'watching' && state?.switchover?.phase === 'promote');
+  return state?.switchover?.phase === 'promote' && state.switchover.to !== node;
 }
 
 /**

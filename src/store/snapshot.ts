@@ -17,6 +17,9 @@ import { ROOT, SERVER_ROOT } from './keys.ts';
 import { MOVE_PREFIX } from './move-record.ts';
 import type { Op, Store, StoreError } from './store.ts';
 
+/** Begins the incarnation of each state that a restore brought back; no store's own begins like it. */
+export const OF_A_BACKUP = 'restored from ';
+
 const header = object({ format: literal('pgherd-store-backup'), version: literal(1), incarnation: text, revision: integer, takenAt: text });
 const entry = object({ key: text, value: text, leased: bool });
 const footer = object({ sha256: text, keys: integer });
@@ -87,8 +90,7 @@ export async function restoreStore(store: Store, content: string, { existing }: 
   const begun = await store.txn([], [mark('begun')]);
   if (!begun.ok) return failed(begun.error);
   const wanted = backup.entries.filter((item) => !item.leased && item.key !== RESTORE_KEY && !item.key.startsWith(MOVE_PREFIX));
-  // No store's incarnation looks like the one that each state is given here.
-  for (const ops of inPortions(wanted, (state) => ({ ...state, incarnation: `restored from ${backup.incarnation}` }))) {
+  for (const ops of inPortions(wanted, (state) => ({ ...state, incarnation: `${OF_A_BACKUP}${backup.incarnation}` }))) {
     // Only keys that are still absent are written: somebody else who writes meanwhile is not overwritten, but found.
     const absent = ops.map((op) => ({ target: 'create', key: op.key, op: '=', revision: makeRevision(0) }) as const);
     const written = await store.txn(absent, ops);

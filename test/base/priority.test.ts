@@ -12,9 +12,10 @@ function run(script: string, nice: number): unknown {
 }
 
 const PREAMBLE = `
-  import { execFileSync, spawnSync } from 'node:child_process';
+  import { execFileSync, spawn, spawnSync } from 'node:child_process';
+  import { readFileSync } from 'node:fs';
   import { getPriority } from 'node:os';
-  import { atNormalPriority, raisePriority, stepBack } from ${JSON.stringify(MODULE)};
+  import { atNormalPriority, hurryProcess, raisePriority, stepBack } from ${JSON.stringify(MODULE)};
   const ofChild = () => Number(execFileSync('nice', { encoding: 'utf8' }));
   const say = (value) => process.stdout.write(JSON.stringify(value));
 `;
@@ -29,6 +30,20 @@ describe('the priority of our own processes', () => {
 
   test('of somebody’s own choice stays', () => {
     assert.deepEqual(run('say([raisePriority(), getPriority(), atNormalPriority(ofChild)])', 5), [false, 5, 5]);
+  });
+
+  test('is given to another process too, one that is gone is left alone, and nobody who may not raise itself raises others', () => {
+    const script = (first: string): string => `${first}
+      const other = spawn('sleep', ['5'], { detached: true });
+      await new Promise((resolve) => other.once('spawn', resolve));
+      hurryProcess(other.pid);
+      const group = readFileSync('/proc/' + other.pid + '/autogroup', 'utf8').replace(/.* /s, '').trim();
+      say([getPriority(other.pid), group]);
+      other.kill();
+      await new Promise((resolve) => other.once('exit', resolve));
+      hurryProcess(other.pid);`;
+    assert.deepEqual(run(script('raisePriority(); stepBack();'), 0), mayRaise ? [-10, '-10'] : [0, '0']);
+    assert.deepEqual(run(script(''), 0), [0, '0']);
   });
 
   test('is normal for a moment when others come first', () => {

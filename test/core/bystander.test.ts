@@ -56,5 +56,11 @@ test('aside is whoever the ordered successor does not wait for', () => {
     ['n1', 'n2', 'n3'].map((node) => isAside(state({ switchover: handover(phase) }), id(node)));
   assert.deepEqual(aside('promote'), [true, false, true]);
   for (const phase of ['checkpoint', 'hold', 'stop'] as const) assert.deepEqual(aside(phase), [false, false, false], phase);
+  const inPlace = state({ switchover: { ...handover('promote'), to: id('n1') } });
+  assert.deepEqual(
+    ['n1', 'n2'].map((node) => isAside(inPlace, id(node))),
+    [false, true],
+    'a restart in place is waited for at its own node',
+  );
   assert.equal(isAside(null, id('n1')), false);
 });

@@ -143,6 +143,35 @@ test('somebody removes our table: the next refresh brings it back', async () => 
   await until(async () => !(await reachable()), 2000, 'fail-closed again');
 });
 
+test('newcomers are turned away, sessions and members are not, and it ends by itself', async () => {
+  await apply({ kind: 'unrestricted' });
+  const standing = await connect();
+  assert.ok(standing);
+  await firewall.turnAway({ members: ['10.99.1.1'], forMs: 600 });
+  assert.deepEqual([await reachable(), await reachable('::1')], [false, false]);
+  assert.equal(await reachable('10.99.1.1', '10.99.1.1'), true);
+  assert.equal(await echo(standing), 'x');
+  await until(() => reachable(), 2000, 'the time-out');
+  await firewall.turnAway({ members: [], forMs: 60_000 });
+  assert.equal(await reachable(), false);
+  await firewall.welcome();
+  assert.equal(await reachable(), true);
+  standing.destroy();
+});
+
+test('a primary that turns newcomers away lets nobody in beside its lease, and the next change of its gate ends it', async () => {
+  await apply({ kind: 'timed', until: soon(600) });
+  await firewall.turnAway({ members: ['10.99.1.1'], forMs: 60_000 });
+  assert.deepEqual([await reachable(), await reachable('10.99.1.1', '10.99.1.1')], [false, false]);
+  await apply({ kind: 'timed', until: soon(300) });
+  await new Promise((resolve) => setTimeout(resolve, 350));
+  await firewall.welcome();
+  assert.deepEqual([await reachable(), await reachable('10.99.1.1', '10.99.1.1')], [false, false], 'the lease ran out');
+  await firewall.turnAway({ members: [], forMs: 60_000 });
+  await apply({ kind: 'unrestricted' });
+  assert.equal(await reachable(), true);
+});
+
 test('a refresh costs the helper less than 1 ms of processor', async () => {
   const cpu = (): number => {
     const pid = execFileSync('ps', ['-o', 'pid=', '--ppid', String(process.pid), '-C', 'nft'], { encoding: 'utf8' });

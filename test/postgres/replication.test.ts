@@ -10,7 +10,8 @@ import { detachStandby } from '../../src/agent/postgres/detach.ts';
 import { followUpstream } from '../../src/agent/postgres/follow.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
 import { createObserver } from '../../src/agent/postgres/observe.ts';
-import { findProcesses } from '../../src/agent/postgres/postmaster.ts';
+import { findStartup } from '../../src/agent/postgres/hurry.ts';
+import { findPostmaster, findProcesses } from '../../src/agent/postgres/postmaster.ts';
 import { promotePostgres } from '../../src/agent/postgres/promote.ts';
 import { ensureSlots } from '../../src/agent/postgres/slots.ts';
 import { setAside } from '../../src/agent/postgres/set-aside.ts';
@@ -103,19 +104,19 @@ test('a standby whose replay is paused detaches too; its position counts what is
   must(await followUpstream(n3, { upstream: n1 }));
 });
 
+function startupOf(instance: typeof n3): ReturnType<typeof findStartup> {
+  const postmaster = findPostmaster(instance.dataDirectory);
+  return postmaster === null ? null : findStartup(postmaster);
+}
+
+test('a standby has a startup process, whatever it is called, and a primary has none', () => {
+  for (const name of [n2, n3]) assert.ok(findProcesses(name.dataDirectory).some((process) => process.pid === startupOf(name)?.pid));
+  assert.equal(startupOf(n1), null);
+});
+
 test('a SIGSTOPped startup process does not keep the walreceiver acknowledging after a detach', async () => {
-  const { existsSync, readFileSync } = await import('node:fs');
-  // A process of the server may end between the listing and the look.
-  const titleOf = (pid: number): string => {
-    try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
-    } catch (cause) {
-      assert.ok(!existsSync(`/proc/${pid}`), String(cause));
-      return '';
-    }
-  };
-  const startup = findProcesses(n3.dataDirectory).find((process) => titleOf(process.pid).includes('startup'));
-  assert.ok(startup !== undefined);
+  const startup = startupOf(n3);
+  assert.ok(startup !== null);
   process.kill(startup.pid, 'SIGSTOP');
   try {
     const detached = must(await detachStandby(n3, { exhaustMs: 20 }));

@@ -12,7 +12,18 @@ import { monoMs } from '../../base/clock.ts';
 import type { ClusterId, MonoMs, NodeId } from '../../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { type NftSession, createNftSession } from './nft-session.ts';
-import { type FirewallTable, firewallTable, isShaped, parseExpires, renderClose, renderMembers, renderOpen, renderTable } from './rules.ts';
+import {
+  type FirewallTable,
+  firewallTable,
+  isShaped,
+  parseExpires,
+  renderAway,
+  renderClose,
+  renderMembers,
+  renderOpen,
+  renderTable,
+  renderWelcome,
+} from './rules.ts';
 
 export type FirewallMode =
   | { readonly kind: 'unrestricted' }
@@ -26,6 +37,12 @@ export interface Firewall {
   readonly table: string | null;
   /** Brings the table to this mode, verified by a listing. A failure leaves the port closed, or it closes by itself at the time-out of before. */
   apply(mode: FirewallMode): Promise<Result<null, Failure>>;
+  /**
+   * New connections are refused for `forMs`, but for those of members; established ones do not notice. A help, never a fence: it has no result, and ends by
+   * itself. Nothing happens before the first `apply`; each change of the gate's rules ends it.
+   */
+  turnAway(options: { readonly members: readonly string[]; readonly forMs: number }): Promise<void>;
+  welcome(): Promise<void>;
   /** Removes the own table (on request only: leaving the cluster). */
   remove(): Promise<Result<null, Failure>>;
   /** Ends the helper process; the table stays. */
@@ -41,6 +58,8 @@ export const FIREWALL_OFF: Firewall = {
   kind: 'off',
   table: null,
   apply: async () => ok(null),
+  turnAway: async () => undefined,
+  welcome: async () => undefined,
   remove: async () => ok(null),
   close: () => undefined,
 };
@@ -113,10 +132,18 @@ export function createNftFirewall(table: FirewallTable, session: NftSession): Fi
       }
     }
   };
+  const tell = (commands: string): Promise<void> =>
+    inTurn(async () => {
+      if (gate === null) return;
+      await session.run({ commands, list: `list set ${table.name} away`, limitMs: REFRESH_LIMIT_MS });
+    });
   return {
     kind: 'fail-closed',
     table: table.name,
     apply: (mode) => inTurn(() => apply(mode)),
+    // A guarded gate lets elements of the members' sets in, beside the lease: nobody's are added there.
+    turnAway: ({ members, forMs }) => tell(renderAway(table, gate === 'unrestricted' ? members : [], forMs)),
+    welcome: () => tell(renderWelcome(table.name)),
     remove: () =>
       inTurn(async () => {
         gate = null;

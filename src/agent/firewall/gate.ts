@@ -14,6 +14,14 @@ export interface Gate {
   close(): Promise<void>;
   openTimed(): Promise<void>;
   openStandby(): Promise<void>;
+  /** It may be the next primary soon: what its gate needs is written now, while nobody waits. Nothing for a node that holds a write lease. */
+  prepare(): Promise<void>;
+  /**
+   * Clients' new connections are refused for some seconds, or until the next change or `welcome`: this node stops as a primary, or is about to be one, and
+   * would spend the time that everybody waits for on answering that it is not.
+   */
+  turnAway(): Promise<void>;
+  welcome(): Promise<void>;
   /** Unplanned fence: nobody over TCP, members neither. */
   fence(): Promise<void>;
   /** The deadline moved. */
@@ -21,6 +29,9 @@ export interface Gate {
   /** Nobody until the next refresh. */
   block(): Promise<void>;
 }
+
+/** Longer than a switchover takes. It ends by itself: an agent that dies in the middle of one leaves no standby that nobody can read. */
+const AWAY_MS = 3000;
 
 export function createGate(options: {
   readonly firewall: Firewall;
@@ -54,15 +65,28 @@ export function createGate(options: {
     const done = await options.firewall.apply(asked);
     if (!done.ok) options.onFailure(done.error);
   };
-  const turn = (next: typeof mode): Promise<void> => {
+  let isAway = false;
+  const welcome = async (): Promise<void> => {
+    if (!isAway) return;
+    isAway = false;
+    await options.firewall.welcome();
+  };
+  const turn = async (next: typeof mode): Promise<void> => {
     mode = next;
-    return apply(wanted());
+    await Promise.all([apply(wanted()), welcome()]);
   };
   return {
     kind: options.firewall.kind,
     close: () => turn('members'),
     openTimed: () => turn('open'),
     openStandby: () => turn('standby'),
+    prepare: () => (mode === 'unknown' && options.deadline() === null ? turn('standby') : Promise.resolve()),
+    turnAway: async () => {
+      if (mode !== 'standby' && mode !== 'open') return;
+      isAway = true;
+      await options.firewall.turnAway({ members: mode === 'standby' ? options.members() : [], forMs: AWAY_MS });
+    },
+    welcome,
     fence: () => turn('fenced'),
     // A standby's and a fenced node's gate have no time-out.
     refresh: () => (mode === 'open' || mode === 'members' ? apply(wanted()) : Promise.resolve()),

@@ -2,6 +2,7 @@
  * The text of pgherd's own nftables table. Pure.
  *
  *   input:  tcp dport PORT → gate_in      output: tcp sport PORT → gate_out
+ *   away:   while its element lives, new connections are answered with a reset, but for those of members; established ones do not notice.
  *   gate:   empty while the node is no primary; else: accept while the set element lives; everybody else's statements are answered with a TCP reset,
  *           and PostgreSQL's answers to them leave as resets (RST and ACK set in the segment): a receiver throws the data of a reset
  *           away, and no client is left hanging without an answer (I21).
@@ -50,18 +51,22 @@ export function renderTable(table: FirewallTable, gate: 'guarded' | 'unrestricte
   return [
     `add table ${name}`,
     `add set ${name} open { type inet_service; flags timeout; }`,
+    `add set ${name} away { type inet_service; flags timeout; }`,
     `add set ${name} members4 { type ipv4_addr; flags timeout; }`,
     `add set ${name} members6 { type ipv6_addr; flags timeout; }`,
     `add chain ${name} input { type filter hook input priority -10; policy accept; }`,
     `add chain ${name} output { type filter hook output priority -10; policy accept; }`,
     `add chain ${name} gate_in`,
     `add chain ${name} gate_out`,
+    `flush set ${name} away`,
     `flush chain ${name} input`,
     `flush chain ${name} output`,
     `flush chain ${name} gate_in`,
     `flush chain ${name} gate_out`,
     ...chain('in'),
     ...chain('out'),
+    `add rule ${name} input tcp dport @away tcp flags & (syn | ack) == syn ip saddr != @members4 reject with tcp reset`,
+    `add rule ${name} input tcp dport @away tcp flags & (syn | ack) == syn ip6 saddr != @members6 reject with tcp reset`,
     `add rule ${name} input tcp dport ${port} goto gate_in`,
     `add rule ${name} output tcp sport ${port} goto gate_out`,
   ].join('; ');
@@ -79,13 +84,30 @@ export function renderOpen(table: FirewallTable, timeoutMs: number): string {
 
 /** Only these addresses may pass, for `timeoutMs`. Texts that are no addresses are left out: they can never open anything. */
 export function renderMembers(table: FirewallTable, addresses: readonly string[], timeoutMs: number): string {
-  const parts = [renderClose(table.name)];
+  return [renderClose(table.name), ...memberElements(table, addresses, timeoutMs)].join('; ');
+}
+
+/**
+ * New connections of everybody but these addresses are refused for `timeoutMs`. The addresses become elements of the members' sets, which a guarded gate
+ * lets in: for a node that holds no write lease only.
+ */
+export function renderAway(table: FirewallTable, addresses: readonly string[], timeoutMs: number): string {
+  const members = addresses.length === 0 ? [] : memberElements(table, addresses, timeoutMs);
+  return [renderWelcome(table.name), ...members, `add element ${table.name} away { ${table.port} timeout ${timeoutMs}ms }`].join('; ');
+}
+
+export function renderWelcome(name: string): string {
+  return `flush set ${name} away`;
+}
+
+function memberElements(table: FirewallTable, addresses: readonly string[], timeoutMs: number): readonly string[] {
+  const parts: string[] = [];
   for (const version of [4, 6] as const) {
     const own = [...new Set(addresses.filter((address) => isIP(address) === version && !address.includes('%')))];
     if (own.length === 0) continue;
     parts.push(`add element ${table.name} members${version} { ${own.map((address) => `${address} timeout ${timeoutMs}ms`).join(', ')} }`);
   }
-  return parts.join('; ');
+  return parts;
 }
 
 /** The longest `expires` of a listed set in milliseconds; null when no element lives. */
@@ -112,7 +134,7 @@ export function isShaped(listing: string, gate: 'guarded' | 'unrestricted', elem
   };
   const [gateIn, gateOut] = gate === 'guarded' ? [4, 6] : [0, 0];
   return (
-    rules('input') === 1 &&
+    rules('input') === 3 &&
     rules('output') === 1 &&
     rules('gate_in') === gateIn &&
     rules('gate_out') === gateOut &&

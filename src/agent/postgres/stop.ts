@@ -7,6 +7,7 @@ import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import { isCleanlyShutDown, readControlData } from './control-data.ts';
 import { ensureStandbySignal } from './data-directory.ts';
 import { errnoOf, failure } from './failure.ts';
+import { hurryServer } from './hurry.ts';
 import type { Instance } from './instance.ts';
 import { killAll } from './kill-all.ts';
 import { type Postmaster, findPostmaster, isSameProcessAlive, findProcesses } from './postmaster.ts';
@@ -109,6 +110,7 @@ function signal(postmaster: Postmaster, name: 'SIGINT' | 'SIGQUIT'): void {
 async function fastStop(instance: Instance, postmaster: Postmaster, options: StopOptions): Promise<boolean> {
   const word = options.onShutDown === undefined ? null : await createWord(instance, options.onShutDown);
   signal(postmaster, 'SIGINT');
+  if (word !== null) hurryServer(postmaster);
   const deadline = monoMs() + (options.fastMs ?? 10_000);
   let writtenAt: number | null = null;
   // After the shutdown checkpoint the rest is quick and bounded by DRAIN_MS; cutting it short would only keep the checkpoint from standbys.
