@@ -165,7 +165,8 @@ async function requestPromotion(
       await askPromotion(sql);
       askedAt = monoMs();
     }
-    if (!(await isInRecovery(sql))) break;
+    const timeline = await openedTimeline(sql);
+    if (timeline !== null) return ok(timeline);
     if (monoMs() > deadline)
       return err(
         failure(
@@ -179,9 +180,6 @@ async function requestPromotion(
       );
     await leaveTime(startup);
   }
-  // No walfile name before the first insertion is possible, which "not in recovery" says.
-  const [row] = await sql.query("SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int AS timeline");
-  return ok(makeTimeline(Number(row?.['timeline'])));
 }
 
 /** The startup process ends when it has promoted, with the server's word that it is out of recovery; until then a question would only take time from it. */
@@ -201,9 +199,12 @@ async function askPromotion(sql: Sql): Promise<void> {
   }
 }
 
-async function isInRecovery(sql: Sql): Promise<boolean> {
-  const [row] = await sql.query('SELECT pg_is_in_recovery() AS recovery');
-  return row?.['recovery'] !== false;
+/** Null while the server is in recovery. No name of a WAL file can be had before the first insertion is possible, which "not in recovery" says. */
+async function openedTimeline(sql: Sql): Promise<Timeline | null> {
+  const [row] = await sql.query(
+    "SELECT CASE WHEN NOT pg_is_in_recovery() THEN ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline",
+  );
+  return typeof row?.['timeline'] === 'number' ? makeTimeline(row['timeline']) : null;
 }
 
 async function flatten<T>(nested: Promise<Result<Result<T, Failure>, Failure>>): Promise<Result<T, Failure>> {
