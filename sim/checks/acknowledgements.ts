@@ -87,10 +87,12 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     const { database } = node;
     const term = node.guard.armed()?.term ?? 0;
     const run = database?.server.core.run ?? null;
-    if (database === null || run === null || writers.isExcepted(node.name)) return;
+    if (database === null || run === null) return;
     const before = opened.get(node.name);
     const timeline = database.server.disk.directory?.timeline.tli ?? 0;
     opened.set(node.name, { run, term, timeline });
+    // Noted all the same: a server that stands still for a moment long after is not opened anew by that.
+    if (writers.isExcepted(node.name)) return;
     // Without the firewall nobody can be kept out, and the product says so.
     if (world.shape.firewall === 'off' || before === undefined || before.run === run) return;
     if (term === 0 || before.term !== term || before.timeline !== timeline) return;
