@@ -48,7 +48,9 @@ export function createWriterChecks(world: World): WriterChecks {
   /** Without the firewall: agent and guard were both dead while it ran. */
   const unguarded = new Map<string, number>();
   const openCalls: ((node: SimNode) => void)[] = [];
-  const open = new Set<string>();
+  /** Gone through after every event. A guard that fenced has forgotten the deadline; what was armed last is what counts. */
+  const seats = dataNodes.map((node) => ({ node, isOpen: false, armed: 0, deadline: 0 }));
+  type Seat = (typeof seats)[number];
   const quorumTerms = new Set<number>();
   let overlapSince: number | null = null;
   let longest = 0;
@@ -93,9 +95,9 @@ export function createWriterChecks(world: World): WriterChecks {
     else if (clock.now() - (unguarded.get(node.name) ?? Number.POSITIVE_INFINITY) > AGENT_BACK_MS) unguarded.delete(node.name);
   }
 
-  function checkDeadline(node: SimNode): void {
+  function checkDeadline({ node, deadline: last }: Seat): void {
     const now = node.clock.monoMs();
-    const deadline = Math.max(node.guard.armed()?.deadline ?? 0, node.agent()?.deadline() ?? 0, lastDeadline.get(node.name) ?? 0);
+    const deadline = Math.max(node.guard.armed()?.deadline ?? 0, node.agent()?.deadline() ?? 0, last);
     // Servers that people set up are theirs until they are adopted.
     if (deadline === 0 && (world.state()?.primary ?? null) === null) return;
     if (now > deadline + spec.leaseMarginMs)
@@ -115,50 +117,47 @@ export function createWriterChecks(world: World): WriterChecks {
       throw new Violation('I2', `${node.name} counts on its write lease ${Math.round(own - left)} ms longer than the store keeps it`);
   }
 
-  /** A guard that fenced has forgotten the deadline; what was armed last is what counts. */
-  const lastDeadline = new Map<string, number>();
-  const lastArmed = new Map<string, number>();
-
-  function noteDeadline(node: SimNode): void {
+  function noteDeadline(seat: Seat): void {
+    const { node } = seat;
     const armed = node.guard.armed();
-    if (armed === null || lastArmed.get(node.name) === armed.deadline) return;
-    const before = lastArmed.get(node.name) ?? 0;
-    lastArmed.set(node.name, armed.deadline);
+    if (armed === null || seat.armed === armed.deadline) return;
+    const before = seat.armed;
+    seat.armed = armed.deadline;
     // Lost time was taken off: the fence is due from now, not from a moment that has passed.
     if (armed.deadline < before) {
-      lastDeadline.set(node.name, Math.max(armed.deadline, node.clock.monoMs()));
+      seat.deadline = Math.max(armed.deadline, node.clock.monoMs());
       return;
     }
-    lastDeadline.set(node.name, armed.deadline);
+    seat.deadline = armed.deadline;
     checkAgainstStore(node, armed);
   }
 
-  function noteOpen(node: SimNode, isOpen: boolean): void {
-    if (isOpen === open.has(node.name)) return;
-    if (!isOpen) open.delete(node.name);
-    else {
-      open.add(node.name);
-      for (const call of openCalls) call(node);
-    }
+  function noteOpen(seat: Seat, isOpen: boolean): void {
+    if (isOpen === seat.isOpen) return;
+    seat.isOpen = isOpen;
+    if (isOpen) for (const call of openCalls) call(seat.node);
+  }
+
+  function noteTampering(node: SimNode, runsAsPrimary: boolean): void {
+    if (!tampered.has(node.name)) return;
+    if (node.database?.isWritable() === true) tampered.set(node.name, true);
+    else if (tampered.get(node.name) === true && !runsAsPrimary) tampered.delete(node.name);
   }
 
   function step(): void {
     let first: SimNode | null = null;
     let second: SimNode | null = null;
-    for (const node of dataNodes) {
-      noteDeadline(node);
+    for (const seat of seats) {
+      const { node } = seat;
+      noteDeadline(seat);
       // Also while it answers nobody: what was left without agent and guard is still there when it goes on.
-      if (node.database?.isAliveAsPrimary() === true) noteWeakness(node);
-      if (node.database === null || !node.database.isWritable()) {
-        noteOpen(node, false);
-        if (tampered.get(node.name) === true && !node.database?.isAliveAsPrimary()) tampered.delete(node.name);
-        continue;
-      }
-      if (tampered.has(node.name)) tampered.set(node.name, true);
-      const takes = takesWrites(node);
-      noteOpen(node, takes);
+      const runsAsPrimary = node.database?.isAliveAsPrimary() === true;
+      if (runsAsPrimary) noteWeakness(node);
+      const takes = runsAsPrimary && takesWrites(node);
+      noteOpen(seat, takes);
+      if (tampered.size > 0) noteTampering(node, runsAsPrimary);
       if (!takes) continue;
-      if (!isExcepted(node)) checkDeadline(node);
+      if (!isExcepted(node)) checkDeadline(seat);
       if (first === null) first = node;
       else second = node;
     }

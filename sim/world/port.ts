@@ -53,7 +53,6 @@ export function createPort(kind: 'fail-closed' | 'off', clock: HostClock): Port 
         return ok(null);
       },
       turnAway: async () => undefined,
-      welcome: async () => undefined,
       remove: async () => ok(null),
       close: () => undefined,
     }),

@@ -11,7 +11,7 @@ import { type LocalFacts, decideNode, isAlive, mayAcceptWrites } from '../core/n
 import type { Activity, PostgresReport } from '../core/report.ts';
 import { type Failure, describeFailure, err } from '../core/result.ts';
 import type { ClusterSpec } from '../core/spec.ts';
-import { type ClusterState, type Goal, handoverPart } from '../core/state.ts';
+import type { ClusterState, Goal } from '../core/state.ts';
 import type { Logger } from '../base/log.ts';
 import { type ExecuteContext, executeAction } from './execute.ts';
 import { wantedSetOf } from '../core/node/wanted-set.ts';
@@ -115,7 +115,6 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let lastSpec: ClusterSpec | null = null;
   let lastWhy = '';
   let begun = false;
-  let isTaking = false;
   let done: { goalId: string; detail: string } | null = null;
   /** What the last rewind or copy did, and where it kept what it replaced: it is told when the goal is reached. */
   let takenBack: { readonly goalId: string; readonly detail: string } | null = null;
@@ -140,7 +139,6 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
 
   async function step(input: LoopInput): Promise<void> {
     if (!begun) waitAnew();
-    letInNewcomers(input.state);
     const goal = input.state?.goals[ports.node] ?? null;
     const endedBefore = ended;
     // Written to disk while the server is asked: a new term costs no time of its own.
@@ -169,7 +167,6 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     if (leaseTerm === null && running === null && mayPromoteSoon(input.state, ports.node) && postgres.role === 'standby') {
       ports.lease.prepare();
       ports.postgres.preparePromotion();
-      if (input.state?.switchover?.to === ports.node) void ports.firewall.prepare();
     }
     // What people have just corrected is tried at once, not after a pause of up to a minute.
     if (failed !== null && input.spec !== null && input.spec !== failed.spec) failed = { ...failed, spec: input.spec, notBefore: now.mono };
@@ -180,14 +177,6 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     await act(action, goal, input, now.mono);
     publish(postgres, input.stateRevision, goal);
     await housekeeping(postgres, goal, input, now.mono);
-  }
-
-  /** Whoever takes over answers clients' new connections when it is the primary, and is the sooner one. */
-  function letInNewcomers(state: ClusterState | null): void {
-    const taking = handoverPart(state, ports.node) === 'taking';
-    if (taking === isTaking) return;
-    isTaking = taking;
-    void (taking ? ports.firewall.turnAway() : ports.firewall.welcome());
   }
 
   /** The look that ended an action a moment ago is as good as another one. */

@@ -113,11 +113,8 @@ export interface FirewallPort {
   openTimed(): Promise<void>;
   /** Standby: no restriction. */
   openStandby(): Promise<void>;
-  /** A standby that may be the next primary soon: what costs time then is done now. */
-  prepare(): Promise<void>;
-  /** Clients' new connections are refused for some seconds, or until `welcome` or one of the above; sessions go on. */
+  /** Clients' new connections to a primary that is about to stop are refused for some seconds, or until one of the above; sessions go on. */
   turnAway(): Promise<void>;
-  welcome(): Promise<void>;
 }
 
 /** The synchronous set of a primary, or of the candidate that becomes one (architecture §4.4). */

@@ -184,9 +184,7 @@ export function createWorld(): World {
       },
       openTimed: () => Promise.resolve(void did.push('open')),
       openStandby: () => Promise.resolve(void did.push('open-standby')),
-      prepare: () => Promise.resolve(),
       turnAway: () => Promise.resolve(void did.push('turn-away')),
-      welcome: () => Promise.resolve(void did.push('welcome')),
     },
     memory: memory(did, {
       get: () => world.unopened,

@@ -89,21 +89,6 @@ test('a handover turns newcomers away, and stops before it releases', async () =
   assert.deepEqual(world.did.slice(0, 3), ['turn-away', 'stop', 'release']);
 });
 
-test('whoever takes over turns newcomers away from the order to stop on, and lets them in again when it is taken back', async () => {
-  const planned = { taskId: 't', from: n2, startedWallMs: W, phaseWallMs: W, deadlineWallMs: W, holdRoute: 0, reason: '' };
-  const during = async (to: typeof n2): Promise<readonly string[]> => {
-    const world = createWorld();
-    for (const phase of ['checkpoint', 'stop', 'stop', 'undo'] as const) {
-      world.state = { switchover: { ...planned, to, phase } };
-      await world.settle(standbyOf(n2));
-      world.did.push(phase);
-    }
-    return world.did.filter((what) => what !== 'follow n2');
-  };
-  assert.deepEqual(await during(N1), ['checkpoint', 'turn-away', 'stop', 'stop', 'welcome', 'undo']);
-  assert.deepEqual(await during(n3), ['checkpoint', 'stop', 'stop', 'undo']);
-});
-
 test('a handover releases as soon as the shutdown checkpoint is written, once, and tells it with the position', async () => {
   const world = createWorld();
   world.pg = primaryRunning;

@@ -143,33 +143,36 @@ test('somebody removes our table: the next refresh brings it back', async () => 
   await until(async () => !(await reachable()), 2000, 'fail-closed again');
 });
 
-test('newcomers are turned away, sessions and members are not, and it ends by itself', async () => {
-  await apply({ kind: 'unrestricted' });
+test('newcomers are turned away, sessions are not, and it ends by itself; a renewal leaves it, a change of the rules ends it', async () => {
+  await apply({ kind: 'timed', until: soon(60_000) });
   const standing = await connect();
   assert.ok(standing);
-  await firewall.turnAway({ members: ['10.99.1.1'], forMs: 600 });
-  assert.deepEqual([await reachable(), await reachable('::1')], [false, false]);
-  assert.equal(await reachable('10.99.1.1', '10.99.1.1'), true);
+  await firewall.turnAway(600);
+  assert.deepEqual([await reachable(), await reachable('::1'), await reachable('10.99.1.1', '10.99.1.1')], [false, false, false]);
   assert.equal(await echo(standing), 'x');
-  await until(() => reachable(), 2000, 'the time-out');
-  await firewall.turnAway({ members: [], forMs: 60_000 });
+  await apply({ kind: 'timed', until: soon(60_000) });
   assert.equal(await reachable(), false);
-  await firewall.welcome();
+  await until(() => reachable(), 2000, 'the time-out');
+  await firewall.turnAway(60_000);
+  assert.equal(await reachable(), false);
+  await apply({ kind: 'unrestricted' });
   assert.equal(await reachable(), true);
   standing.destroy();
 });
 
-test('a primary that turns newcomers away lets nobody in beside its lease, and the next change of its gate ends it', async () => {
-  await apply({ kind: 'timed', until: soon(600) });
-  await firewall.turnAway({ members: ['10.99.1.1'], forMs: 60_000 });
-  assert.deepEqual([await reachable(), await reachable('10.99.1.1', '10.99.1.1')], [false, false]);
+test('whoever is turned away is not let in by the end of it: a port that is closed stays so', async () => {
   await apply({ kind: 'timed', until: soon(300) });
-  await new Promise((resolve) => setTimeout(resolve, 350));
-  await firewall.welcome();
-  assert.deepEqual([await reachable(), await reachable('10.99.1.1', '10.99.1.1')], [false, false], 'the lease ran out');
-  await firewall.turnAway({ members: [], forMs: 60_000 });
-  await apply({ kind: 'unrestricted' });
-  assert.equal(await reachable(), true);
+  await firewall.turnAway(400);
+  await new Promise((resolve) => setTimeout(resolve, 450));
+  assert.deepEqual([await reachable(), await reachable('10.99.1.1', '10.99.1.1')], [false, false]);
+});
+
+test('a table that somebody removed does not hold up who turns away, and the next change brings it back', async () => {
+  await apply({ kind: 'timed', until: soon(60_000) });
+  execFileSync('nft', [`delete table ${table.name}`]);
+  await firewall.turnAway(60_000);
+  await apply({ kind: 'closed' });
+  assert.equal(await reachable(), false);
 });
 
 test('a refresh costs the helper less than 1 ms of processor', async () => {

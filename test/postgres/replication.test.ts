@@ -109,8 +109,12 @@ function startupOf(instance: typeof n3): ReturnType<typeof findStartup> {
   return postmaster === null ? null : findStartup(postmaster);
 }
 
-test('a standby has a startup process, whatever it is called, and a primary has none', () => {
-  for (const name of [n2, n3]) assert.ok(findProcesses(name.dataDirectory).some((process) => process.pid === startupOf(name)?.pid));
+test('a standby has a startup process, and a primary has none', () => {
+  for (const instance of [n2, n3]) {
+    const pid = startupOf(instance)?.pid;
+    assert.ok(findProcesses(instance.dataDirectory).some((process) => process.pid === pid));
+    assert.match(readFileSync(`/proc/${pid}/cmdline`, 'latin1'), /startup (recovering|waiting)/);
+  }
   assert.equal(startupOf(n1), null);
 });
 

@@ -22,7 +22,6 @@ import {
   renderMembers,
   renderOpen,
   renderTable,
-  renderWelcome,
 } from './rules.ts';
 
 export type FirewallMode =
@@ -38,11 +37,10 @@ export interface Firewall {
   /** Brings the table to this mode, verified by a listing. A failure leaves the port closed, or it closes by itself at the time-out of before. */
   apply(mode: FirewallMode): Promise<Result<null, Failure>>;
   /**
-   * New connections are refused for `forMs`, but for those of members; established ones do not notice. A help, never a fence: it has no result, and ends by
-   * itself. Nothing happens before the first `apply`; each change of the gate's rules ends it.
+   * New connections are refused for `forMs`; established ones do not notice. A help, never a fence: it has no result, and ends by itself or with the next
+   * change of the gate's rules. Nothing happens before the first `apply`.
    */
-  turnAway(options: { readonly members: readonly string[]; readonly forMs: number }): Promise<void>;
-  welcome(): Promise<void>;
+  turnAway(forMs: number): Promise<void>;
   /** Removes the own table (on request only: leaving the cluster). */
   remove(): Promise<Result<null, Failure>>;
   /** Ends the helper process; the table stays. */
@@ -59,7 +57,6 @@ export const FIREWALL_OFF: Firewall = {
   table: null,
   apply: async () => ok(null),
   turnAway: async () => undefined,
-  welcome: async () => undefined,
   remove: async () => ok(null),
   close: () => undefined,
 };
@@ -132,18 +129,17 @@ export function createNftFirewall(table: FirewallTable, session: NftSession): Fi
       }
     }
   };
-  const tell = (commands: string): Promise<void> =>
-    inTurn(async () => {
-      if (gate === null) return;
-      await session.run({ commands, list: `list set ${table.name} away`, limitMs: REFRESH_LIMIT_MS });
-    });
+  const turnAway = async (forMs: number): Promise<void> => {
+    if (gate === null) return;
+    const listing = await session.run({ commands: renderAway(table, forMs), list: `list set ${table.name} away`, limitMs: REFRESH_LIMIT_MS });
+    // Somebody removed our table: the next change writes it anew.
+    if (listing === null) gate = null;
+  };
   return {
     kind: 'fail-closed',
     table: table.name,
     apply: (mode) => inTurn(() => apply(mode)),
-    // A guarded gate lets elements of the members' sets in, beside the lease: nobody's are added there.
-    turnAway: ({ members, forMs }) => tell(renderAway(table, gate === 'unrestricted' ? members : [], forMs)),
-    welcome: () => tell(renderWelcome(table.name)),
+    turnAway: (forMs) => inTurn(() => turnAway(forMs)),
     remove: () =>
       inTurn(async () => {
         gate = null;

@@ -14,14 +14,11 @@ export interface Gate {
   close(): Promise<void>;
   openTimed(): Promise<void>;
   openStandby(): Promise<void>;
-  /** It may be the next primary soon: what its gate needs is written now, while nobody waits. Nothing for a node that holds a write lease. */
-  prepare(): Promise<void>;
   /**
-   * Clients' new connections are refused for some seconds, or until the next change or `welcome`: this node stops as a primary, or is about to be one, and
-   * would spend the time that everybody waits for on answering that it is not.
+   * New connections to a primary that is about to stop are refused for some seconds, or until the next change: PostgreSQL would refuse each of them with a
+   * process of its own, while everybody waits for it.
    */
   turnAway(): Promise<void>;
-  welcome(): Promise<void>;
   /** Unplanned fence: nobody over TCP, members neither. */
   fence(): Promise<void>;
   /** The deadline moved. */
@@ -30,7 +27,7 @@ export interface Gate {
   block(): Promise<void>;
 }
 
-/** Longer than a switchover takes. It ends by itself: an agent that dies in the middle of one leaves no standby that nobody can read. */
+/** A stop takes less, as a rule. It ends by itself: whatever becomes of the agent and of the stop, nobody is turned away for longer. */
 const AWAY_MS = 3000;
 
 export function createGate(options: {
@@ -65,28 +62,16 @@ export function createGate(options: {
     const done = await options.firewall.apply(asked);
     if (!done.ok) options.onFailure(done.error);
   };
-  let isAway = false;
-  const welcome = async (): Promise<void> => {
-    if (!isAway) return;
-    isAway = false;
-    await options.firewall.welcome();
-  };
-  const turn = async (next: typeof mode): Promise<void> => {
+  const turn = (next: typeof mode): Promise<void> => {
     mode = next;
-    await Promise.all([apply(wanted()), welcome()]);
+    return apply(wanted());
   };
   return {
     kind: options.firewall.kind,
     close: () => turn('members'),
     openTimed: () => turn('open'),
     openStandby: () => turn('standby'),
-    prepare: () => (mode === 'unknown' && options.deadline() === null ? turn('standby') : Promise.resolve()),
-    turnAway: async () => {
-      if (mode !== 'standby' && mode !== 'open') return;
-      isAway = true;
-      await options.firewall.turnAway({ members: mode === 'standby' ? options.members() : [], forMs: AWAY_MS });
-    },
-    welcome,
+    turnAway: () => (mode === 'open' ? options.firewall.turnAway(AWAY_MS) : Promise.resolve()),
     fence: () => turn('fenced'),
     // A standby's and a fenced node's gate have no time-out.
     refresh: () => (mode === 'open' || mode === 'members' ? apply(wanted()) : Promise.resolve()),

@@ -25,7 +25,6 @@ export function createNftSession(): NftSession {
   let child: ChildProcess | null = null;
   let output = '';
   let waiting: Waiting | null = null;
-  let errors = '';
 
   const settle = (text: string | null): void => {
     const current = waiting;
@@ -50,11 +49,12 @@ export function createNftSession(): NftSession {
       if (started !== child) return;
       output += chunk;
       // A listing ends with a brace in the first column.
-      if (/^\}\n/m.test(output)) settle(errors === '' ? output : null);
+      if (/^\}\n/m.test(output)) settle(output);
       else if (output.length > MAX_OUTPUT) drop(started);
     });
     started.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
-      if (started === child && errors.length < MAX_OUTPUT) errors += chunk;
+      // Whatever follows does not count: who waits need not wait for the limit.
+      if (started === child && waiting !== null && chunk !== '') drop(started);
     });
     started.unref();
     for (const stream of [started.stdin, started.stdout, started.stderr]) {
@@ -73,7 +73,6 @@ export function createNftSession(): NftSession {
         child ??= start();
         const used = child;
         output = '';
-        errors = '';
         // A helper that did not answer in time may answer to a later question: it is ended, never asked again.
         waiting = { resolve, timer: setTimeout(() => drop(used), limitMs) };
         used.stdin?.write(`${commands}\n${list}\n`);

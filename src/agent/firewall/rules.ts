@@ -2,7 +2,7 @@
  * The text of pgherd's own nftables table. Pure.
  *
  *   input:  tcp dport PORT → gate_in      output: tcp sport PORT → gate_out
- *   away:   while its element lives, new connections are answered with a reset, but for those of members; established ones do not notice.
+ *   away:   while its element lives, new connections are answered with a reset; established ones do not notice.
  *   gate:   empty while the node is no primary; else: accept while the set element lives; everybody else's statements are answered with a TCP reset,
  *           and PostgreSQL's answers to them leave as resets (RST and ACK set in the segment): a receiver throws the data of a reset
  *           away, and no client is left hanging without an answer (I21).
@@ -65,8 +65,7 @@ export function renderTable(table: FirewallTable, gate: 'guarded' | 'unrestricte
     `flush chain ${name} gate_out`,
     ...chain('in'),
     ...chain('out'),
-    `add rule ${name} input tcp dport @away tcp flags & (syn | ack) == syn ip saddr != @members4 reject with tcp reset`,
-    `add rule ${name} input tcp dport @away tcp flags & (syn | ack) == syn ip6 saddr != @members6 reject with tcp reset`,
+    `add rule ${name} input tcp dport @away tcp flags & (syn | ack) == syn reject with tcp reset`,
     `add rule ${name} input tcp dport ${port} goto gate_in`,
     `add rule ${name} output tcp sport ${port} goto gate_out`,
   ].join('; ');
@@ -84,30 +83,18 @@ export function renderOpen(table: FirewallTable, timeoutMs: number): string {
 
 /** Only these addresses may pass, for `timeoutMs`. Texts that are no addresses are left out: they can never open anything. */
 export function renderMembers(table: FirewallTable, addresses: readonly string[], timeoutMs: number): string {
-  return [renderClose(table.name), ...memberElements(table, addresses, timeoutMs)].join('; ');
-}
-
-/**
- * New connections of everybody but these addresses are refused for `timeoutMs`. The addresses become elements of the members' sets, which a guarded gate
- * lets in: for a node that holds no write lease only.
- */
-export function renderAway(table: FirewallTable, addresses: readonly string[], timeoutMs: number): string {
-  const members = addresses.length === 0 ? [] : memberElements(table, addresses, timeoutMs);
-  return [renderWelcome(table.name), ...members, `add element ${table.name} away { ${table.port} timeout ${timeoutMs}ms }`].join('; ');
-}
-
-export function renderWelcome(name: string): string {
-  return `flush set ${name} away`;
-}
-
-function memberElements(table: FirewallTable, addresses: readonly string[], timeoutMs: number): readonly string[] {
-  const parts: string[] = [];
+  const parts = [renderClose(table.name)];
   for (const version of [4, 6] as const) {
     const own = [...new Set(addresses.filter((address) => isIP(address) === version && !address.includes('%')))];
     if (own.length === 0) continue;
     parts.push(`add element ${table.name} members${version} { ${own.map((address) => `${address} timeout ${timeoutMs}ms`).join(', ')} }`);
   }
-  return parts;
+  return parts.join('; ');
+}
+
+/** New connections are refused for `timeoutMs`. Not part of `renderClose`, which the guard runs on tables of former versions too. */
+export function renderAway(table: FirewallTable, timeoutMs: number): string {
+  return `flush set ${table.name} away; add element ${table.name} away { ${table.port} timeout ${timeoutMs}ms }`;
 }
 
 /** The longest `expires` of a listed set in milliseconds; null when no element lives. */
@@ -134,7 +121,7 @@ export function isShaped(listing: string, gate: 'guarded' | 'unrestricted', elem
   };
   const [gateIn, gateOut] = gate === 'guarded' ? [4, 6] : [0, 0];
   return (
-    rules('input') === 3 &&
+    rules('input') === 2 &&
     rules('output') === 1 &&
     rules('gate_in') === gateIn &&
     rules('gate_out') === gateOut &&
