@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { realClock } from '../../src/base/clock.ts';
 import { type FencePorts, runFence } from '../../src/agent/fence/fence.ts';
-import { createGate } from '../../src/agent/firewall/gate.ts';
-import { FIREWALL_OFF, type FirewallMode } from '../../src/agent/firewall/firewall.ts';
+import { type Gate, createGate } from '../../src/agent/firewall/gate.ts';
+import { FIREWALL_OFF } from '../../src/agent/firewall/firewall.ts';
 import { type MonoMs, makeMonoMs } from '../../src/core/ids.ts';
 import { ok } from '../../src/core/result.ts';
 
@@ -51,21 +51,28 @@ test('a process that cannot be killed is said, and the fence has not succeeded (
   assert.match(outcome.ok ? '' : outcome.error.cause, /42 \(postgres, state D\)/);
 });
 
-test('the gate follows the lease: open with it, members with it, nobody without it', async () => {
-  const seen: FirewallMode[] = [];
-  let deadline: MonoMs | null = makeMonoMs(9);
+/** A gate, and what it asked of its firewall. */
+function gateOf(deadline: () => MonoMs | null): { readonly gate: Gate; readonly asked: string[] } {
+  const asked: string[] = [];
   const gate = createGate({
     firewall: {
       ...FIREWALL_OFF,
       apply: async (mode) => {
-        seen.push(mode);
+        asked.push(mode.kind);
         return ok(null);
       },
+      turnAway: async () => void asked.push('away'),
     },
-    deadline: () => deadline,
+    deadline,
     members: () => ['10.0.0.2'],
-    onFailure: () => undefined,
+    onFailure: () => assert.fail('nothing fails here'),
   });
+  return { gate, asked };
+}
+
+test('the gate follows the lease: open with it, members with it, nobody without it', async () => {
+  let deadline: MonoMs | null = makeMonoMs(9);
+  const { gate, asked } = gateOf(() => deadline);
   await gate.refresh();
   await gate.openStandby();
   await gate.refresh();
@@ -77,8 +84,23 @@ test('the gate follows the lease: open with it, members with it, nobody without 
   await gate.close();
   await gate.fence();
   await gate.refresh();
-  assert.deepEqual(
-    seen.map((mode) => mode.kind),
-    ['unrestricted', 'members', 'timed', 'closed', 'timed', 'closed', 'closed'],
-  );
+  assert.deepEqual(asked, ['unrestricted', 'members', 'timed', 'closed', 'timed', 'closed', 'closed']);
+});
+
+test('only a primary that is open turns newcomers away; every other gate is left as it is', async () => {
+  let deadline: MonoMs | null = null;
+  const { gate, asked } = gateOf(() => deadline);
+  await gate.turnAway();
+  await gate.openStandby();
+  await gate.turnAway();
+  await gate.close();
+  await gate.turnAway();
+  await gate.fence();
+  await gate.turnAway();
+  assert.deepEqual(asked, ['unrestricted', 'closed', 'closed']);
+  deadline = makeMonoMs(5);
+  await gate.openTimed();
+  await gate.turnAway();
+  await gate.refresh();
+  assert.deepEqual(asked.slice(3), ['timed', 'away', 'timed']);
 });

@@ -8,7 +8,7 @@ import { monoMs } from '../../src/base/clock.ts';
 import { addMono, makeClusterId, makeNodeId } from '../../src/core/ids.ts';
 import { type Firewall, createNftFirewall } from '../../src/agent/firewall/firewall.ts';
 import { createNftSession } from '../../src/agent/firewall/nft-session.ts';
-import { firewallTable } from '../../src/agent/firewall/rules.ts';
+import { firewallTable, parseExpires } from '../../src/agent/firewall/rules.ts';
 import { createGuardClient } from '../../src/agent/guard/guard-client.ts';
 import { PATIENT, createRig, startArmedAgent, until } from './harness.ts';
 
@@ -163,16 +163,25 @@ test('newcomers are turned away, sessions are not, and it ends by itself; a rene
 test('whoever is turned away is not let in by the end of it: a port that is closed stays so', async () => {
   await apply({ kind: 'timed', until: soon(300) });
   await firewall.turnAway(400);
-  await new Promise((resolve) => setTimeout(resolve, 450));
+  const isOver = (set: string): boolean => parseExpires(execFileSync('nft', [`list set ${table.name} ${set}`], { encoding: 'utf8' })) === null;
+  await until(() => isOver('open') && isOver('away'), 2000, 'both elements are gone');
   assert.deepEqual([await reachable(), await reachable('10.99.1.1', '10.99.1.1')], [false, false]);
 });
 
-test('a table that somebody removed does not hold up who turns away, and the next change brings it back', async () => {
+test('a table that somebody removed stays away for who turns newcomers away, and the next change brings it back', async () => {
   await apply({ kind: 'timed', until: soon(60_000) });
   execFileSync('nft', [`delete table ${table.name}`]);
   await firewall.turnAway(60_000);
   await apply({ kind: 'closed' });
   assert.equal(await reachable(), false);
+});
+
+test('what nft refuses is answered at once, not at the limit', async () => {
+  const session = createNftSession();
+  // Longer than this test may take.
+  const answer = await session.run({ commands: 'flush set inet nowhere away', list: 'list table inet nowhere', limitMs: 60_000 });
+  session.close();
+  assert.equal(answer, null);
 });
 
 test('a refresh costs the helper less than 1 ms of processor', async () => {
