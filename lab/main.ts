@@ -85,7 +85,7 @@ async function table(scenarios: readonly Scenario[], options: Parsed): Promise<n
   const disturbed: Measured[] = [];
   for (const scenario of scenarios) await runCalm(scenario, options, { counted, disturbed });
   if (calmMs !== null) await waitForCalm(calmMs, CALM_PATIENCE_MS, () => interrupted);
-  const agent = await measureAgent({ keep, say });
+  const agent = interrupted ? null : await measureAgent({ keep, say });
   const lines = counted.map(({ line }) => line);
   writeMeasurements(summarise(scenarios, lines), { runs, agent, names, calmMs, calm: counted.map(({ calm }) => calm), disturbed });
   return lines.every((line) => line.ok) ? 0 : 1;

@@ -111,7 +111,8 @@ export function describeCalm({ referenceMs, stolenPercent }: Calm): string {
 
 export interface About {
   readonly runs: number;
-  readonly agent: AgentMeasurement;
+  /** Null: interrupted before. */
+  readonly agent: AgentMeasurement | null;
   /** As they were asked for; empty: all. */
   readonly names: readonly string[];
   readonly calmMs: number | null;
@@ -140,7 +141,7 @@ Targets are bounds for a single run; where no goal was set for a scenario it is 
 
 ${renderTable(rows)}
 
-Agent and guard of an idle cluster: ${about.agent.detail}
+Agent and guard of an idle cluster: ${about.agent?.detail ?? 'not measured, interrupted.'}
 
 ${renderSpeed(about)}
 ${notes.length === 0 ? '' : `\n## What did not hold\n\n${notes.join('\n')}\n`}${renderDisturbed(about)}`;

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { makeNodeId } from '../../src/core/ids.ts';
@@ -11,7 +13,7 @@ import { followUpstream } from '../../src/agent/postgres/follow.ts';
 import { killAll } from '../../src/agent/postgres/kill-all.ts';
 import { createObserver } from '../../src/agent/postgres/observe.ts';
 import { findStartup } from '../../src/agent/postgres/hurry.ts';
-import { findPostmaster, findProcesses } from '../../src/agent/postgres/postmaster.ts';
+import { findPostmaster, findProcesses, readTitle } from '../../src/agent/postgres/postmaster.ts';
 import { promotePostgres } from '../../src/agent/postgres/promote.ts';
 import { ensureSlots } from '../../src/agent/postgres/slots.ts';
 import { setAside } from '../../src/agent/postgres/set-aside.ts';
@@ -32,6 +34,7 @@ after(async () => {
   await lab.close();
 });
 
+const moduleOf = (path: string): string => new URL(`../../src/${path}`, import.meta.url).href;
 const clone = (instance: typeof n1, upstream: typeof n1) => cloneFrom(instance, { upstream, settings, systemIdentifier: null, keepSaved: 1 });
 const at = async (instance: typeof n1): Promise<bigint> => {
   const [row] = await sql(instance, (db) => db.query('SELECT pg_current_wal_flush_lsn()::text AS at'));
@@ -116,6 +119,26 @@ test('a standby has a startup process, and a primary has none', () => {
     assert.match(readFileSync(`/proc/${pid}/cmdline`, 'latin1'), /startup (recovering|waiting)/);
   }
   assert.equal(startupOf(n1), null);
+});
+
+test('those that end a primary, and who replays at a promotion, are hurried, and nobody else', () => {
+  const script = (call: string): string => `
+    import { raisePriority } from ${JSON.stringify(moduleOf('base/priority.ts'))};
+    import { hurryServer, hurryStartup } from ${JSON.stringify(moduleOf('agent/postgres/hurry.ts'))};
+    process.stdout.write(String(raisePriority('vital')));
+    ${call};`;
+  const hurry = (call: string): boolean =>
+    execFileSync(process.execPath, ['--input-type=module', '--eval', script(call)], { encoding: 'utf8' }) === 'true';
+  const raised = (instance: typeof n1): readonly string[] =>
+    findProcesses(instance.dataDirectory)
+      .filter(({ pid }) => getPriority(pid) < 0)
+      .map(({ pid }) => /^postgres: (?:\S+: )?(\S+)/.exec(readTitle(pid) ?? '')?.[1] ?? 'postmaster')
+      .toSorted();
+  assert.deepEqual([raised(n1), raised(n2)], [[], []]);
+  const mayRaise = hurry(`hurryServer({ pid: ${findPostmaster(n1.dataDirectory)?.pid} })`);
+  hurry(`hurryStartup({ dataDirectory: ${JSON.stringify(n2.dataDirectory)} })`);
+  // A process without the right to raise itself raises nobody.
+  assert.deepEqual([raised(n1), raised(n2)], mayRaise ? [['checkpointer', 'postmaster', 'walsender', 'walsender'], ['startup']] : [[], []]);
 });
 
 test('a SIGSTOPped startup process does not keep the walreceiver acknowledging after a detach', async () => {

@@ -4,7 +4,9 @@
  */
 import { readFileSync } from 'node:fs';
 import { hurryProcess } from '../../base/priority.ts';
-import { type ProcessInfo, isAlive, readProcess } from './postmaster.ts';
+import { errnoOf } from './failure.ts';
+import type { Instance } from './instance.ts';
+import { type ProcessInfo, findPostmaster, isAlive, readProcess, readTitle } from './postmaster.ts';
 
 /**
  * A server that stops: its postmaster, the shutdown checkpoint, and who sends it. Not its archiver, whose command may leave processes behind, and not the
@@ -13,6 +15,14 @@ import { type ProcessInfo, isAlive, readProcess } from './postmaster.ts';
 export function hurryServer(postmaster: { readonly pid: number }): void {
   hurryProcess(postmaster.pid);
   for (const pid of childrenOf(postmaster.pid)) if (/^(checkpointer|walsender)$/.test(kindOf(pid))) hurryProcess(pid);
+}
+
+/** The startup process of a server that was ordered to promote. Null: it is not known, and nobody is hurried. */
+export function hurryStartup(instance: Pick<Instance, 'dataDirectory'>): ProcessInfo | null {
+  const postmaster = findPostmaster(instance.dataDirectory);
+  const startup = postmaster === null ? null : findStartup(postmaster);
+  if (startup !== null) hurryProcess(startup.pid);
+  return startup;
 }
 
 /** The startup process of a standby, which replays, and ends when it has promoted; null when there is none, or this kernel does not tell. */
@@ -25,28 +35,20 @@ export function findStartup(postmaster: { readonly pid: number }): ProcessInfo |
   return null;
 }
 
-/** Empty also where the kernel does not list children. Source: proc(5), /proc/PID/task/TID/children. */
+/** Empty when there are none, the process is gone, or this kernel does not list children. Source: proc(5), /proc/PID/task/TID/children. */
 function childrenOf(pid: number): readonly number[] {
-  return read(`/proc/${pid}/task/${pid}/children`)
-    .split(' ')
-    .filter((text) => text !== '')
-    .map(Number);
-}
-
-/**
- * Empty when it cannot be told. Source: PostgreSQL manual 28.1: the title begins with `postgres: `, the cluster_name if there is one, and the kind of process;
- * blanks fill the room of a longer title before.
- */
-function kindOf(pid: number): string {
-  const title = read(`/proc/${pid}/cmdline`).replaceAll('\0', ' ');
-  return /^postgres: (?:\S+: )?(\S+)/.exec(title)?.[1] ?? '';
-}
-
-/** Empty when it cannot be read, for whatever reason: nobody is hurried then. */
-function read(path: string): string {
   try {
-    return readFileSync(path, 'latin1');
-  } catch {
-    return '';
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1')
+      .split(' ')
+      .filter((text) => text !== '')
+      .map(Number);
+  } catch (cause) {
+    if (errnoOf(cause) === null) throw cause;
+    return [];
   }
+}
+
+/** Empty when it cannot be told. Source: PostgreSQL manual 28.1: the title begins with `postgres: `, the cluster_name if there is one, and the kind of process. */
+function kindOf(pid: number): string {
+  return /^postgres: (?:\S+: )?(\S+)/.exec(readTitle(pid) ?? '')?.[1] ?? '';
 }

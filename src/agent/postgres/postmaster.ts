@@ -143,10 +143,15 @@ function isPostgres(process: ProcessInfo): boolean {
 
 /** Children overwrite their title with `postgres: …`; the postmaster keeps its argv. */
 function isPostmasterTitle(pid: number): boolean {
+  return readTitle(pid)?.startsWith('postgres: ') === false;
+}
+
+/** The command line, words parted by blanks, without those that fill the room of a longer one before; empty for a zombie. Null when the process is gone. */
+export function readTitle(pid: number): string | null {
   try {
-    return !readFileSync(`/proc/${pid}/cmdline`, 'latin1').startsWith('postgres: ');
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
   } catch (cause) {
-    if (isGone(cause)) return false;
+    if (isGone(cause)) return null;
     throw cause;
   }
 }

@@ -1,6 +1,5 @@
 /** Promotion of a standby, and what must be true before and after it. */
 import { monoMs, realClock } from '../../base/clock.ts';
-import { hurryProcess } from '../../base/priority.ts';
 import type { Timeline } from '../../core/ids.ts';
 import { makeTimeline } from '../../core/ids.ts';
 import { type Lsn, formatLsn, parseLsn } from '../../core/lsn.ts';
@@ -9,9 +8,9 @@ import { setWinning } from './auto-conf.ts';
 import { runCheckpoint } from './checkpoint.ts';
 import { ensureStandbySignal } from './data-directory.ts';
 import { cancelled, failure } from './failure.ts';
-import { findStartup } from './hurry.ts';
+import { hurryStartup } from './hurry.ts';
 import type { Instance } from './instance.ts';
-import { type ProcessInfo, findPostmaster, isSameProcessAlive } from './postmaster.ts';
+import { type ProcessInfo, isSameProcessAlive } from './postmaster.ts';
 import { type RunSql, type Sql, sqlStateOf, withLocalSql } from './sql.ts';
 import { archiveSkipped, forgetSkipped, skipTimelines } from './skipped-timelines.ts';
 import { readHistory } from './timeline-history.ts';
@@ -180,15 +179,10 @@ async function requestPromotion(
   }
 }
 
-/** Null: it is not known, and the server is asked again and again. */
-function hurryStartup(instance: Instance): ProcessInfo | null {
-  const postmaster = findPostmaster(instance.dataDirectory);
-  const startup = postmaster === null ? null : findStartup(postmaster);
-  if (startup !== null) hurryProcess(startup.pid);
-  return startup;
-}
-
-/** The startup process ends when it has promoted, with the server's word that it is out of recovery; until then a question would only take time from it. */
+/**
+ * The startup process ends when it has promoted, with the server's word that it is out of recovery; until then a question would only take time from it.
+ * Null: it is not known, and the server is asked again and again.
+ */
 async function leaveTime(startup: ProcessInfo | null): Promise<void> {
   const until = monoMs() + ASK_MS;
   do await realClock.sleep(LOOK_MS);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { MonoMs } from '../../core/ids.ts';
 import { errnoOf } from './failure.ts';
 import type { Instance } from './instance.ts';
-import { findProcesses, readPidFile } from './postmaster.ts';
+import { findProcesses, readPidFile, readTitle } from './postmaster.ts';
 
 export interface StartProgress {
   /** Milliseconds since anything moved in the server with this postmaster; 0 at the first look at it. Null pid: no server is known, 0. */
@@ -45,8 +45,8 @@ export async function readStartProgress(
   for (const process of findProcesses(instance.dataDirectory, [pid])) {
     if (process.pid === pid) continue;
     try {
-      const text = readFileSync(`/proc/${process.pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
-      if (IDLERS.test(text)) continue;
+      const text = readTitle(process.pid);
+      if (text === null || IDLERS.test(text)) continue;
       if (/startup/.test(text)) title = text;
       parts.push(`${process.pid} ${text} ${readFileSync(`/proc/${process.pid}/stat`, 'latin1').split(' ').slice(13, 15).join(' ')}`);
     } catch (cause) {
