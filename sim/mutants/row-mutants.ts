@@ -105,6 +105,18 @@ export const rowMutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'overtaken-set-is-in-force',
+    breaks: 'a set is in force when nothing else was written since it was looked at (architecture 4.4, I7)',
+    profile: 'quorum+restore',
+    patches: [
+      {
+        file: 'src/agent/postgres/sync-keeper.ts',
+        from: 'if (inForce !== null && !sameSet(inForce, asked.set)) {',
+        to: 'if (inForce !== null && asked.term < 0) {',
+      },
+    ],
+  },
+  {
     name: 'one-voter-too-few',
     breaks: 'a promotion needs final positions of more than |voters| - k voters (architecture 4.5, I6)',
     profile: 'quorum',

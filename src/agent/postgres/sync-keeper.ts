@@ -105,7 +105,15 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
     tracks.clear();
   }
 
+  /**
+   * *Invariant:* `inForce` is the set that every process acts on, and nothing else was written since. *Because:* it is forgotten before the first step of the
+   * work for another one. *Broken if:* an order overtakes that work and asks for the former set: it would be called in force while the other one is loaded.
+   */
   async function work(asked: WantedSet): Promise<Result<null, Failure>> {
+    if (inForce !== null && !sameSet(inForce, asked.set)) {
+      inForce = null;
+      inForceLsn = null;
+    }
     // A node that never waited for anybody is left as it is: no write, no look.
     if (asked.set.k === 0 && !isOurs(await doors.written())) return served(asked.set);
     const { k } = asked.set;
