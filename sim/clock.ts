@@ -225,25 +225,40 @@ function sleepOn(base: Base, ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-function createScope(name: string, parent: Scope | null, base: Base): Scope {
-  let killed = false;
-  let stopped = false;
-  let waiting: (() => void)[] = [];
+/** What a scope hands down to its children at once, so that asking costs nothing: it is asked at every event. */
+interface Child {
+  kill(): void;
+  /** A scope above is stopped, or none is any more. */
+  halt(halted: boolean): void;
+}
 
-  const alive = (): boolean => !killed && (parent === null || parent.alive());
+function createScope(
+  name: string,
+  parent: { readonly dead: boolean; readonly halted: boolean; readonly deliver: (run: () => void) => void } | null,
+  base: Base,
+): Scope & Child {
+  let killed = parent?.dead === true;
+  let stopped = false;
+  let above = parent?.halted === true;
+  let waiting: (() => void)[] = [];
+  const children: Child[] = [];
 
   function deliver(run: () => void): void {
-    if (!alive()) return;
+    if (killed) return;
     if (stopped) waiting.push(run);
-    else if (parent?.paused() === true) parent.deliver(() => deliver(run));
+    else if (above) parent?.deliver(() => deliver(run));
     else run();
   }
 
+  function tellChildren(): void {
+    for (const child of children) child.halt(stopped || above);
+  }
+
   const own: Base = { now: base.now, at: (ms, run) => base.at(ms, () => deliver(run)) };
-  const scope: Scope = {
+  return {
     name,
-    alive,
-    paused: () => stopped || (parent?.paused() ?? false),
+    alive: () => !killed,
+    paused: () => stopped || above,
     deliver,
     now: own.now,
     at: own.at,
@@ -259,18 +274,28 @@ function createScope(name: string, parent: Scope | null, base: Base): Scope {
     kill: () => {
       killed = true;
       waiting = [];
+      for (const child of children) child.kill();
+    },
+    halt: (halted) => {
+      above = halted;
+      tellChildren();
     },
     pause: () => {
       stopped = true;
+      tellChildren();
     },
     resume: () => {
       if (!stopped) return;
       stopped = false;
+      tellChildren();
       const due = waiting;
       waiting = [];
       for (const run of due) deliver(run);
     },
-    child: (childName) => createScope(childName, scope, base),
+    child: (childName) => {
+      const made = createScope(childName, { dead: killed, halted: stopped || above, deliver }, base);
+      children.push(made);
+      return made;
+    },
   };
-  return scope;
 }

@@ -34,6 +34,11 @@ export interface Network {
   setLink(from: string, to: string, change: Partial<Link>): void;
 }
 
+/** A link, and how long it takes at its best. */
+interface Way extends Link {
+  readonly baseMs: number;
+}
+
 /** One way between two hosts of a data centre. */
 const BASE_MS = 0.2;
 
@@ -42,15 +47,19 @@ export function createNetwork(
   random: Random,
   options: { readonly baseMs?: (from: string, to: string) => number } = {},
 ): Network {
-  const links = new Map<string, Link>();
+  const links = new Map<string, Map<string, Way>>();
   const callbacks: (() => void)[] = [];
 
-  function link(from: string, to: string): Link {
-    const name = `${from}>${to}`;
-    let found = links.get(name);
+  function link(from: string, to: string): Way {
+    let ways = links.get(from);
+    if (ways === undefined) {
+      ways = new Map();
+      links.set(from, ways);
+    }
+    let found = ways.get(to);
     if (found === undefined) {
-      found = { cut: false, extraMs: 0, loss: 0 };
-      links.set(name, found);
+      found = { cut: false, extraMs: 0, loss: 0, baseMs: options.baseMs?.(from, to) ?? BASE_MS };
+      ways.set(to, found);
     }
     return found;
   }
@@ -63,9 +72,11 @@ export function createNetwork(
 
   function delayMs(from: string, to: string): number {
     if (from === to) return 0.02;
-    const base = options.baseMs?.(from, to) ?? BASE_MS;
-    const { extraMs } = link(from, to);
-    return base * (1 + random.next()) + (extraMs === 0 ? 0 : extraMs * (0.5 + random.next()));
+    return delayOf(link(from, to));
+  }
+
+  function delayOf({ baseMs, extraMs }: Way): number {
+    return baseMs * (1 + random.next()) + (extraMs === 0 ? 0 : extraMs * (0.5 + random.next()));
   }
 
   function setLink(from: string, to: string, change: Partial<Link>): void {
@@ -78,17 +89,20 @@ export function createNetwork(
     isConnected: (a, b) => isOpen(a, b) && isOpen(b, a),
     delayMs,
     send: (from, to, arrive) => {
-      if (!isOpen(from, to)) return;
-      const { loss } = link(from, to);
-      if (from !== to && loss > 0 && random.chance(loss)) return;
-      scheduler.after(delayMs(from, to), arrive);
+      if (from === to) {
+        scheduler.after(delayMs(from, to), arrive);
+        return;
+      }
+      const way = link(from, to);
+      if (way.cut || (way.loss > 0 && random.chance(way.loss))) return;
+      scheduler.after(delayOf(way), arrive);
     },
     link,
     onChange: (callback) => void callbacks.push(callback),
     cut: (from, to) => setLink(from, to, { cut: true }),
     heal: (from, to) => setLink(from, to, { cut: false, extraMs: 0, loss: 0 }),
     healAll: () => {
-      for (const one of links.values()) Object.assign(one, { cut: false, extraMs: 0, loss: 0 });
+      for (const ways of links.values()) for (const one of ways.values()) Object.assign(one, { cut: false, extraMs: 0, loss: 0 });
       changed();
     },
     setLink,

@@ -24,7 +24,10 @@ export interface DirectoryChecks {
   look(): void;
 }
 
-interface Known {
+/** Gone through after every event. */
+interface Seat {
+  readonly node: SimNode;
+  readonly server: NonNullable<SimNode['database']>['server'];
   directory: DataDirectory | null;
   end: WalRecord | null;
 }
@@ -32,22 +35,22 @@ interface Known {
 export function createDirectoryChecks(world: World, clients: Clients, wasPromotedByHand: (node: string) => boolean): DirectoryChecks {
   const told = new Set<number>();
   clients.onAcknowledged((commit) => told.add(commit.id));
-  const known = new Map<string, Known>();
   const nodes = world.dataNodes.filter((node) => node.database !== null);
-  for (const node of nodes) known.set(node.name, { directory: null, end: null });
+  const seats = nodes.flatMap((node): readonly Seat[] =>
+    node.database === null ? [] : [{ node, server: node.database.server, directory: null, end: null }],
+  );
   let identifier: string | null = null;
   const incompleteAt = new Map<string, number>();
   let lastState: ReturnType<World['state']> = null;
 
   function step(): void {
     checkNewVoters();
-    for (const node of nodes) {
-      const disk = node.database?.server.disk;
-      const before = known.get(node.name);
-      if (disk === undefined || before === undefined) continue;
-      const { directory } = disk;
-      if (disk.incomplete === null) incompleteAt.delete(node.name);
-      else if (!incompleteAt.has(node.name)) incompleteAt.set(node.name, world.clock.now());
+    for (const before of seats) {
+      const { node } = before;
+      const { directory, incomplete } = before.server.disk;
+      if (incomplete === null) {
+        if (incompleteAt.size > 0) incompleteAt.delete(node.name);
+      } else if (!incompleteAt.has(node.name)) incompleteAt.set(node.name, world.clock.now());
       if (directory !== before.directory) changed(node, before, directory);
       if (directory === null) continue;
       if (directory.corrupt !== null) {
@@ -68,7 +71,7 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
 
   const isStopped = (node: SimNode): boolean => node.database?.server.core.run === null;
 
-  function changed(node: SimNode, before: Known, directory: DataDirectory | null): void {
+  function changed(node: SimNode, before: Seat, directory: DataDirectory | null): void {
     if (directory !== null && before.directory === null) appeared(node, directory);
     if (before.directory !== null && before.end !== null) {
       const kept = node.database?.server.disk.saved.includes(before.directory) === true;
@@ -80,7 +83,7 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
   }
 
   function appeared(node: SimNode, directory: DataDirectory): void {
-    const others = nodes.filter((other) => other !== node && known.get(other.name)?.directory != null);
+    const others = seats.flatMap((other) => (other.node !== node && other.directory !== null ? [other.node] : []));
     if (identifier !== null && directory.systemIdentifier !== identifier && others.length > 0)
       throw new Violation('I10', `${node.name} made a new database although ${others.map((other) => other.name).join(', ')} has data`);
     identifier = directory.systemIdentifier;

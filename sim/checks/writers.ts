@@ -47,20 +47,23 @@ export function createWriterChecks(world: World): WriterChecks {
   const tampered = new Map<string, boolean>();
   /** Without the firewall: agent and guard were both dead while it ran. */
   const unguarded = new Map<string, number>();
+  const mayBeUnguarded = world.shape.firewall === 'off';
   const openCalls: ((node: SimNode) => void)[] = [];
   /** Gone through after every event. A guard that fenced has forgotten the deadline; what was armed last is what counts. */
-  const seats = dataNodes.map((node) => ({ node, isOpen: false, armed: 0, deadline: 0 }));
+  const seats = dataNodes.map((node) => ({ node, machine: world.machines.of(node.name), isOpen: false, armed: 0, deadline: 0 }));
   type Seat = (typeof seats)[number];
   const quorumTerms = new Set<number>();
   let overlapSince: number | null = null;
   let longest = 0;
 
-  const takesWrites = (node: SimNode): boolean => {
+  const takes = ({ node, machine }: Seat): boolean => {
     if (node.database === null || !node.database.isWritable()) return false;
-    const machine = world.machines.of(node.name).scope();
-    return machine.alive() && !machine.paused() && node.port.lets('client');
+    const scope = machine.scope();
+    return scope.alive() && !scope.paused() && node.port.lets('client');
   };
-  const isExcepted = (node: SimNode): boolean => tampered.has(node.name) || unguarded.has(node.name) || isJustBack(node);
+  const takesWrites = (node: SimNode): boolean => seats.some((seat) => seat.node === node && takes(seat));
+  const isExcepted = (node: SimNode): boolean =>
+    (tampered.size > 0 && tampered.has(node.name)) || (unguarded.size > 0 && unguarded.has(node.name)) || isJustBack(node);
 
   /** Of its agent or guard; while both are dead, what runs there runs in the term that one of them knew last. */
   const lastTerms = new Map<string, number>();
@@ -88,7 +91,6 @@ export function createWriterChecks(world: World): WriterChecks {
   }
 
   function noteWeakness(node: SimNode): void {
-    if (world.shape.firewall !== 'off') return;
     const scope = node.agentScope();
     const agentWorks = scope?.alive() === true && !scope.paused();
     if (!agentWorks && !node.guard.works()) unguarded.set(node.name, clock.now());
@@ -152,11 +154,11 @@ export function createWriterChecks(world: World): WriterChecks {
       noteDeadline(seat);
       // Also while it answers nobody: what was left without agent and guard is still there when it goes on.
       const runsAsPrimary = node.database?.isAliveAsPrimary() === true;
-      if (runsAsPrimary) noteWeakness(node);
-      const takes = runsAsPrimary && takesWrites(node);
-      noteOpen(seat, takes);
+      if (runsAsPrimary && mayBeUnguarded) noteWeakness(node);
+      const isOpen = runsAsPrimary && takes(seat);
+      noteOpen(seat, isOpen);
       if (tampered.size > 0) noteTampering(node, runsAsPrimary);
-      if (!takes) continue;
+      if (!isOpen) continue;
       if (!isExcepted(node)) checkDeadline(seat);
       if (first === null) first = node;
       else second = node;

@@ -150,12 +150,17 @@ export function createWorld(options: {
   };
 }
 
-/** Decodes a revision once. */
+/** Decodes a revision once, and looks again only when anything was written: it is asked at every event. */
 function createReader<T>(store: StoreModel, key: string, decoder: Decoder<T>): () => T | null {
   let text: string | null = null;
   let value: T | null = null;
+  let seen: { readonly keyspace: ReturnType<StoreModel['keyspace']>; readonly revision: number } | null = null;
   return () => {
-    const found = store.keyspace().get(key)?.value ?? null;
+    const keyspace = store.keyspace();
+    const revision = keyspace.revision();
+    if (seen !== null && seen.revision === revision && seen.keyspace === keyspace) return value;
+    seen = { keyspace, revision };
+    const found = keyspace.get(key)?.value ?? null;
     if (found === text) return value;
     text = found;
     const decoded = found === null ? null : decodeShared(decoder, found);

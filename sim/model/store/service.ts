@@ -160,9 +160,12 @@ export function createStoreService(options: ServiceOptions): StoreService {
   const hears = (a: string, b: string): boolean => a === b || (isUp(a) && isUp(b) && network.isConnected(a, b));
   /** A stopped embedded server is still the only one: its timers wait with it. */
   const hasMajority = (name: string): boolean =>
-    single
-      ? memberOf(name).process?.alive() === true && clock.now() >= readyAt
-      : isUp(name) && names.filter((other) => hears(name, other)).length * 2 > names.length;
+    single ? memberOf(name).process?.alive() === true && clock.now() >= readyAt : isUp(name) && heardBy(name) * 2 > names.length;
+  function heardBy(name: string): number {
+    let heard = 0;
+    for (const other of names) if (hears(name, other)) heard++;
+    return heard;
+  }
 
   const leases: LeaseTable = createLeaseTable({
     now: clock.now,
