@@ -128,7 +128,8 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     }
     if (attempt.acceptLoss) accepted.add(attempt.term);
     if (attempt.path === 'quorum') writers.openedByQuorum(attempt.term);
-    if (attempt.phase !== 'promote' || attempt.term === ordered) return null;
+    // Nor is the order of such a term a new one: nobody follows it.
+    if (attempt.phase !== 'promote' || attempt.term <= ordered) return null;
     ordered = attempt.term;
     const incomplete = attempt.candidate === null ? null : (nodeOf(world, attempt.candidate).database?.server.disk.incomplete ?? null);
     if (incomplete !== null)

@@ -1,6 +1,7 @@
 /** The client against three etcd members that stop, hang and return, and against the odd answers of a leader change. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { readFileSync, readdirSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { monoMs } from '../../src/base/clock.ts';
 import { addMono } from '../../src/core/ids.ts';
@@ -21,6 +22,14 @@ const openStore = (options: Parameters<typeof openClient>[0]): Store => {
 afterEach(() => {
   for (const client of clients.splice(0)) client.close();
 });
+
+/** One letter for each thread. Source: proc(5), /proc/PID/stat: the state follows the name, which may hold blanks and parentheses. */
+function threadStates(pid: number): readonly string[] {
+  return readdirSync(`/proc/${pid}/task`).map((thread) => {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
+    return stat[stat.lastIndexOf(')') + 2] ?? '';
+  });
+}
 
 describe('three etcd members', () => {
   let cluster: EtcdCluster;
@@ -57,6 +66,8 @@ describe('three etcd members', () => {
     const child = cluster.members[index]?.child;
     child?.kill('SIGSTOP');
     try {
+      // The signal takes its time on a busy machine, and until then some thread may still answer.
+      await until('every thread stands still', () => threadStates(child?.pid ?? 0).every((state) => state === 'T'));
       await body();
     } finally {
       child?.kill('SIGCONT');
