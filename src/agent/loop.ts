@@ -80,6 +80,8 @@ const JUST_LOOKED_MS = 10;
 const ASKED_AGAIN_AT_ONCE: ReadonlySet<string> = new Set(['acquire-lease', 'release-lease', 'fence', 'vote']);
 /** Slots are looked after this often; a standby's are advanced then, so that they do not hold WAL for long. */
 const SLOTS_EVERY_MS = 5000;
+/** An opening comes before all upkeep; one that takes longer may wait for standbys that cannot come because their slots are missing. */
+const OPENING_MS = 1000;
 
 export interface AgentLoop {
   /** One step. Never two at once (the caller's loop coalesces). */
@@ -106,6 +108,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   let busySinceWall = 0;
   let notStreamingSince: MonoMs | null = null;
   let leaseWantedSince: MonoMs | null = null;
+  /** A writable server under a lease that lets nobody in yet; null: it is none, or is open. */
+  let closedSince: MonoMs | null = null;
   let ranUnder: string | null = null;
   let downSince: MonoMs | null = null;
   let stoppingSince: MonoMs | null = null;
@@ -162,6 +166,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     }
     if (leaseTerm !== null) leaseWantedSince = null;
     if (postgres.state === 'running' && postgres.role === 'primary' && goal !== null) ranUnder = goal.id;
+    const isClosed = leaseTerm !== null && !open && postgres.state === 'running' && postgres.role === 'primary';
+    closedSince = isClosed ? (closedSince ?? now.mono) : null;
     stoppingSince = postgres.state !== 'stopping' || running !== null ? null : (stoppingSince ?? now.mono);
     downSince = isAlive(postgres) ? null : (downSince ?? now.mono);
     if (leaseTerm === null && running === null && mayPromoteSoon(input.state, ports.node) && postgres.role === 'standby') {
@@ -365,7 +371,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
       lastSpec = spec;
       lastSlots = -Infinity;
     }
-    if (now - lastSlots < SLOTS_EVERY_MS || (postgres.role === 'primary' && !open)) return;
+    const mayTendSlots = postgres.role !== 'primary' || open || (closedSince !== null && now - closedSince >= OPENING_MS);
+    if (now - lastSlots < SLOTS_EVERY_MS || !mayTendSlots) return;
     lastSlots = now;
     const slots = await ports.postgres.ensureSlots(spec, positions);
     if (!slots.ok) ports.log.warn({ code: slots.error.code }, describeFailure(slots.error));

@@ -279,6 +279,25 @@ test('a server that did not answer the last look gets no upkeep, which would hol
   assert.equal(await upkeeps('no answer within 700 ms'), 0);
 });
 
+test('a primary that waits for its standbys makes the slots without which they cannot come; an opening that is quick comes first', async () => {
+  const world = createWorld();
+  const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null };
+  world.pg = primaryRunning;
+  world.lease = T(1);
+  world.unopened = true;
+  world.syncReady = false;
+  await world.settle(goal);
+  assert.deepEqual([world.status?.open, world.upkeeps], [false, 0]);
+  world.at += 1500;
+  await world.settle(goal);
+  assert.deepEqual([world.status?.open, world.upkeeps], [false, 1]);
+  // Without a lease it is somebody's own server, or to be fenced.
+  world.lease = null;
+  world.at += 10_000;
+  await world.settle(goal);
+  assert.equal(world.upkeeps, 1);
+});
+
 test('an aborted promotion does not start a second one beside it', async () => {
   const world = createWorld();
   let running = 0;

@@ -107,7 +107,7 @@ function branchAt(timeline: TimelineBranch, lsn: number): TimelineBranch {
  * Fetched before streaming is asked for, and kept when that is refused. Answers the name of the first that the upstream has not; null: it had all.
  * *Source:* PostgreSQL, walreceiver.c, WalRcvFetchTimeLineHistoryFiles.
  */
-function fetchHistories(own: DataDirectory, theirs: DataDirectory, from: number, to: number): string | null {
+export function fetchHistories(own: DataDirectory, theirs: DataDirectory, from: number, to: number): string | null {
   for (let tli = Math.max(2, from); tli <= to; tli++) {
     if (own.histories.has(tli)) continue;
     const file = theirs.histories.get(tli);

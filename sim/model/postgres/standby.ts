@@ -2,7 +2,7 @@
 import { type Core, type Link, type Receiver, type Run, afterIn, directoryOf, nextPid, note, setting } from './core.ts';
 import { type DataDirectory, newestTimeline } from './directory.ts';
 import { insert, takeCheckpoint } from './primary.ts';
-import { conninfoOf, connectReceiver, endReceiver, endpointOf, pushAll, reloadSender, reply } from './replication.ts';
+import { conninfoOf, connectReceiver, endReceiver, endpointOf, fetchHistories, pushAll, reloadSender, reply } from './replication.ts';
 import { type TimelineBranch, type WalRecord, branchOf, contains, forkLsnOf, forkTimeline, recordAt } from './wal.ts';
 
 /**
@@ -205,8 +205,8 @@ function adoptTimeline(core: Core, run: Run, link: Link, target: WalRecord): voi
   if (target.tli === directory.timeline.tli) return;
   const branch = branchOf(directoryOf(link.upstream).timeline, target.tli);
   if (branch === null) return;
-  for (let at: TimelineBranch | null = branch; at !== null && at.tli > 1; at = at.parent)
-    if (!directory.histories.has(at.tli)) directory.histories.set(at.tli, at);
+  // Also of numbers between that are no ancestors: without them the startup process would not look as far as the new one.
+  fetchHistories(directory, directoryOf(link.upstream), directory.timeline.tli, target.tli);
   directory.timeline = branch;
   rescanTimelines(core, run);
 }
