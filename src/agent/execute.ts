@@ -209,7 +209,11 @@ async function promote(action: Extract<NodeAction, { kind: 'promote' }>, context
       },
       () => undefined,
     ),
-    onWritable: context.confirm,
+    onWritable: () => {
+      context.confirm();
+      // It is waited for before the opening; a failure is met there.
+      context.memory.setOpened(action.term).catch(() => undefined);
+    },
     signal: context.signal,
   });
   const prepared = await ready;
@@ -234,8 +238,8 @@ async function openForWrites(action: Extract<NodeAction, { kind: 'open' }>, cont
     const roles = await context.postgres.ensureRolesAndSlots(context.input.spec, context.signal);
     if (!roles.ok) return roles;
   }
-  // Before the first client: whatever is acknowledged in this term lies behind the mark.
-  const marked = await context.postgres.markOpening(action.term, context.signal);
+  // Before the first client: whatever is acknowledged in this term lies behind the mark, and a later refusal of this term says that it was open.
+  const [marked] = await Promise.all([context.postgres.markOpening(action.term, context.signal), context.memory.setOpened(action.term)]);
   if (!marked.ok) return marked;
   if (!holds(context, action.term)) return err(refused('lease.lost', `term ${action.term} was not opened`, 'the write lease is not held any more'));
   await context.firewall.openTimed();

@@ -1,5 +1,5 @@
 /**
- * What an agent must not forget: the newest term it saw, its vote, the terms it refused, the long steps it finished, the start that let nobody in yet.
+ * What an agent must not forget: the newest term it saw, its vote, the terms it refused, the last one it opened, the long steps it finished, the start that let nobody in yet.
  *
  * Invariant: a vote or a refusal is on disk (file and directory fsynced) before anybody hears of it.
  * Because: the controller promotes on the strength of it; a node that forgets it could acknowledge for an old term.
@@ -20,13 +20,14 @@ const record = object({
   highestTerm: term,
   vote: nullable(vote),
   refusedTerms: list(term),
+  openedTerm: withDefault(term, makeTerm(0)),
   /** `goalId/step`, oldest first. */
   finished: list(text),
   unopened: withDefault(bool, false),
 });
 type Record_ = Decoded<typeof record>;
 
-const EMPTY: Record_ = { version: 1, highestTerm: makeTerm(0), vote: null, refusedTerms: [], finished: [], unopened: false };
+const EMPTY: Record_ = { version: 1, highestTerm: makeTerm(0), vote: null, refusedTerms: [], openedTerm: makeTerm(0), finished: [], unopened: false };
 
 /** A missing file is an agent's first start. A damaged one is refused: forgetting a vote could lose data. */
 export async function openMemory(file: string, storage: TextStorage = fileStorage(file)): Promise<Result<MemoryPort, Failure>> {
@@ -56,11 +57,13 @@ export async function openMemory(file: string, storage: TextStorage = fileStorag
     highestTerm: () => current.highestTerm,
     vote: () => current.vote,
     refusedTerms: () => current.refusedTerms,
+    openedTerm: () => current.openedTerm,
     finished: () => finished,
     unopened: () => current.unopened,
     sawTerm: (seen: Term) => change((old) => (seen > old.highestTerm ? { ...old, highestTerm: seen } : old)),
     setVote: (given) => change((old) => ({ ...old, vote: given, highestTerm: makeTerm(Math.max(given.term, old.highestTerm)) })),
     setUnopened: (unopened: boolean) => (current.unopened === unopened ? writing : change((old) => ({ ...old, unopened }))),
+    setOpened: (opened: Term) => (current.openedTerm >= opened ? writing : change((old) => ({ ...old, openedTerm: opened }))),
     refuse: (refused: Term) =>
       change((old) => ({ ...old, refusedTerms: [...old.refusedTerms.filter((t) => t !== refused), refused].slice(-MAX_REFUSED) })),
     finish: (step: string) => change((old) => ({ ...old, finished: [...old.finished.filter((s) => s !== step), step].slice(-MAX_FINISHED) })),

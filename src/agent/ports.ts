@@ -142,12 +142,16 @@ export interface MemoryPort {
   highestTerm(): Term;
   vote(): Vote | null;
   refusedTerms(): readonly Term[];
+  /** The newest term in which clients may have been let in here; 0: none. */
+  openedTerm(): Term;
   finished(): ReadonlySet<string>;
   /** PostgreSQL was started as the primary it was, and since then nobody was let in and it was not started as a standby: what it recovered may be on too few standbys yet (§4.4). */
   unopened(): boolean;
   sawTerm(term: Term): Promise<void>;
   setVote(vote: Vote): Promise<void>;
   refuse(term: Term): Promise<void>;
+  /** Before clients are let in. */
+  setOpened(term: Term): Promise<void>;
   finish(step: string): Promise<void>;
   setUnopened(unopened: boolean): Promise<void>;
 }

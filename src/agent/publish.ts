@@ -48,6 +48,7 @@ export function buildReport(input: PublishInput): NodeReport {
     open: status.open,
     vote: input.memory.vote(),
     refusedTerms: input.memory.refusedTerms(),
+    openedTerm: input.memory.openedTerm(),
     activity: status.activity,
     probes: input.viewpoints.probes(),
     guard: input.guard,

@@ -225,6 +225,8 @@ export const nodeReport = object({
   vote: nullable(vote),
   /** Terms whose promote order this node durably refuses (bounded to the newest few). */
   refusedTerms: list(term),
+  /** The newest term in which clients may have been let in here, persisted before they were; 0: none. */
+  openedTerm: withDefault(term, makeTerm(0)),
   activity,
   probes: record(probeResult),
   guard: oneOf('alive', 'missing', 'off'),

@@ -186,7 +186,7 @@ export function createWorld(): World {
       openStandby: () => Promise.resolve(void did.push('open-standby')),
       turnAway: () => Promise.resolve(void did.push('turn-away')),
     },
-    memory: memory(did, {
+    memory: memory(did, answers, {
       get: () => world.unopened,
       set: (value) => {
         world.unopened = value;
@@ -246,15 +246,27 @@ export function createWorld(): World {
   return world;
 }
 
-function memory(did: string[], unopened: { readonly get: () => boolean; readonly set: (value: boolean) => void }): MemoryPort {
+function memory(
+  did: string[],
+  answers: World['answers'],
+  unopened: { readonly get: () => boolean; readonly set: (value: boolean) => void },
+): MemoryPort {
   let highest = makeTerm(0);
   let vote: Vote | null = null;
   const refused: Term[] = [];
+  let opened = makeTerm(0);
   const finished = new Set<string>();
   return {
     highestTerm: () => highest,
     vote: () => vote,
     refusedTerms: () => refused,
+    openedTerm: () => opened,
+    setOpened: async (term) => {
+      did.push(`note-opening ${term}`);
+      const noted = await answers.get(`note-opening ${term}`)?.(new AbortController().signal);
+      if (noted?.ok === false) throw new Error(noted.error.code);
+      opened = term;
+    },
     finished: () => finished,
     sawTerm: (term) => {
       highest = term;

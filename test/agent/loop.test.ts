@@ -27,7 +27,7 @@ test('a new cluster: initdb, lease, start, roles, and only then open', async () 
   const world = createWorld();
   world.pg = down('absent', null);
   await world.settle({ kind: 'create', id: 'c', term: T(1) });
-  assert.deepEqual(world.did, ['initdb', 'acquire 1', 'close', 'start-primary', 'roles', 'mark 1', 'open']);
+  assert.deepEqual(world.did, ['initdb', 'acquire 1', 'close', 'start-primary', 'roles', 'mark 1', 'note-opening 1', 'open']);
   assert.equal(world.status?.open, true);
   assert.equal(world.status?.leaseTerm, 1);
 });
@@ -35,7 +35,7 @@ test('a new cluster: initdb, lease, start, roles, and only then open', async () 
 test('a promotion takes the lease first and opens after it', async () => {
   const world = createWorld();
   await world.settle({ kind: 'promote', id: 'x', term: T(2), requiredLsn: null });
-  assert.deepEqual(world.did, ['acquire 2', 'close', 'promote', 'mark 2', 'open']);
+  assert.deepEqual(world.did, ['acquire 2', 'close', 'promote', 'note-opening 2', 'mark 2', 'note-opening 2', 'open']);
 });
 
 test('a promotion that fails kills the server, refuses the term durably and releases, in this order (Z38, H28)', async () => {
@@ -70,7 +70,7 @@ test('no promotion is requested before the port is closed', async () => {
   close(ok(''));
   await settled;
   await world.settle(goal);
-  assert.deepEqual(world.did, ['acquire 2', 'close', 'promote', 'mark 2', 'open']);
+  assert.deepEqual(world.did, ['acquire 2', 'close', 'promote', 'note-opening 2', 'mark 2', 'note-opening 2', 'open']);
 });
 
 test('a port that cannot be closed ends a promotion before it is requested: nothing is killed or refused', async () => {
@@ -337,13 +337,23 @@ test('no lease is taken by the word of a store that was restored, or has not ans
   }
 });
 
+test('a term whose opening cannot be noted on disk is not opened for clients', async () => {
+  const world = createWorld();
+  world.lease = makeTerm(2);
+  world.pg = primaryRunning;
+  world.answers.set('note-opening 2', async () => err(failure('disk.full', true)));
+  await world.settle({ kind: 'primary', id: 'p', term: makeTerm(2), generation: 0, restart: null });
+  assert.equal(world.did.includes('open'), false);
+  assert.equal(world.status?.open, false);
+});
+
 test('a term that cannot be marked in the WAL is not opened for clients', async () => {
   const world = createWorld();
   world.lease = makeTerm(2);
   world.pg = primaryRunning;
   world.answers.set('mark 2', async () => err(failure('sql.failed', true)));
   await world.settle({ kind: 'primary', id: 'p', term: makeTerm(2), generation: 0, restart: null });
-  assert.deepEqual(world.did, ['mark 2']);
+  assert.deepEqual(world.did, ['mark 2', 'note-opening 2']);
   assert.equal(world.status?.open, false);
 });
 

@@ -327,6 +327,12 @@ test('a candidate that durably refused opened nothing: what is known of the loss
   assert.deepEqual(state.attempt?.mayHaveOpened, []);
 });
 
+test('a refusal of a term that was open there is none: what was acknowledged in it is not known (I5)', () => {
+  const refusal = ORDERED.replace('busy', 'refuses4 opened4');
+  assert.deepEqual(expectRule(picture(refusal), 'attempt.refused').attempt?.mayHaveOpened, [{ node: 'n2', term: 4 }]);
+  assert.deepEqual(expectRule(picture(refusal.replace('opened4', 'opened3')), 'attempt.refused').attempt?.mayHaveOpened, []);
+});
+
 test('the old primary that opens after a candidate was given up does not claim that nothing is lost', () => {
   const text = `term 3 primary n1 attempt 5 vote
     n1 crashed @0/5000

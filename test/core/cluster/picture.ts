@@ -3,7 +3,7 @@
  *
  *   term 3 primary n1 lease n1/3 [attempt 4 vote|promote:n2] [goneMs 9000] [watched 100] [frozen] [phase new] [lsn 0/5000] [flapped]
  *   n1 primary|standby|detached|crashed|stopped|hung|starting|absent|incomplete|fenced|dead|witness [@0/5000] [tl2] [fork1@0/4000] [vote4@0/5000|vote4?]
- *      [lease3] [sees:n1=down] [refuses4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000] [knows5] [other-store]
+ *      [lease3] [sees:n1=down] [refuses4] [opened4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000] [knows5] [other-store]
  *      [vip:write=held] [vip:read=conflict/MAC] [inc:NAME] [silent:n2=900] [notinforce@0/5000|inforce@0/5000]
  *
  * With `quorum 1/n2,n3` in the first line replication is synchronous: facts and wanted set are that (`quorum 0/`: nobody is waited for), each node's
@@ -82,6 +82,7 @@ export function blankReport(node: NodeId): NodeReport {
     open: false,
     vote: null,
     refusedTerms: [],
+    openedTerm: makeTerm(0),
     activity: { kind: 'idle' },
     probes: {},
     guard: 'alive',
@@ -430,6 +431,7 @@ function overridesOf(words: readonly string[]): Partial<NodeReport> {
       const one = { vip: vip[1] as VipRole, address: '10.0.0.9', state: vip[2] as VipReport['state'], otherMac: vip[3] ?? null, detail: '' };
       out.vips = [...(out.vips ?? []), one];
     }
+    if (word.startsWith('opened')) out.openedTerm = makeTerm(Number(word.slice(6)));
     if (word.startsWith('refuses')) out.refusedTerms = [makeTerm(Number(word.slice(7)))];
     if (word === 'trusted' || word === 'untrusted') out.trustedReachable = word === 'trusted';
     if (/^knows\d+$/.test(word)) out.highestTerm = makeTerm(Number(word.slice(5)));

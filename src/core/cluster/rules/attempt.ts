@@ -363,17 +363,20 @@ function replace(view: ClusterView, now: Now, attempt: Attempt, rule: string, wh
 }
 
 /**
- * Bounded by the members. Two kinds of candidate opened nothing: one that durably refused (only after its PostgreSQL was killed, before
- * clients), and one that lives as a standby on the timeline of before.
+ * Bounded by the members. Two kinds of candidate opened nothing: one that durably refused a term that it had not opened before, and one that lives as a
+ * standby on the timeline of before.
  *
  * *Invariant:* whoever acknowledged a row in this term is among them. *Because:* it held the write lease then, and a report that came after that was gone
  * tells of the promotion. *Broken if:* an older report counts: a candidate that took the lease and lost the store says nothing more.
  */
 export function givenUp(view: ClusterView, attempt: Attempt): Attempt['mayHaveOpened'] {
   const { candidate, term } = attempt;
-  if (candidate === null || lastKnown(view, candidate)?.refusedTerms.includes(term) === true) return attempt.mayHaveOpened;
+  if (candidate === null) return attempt.mayHaveOpened;
+  const last = lastKnown(view, candidate);
   const now = liveSinceLease(view, candidate)?.postgres;
-  if (now?.role === 'standby' && now.timeline === view.state.timeline) return attempt.mayHaveOpened;
+  const openedNothing = last?.refusedTerms.includes(term) === true || (now?.role === 'standby' && now.timeline === view.state.timeline);
+  // One that opened, lost its lease and started as a standby again may refuse the same term because it cannot be promoted once more.
+  if (openedNothing && last?.openedTerm !== term) return attempt.mayHaveOpened;
   return [...attempt.mayHaveOpened.filter((one) => one.node !== candidate), { node: candidate, term }];
 }
 
