@@ -134,7 +134,8 @@ export function openTerm(
   const term = attempt.term;
   const timeline = winner.postgres.timeline ?? state.timeline;
   const history = trimHistory(winner.postgres.history);
-  const restarted = winner.node === state.primary;
+  // Of a term that the store forgot nothing is known but who is open: others may have been the primary since the one that the state names.
+  const restarted = winner.node === state.primary && attempt.rule !== REPUBLISHED;
   const opened: TermRecord = {
     term,
     timeline,

@@ -106,6 +106,19 @@ test('a primary of a term that the store forgot brings it back, keeps its client
   assert.equal(decision.opened?.rule, 'housekeeping.republished');
 });
 
+test('the primary of the backup that is open in a newer term may have been another one between: neither the loss nor who acknowledged is known (I5, I7)', () => {
+  // n1 was replaced in term 4 and came back in term 5; the backup is of term 3, and its facts are of that time.
+  const view = restored(`term 3 primary n1 quorum 1/n2,n3
+    n1 primary lease5 open tl3 fork1@0/4800 fork2@0/4900 knows5 @0/6000
+    n2 standby tl3 fork1@0/4800 fork2@0/4900 knows5 @0/6000
+    n3 standby tl3 fork1@0/4800 fork2@0/4900 knows5 @0/6000`);
+  const { opened, state } = decideCluster(view, NOW);
+  assert.deepEqual([opened?.term, opened?.primary, opened?.lostBytes], [5, 'n1', null]);
+  assert.ok(state !== null);
+  assert.deepEqual([state.quorum.term, state.quorum.k, state.quorum.voters], [5, 0, []]);
+  assert.ok(state.quorum.revision > view.state.quorum.revision + 1000, 'above every order that the store forgot');
+});
+
 test('a candidate that opens the term of the present attempt is no forgotten primary', () => {
   const view = picture(`term 3 primary n1 lease n2/4 attempt 4 promote:n2
     n1 dead
