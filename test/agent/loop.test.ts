@@ -337,24 +337,16 @@ test('no lease is taken by the word of a store that was restored, or has not ans
   }
 });
 
-test('a term whose opening cannot be noted on disk is not opened for clients', async () => {
-  const world = createWorld();
-  world.lease = makeTerm(2);
-  world.pg = primaryRunning;
-  world.answers.set('note-opening 2', async () => err(failure('disk.full', true)));
-  await world.settle({ kind: 'primary', id: 'p', term: makeTerm(2), generation: 0, restart: null });
-  assert.equal(world.did.includes('open'), false);
-  assert.equal(world.status?.open, false);
-});
-
-test('a term that cannot be marked in the WAL is not opened for clients', async () => {
-  const world = createWorld();
-  world.lease = makeTerm(2);
-  world.pg = primaryRunning;
-  world.answers.set('mark 2', async () => err(failure('sql.failed', true)));
-  await world.settle({ kind: 'primary', id: 'p', term: makeTerm(2), generation: 0, restart: null });
-  assert.deepEqual(world.did, ['mark 2', 'note-opening 2']);
-  assert.equal(world.status?.open, false);
+test('a term that cannot be marked in the WAL, or whose opening cannot be noted on disk, is not opened for clients', async () => {
+  for (const step of ['mark 2', 'note-opening 2']) {
+    const world = createWorld();
+    world.lease = makeTerm(2);
+    world.pg = primaryRunning;
+    world.answers.set(step, async () => err(failure('sql.failed', true)));
+    await world.settle({ kind: 'primary', id: 'p', term: makeTerm(2), generation: 0, restart: null });
+    assert.deepEqual(world.did, ['mark 2', 'note-opening 2']);
+    assert.equal(world.status?.open, false);
+  }
 });
 
 test('a node that leaves is stopped, then its data goes; without that word the data stays', async () => {

@@ -1,9 +1,10 @@
 /** The client against three etcd members that stop, hang and return, and against the odd answers of a leader change. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readFileSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { monoMs } from '../../src/base/clock.ts';
+import { readProcess } from '../../src/agent/postgres/postmaster.ts';
 import { addMono } from '../../src/core/ids.ts';
 import { status } from '@grpc/grpc-js';
 import { classify } from '../../src/store/classify.ts';
@@ -23,13 +24,8 @@ afterEach(() => {
   for (const client of clients.splice(0)) client.close();
 });
 
-/** One letter for each thread. Source: proc(5), /proc/PID/stat: the state follows the name, which may hold blanks and parentheses. */
-function threadStates(pid: number): readonly string[] {
-  return readdirSync(`/proc/${pid}/task`).map((thread) => {
-    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
-    return stat[stat.lastIndexOf(')') + 2] ?? '';
-  });
-}
+/** Source: proc(5): a thread has a directory of its own in /proc too. */
+const standsStill = (pid: number): boolean => readdirSync(`/proc/${pid}/task`).every((thread) => readProcess(Number(thread))?.state === 'T');
 
 describe('three etcd members', () => {
   let cluster: EtcdCluster;
@@ -67,7 +63,7 @@ describe('three etcd members', () => {
     child?.kill('SIGSTOP');
     try {
       // The signal takes its time on a busy machine, and until then some thread may still answer.
-      await until('every thread stands still', () => threadStates(child?.pid ?? 0).every((state) => state === 'T'));
+      await until('every thread stands still', () => standsStill(child?.pid ?? 0));
       await body();
     } finally {
       child?.kill('SIGCONT');
