@@ -1,8 +1,11 @@
 /**
  * I12 *Invariant:* whoever is ordered to open a term by itself holds nothing that the primary before it has not: a node that left its history is no candidate. Excepted are
- *    orders of a person, a store that was restored, terms that may have been opened unseen, and servers that somebody promoted by hand.
+ *    orders of a person, a store that was restored, terms that may have been opened unseen, and servers that somebody promoted by hand, as long as nothing tells
+ *    such a one from a standby: it went the same way to the same number.
  */
 import type { ClusterState } from '../../src/core/state.ts';
+import type { DataDirectory } from '../model/postgres/directory.ts';
+import { timelineAtEnd } from '../model/postgres/port-observe.ts';
 import { contains } from '../model/postgres/wal.ts';
 import { type World, nodeOf } from '../world/world.ts';
 import { Violation } from './violation.ts';
@@ -16,10 +19,23 @@ export function createCandidateChecks(world: World, writers: WriterChecks): (sta
     ordered = attempt.term;
     const isExcepted = attempt.acceptLoss || attempt.target !== null || attempt.afterRestore || attempt.mayHaveOpened.length > 0;
     if (primary === null || primary === attempt.candidate || isExcepted || incarnation !== world.store.incarnation()) return null;
-    if (world.dataNodes.some((node) => writers.wasPromotedByHand(node.name))) return null;
     const before = nodeOf(world, primary).database?.server.disk.directory ?? null;
     const own = nodeOf(world, attempt.candidate).database?.server.disk.directory ?? null;
     if (before === null || own === null || contains(before.end, own.end)) return null;
+    if (world.dataNodes.some((node) => writers.wasPromotedByHand(node.name)) && (writers.wasPromotedByHand(primary) || looksContained(own, before)))
+      return null;
     return new Violation('I12', `${attempt.candidate} is to open term ${attempt.term} with WAL that ${primary}, the primary before it, never had`);
   };
+}
+
+/** By what its own files say of its timelines, it is a standby of the other. */
+function looksContained(own: DataDirectory, other: DataDirectory): boolean {
+  const [mine, theirs] = [timelineAtEnd(own), timelineAtEnd(other)];
+  const isSameWay = mine.history.every(({ timeline, forkLsn }, index) => {
+    const step = theirs.history[index];
+    return step?.timeline === timeline && step.forkLsn === forkLsn;
+  });
+  if (!isSameWay) return false;
+  const left = theirs.history[mine.history.length];
+  return left === undefined ? mine.tli === theirs.tli : left.timeline === mine.tli && own.end.lsn <= Number(left.forkLsn);
 }

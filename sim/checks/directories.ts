@@ -35,8 +35,7 @@ interface Seat {
 export function createDirectoryChecks(world: World, clients: Clients, wasPromotedByHand: (node: string) => boolean): DirectoryChecks {
   const told = new Set<number>();
   clients.onAcknowledged((commit) => told.add(commit.id));
-  const nodes = world.dataNodes.filter((node) => node.database !== null);
-  const seats = nodes.flatMap((node): readonly Seat[] =>
+  const seats = world.dataNodes.flatMap((node): readonly Seat[] =>
     node.database === null ? [] : [{ node, server: node.database.server, directory: null, end: null }],
   );
   let identifier: string | null = null;
@@ -69,6 +68,7 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
     }
   }
 
+  const serverOf = (name: string): Seat['server'] | null => seats.find((seat) => seat.node.name === name)?.server ?? null;
   const isStopped = (node: SimNode): boolean => node.database?.server.core.run === null;
 
   function changed(node: SimNode, before: Seat, directory: DataDirectory | null): void {
@@ -92,10 +92,7 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
   /** WAL up to `end` is no more on that node: some other directory, or a saved one, must have all of its commits. */
   function gone(node: SimNode, end: WalRecord, what: string): void {
     const last = lastTold(end, told);
-    const all = nodes.flatMap((other) => {
-      const disk = other.database?.server.disk;
-      return disk === undefined ? [] : [disk.directory, ...disk.saved];
-    });
+    const all = seats.flatMap(({ server }) => [server.disk.directory, ...server.disk.saved]);
     const kept = node.database?.server.disk.kept.some((one) => contains(one, last)) === true;
     const covered = kept || all.some((directory) => directory !== null && contains(directory.end, last));
 
@@ -108,11 +105,11 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
     if (pausedMs > LOOK_GAP_MS) for (const known of [divergedSince, incompleteSince]) known.clear();
     const state = world.state();
     if (state === null || state.primary === null) return;
-    const primary = nodes.find((node) => node.name === state.primary)?.database?.server ?? null;
+    const primary = serverOf(state.primary);
     if (primary === null || !primary.isWritable() || primary.core.run === null) return;
     let wrong = false;
     for (const name of state.route.readers) {
-      const reader = nodes.find((node) => node.name === name)?.database?.server ?? null;
+      const reader = serverOf(name);
       if (reader !== null && reader.disk.incomplete !== null) {
         wrong = true;
         since(incompleteSince, name, (ms) => {

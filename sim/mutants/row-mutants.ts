@@ -41,6 +41,17 @@ export const rowMutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'number-is-the-timeline',
+    breaks: 'of two timelines with one number, the one that came another way is not the cluster’s (Z53)',
+    patches: [
+      {
+        file: 'src/core/timeline.ts',
+        from: 'if (step?.timeline !== mine.timeline) break;',
+        to: "if (step?.timeline !== mine.timeline) { if (own.timeline === other.timeline) return { kind: 'same' }; break; }",
+      },
+    ],
+  },
+  {
     name: 'follow-without-a-rewind',
     breaks: 'a diverged node is rewound or cloned before it streams (I12)',
     patches: [

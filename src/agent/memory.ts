@@ -42,10 +42,11 @@ export async function openMemory(file: string, storage: TextStorage = fileStorag
   }
   let finished: ReadonlySet<string> = new Set(current.finished);
   let writing: Promise<void> = Promise.resolve();
-  // Writes queue one behind the other: two changes at once must not overwrite each other's file.
+  // Writes queue one behind the other: two changes at once must not overwrite each other's file. What is so already is on disk when its turn comes.
   const change = (next: (old: Record_) => Record_): Promise<void> => {
     const write = writing.then(async () => {
       const updated = next(current);
+      if (updated === current) return;
       await storage.write(`${encodeJson(updated)}\n`);
       current = updated;
       finished = new Set(updated.finished);
@@ -62,8 +63,8 @@ export async function openMemory(file: string, storage: TextStorage = fileStorag
     unopened: () => current.unopened,
     sawTerm: (seen: Term) => change((old) => (seen > old.highestTerm ? { ...old, highestTerm: seen } : old)),
     setVote: (given) => change((old) => ({ ...old, vote: given, highestTerm: makeTerm(Math.max(given.term, old.highestTerm)) })),
-    setUnopened: (unopened: boolean) => (current.unopened === unopened ? writing : change((old) => ({ ...old, unopened }))),
-    setOpened: (opened: Term) => (current.openedTerm >= opened ? writing : change((old) => ({ ...old, openedTerm: opened }))),
+    setUnopened: (unopened: boolean) => change((old) => (old.unopened === unopened ? old : { ...old, unopened })),
+    setOpened: (opened: Term) => change((old) => (old.openedTerm >= opened ? old : { ...old, openedTerm: opened })),
     refuse: (refused: Term) =>
       change((old) => ({ ...old, refusedTerms: [...old.refusedTerms.filter((t) => t !== refused), refused].slice(-MAX_REFUSED) })),
     finish: (step: string) => change((old) => ({ ...old, finished: [...old.finished.filter((s) => s !== step), step].slice(-MAX_FINISHED) })),

@@ -17,7 +17,7 @@ import { killAll } from '../../src/agent/postgres/kill-all.ts';
 import { activeSettings, renderHba, withBlock, writeManagedFiles } from '../../src/agent/postgres/managed-files.ts';
 import { createObserver } from '../../src/agent/postgres/observe.ts';
 import { forkPoint } from '../../src/agent/postgres/rewind.ts';
-import { compareLineage, lineageOf, parseHistory, timelineAt } from '../../src/agent/postgres/timeline-history.ts';
+import { lineageOf, parseHistory, timelineAt } from '../../src/agent/postgres/timeline-history.ts';
 import { readWalEnd } from '../../src/agent/postgres/wal-end.ts';
 import { applySettings, findOverrides } from '../../src/agent/postgres/settings.ts';
 import { createLab, createPrimary, must, settings, sql } from './harness.ts';
@@ -173,7 +173,7 @@ test('a history of 5000 timelines is read whole; a broken one decides nothing (Q
   assert.equal(parseHistory('one\t0/1\tx\n'), null);
 });
 
-test('lineage: at the fork contained, behind it diverged, unknown timeline diverged (Z43, Z44)', () => {
+test('lineage: which timeline a position belongs to, and what two of them have in common', () => {
   const primary = {
     timeline: makeTimeline(3),
     history: [
@@ -181,9 +181,6 @@ test('lineage: at the fork contained, behind it diverged, unknown timeline diver
       { timeline: makeTimeline(2), forkLsn: lsn('0/200') },
     ],
   };
-  assert.equal(compareLineage({ timeline: makeTimeline(1), lsn: lsn('0/100') }, primary).kind, 'contained');
-  assert.equal(compareLineage({ timeline: makeTimeline(1), lsn: lsn('0/101') }, primary).kind, 'diverged');
-  assert.equal(compareLineage({ timeline: makeTimeline(4), lsn: lsn('0/10') }, primary).kind, 'diverged');
   assert.equal(timelineAt(lineageOf(primary.timeline, primary.history), lsn('0/180')), 2);
   assert.equal(forkPoint({ timeline: makeTimeline(1), lsn: lsn('0/180'), history: [] }, primary), lsn('0/100'));
   assert.equal(
@@ -191,8 +188,12 @@ test('lineage: at the fork contained, behind it diverged, unknown timeline diver
       { timeline: makeTimeline(2), lsn: lsn('0/180'), history: [{ timeline: makeTimeline(1), forkLsn: lsn('0/90') }] },
       { timeline: makeTimeline(2), history: [{ timeline: makeTimeline(1), forkLsn: lsn('0/100') }] },
     ),
-    lsn('0/180'),
+    lsn('0/90'),
+    'two timelines of one number',
   );
+  const parted = { timeline: makeTimeline(4), lsn: lsn('0/300'), history: [{ timeline: makeTimeline(1), forkLsn: lsn('0/100') }] };
+  assert.equal(forkPoint(parted, primary), lsn('0/100'), 'it skipped what the other went through');
+  assert.equal(forkPoint({ timeline: makeTimeline(4), lsn: lsn('0/300'), history: [] }, primary), null);
 });
 
 test('connection strings survive quoting; slot names are legal', () => {

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { createHistoryReader } from '../../src/agent/postgres/timeline-history.ts';
 import { parseUnlessUnchanged } from '../../src/agent/postgres/unchanged-file.ts';
 import { realClock } from '../../src/base/clock.ts';
+import { makeTimeline } from '../../src/core/ids.ts';
+import { formatLsn } from '../../src/core/lsn.ts';
 
 let directory: string;
 before(() => {
@@ -50,4 +53,21 @@ test('a file that lies still is read once; whatever happens to it is seen', asyn
   assert.equal(await read(), 'six');
   rmSync(path);
   assert.equal(await read(), null);
+});
+
+test('the history of a timeline is that of the file as it is: after a clone another one has the same name', async () => {
+  const pgWal = join(directory, 'pg_wal');
+  mkdirSync(pgWal);
+  const read = createHistoryReader(directory);
+  const file = join(pgWal, '00000003.history');
+  const forks = async (): Promise<string> => (await read(makeTimeline(3))).map((fork) => `${fork.timeline}@${formatLsn(fork.forkLsn)}`).join(' ');
+  assert.equal(await forks(), '', 'no file yet');
+  writeFileSync(file, '1\t0/100\tno recovery target specified\n2\t0/200\tno recovery target specified\n');
+  await realClock.sleep(1100);
+  for (const look of ['first', 'second']) assert.equal(await forks(), '1@0/100 2@0/200', look);
+  rmSync(pgWal, { recursive: true });
+  mkdirSync(pgWal);
+  writeFileSync(file, '1\t0/100\tno recovery target specified\n');
+  assert.equal(await forks(), '1@0/100');
+  assert.deepEqual([await read(makeTimeline(1)), await read(null)], [[], []]);
 });

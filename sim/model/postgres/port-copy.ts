@@ -1,7 +1,7 @@
 /** Base backup and rewind on modelled servers: order, marks and answers of src/agent/postgres/clone.ts and rewind.ts; what pg_rewind believes is what it really reads. */
 import { cancelled, failure } from '../../../src/agent/postgres/failure.ts';
 import type { Progress, Upstream } from '../../../src/agent/ports.ts';
-import { compareLineage } from '../../../src/agent/postgres/timeline-history.ts';
+import { compareLineage, isContained } from '../../../src/core/cluster/lineage.ts';
 import { makeTimeline } from '../../../src/core/ids.ts';
 import { makeLsn } from '../../../src/core/lsn.ts';
 import { type Failure, type Result, err, ok } from '../../../src/core/result.ts';
@@ -282,10 +282,10 @@ async function recoverAndKeep(
 ): Promise<Result<{ readonly contained: boolean }, Failure>> {
   const { core } = context;
   const own = timelineAtEnd(directory);
-  const twin = own.history.some((mine) =>
-    source.timeline.history.some((theirs) => theirs.timeline === mine.timeline && theirs.forkLsn !== mine.forkLsn),
-  );
-  if (own.tli === source.timeline.tli && twin)
+  const position = { timeline: makeTimeline(own.tli), lsn: makeLsn(BigInt(directory.end.lsn)) };
+  const lineage = { timeline: makeTimeline(source.timeline.tli), history: source.timeline.history };
+  const contained = isContained(compareLineage(position, own.history, lineage));
+  if (own.tli === source.timeline.tli && !contained)
     return err(
       failure(
         'rewind.same-timeline',
@@ -296,14 +296,12 @@ async function recoverAndKeep(
         false,
       ),
     );
-  const position = { timeline: makeTimeline(own.tli), lsn: makeLsn(BigInt(directory.end.lsn)) };
-  const verdict = compareLineage(position, { timeline: makeTimeline(source.timeline.tli), history: source.timeline.history });
-  if (verdict.kind === 'contained' && isCleanlyShutDown(directory)) return ok({ contained: true });
+  if (contained && isCleanlyShutDown(directory)) return ok({ contained: true });
   const cleared = await clearUpstream(context, signal);
   if (!cleared.ok) return cleared;
   const along = own.tli === directory.checkpointTli ? 'checkpoint' : 'newest';
   const started = await startServer(context, { mode: 'standby', reach: 'private', along, mayStart: () => true }, signal);
-  if (started.ok && verdict.kind === 'diverged') core.disk.kept.push(directory.end);
+  if (started.ok && !contained) core.disk.kept.push(directory.end);
   const stopped = await stopServer(context, { from: 'fast', fastMs: 10_000 }, null);
   if (!started.ok)
     return err(
@@ -317,7 +315,7 @@ async function recoverAndKeep(
       ),
     );
   if (!stopped.ok) return stopped;
-  if (verdict.kind === 'diverged' && own.tli !== directory.checkpointTli)
+  if (!contained && own.tli !== directory.checkpointTli)
     return err(
       failure(
         'rewind.no-checkpoint',
@@ -328,7 +326,7 @@ async function recoverAndKeep(
         false,
       ),
     );
-  return ok({ contained: verdict.kind === 'contained' });
+  return ok({ contained });
 }
 
 /** The tool itself. What it compares are the timeline numbers and forks of the two pg_control and history files. */

@@ -19,7 +19,7 @@ import { replayTimeline } from './replay-timeline.ts';
 import { SLOTS_QUERY, type SlotInfo, slotInfos } from './slots.ts';
 import { createStartProgress, readStartProgress } from './start-progress.ts';
 import { type Row, type Sql, describeSqlError, localTarget, openSql, sqlStateOf } from './sql.ts';
-import { listHistoryTimelines, readHistory } from './timeline-history.ts';
+import { createHistoryReader, listHistoryTimelines } from './timeline-history.ts';
 import { type WalEnd, readWalEnd } from './wal-end.ts';
 
 export interface MemberAddress {
@@ -119,7 +119,7 @@ export function createObserver(instance: Instance, options: ObserverOptions): Ob
   let last: PostgresReport | null = null;
   let running: Promise<PostgresReport> | null = null;
   let standbyTimeline: { readonly pid: number; readonly key: string; readonly timeline: Timeline } | null = null;
-  const history = createHistoryCache(instance.dataDirectory);
+  const history = createHistoryReader(instance.dataDirectory);
   /** Of a running primary: everything before it is in its files. */
   let flushed: { readonly timeline: Timeline; readonly lsn: Lsn } | null = null;
   const files = createFileReader(instance, () => flushed);
@@ -335,18 +335,6 @@ async function hasNewerHistory(dataDirectory: string, than: Timeline): Promise<b
   } catch {
     return true;
   }
-}
-
-/** History files never change once written; only the newest is kept. */
-function createHistoryCache(dataDirectory: string): (timeline: Timeline | null) => Promise<readonly Fork[]> {
-  let known: { readonly timeline: Timeline; readonly history: readonly Fork[] } | null = null;
-  return async (timeline) => {
-    if (timeline === null || timeline === 1) return [];
-    if (known?.timeline === timeline) return known.history;
-    const history = await readHistory(dataDirectory, timeline);
-    if (history !== null) known = { timeline, history };
-    return history ?? [];
-  };
 }
 
 function withFileFacts(report: PostgresReport, control: ControlData | null): PostgresReport {

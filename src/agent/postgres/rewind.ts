@@ -4,8 +4,11 @@ import { join } from 'node:path';
 import { monoMs, realClock } from '../../base/clock.ts';
 import { runProcess } from '../../base/process.ts';
 import { type Timeline, makeTimeline } from '../../core/ids.ts';
+import { compareLineage, isContained } from '../../core/cluster/lineage.ts';
+import type { Lsn } from '../../core/lsn.ts';
 import type { Fork } from '../../core/report.ts';
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
+import { type Lineage, relate } from '../../core/timeline.ts';
 import { type Endpoint, upstreamConninfo } from './conninfo.ts';
 import { isCleanlyShutDown, readControlData } from './control-data.ts';
 import { clearIncomplete, directoryState, ensureStandbySignal, markIncomplete } from './data-directory.ts';
@@ -20,7 +23,7 @@ import { findProcesses } from './postmaster.ts';
 import { type SqlTarget, sqlStateOf, withLocalSql, withSql } from './sql.ts';
 import { startPostgres } from './start.ts';
 import { stopPostgres } from './stop.ts';
-import { compareLineage, parseHistory } from './timeline-history.ts';
+import { parseHistory } from './timeline-history.ts';
 import { readTablespaces, tablespaceLinks } from './tablespaces.ts';
 import { memberTarget } from './upstream-sql.ts';
 import { readWalEnd } from './wal-end.ts';
@@ -100,12 +103,7 @@ export async function rewindTo(instance: Instance, options: RewindOptions): Prom
   return ok({ contained, divergedPath: path, summary, unarchived, durationMs: monoMs() - startedAt });
 }
 
-interface Source {
-  readonly timeline: Timeline;
-  readonly history: readonly Fork[];
-}
-
-async function checkSource(instance: Instance, options: RewindOptions): Promise<Result<Source, Failure>> {
+async function checkSource(instance: Instance, options: RewindOptions): Promise<Result<Lineage, Failure>> {
   const target = await memberTarget(instance, options.upstream, 'replication');
   const where = `${options.upstream.host}:${options.upstream.port}`;
   const unreachable = (cause: Failure): Failure =>
@@ -217,27 +215,26 @@ async function waitCheckpoint(target: SqlTarget, timeline: Timeline, where: stri
  * pg_rewind wants a cleanly stopped target. A standby start without an upstream, on the private socket only, recovers a crash without
  * writing WAL of its own, and lets us ask for the names of the tables in the diverged part; then it is stopped.
  */
-async function recoverAndKeep(instance: Instance, source: Source, options: RewindOptions): Promise<Result<Kept, Failure>> {
+async function recoverAndKeep(instance: Instance, source: Lineage, options: RewindOptions): Promise<Result<Kept, Failure>> {
   const before = await readWalEnd(instance, options);
   if (!before.ok) return before;
   const control = await readControlData(instance);
   if (!control.ok) return control;
-  const verdict = compareLineage(before.value, source);
+  const contained = isContained(compareLineage(before.value, before.value.history, source));
   // pg_rewind compares timeline numbers: of two timelines with one number it sees one, changes nothing and reports success (Z53).
-  const twin = before.value.history.some((own) => source.history.some((other) => other.timeline === own.timeline && other.forkLsn !== own.forkLsn));
-  if (before.value.timeline === source.timeline && twin) {
+  if (before.value.timeline === source.timeline && !contained) {
     return err(
       failure(
         'rewind.same-timeline',
         `${instance.node} cannot be rewound`,
-        `its timeline ${source.timeline} left its parent elsewhere than the source's of the same number`,
+        `its timeline ${source.timeline} has another history than the source's of the same number`,
         'nothing was changed',
         'take the node back by a clone, which keeps this directory aside',
         false,
       ),
     );
   }
-  if (verdict.kind === 'contained' && isCleanlyShutDown(control.value)) return ok({ contained: true, diverged: null, unarchived: [] });
+  if (contained && isCleanlyShutDown(control.value)) return ok({ contained: true, diverged: null, unarchived: [] });
   const waiting = await waitingForArchive(instance);
   const cleared = await clearUpstream(instance, options);
   if (!cleared.ok) return cleared;
@@ -250,7 +247,7 @@ async function recoverAndKeep(instance: Instance, source: Source, options: Rewin
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   });
   const kept =
-    started.ok && verdict.kind === 'diverged'
+    started.ok && !contained
       ? await keepDiverged(instance, { ...before.value, segmentBytes: control.value.segmentBytes }, { source, signal: options.signal ?? null })
       : ok(null);
   const unarchived = started.ok ? await archiveRest(instance, { signal: options.signal ?? null }) : waiting;
@@ -267,9 +264,9 @@ async function recoverAndKeep(instance: Instance, source: Source, options: Rewin
       ),
     );
   if (!stopped.ok) return stopped;
-  const blind = verdict.kind === 'diverged' ? await blindSpot(instance, before.value.timeline) : null;
+  const blind = contained ? null : await blindSpot(instance, before.value.timeline);
   if (blind !== null) return err(blind);
-  return kept.ok ? ok({ contained: verdict.kind === 'contained', diverged: kept.value, unarchived }) : kept;
+  return kept.ok ? ok({ contained, diverged: kept.value, unarchived }) : kept;
 }
 
 interface Kept {
@@ -301,7 +298,7 @@ async function blindSpot(instance: Instance, timeline: Timeline): Promise<Failur
 
 type OwnEnd = {
   readonly timeline: Timeline;
-  readonly lsn: import('../../core/lsn.ts').Lsn;
+  readonly lsn: Lsn;
   readonly history: readonly Fork[];
   readonly segmentBytes: number;
 };
@@ -309,7 +306,7 @@ type OwnEnd = {
 async function keepDiverged(
   instance: Instance,
   own: OwnEnd,
-  { source, signal }: { source: Source; signal: AbortSignal | null },
+  { source, signal }: { source: Lineage; signal: AbortSignal | null },
 ): Promise<Result<{ readonly path: string; readonly summary: DivergedSummary } | null, Failure>> {
   const fork = forkPoint(own, source);
   if (fork === null)
@@ -331,18 +328,11 @@ async function keepDiverged(
   );
 }
 
-/** Where two lineages part: the lower of both ends of their newest common timeline; null: they share none. */
-export function forkPoint(own: Pick<OwnEnd, 'timeline' | 'lsn' | 'history'>, source: Source): Fork['forkLsn'] | null {
-  const ends = (lineage: Source): Map<number, Fork['forkLsn'] | null> =>
-    new Map([...lineage.history.map((fork) => [fork.timeline, fork.forkLsn] as const), [lineage.timeline, null] as const]);
-  const theirs = ends(source);
-  let best: Fork['forkLsn'] | null = null;
-  for (const [timeline, end] of ends(own)) {
-    if (!theirs.has(timeline)) continue;
-    const other = theirs.get(timeline) ?? null;
-    best = end === null ? (other ?? own.lsn) : other === null || end < other ? end : other;
-  }
-  return best;
+/** The last position that our WAL has in common with the source's history; null: nothing in common is known. */
+export function forkPoint(own: Pick<OwnEnd, 'timeline' | 'lsn' | 'history'>, source: Lineage): Lsn | null {
+  const relation = relate(own, source);
+  if (relation.kind === 'unknown') return null;
+  return relation.kind === 'same' ? own.lsn : relation.forkLsn;
 }
 
 /** `spc/db/filenode` → `database.schema.table`, asked of the running directory itself; unknown ones keep their numbers. */

@@ -69,6 +69,10 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
   let lastFile = -Infinity;
   const tracks = new Map<string, Track>();
 
+  const forgetInForce = (): void => {
+    inForce = null;
+    inForceLsn = null;
+  };
   const isServed = (): boolean => wanted !== null && inForce !== null && sameSet(inForce, wanted.set);
 
   function track(postgres: PostgresReport): void {
@@ -99,8 +103,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
   }
 
   function forget(): void {
-    inForce = null;
-    inForceLsn = null;
+    forgetInForce();
     lastFlush = null;
     tracks.clear();
   }
@@ -111,8 +114,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
    */
   async function work(asked: WantedSet): Promise<Result<null, Failure>> {
     if (inForce !== null && !sameSet(inForce, asked.set)) {
-      inForce = null;
-      inForceLsn = null;
+      forgetInForce();
     }
     // A node that never waited for anybody is left as it is: no write, no look.
     if (asked.set.k === 0 && !isOurs(await doors.written())) return served(asked.set);
@@ -159,8 +161,7 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
     const names = await doors.written();
     if (wanted !== asked || names === renderSyncNames(asked.set)) return;
     log.warn({ found: names ?? '', wanted: renderSyncNames(asked.set) }, 'synchronous_standby_names was changed by somebody else; it is set again');
-    inForce = null;
-    inForceLsn = null;
+    forgetInForce();
     options.wake();
   }
 

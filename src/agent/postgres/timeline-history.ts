@@ -6,6 +6,7 @@ import { type Lsn, parseLsn } from '../../core/lsn.ts';
 import type { Fork } from '../../core/report.ts';
 import { errnoOf } from './failure.ts';
 import { readIfThere } from './files.ts';
+import { parseUnlessUnchanged } from './unchanged-file.ts';
 
 /**
  * Lines `parentTLI<tab>switchpoint<tab>reason`; empty lines and comments are skipped.
@@ -34,6 +35,22 @@ export async function readHistory(dataDirectory: string, timeline: Timeline): Pr
   if (timeline === 1) return [];
   const text = await readIfThere(join(dataDirectory, 'pg_wal', historyFileName(timeline)));
   return text === null ? null : parseHistory(text);
+}
+
+/**
+ * For a look that comes again and again: ancestors of the timeline that is asked for; empty for none, for timeline 1, and when the file is missing or not
+ * understood. The file is read again when it is another one: after a twin was taken back by a clone, the same number has another history.
+ */
+export function createHistoryReader(dataDirectory: string): (timeline: Timeline | null) => Promise<readonly Fork[]> {
+  let known: { readonly timeline: Timeline; readonly read: () => Promise<readonly Fork[]> } | null = null;
+  return async (timeline) => {
+    if (timeline === null || timeline === 1) return [];
+    if (known?.timeline !== timeline) {
+      const path = join(dataDirectory, 'pg_wal', historyFileName(timeline));
+      known = { timeline, read: parseUnlessUnchanged(path, (text) => (text === null ? [] : (parseHistory(text) ?? []))) };
+    }
+    return known.read();
+  };
 }
 
 /** Timelines that have a history file in pg_wal, ascending; empty when there is no pg_wal. */
@@ -73,18 +90,4 @@ export function lineageOf(timeline: Timeline, history: readonly Fork[]): readonl
 export function timelineAt(lineage: readonly LineageStep[], lsn: Lsn): Timeline | null {
   for (const step of lineage) if (step.end === null || lsn <= step.end) return step.timeline;
   return null;
-}
-
-/**
- * Where `position` leaves the lineage of a primary (its timeline and history).
- * `contained`: everything up to the position is in that history (or still to come on it). `diverged`: WAL after `at` is not.
- * A timeline that the history does not name is diverged, with the fork unknown (Z43).
- */
-export function compareLineage(
-  position: { readonly timeline: Timeline; readonly lsn: Lsn },
-  primary: { readonly timeline: Timeline; readonly history: readonly Fork[] },
-): { readonly kind: 'contained' } | { readonly kind: 'diverged'; readonly at: Lsn | null } {
-  const step = lineageOf(primary.timeline, primary.history).find((candidate) => candidate.timeline === position.timeline);
-  if (step === undefined) return { kind: 'diverged', at: null };
-  return step.end === null || position.lsn <= step.end ? { kind: 'contained' } : { kind: 'diverged', at: step.end };
 }

@@ -5,8 +5,7 @@ import { type NodeReport, hasShutDown } from '../report.ts';
 import type { Attempt, ClusterState, Goal, SyncSet, TermRecord } from '../state.ts';
 import { trimHistory } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
-import { forkOf } from '../timeline.ts';
-import { compareLineage, isContained } from './lineage.ts';
+import { compareLineage, isContained, relationOf } from './lineage.ts';
 import { withGoal, without, UNFINISHED_PROMOTION, isPromotionUnfinished } from './goals.ts';
 import { endOfWal, isMaintenance, lastKnown, live, mayCount, primaryEnd } from './observe.ts';
 import { higherTimeline, reserveTimeline } from './reserved-timeline.ts';
@@ -134,13 +133,14 @@ export function openTerm(
   const term = attempt.term;
   const timeline = winner.postgres.timeline ?? state.timeline;
   const history = trimHistory(winner.postgres.history);
+  const relation = relationOf(winner.postgres, state);
   // Of a term that the store forgot nothing is known but who is open: others may have been the primary since the one that the state names.
   const restarted = winner.node === state.primary && attempt.rule !== REPUBLISHED;
   const opened: TermRecord = {
     term,
     timeline,
     primary: winner.node,
-    forkLsn: state.timeline === null || restarted ? null : forkOf(history, state.timeline),
+    forkLsn: relation.kind === 'descendant' && !restarted ? relation.forkLsn : null,
     rule: attempt.rule,
     reason: attempt.reason,
     startedWallMs: now.wall,
@@ -163,7 +163,7 @@ export function openTerm(
     // How often a restart of the old primary failed says nothing of its return as a standby.
     recovery: state.primary === null ? state.recovery : without(state.recovery, state.primary),
     primaryLsn: endOfWal(winner)?.lsn ?? null,
-    positions: positionsAfter(state, history),
+    positions: positionsAfter(state.positions, relation),
     lastFailoverWallMs: automatic && !restarted ? now.wall : state.lastFailoverWallMs,
     terms: [...state.terms, opened].slice(-MAX_TERMS),
   };

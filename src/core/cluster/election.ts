@@ -3,9 +3,8 @@ import type { NodeId, Now } from '../ids.ts';
 import { type Lsn, bytesBetween, formatLsn } from '../lsn.ts';
 import type { NodeReport, Position } from '../report.ts';
 import { type NodeSpec, findNode, isNear } from '../spec.ts';
-import { forkOf } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
-import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained } from './lineage.ts';
+import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained, relationOf } from './lineage.ts';
 import { isTwinSuspect } from './recovery.ts';
 import { diskProblemOf } from './disks.ts';
 import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live, mayCount, primaryEnd } from './observe.ts';
@@ -144,11 +143,9 @@ function rejections(
   return reasons;
 }
 
-/** Its history names the state's timeline as an ancestor, and agrees with the state on those before. */
+/** Its timeline came out of the state's. */
 function isDescendant(view: ClusterView, report: NodeReport): boolean {
-  const { timeline, history } = view.state;
-  if (timeline === null || forkOf(report.postgres.history, timeline) === null) return false;
-  return history.every((fork) => forkOf(report.postgres.history, fork.timeline) === fork.forkLsn);
+  return relationOf(report.postgres, view.state).kind === 'descendant';
 }
 
 function lineage(view: ClusterView, report: NodeReport, position: Position): LineageVerdict | null {

@@ -1,20 +1,15 @@
 /** Compares a node's end of WAL with the cluster's lineage. Timelines are compared first, positions only within one. */
-import type { Timeline } from '../ids.ts';
 import { type Lsn, bytesBetween, formatLsn } from '../lsn.ts';
-import type { Fork, Position } from '../report.ts';
-import { forkOf } from '../timeline.ts';
-
-export interface Lineage {
-  readonly timeline: Timeline;
-  readonly history: readonly Fork[];
-}
+import type { Fork, Position, PostgresReport } from '../report.ts';
+import type { ClusterState } from '../state.ts';
+import { type Lineage, type Relation, forkOf, relate } from '../timeline.ts';
 
 export type LineageVerdict =
   /** On the cluster's timeline. */
   | { readonly kind: 'same' }
   /** On an ancestor, not past its fork: streaming alone brings it here. */
   | { readonly kind: 'ancestor'; readonly forkLsn: Lsn }
-  /** On an ancestor but past its fork, or on a timeline of the same number with another fork: it has WAL that the cluster has not. */
+  /** On an ancestor but past its fork, or on a timeline of the same number with another history: it has WAL that the cluster has not. */
   | { readonly kind: 'diverged'; readonly forkLsn: Lsn; readonly bytes: number }
   /**
    * On a timeline that is not of this cluster's history although it left it at a known fork: a promotion that nobody ordered, an order that was not completed,
@@ -29,45 +24,24 @@ export type LineageVerdict =
  * that share a number are taken for the same one).
  *
  * *Invariant:* a node judged `same` or `ancestor` holds no record that the cluster's primary has not, or is only ahead on the
- * very same timeline. *Because:* two late promotions may share a timeline number, so the fork where the node's timeline began
- * is compared too (Z53). *Broken if:* highest timeline wins (Q9), or only numbers are compared.
+ * very same timeline. *Because:* two late promotions may share a timeline number, so the whole way to it is compared (Z53; `relate`).
+ * *Broken if:* highest timeline wins (Q9), or only numbers are compared.
  */
 export function compareLineage(position: Position, nodeHistory: readonly Fork[], cluster: Lineage): LineageVerdict {
-  const twin = firstDifferentFork(nodeHistory, cluster.history);
-  if (position.timeline === cluster.timeline) {
-    return twin === null ? { kind: 'same' } : { kind: 'diverged', forkLsn: twin, bytes: Math.max(0, bytesBetween({ from: twin, to: position.lsn })) };
-  }
-  const forkLsn = forkOf(cluster.history, position.timeline);
-  if (forkLsn !== null) {
-    const from = twin !== null && twin < forkLsn ? twin : forkLsn;
-    const bytes = bytesBetween({ from, to: position.lsn });
-    return bytes > 0 ? { kind: 'diverged', forkLsn: from, bytes } : { kind: 'ancestor', forkLsn };
-  }
-  const left = forkOf(nodeHistory, cluster.timeline) ?? sharedFork(nodeHistory, cluster.history);
-  return left === null ? { kind: 'unknown' } : { kind: 'foreign', forkLsn: left };
+  const relation = relate({ timeline: position.timeline, history: nodeHistory }, cluster);
+  if (relation.kind === 'same' || relation.kind === 'unknown') return relation;
+  const { forkLsn } = relation;
+  if (relation.kind === 'descendant') return { kind: 'foreign', forkLsn };
+  const left = Math.max(0, bytesBetween({ from: forkLsn, to: position.lsn }));
+  const end = forkOf(cluster.history, position.timeline);
+  if (end !== null) return left > 0 ? { kind: 'diverged', forkLsn, bytes: left } : { kind: 'ancestor', forkLsn: end };
+  return position.timeline === cluster.timeline ? { kind: 'diverged', forkLsn, bytes: left } : { kind: 'foreign', forkLsn };
 }
 
-/** The smaller fork of the first ancestor at which the two histories part; null when they agree where both know. */
-function firstDifferentFork(a: readonly Fork[], b: readonly Fork[]): Lsn | null {
-  for (const fork of a) {
-    const other = forkOf(b, fork.timeline);
-    if (other !== null && other !== fork.forkLsn) return earlier(other, fork.forkLsn);
-  }
-  return null;
-}
-
-function sharedFork(a: readonly Fork[], b: readonly Fork[]): Lsn | null {
-  for (const fork of a.toReversed()) {
-    const other = forkOf(b, fork.timeline);
-    if (other !== null) return earlier(other, fork.forkLsn);
-  }
-  return null;
-}
-
-/** Math.min knows no bigint. */
-function earlier(a: Lsn, b: Lsn): Lsn {
-  if (a < b) return a;
-  return b;
+/** How a server's timeline lies against the cluster's; `unknown` as long as either has none. */
+export function relationOf(postgres: Pick<PostgresReport, 'timeline' | 'history'>, state: Pick<ClusterState, 'timeline' | 'history'>): Relation {
+  if (postgres.timeline === null || state.timeline === null) return { kind: 'unknown' };
+  return relate({ timeline: postgres.timeline, history: postgres.history }, { timeline: state.timeline, history: state.history });
 }
 
 /** True when the node needs nothing but streaming. */

@@ -3,6 +3,7 @@ import { bytesBetween } from '../lsn.ts';
 import type { NodeReport } from '../report.ts';
 import type { Attempt, TermRecord } from '../state.ts';
 import type { ClusterView } from '../view.ts';
+import { relationOf } from './lineage.ts';
 import { endOfWal, isForeignSystem, isGone, isOpen, live } from './observe.ts';
 
 /**
@@ -52,8 +53,8 @@ export function judgeLoss(view: ClusterView, attempt: Attempt, missing: number |
  *
  * *Invariant:* an amount is noted only if nobody else can have acknowledged rows that are lost. *Because:* the terms are adjacent, so that no candidate
  * was ordered to open between them, no person said in the command that a restored store or a missing node is not waited for, and the directory still
- * ends on the timeline that the old term had: nothing was appended or taken away since. *Broken if:* it is computed from a directory that was
- * rewound, cloned or promoted meanwhile.
+ * ends on the timeline that the old term had, which the present one came out of: nothing was appended or taken away since. *Broken if:* it is computed
+ * from a directory that was rewound, cloned or promoted meanwhile, or against the end of another timeline with the old one's number.
  */
 export function lateLoss(view: ClusterView): { readonly record: TermRecord; readonly from: NodeReport } | null {
   const { primary, primaryTerm, attempt, terms } = view.state;
@@ -63,6 +64,7 @@ export function lateLoss(view: ClusterView): { readonly record: TermRecord; read
   const from = before.primary === primary || present.rule === BY_HAND ? null : live(view, before.primary);
   if (from === null || !isGone(from) || from.postgres.timeline !== before.timeline || isForeignSystem(view, from)) return null;
   const end = (from.postgres.walEnd ?? from.postgres.shutdownLsn) === null ? null : endOfWal(from);
-  if (end === null) return null;
-  return { record: { ...present, lostBytes: Math.max(0, bytesBetween({ from: present.forkLsn, to: end.lsn })) }, from };
+  const kept = relationOf(from.postgres, view.state);
+  if (end === null || kept.kind !== 'ancestor') return null;
+  return { record: { ...present, lostBytes: Math.max(0, bytesBetween({ from: kept.forkLsn, to: end.lsn })) }, from };
 }

@@ -5,8 +5,7 @@ import type { NodeReport, Position, PostgresReport } from '../report.ts';
 import { type ClusterSpec, type NodeSpec, findNode, isMember } from '../spec.ts';
 import type { ClusterState, Goal } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { forkOf } from '../timeline.ts';
-import { type LineageVerdict, compareLineage } from './lineage.ts';
+import { type LineageVerdict, compareLineage, relationOf } from './lineage.ts';
 
 /** Three missed reports: one may be lost, two may be late; longer would let a silent node count as a viewpoint. */
 export function freshLimitMs(spec: ClusterSpec): number {
@@ -113,8 +112,9 @@ export function primaryEnd(view: ClusterView): Lsn | null {
   const { primary, primaryLsn, timeline } = view.state;
   const report = primary === null ? null : lastKnown(view, primary);
   if (report === null || timeline === null) return primaryLsn;
-  const { postgres } = report;
-  return maxLsn(primaryLsn, postgres.timeline === timeline ? (endOfWal(report)?.lsn ?? null) : forkOf(postgres.history, timeline));
+  const relation = relationOf(report.postgres, view.state);
+  if (relation.kind === 'same') return maxLsn(primaryLsn, endOfWal(report)?.lsn ?? null);
+  return relation.kind === 'descendant' ? maxLsn(primaryLsn, relation.forkLsn) : primaryLsn;
 }
 
 export function isPrimaryRole(report: NodeReport): boolean {

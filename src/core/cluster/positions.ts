@@ -5,9 +5,8 @@
  * *Invariant:* no slot that is kept ready is advanced past what its node is known to have on the present history (Z69). *Because:* positions are written
  * from reports of nodes on that history, and are cut at the fork when a term opens another timeline. *Broken if:* the position of a diverged node counts.
  */
-import type { Fork } from '../report.ts';
 import type { ClusterState } from '../state.ts';
-import { forkOf } from '../timeline.ts';
+import type { Relation } from '../timeline.ts';
 import type { ClusterView } from '../view.ts';
 import { isContained } from './lineage.ts';
 import { dataNodes, isForeignSystem, lineageOf, live } from './observe.ts';
@@ -32,9 +31,9 @@ export function knownPositions(view: ClusterView): ClusterState['positions'] {
   return found;
 }
 
-/** What of the positions still holds on a history that left the state's timeline at its fork. */
-export function positionsAfter(state: Pick<ClusterState, 'positions' | 'timeline'>, history: readonly Fork[]): ClusterState['positions'] {
-  const fork = state.timeline === null ? null : forkOf(history, state.timeline);
-  if (fork === null) return state.positions;
-  return Object.fromEntries(Object.entries(state.positions).map(([node, lsn]) => [node, lsn < fork ? lsn : fork]));
+/** What of the positions still holds on a timeline that lies so against the one of which they were noted. */
+export function positionsAfter(positions: ClusterState['positions'], relation: Relation): ClusterState['positions'] {
+  if (relation.kind !== 'descendant' && relation.kind !== 'parted') return positions;
+  const { forkLsn } = relation;
+  return Object.fromEntries(Object.entries(positions).map(([node, lsn]) => [node, lsn < forkLsn ? lsn : forkLsn]));
 }

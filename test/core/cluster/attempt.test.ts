@@ -106,6 +106,14 @@ test('to accept loss does not waive a vote; to accept two primaries does, and wa
   );
 });
 
+test('a candidate whose timeline came another way to the number of the cluster’s is none, however far it is (Z53, seed 378)', () => {
+  const view = picture(`term 3 primary n1 timeline 3 forks 1@0/4000 lsn 0/5000 attempt 4 vote
+    n1 dead
+    n2 detached tl3 fork1@0/4000 fork2@0/4800 vote4@0/9000
+    n3 detached tl3 fork1@0/4000 vote4@0/5000`);
+  assert.equal(expectRule(view, 'attempt.promote').attempt?.candidate, 'n3');
+});
+
 test('a vote for another term does not count', () => {
   expectRule(picture(VOTES.replace('vote4@0/5000', 'vote3@0/5000').replace('vote4@0/4FFF', 'vote3@0/4FFF')), 'failover.blocked-votes', later(1000));
 });

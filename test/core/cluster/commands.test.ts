@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { makeRevision, makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
+import { makeRevision, makeTerm, makeWallMs } from '../../../src/core/ids.ts';
 import { cancelEffect } from '../../../src/core/cluster/cancel.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import type { ClusterState, TaskRequest } from '../../../src/core/state.ts';

@@ -58,6 +58,10 @@ test('no amount is noted where it would not be the whole of the loss, or is not 
     ['the same node opened both', [crashed, [{ ...OLD, primary: id('n1') }, record({})]]],
     ['its server runs: its end moves', ['n2 primary tl1 @0/5800 goal:fenced', [OLD, record({})]]],
     ['it was rewound already', ['n2 stopped tl2 fork1@0/5000 @0/5800 goal:rewind', [OLD, record({})]]],
+    [
+      'it is on another timeline with the old one’s number',
+      ['n2 crashed tl2 fork1@0/4000 @0/5800 goal:fenced', [{ ...OLD, timeline: makeTimeline(2) }, record({})]],
+    ],
     ['it holds another system', ['n2 crashed tl1 sys9 @0/5800 goal:fenced', [OLD, record({})]]],
     ['it cannot be heard', ['n2 dead tl1 @0/5800 goal:fenced', [OLD, record({})]]],
   ];

@@ -12,7 +12,7 @@ import { publishRoute } from '../../../src/core/cluster/route.ts';
 import { checkSwitchover } from '../../../src/core/cluster/switchover-checks.ts';
 import { openingSet, wishedSet } from '../../../src/core/cluster/sync-wish.ts';
 import { isAttached, plannedUpstream, upstreamNow } from '../../../src/core/cluster/upstream.ts';
-import { type NodeId, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
+import { type NodeId, makeWallMs } from '../../../src/core/ids.ts';
 import type { NodeReport, Walsender } from '../../../src/core/report.ts';
 import { slotName } from '../../../src/core/slot-name.ts';
 import { type NodeSpec, checkSpec } from '../../../src/core/spec.ts';
@@ -417,10 +417,10 @@ describe('positions that are remembered for slots', () => {
   });
 
   test('are cut where a new timeline leaves the old one', () => {
-    const state = { timeline: makeTimeline(1), positions: { n2: lsnOf('0/4000'), n3: lsnOf('0/6000') } };
-    const history = [{ timeline: makeTimeline(1), forkLsn: lsnOf('0/5000') }];
-    assert.deepEqual(positionsAfter(state, history), { n2: lsnOf('0/4000'), n3: lsnOf('0/5000') });
-    assert.equal(positionsAfter(state, []), state.positions);
+    const positions = { n2: lsnOf('0/4000'), n3: lsnOf('0/6000') };
+    for (const kind of ['descendant', 'parted'] as const)
+      assert.deepEqual(positionsAfter(positions, { kind, forkLsn: lsnOf('0/5000') }), { n2: lsnOf('0/4000'), n3: lsnOf('0/5000') }, kind);
+    assert.equal(positionsAfter(positions, { kind: 'same' }), positions);
   });
 
   test('are written with the position of the primary, and when a standby moved by a segment', () => {

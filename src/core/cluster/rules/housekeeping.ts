@@ -1,12 +1,12 @@
 /** Small upkeep of the state. All go on with the rules below; none changes who is primary. */
 import type { NodeId } from '../../ids.ts';
-import type { PostgresReport } from '../../report.ts';
 import type { ClusterState, Goal } from '../../state.ts';
 import type { Rule } from '../../view.ts';
 import { bytesBetween } from '../../lsn.ts';
 import { findNode } from '../../spec.ts';
-import { forkOf, trimHistory } from '../../timeline.ts';
+import { trimHistory } from '../../timeline.ts';
 import { knownPositions, positionsAfter } from '../positions.ts';
+import { relationOf } from '../lineage.ts';
 import { lateLoss } from '../loss.ts';
 import { isPromotionUnfinished, without, withGoal } from '../goals.ts';
 import { withTwinsMarked } from '../attempts.ts';
@@ -143,7 +143,8 @@ export const housekeepingRules: readonly Rule[] = [
       const report = primary === null ? null : live(view, primary);
       if (report === null || !isOpen(report, primaryTerm) || view.state.attempt !== null) return null;
       const pg = report.postgres;
-      const descends = hasNewTimeline(view.state, pg);
+      const relation = relationOf(pg, view.state);
+      const descends = relation.kind === 'descendant';
       if ((systemIdentifier !== null || pg.systemIdentifier === null) && (timeline !== null || pg.timeline === null) && !descends) return null;
       const lineage = { systemIdentifier: systemIdentifier ?? pg.systemIdentifier, history: trimHistory(pg.history) };
       if (!descends)
@@ -159,7 +160,7 @@ export const housekeepingRules: readonly Rule[] = [
           ...withTwinsMarked(view, report),
           ...lineage,
           timeline: pg.timeline,
-          positions: positionsAfter(view.state, lineage.history),
+          positions: positionsAfter(view.state.positions, relation),
           primaryLsn: endOfWal(report)?.lsn ?? null,
         },
         events: [{ level: 'warn', node: report.node, text, detail: {} }],
@@ -221,15 +222,6 @@ export const steadyRules: readonly Rule[] = [
     }),
   },
 ];
-
-/**
- * The primary's timeline is another than the state's, and has the state's among its ancestors. False where they do not agree on an ancestor: that is another
- * history, which no rule takes for the cluster's.
- */
-function hasNewTimeline(state: ClusterState, pg: PostgresReport): boolean {
-  if (state.timeline === null || pg.timeline === null || pg.timeline === state.timeline || forkOf(pg.history, state.timeline) === null) return false;
-  return state.history.every(({ timeline, forkLsn }) => (forkOf(pg.history, timeline) ?? forkLsn) === forkLsn);
-}
 
 /** A restart on request was not yet seen to be over: the server is open because it has not begun. */
 function isRestartAsked(goal: Goal | undefined): boolean {
