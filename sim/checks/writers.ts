@@ -16,6 +16,8 @@ export interface WriterChecks {
   tampered(node: string): void;
   /** At any time in this run. */
   wasPromotedByHand(node: string): boolean;
+  /** The last time, on the world's clock; null: never. */
+  promotedByHandAt(node: string): number | null;
   /** What it answers now counts for nothing: see above. */
   isExcepted(node: string): boolean;
   /** A term that needs no lease to end: whoever was primary before can acknowledge nothing that its primary lacks. */
@@ -43,7 +45,7 @@ const CLOCK_TOLERANCE_MS = 1.5;
 export function createWriterChecks(world: World): WriterChecks {
   const { spec, clock, dataNodes } = world;
   /** Value: it was seen out of recovery since. */
-  const everTampered = new Set<string>();
+  const everTampered = new Map<string, number>();
   const tampered = new Map<string, boolean>();
   /** Without the firewall: agent and guard were both dead while it ran. */
   const unguarded = new Map<string, number>();
@@ -185,9 +187,10 @@ export function createWriterChecks(world: World): WriterChecks {
       return newer === undefined ? null : { node: newer.name, byQuorum: wasReplacedByQuorum(termOf(node), termOf(newer)) };
     },
     wasPromotedByHand: (node) => everTampered.has(node),
+    promotedByHandAt: (node) => everTampered.get(node) ?? null,
     tampered: (node) => {
       tampered.set(node, false);
-      everTampered.add(node);
+      everTampered.set(node, clock.now());
     },
     writers: () => dataNodes.filter(takesWrites),
     longestOverlapMs: () => longest,

@@ -43,11 +43,15 @@ export async function openMemory(file: string, storage: TextStorage = fileStorag
   let finished: ReadonlySet<string> = new Set(current.finished);
   let writing: Promise<void> = Promise.resolve();
   // Writes queue one behind the other: two changes at once must not overwrite each other's file. What is so already is on disk when its turn comes.
+  // After a failed write nobody knows which of both is on disk: the next one is made even if it changes nothing.
+  let isSure = true;
   const change = (next: (old: Record_) => Record_): Promise<void> => {
     const write = writing.then(async () => {
       const updated = next(current);
-      if (updated === current) return;
+      if (updated === current && isSure) return;
+      isSure = false;
       await storage.write(`${encodeJson(updated)}\n`);
+      isSure = true;
       current = updated;
       finished = new Set(updated.finished);
     });

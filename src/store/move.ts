@@ -16,7 +16,8 @@ import { type ClusterSpec, DEFAULTS, clusterSpec } from '../core/spec.ts';
 import { clusterState } from '../core/state.ts';
 import { ROOT, clusterKeys } from './keys.ts';
 import { MOVED_LEASE, MOVE_KEY, MOVE_PREFIX, type MoveRecord, SEALED_CONTROLLER, moveReady, readMove, readyPrefix } from './move-record.ts';
-import { RESTORE_KEY, inPortions } from './snapshot.ts';
+import { RESTORE_KEY, type RestoreMark, putMark, readMark } from './restore-mark.ts';
+import { inPortions } from './snapshot.ts';
 import type { Compare, KeyValue, Op, Store, StoreError } from './store.ts';
 
 export interface Move {
@@ -110,11 +111,8 @@ export async function seal({ from, record }: Move): Promise<Result<readonly KeyV
 
 /** Everything but what hangs on a lease, and each write lease under its own name. What the next store held below the root is gone. */
 export async function copy({ to, record }: Move, kvs: readonly KeyValue[]): Promise<Result<readonly string[], Failure>> {
-  const mark = (phase: 'begun' | 'done'): Op => ({
-    kind: 'put',
-    key: RESTORE_KEY,
-    value: JSON.stringify({ version: 1, phase, from: record.from, revision: 0, takenAt: '' }),
-  });
+  const before = readMark(kvs.find((kv) => kv.key === RESTORE_KEY)?.value ?? null)?.stores ?? [];
+  const mark = (phase: RestoreMark['phase']): Op => putMark({ phase, from: record.from, before, revision: 0, takenAt: '' });
   const wiped = await to.txn([], [{ kind: 'delete-prefix', prefix: ROOT }]);
   if (!wiped.ok) return err(storeFailed(wiped.error));
   const begun = await to.txn([], [mark('begun')]);

@@ -1,17 +1,14 @@
 /** A process goes over to a store that was restored from a backup of the one that it knows. */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { decodeJson, object, text } from '../core/decode.ts';
 import { type Result, ok } from '../core/result.ts';
 import { readForeign } from './foreign.ts';
 import type { MovableStore } from './movable.ts';
-import { RESTORE_KEY } from './snapshot.ts';
+import { RESTORE_KEY, readMark } from './restore-mark.ts';
 import type { Store, StoreError } from './store.ts';
 
 /** Between two looks at which store it is: short against the time that a person needs to restore one. */
 const INCARNATION_MS = 2000;
-
-const restoreMark = object({ phase: text, from: text });
 
 export interface RestoredOptions {
   readonly movable: MovableStore;
@@ -28,7 +25,7 @@ export interface RestoredOptions {
  * A server that is re-deployed from a backup answers as another store, and this client would refuse it until its host is restarted. Returns when `signal` aborts.
  *
  * *Invariant:* a host goes only to a store that was restored, completely, from the one that it knows or one before that, and never back. *Because:* the mark of the restore names that one, and is
- * written last. That the others are dead is the word of whoever restored it; what it may have forgotten is learned from the agents (architecture 4.10). A backup is
+ * written last; it names those before too, for a host that was away during more than one restore. That the others are dead is the word of whoever restored it; what it may have forgotten is learned from the agents (architecture 4.10). A backup is
  * restored twice when the first try failed: then the second one is of the store before the present one, whose own mark names it.
  * *Broken if:* every store that answers at the known address were taken for the successor: an empty one would take the cluster's orders away; or if a host went back:
  * two restored stores that answer in turn would be used in turn.
@@ -51,8 +48,8 @@ export async function followRestores({ movable, open, clock, log, signal, onMove
         asked = present;
       }
     }
-    const mark = await readMark(present);
-    if (mark.ok && mark.value !== null && present === asked) former.add(mark.value.from);
+    const mark = await markOf(present);
+    if (mark.ok && present === asked) for (const one of mark.value?.stores ?? []) former.add(one);
     const foreign = mark.ok ? null : readForeign(mark.error);
     if (foreign !== null) {
       // The store may have been lost after it answered its first call, and before it said which one it is.
@@ -81,10 +78,10 @@ async function restoredFrom(
   store: Store,
   { used, former }: { readonly used: ReadonlySet<string>; readonly former: ReadonlySet<string> },
 ): Promise<{ readonly store: Store | null; readonly incarnation: string | null; readonly why: string }> {
-  const [status, mark] = [await store.status(), await readMark(store)];
+  const [status, mark] = [await store.status(), await markOf(store)];
   const incarnation = status.ok ? status.value.incarnation : null;
   const found = mark.ok ? mark.value : null;
-  const isHeir = found !== null && found.phase === 'done' && (used.has(found.from) || former.has(found.from));
+  const isHeir = found !== null && found.phase === 'done' && found.stores.some((one) => used.has(one) || former.has(one));
   if (isHeir && incarnation !== null && !used.has(incarnation)) return { store, incarnation, why: '' };
   store.close();
   const why =
@@ -95,9 +92,7 @@ async function restoredFrom(
 }
 
 /** Null: this store was never restored, or its mark cannot be understood. */
-async function readMark(store: Store): Promise<Result<{ readonly phase: string; readonly from: string } | null, StoreError>> {
+async function markOf(store: Store): Promise<Result<ReturnType<typeof readMark>, StoreError>> {
   const mark = await store.get(RESTORE_KEY);
-  if (!mark.ok) return mark;
-  const decoded = mark.value === null ? null : decodeJson(restoreMark, mark.value.value);
-  return ok(decoded?.ok === true ? decoded.value : null);
+  return mark.ok ? ok(readMark(mark.value?.value ?? null)) : mark;
 }

@@ -13,8 +13,9 @@ import { type Clock, formatWall, realClock } from '../base/clock.ts';
 import { bool, decodeJson, formatDecodeError, integer, literal, object, text } from '../core/decode.ts';
 import { makeRevision } from '../core/ids.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
-import { ROOT, SERVER_ROOT } from './keys.ts';
+import { ROOT } from './keys.ts';
 import { MOVE_PREFIX } from './move-record.ts';
+import { RESTORE_KEY, type RestoreMark, putMark, readMark } from './restore-mark.ts';
 import type { Op, Store, StoreError } from './store.ts';
 
 /** Begins the incarnation of each state that a restore brought back; no store's own begins like it. */
@@ -36,9 +37,6 @@ export interface BackupSummary {
 interface Backup extends BackupSummary {
   readonly entries: readonly { readonly key: string; readonly value: string; readonly leased: boolean }[];
 }
-
-/** Marks a restore: `begun` while it runs, `done` after it. Agents and controllers find here which store this data comes from. */
-export const RESTORE_KEY = `${SERVER_ROOT}restore`;
 
 /** The text of a backup, consistent as of one revision. */
 export async function backupStore(store: Store, clock: Clock = realClock): Promise<Result<string, Failure>> {
@@ -80,17 +78,19 @@ export async function restoreStore(store: Store, content: string, { existing }: 
   if (!found.ok) return failed(found.error);
   if (found.value.kvs.length > 0 && existing === 'refuse') return err(notEmpty(found.value.kvs[0]?.key ?? '', 'nothing was changed'));
 
-  const mark = (phase: 'begun' | 'done'): Op => ({
-    kind: 'put',
-    key: RESTORE_KEY,
-    value: JSON.stringify({ version: 1, phase, from: backup.incarnation, revision: backup.revision, takenAt: backup.takenAt }),
-  });
+  const present = await store.get(RESTORE_KEY);
+  if (!present.ok) return failed(present.error);
+  // A host that was away meanwhile may know only a store further back: of the one that was backed up, or of this one whose data is replaced.
+  const marks = [backup.entries.find((item) => item.key === RESTORE_KEY)?.value ?? null, present.value?.value ?? null];
+  const before = marks.flatMap((value) => readMark(value)?.stores ?? []);
+  const { incarnation, revision, takenAt, keys, leased } = backup;
+  const mark = (phase: RestoreMark['phase']): Op => putMark({ phase, from: incarnation, before, revision, takenAt });
   const wiped = await store.txn([], [{ kind: 'delete-prefix', prefix: ROOT }]);
   if (!wiped.ok) return failed(wiped.error);
   const begun = await store.txn([], [mark('begun')]);
   if (!begun.ok) return failed(begun.error);
   const wanted = backup.entries.filter((item) => !item.leased && item.key !== RESTORE_KEY && !item.key.startsWith(MOVE_PREFIX));
-  for (const ops of inPortions(wanted, (state) => ({ ...state, incarnation: `${OF_A_BACKUP}${backup.incarnation}` }))) {
+  for (const ops of inPortions(wanted, (state) => ({ ...state, incarnation: `${OF_A_BACKUP}${incarnation}` }))) {
     // Only keys that are still absent are written: somebody else who writes meanwhile is not overwritten, but found.
     const absent = ops.map((op) => ({ target: 'create', key: op.key, op: '=', revision: makeRevision(0) }) as const);
     const written = await store.txn(absent, ops);
@@ -99,7 +99,6 @@ export async function restoreStore(store: Store, content: string, { existing }: 
   }
   const done = await store.txn([], [mark('done')]);
   if (!done.ok) return failed(done.error);
-  const { incarnation, revision, takenAt, keys, leased } = backup;
   return ok({ incarnation, revision, takenAt, keys, leased });
 }
 

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { makeTimeline } from '../../src/core/ids.ts';
+import { makeNodeId, makeTerm, makeTimeline } from '../../src/core/ids.ts';
+import { blankReport } from './cluster/picture.ts';
 import { formatLsn, makeLsn, parseLsn } from '../../src/core/lsn.ts';
 import { type Lineage, type Relation, relate } from '../../src/core/timeline.ts';
-import { compareLineage } from '../../src/core/cluster/lineage.ts';
+import { compareLineage, compareVote } from '../../src/core/cluster/lineage.ts';
 import '../fixed-seed.ts';
 
 /** `1@0/100 2@0/200 3`: timeline 3, with its ancestors and their ends. */
@@ -75,6 +76,26 @@ describe('two lineages', () => {
       }),
     );
   });
+});
+
+test('a vote is held against the history of its own timeline, which the look of the same report may not have reached', () => {
+  const cluster = way('1@0/100 2@0/200 3');
+  const judged = (own: string, vote: string): string => {
+    const [timeline, at] = vote.split('@');
+    const lsn = parseLsn(at ?? '');
+    assert.ok(lsn !== null);
+    const position = { timeline: makeTimeline(Number(timeline)), lsn };
+    const report = blankReport(makeNodeId('n2'));
+    const { timeline: seen, history } = way(own);
+    return compareVote({ vote: { term: makeTerm(4), position, final: true }, postgres: { ...report.postgres, timeline: seen, history } }, cluster)
+      .kind;
+  };
+  assert.equal(judged('1', '3@0/250'), 'same', 'replay went over to timeline 3 between look and vote');
+  assert.equal(judged('1@0/100 2', '3@0/250'), 'same');
+  assert.equal(judged('1@0/100 2@0/200 3', '3@0/250'), 'same');
+  assert.equal(judged('1@0/100 3', '3@0/250'), 'diverged', 'of a timeline whose history is known');
+  assert.equal(judged('1@0/100 2@0/200 3', '2@0/150'), 'ancestor', 'an older vote');
+  assert.equal(compareVote(blankReport(makeNodeId('n2')), cluster).kind, 'unknown', 'no vote');
 });
 
 test('a position: up to the fork it is contained, behind it diverged, and of another history it is foreign (Z43, Z44)', () => {

@@ -5,7 +5,7 @@ import { makeRevision } from '../../src/core/ids.ts';
 import { foreignMessage } from '../../src/store/foreign.ts';
 import { createMovableStore } from '../../src/store/movable.ts';
 import { followRestores } from '../../src/store/restored.ts';
-import { RESTORE_KEY } from '../../src/store/snapshot.ts';
+import { RESTORE_KEY } from '../../src/store/restore-mark.ts';
 import type { Store } from '../../src/store/store.ts';
 import { createMemoryStore } from '../controller/memory-store.ts';
 
@@ -13,6 +13,8 @@ interface Place {
   incarnation: string;
   /** Of which store its data is a backup; null: it was not restored. */
   from: string | null;
+  /** What the mark names beside it. */
+  before?: readonly string[];
 }
 
 /** A client of whatever answers at one place, which refuses every other store than the one that it met first. */
@@ -39,7 +41,7 @@ function clientOf(place: Place): Store {
             members: 1,
           }),
     get: async (key) => {
-      const value = JSON.stringify({ version: 1, phase: 'done', from: place.from });
+      const value = JSON.stringify({ version: 1, phase: 'done', from: place.from, ...(place.before === undefined ? {} : { before: place.before }) });
       const kv = { key, value, createRevision: makeRevision(1), modRevision: makeRevision(1), version: 1, lease: null };
       return foreign() ? refusal() : ok(key === RESTORE_KEY && place.from !== null ? kv : null);
     },
@@ -97,6 +99,11 @@ test('a host that began with a restored store knows from its mark what it is a b
     ]),
     ['b', 'c', 'none'],
   );
+});
+
+test('a host that was away during two restores finds the store that it knows further back in the mark', async () => {
+  assert.deepEqual(await storesUsed([A, { incarnation: 'c', from: 'b', before: ['a'] }]), ['a', 'c']);
+  assert.deepEqual(await storesUsed([A, { incarnation: 'c', from: 'b', before: ['x'] }]), ['a', 'none']);
 });
 
 test('a host whose first store went away before it said who it is goes over too: its client knows which one it met', async () => {

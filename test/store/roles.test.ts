@@ -8,7 +8,8 @@ import { type Election, type Leadership, electController, guards } from '../../s
 import type { EmbeddedStore } from '../../src/store/embedded/server.ts';
 import { openStore } from '../../src/store/etcd-client.ts';
 import { keepSession } from '../../src/store/session.ts';
-import { RESTORE_KEY, backupStore, inspectBackup, restoreStore } from '../../src/store/snapshot.ts';
+import { RESTORE_KEY } from '../../src/store/restore-mark.ts';
+import { backupStore, inspectBackup, restoreStore } from '../../src/store/snapshot.ts';
 import type { Store } from '../../src/store/store.ts';
 import { collect, fresh, put, until, value } from './contract.ts';
 import { removeDir, startEmbedded, tempDir } from './fixtures.ts';
@@ -232,6 +233,8 @@ describe('roles over the store', () => {
       assert.equal(value(await to.get('/elsewhere')), null);
       const mark = JSON.parse(value(await to.get(RESTORE_KEY))?.value ?? '{}') as { phase: string; from: string };
       assert.deepEqual([mark.phase, mark.from], ['done', source.incarnation]);
+      const second = await backupStore(to);
+      assert.ok(second.ok);
       assert.notEqual(target.incarnation, source.incarnation);
 
       const again = await restoreStore(to, backup.value, { existing: 'refuse' });
@@ -239,6 +242,10 @@ describe('roles over the store', () => {
       await put(to, '/pgherd/v1/c/later', '1');
       assert.equal((await restoreStore(to, backup.value, { existing: 'replace' })).ok, true);
       assert.equal(value(await to.get('/pgherd/v1/c/later')), null);
+      // A backup of the restored store, over that store: a host that was away since before still finds the store that it knows.
+      assert.equal((await restoreStore(to, second.value, { existing: 'replace' })).ok, true);
+      const twice = JSON.parse(value(await to.get(RESTORE_KEY))?.value ?? '{}') as { from: string; before: readonly string[] };
+      assert.deepEqual([twice.from, twice.before], [target.incarnation, [source.incarnation]]);
       for (const each of [from, to]) each.close();
       await source.close();
       await target.close();

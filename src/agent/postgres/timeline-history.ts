@@ -38,8 +38,8 @@ export async function readHistory(dataDirectory: string, timeline: Timeline): Pr
 }
 
 /**
- * For a look that comes again and again: ancestors of the timeline that is asked for; empty for none, for timeline 1, and when the file is missing or not
- * understood. The file is read again when it is another one: after a twin was taken back by a clone, the same number has another history.
+ * For a look that comes again and again: ancestors of the timeline that is asked for; empty for none, for timeline 1, and when the file is missing, not readable or not
+ * understood: a server that answers is not called hung for that. The file is read again when it is another one: after a twin was taken back by a clone, the same number has another history.
  */
 export function createHistoryReader(dataDirectory: string): (timeline: Timeline | null) => Promise<readonly Fork[]> {
   let known: { readonly timeline: Timeline; readonly read: () => Promise<readonly Fork[]> } | null = null;
@@ -49,7 +49,7 @@ export function createHistoryReader(dataDirectory: string): (timeline: Timeline 
       const path = join(dataDirectory, 'pg_wal', historyFileName(timeline));
       known = { timeline, read: parseUnlessUnchanged(path, (text) => (text === null ? [] : (parseHistory(text) ?? []))) };
     }
-    return known.read();
+    return known.read().catch(() => []);
   };
 }
 

@@ -4,10 +4,10 @@ import { type Lsn, bytesBetween, formatLsn } from '../lsn.ts';
 import type { NodeReport, Position } from '../report.ts';
 import { type NodeSpec, findNode, isNear } from '../spec.ts';
 import type { ClusterView } from '../view.ts';
-import { type LineageVerdict, compareLineage, comparePositions, describeLineage, isContained, relationOf } from './lineage.ts';
+import { type LineageVerdict, comparePositions, compareVote, describeLineage, isContained, relationOf } from './lineage.ts';
 import { isTwinSuspect } from './recovery.ts';
 import { diskProblemOf } from './disks.ts';
-import { dataNodes, endOfWal, isForeignSystem, isMaintenance, isDue, live, mayCount, primaryEnd } from './observe.ts';
+import { dataNodes, endOfWal, isDue, isForeignSystem, isMaintenance, lineageOf, live, mayCount, primaryEnd } from './observe.ts';
 import { wishedUpstream } from './upstream.ts';
 
 /** A candidate that refused or failed a promotion stands back this long (Z38). */
@@ -137,7 +137,7 @@ function rejections(
       );
     return reasons;
   }
-  const verdict = lineage(view, report, position);
+  const verdict = lineage(view, report, options);
   if (verdict !== null && !isContained(verdict) && !(options.descendants === true && isDescendant(view, report)))
     reasons.push(describeLineage(verdict, position));
   return reasons;
@@ -148,9 +148,13 @@ function isDescendant(view: ClusterView, report: NodeReport): boolean {
   return relationOf(report.postgres, view.state).kind === 'descendant';
 }
 
-function lineage(view: ClusterView, report: NodeReport, position: Position): LineageVerdict | null {
-  if (view.state.timeline === null) return null;
-  return compareLineage(position, report.postgres.history, { timeline: view.state.timeline, history: view.state.history });
+function lineage(view: ClusterView, report: NodeReport, { positions }: ElectionOptions): LineageVerdict | null {
+  const { timeline, history } = view.state;
+  const seen = lineageOf(view, report);
+  if (positions.kind === 'report' || timeline === null) return seen;
+  // It went over to another timeline since it voted, and not to one of the cluster's: somebody promoted it.
+  const isLater = (report.postgres.timeline ?? 0) > (report.vote?.position?.timeline ?? 0);
+  return isLater && seen !== null && !isContained(seen) ? seen : compareVote(report, { timeline, history });
 }
 
 /** `n2 at 0/3000060 on timeline 1` */

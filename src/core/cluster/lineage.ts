@@ -1,6 +1,6 @@
 /** Compares a node's end of WAL with the cluster's lineage. Timelines are compared first, positions only within one. */
 import { type Lsn, bytesBetween, formatLsn } from '../lsn.ts';
-import type { Fork, Position, PostgresReport } from '../report.ts';
+import type { Fork, NodeReport, Position, PostgresReport } from '../report.ts';
 import type { ClusterState } from '../state.ts';
 import { type Lineage, type Relation, forkOf, relate } from '../timeline.ts';
 
@@ -36,6 +36,16 @@ export function compareLineage(position: Position, nodeHistory: readonly Fork[],
   const end = forkOf(cluster.history, position.timeline);
   if (end !== null) return left > 0 ? { kind: 'diverged', forkLsn, bytes: left } : { kind: 'ancestor', forkLsn: end };
   return position.timeline === cluster.timeline ? { kind: 'diverged', forkLsn, bytes: left } : { kind: 'foreign', forkLsn };
+}
+
+/**
+ * The same for the position of a vote; `unknown` without one. *Because:* a vote is newer than the look of the same report: the look's history is not that of a
+ * timeline which the look had not reached, and then the number is believed.
+ */
+export function compareVote({ vote, postgres }: Pick<NodeReport, 'vote' | 'postgres'>, cluster: Lineage): LineageVerdict {
+  const position = vote?.position ?? null;
+  if (position === null) return { kind: 'unknown' };
+  return compareLineage(position, (postgres.timeline ?? 0) < position.timeline ? [] : postgres.history, cluster);
 }
 
 /** How a server's timeline lies against the cluster's; `unknown` as long as either has none. */

@@ -17,7 +17,7 @@ import { endOfWal, isForeignSystem, isGone, isOpen, live } from './observe.ts';
 export const isEndExact = (view: ClusterView, report: NodeReport | null): boolean =>
   report !== null &&
   isGone(report) &&
-  report.postgres.timeline === view.state.timeline &&
+  relationOf(report.postgres, view.state).kind === 'same' &&
   (report.postgres.walEnd ?? report.postgres.shutdownLsn) !== null;
 
 /** The rule under which a person's failover opens; with it goes what the person took upon himself. */

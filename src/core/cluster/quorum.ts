@@ -3,7 +3,7 @@ import type { NodeId } from '../ids.ts';
 import { type ClusterState, votesNeeded } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import type { NodeReport, Position } from '../report.ts';
-import { compareLineage, comparePositions } from './lineage.ts';
+import { comparePositions, compareVote } from './lineage.ts';
 import { activityFor, endOfWal, fresh, hasRead, isLeftAlone, isMaintenance, isOpen, live } from './observe.ts';
 import { type QuorumCount, countQuorum, nodeOfVoter, voterName } from './sync-set.ts';
 
@@ -188,8 +188,9 @@ export function bestVoterPosition(view: ClusterView, term: number): Position | n
 function onLineage(view: ClusterView, report: NodeReport, position: Position): Position {
   const { timeline, history } = view.state;
   if (timeline === null) return position;
-  const verdict = compareLineage(position, report.postgres.history, { timeline, history });
-  return verdict.kind === 'foreign' ? { timeline, lsn: verdict.forkLsn } : position;
+  const verdict = compareVote(report, { timeline, history });
+  const isBeyond = verdict.kind === 'foreign' || (verdict.kind === 'diverged' && position.timeline === timeline);
+  return isBeyond ? { timeline, lsn: verdict.forkLsn } : position;
 }
 
 /** `2 of 2 needed voters (missing: n3)` */

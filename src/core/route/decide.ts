@@ -1,7 +1,7 @@
 /** The proxy's own decision: who may get writes now, who gets reads with which weight, whether new transactions wait. Pure. */
 import type { NodeId, Term } from '../ids.ts';
 import { makeTerm } from '../ids.ts';
-import { compareLineage, isContained } from '../cluster/lineage.ts';
+import { compareVote, isContained } from '../cluster/lineage.ts';
 import { bytesBetween } from '../lsn.ts';
 import type { Member, NodeReport } from '../report.ts';
 import type { ClusterState } from '../state.ts';
@@ -146,7 +146,7 @@ function hasHistoryOf(facts: RouteFacts, node: NodeId, opened: Opened): boolean 
   const vote = report?.vote ?? null;
   if (report === undefined || vote?.term !== opened.term || !vote.final || vote.position === null || primary === undefined) return false;
   if (primary.timeline === null) return false;
-  return isContained(compareLineage(vote.position, report.postgres.history, { timeline: primary.timeline, history: primary.history }));
+  return isContained(compareVote(report, { timeline: primary.timeline, history: primary.history }));
 }
 
 function closedBecause(

@@ -114,6 +114,20 @@ test('a candidate whose timeline came another way to the number of the clusterâ€
   assert.equal(expectRule(view, 'attempt.promote').attempt?.candidate, 'n3');
 });
 
+test('a candidate that somebody promoted since it voted is none (seed 9500379)', () => {
+  const text = `term 3 primary n1 lsn 0/4000 attempt 4 vote
+    n1 dead
+    n2 detached vote4@0/5000
+    n3 detached vote4@0/4800`;
+  assert.equal(expectRule(picture(text), 'attempt.promote').attempt?.candidate, 'n2');
+  const promoted = picture(text.replace('n2 detached', 'n2 rogue tl2 fork1@0/5000'));
+  const seen = promoted.reports[id('n2')];
+  assert.ok(seen?.report.vote?.position != null);
+  const vote = { ...seen.report.vote, position: { timeline: makeTimeline(1), lsn: lsnOf('0/5000') } };
+  const reports = { ...promoted.reports, [id('n2')]: { ...seen, report: { ...seen.report, vote } } };
+  assert.equal(expectRule({ ...promoted, reports }, 'attempt.promote').attempt?.candidate, 'n3');
+});
+
 test('a vote for another term does not count', () => {
   expectRule(picture(VOTES.replace('vote4@0/5000', 'vote3@0/5000').replace('vote4@0/4FFF', 'vote3@0/4FFF')), 'failover.blocked-votes', later(1000));
 });
