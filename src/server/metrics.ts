@@ -21,6 +21,7 @@ export function createMetrics(context: ServerContext, streams: () => number): Me
   const problems = gauge('cluster_problems', 'Problems that pgherd shows', ['cluster']);
   const protection = gauge('cluster_sync_promised', 'Standbys besides the primary that hold each acknowledged commit', ['cluster']);
   const lowered = gauge('cluster_sync_lowered', '1 while less is promised than `durability` asks', ['cluster']);
+  const loweredSince = gauge('cluster_sync_lowered_since_seconds', 'When less began to be promised, Unix time', ['cluster', 'reason']);
   const up = gauge('node_up', '1 when the node’s PostgreSQL runs and its agent reports', ['cluster', 'node']);
   const primary = gauge('node_primary', '1 for the primary', ['cluster', 'node']);
   const lag = gauge('node_replay_lag_bytes', 'Bytes of WAL that the node has not replayed', ['cluster', 'node']);
@@ -44,7 +45,10 @@ export function createMetrics(context: ServerContext, streams: () => number): Me
         term.set({ cluster }, shown.term);
         problems.set({ cluster }, shown.problems.length);
         protection.set({ cluster }, shown.sync.k);
-        lowered.set({ cluster }, (shown.sync.lowered ?? null) === null ? 0 : 1);
+        const less = found.value.view.state.quorum.lowered;
+        lowered.set({ cluster }, less === null ? 0 : 1);
+        // One series at a time: a scrape forgets the reasons of those before.
+        if (less !== null) loweredSince.set({ cluster, reason: less.reason }, less.sinceWallMs / 1000);
         for (const node of shown.nodes) {
           up.set({ cluster, node: node.id }, node.state === 'running' ? 1 : 0);
           primary.set({ cluster, node: node.id }, shown.primary === node.id ? 1 : 0);

@@ -7,7 +7,7 @@ import { ok } from '../../src/core/result.ts';
 import type { PostgresReport } from '../../src/core/report.ts';
 import type { SyncSet } from '../../src/core/state.ts';
 import { createSyncKeeper } from '../../src/agent/postgres/sync-keeper.ts';
-import type { SyncDoors } from '../../src/agent/postgres/sync-set.ts';
+import type { SyncDoors, SyncSender } from '../../src/agent/postgres/sync-set.ts';
 import { blankReport, id } from '../core/cluster/picture.ts';
 
 const N2: SyncSet = { method: 'any', k: 1, members: ['n2.0123abcd'] };
@@ -19,6 +19,7 @@ function server() {
   let loaded = '';
   let loads = true;
   let gate: Promise<void> = Promise.resolve();
+  const senders = new Map<number, SyncSender>();
   const doors: SyncDoors = {
     written: async () => renderSyncNames(N2),
     apply: async (set) => {
@@ -28,12 +29,16 @@ function server() {
       if (loads) loaded = file;
       return ok({ changed });
     },
-    look: async () => ok({ names: loaded, recovery: false, nowMs: 1000, senders: [], checkpointer: 'idle' }),
-    end: async () => ok(null),
+    look: async () => ok({ names: loaded, recovery: false, nowMs: 1000, senders: [...senders.values()], checkpointer: 'idle' }),
+    end: async (pids) => {
+      for (const pid of pids) senders.delete(pid);
+      return ok(null);
+    },
   };
   return {
     doors,
     file: () => file,
+    senders,
     /** Nothing that is written from now on is loaded, or all of it at once. */
     load: (yes: boolean) => {
       loads = yes;
@@ -96,4 +101,39 @@ test('the same set under another number is in force at once: nothing is written'
   const { ask, bring } = start();
   await bring(N2, 1);
   assert.equal(ask(N2, 2), 2);
+});
+
+test('who takes the name of a member after the set is in force is found and ended, and the facts are not promised until then (Z58)', async () => {
+  const { keeper, ask, bring, senders } = start();
+  const name = N2.members[0] ?? '';
+  const sender = (pid: number, user: string): SyncSender => ({ pid, name, user, priority: 1, flushLsn: null, startedMs: 2000 });
+  const walsender = (voter: string | null, syncState: string): PostgresReport['walsenders'][number] => ({
+    node: id('n2'),
+    state: 'streaming',
+    sentLsn: null,
+    writeLsn: null,
+    flushLsn: null,
+    replayLsn: null,
+    replayLagMs: null,
+    syncState,
+    voter,
+  });
+  const impostors: readonly (readonly [string, readonly SyncSender[], PostgresReport['walsenders']])[] = [
+    ['of another role', [sender(1, 'pgherd_replication'), sender(2, 'postgres')], [walsender(name, 'quorum'), walsender(null, 'quorum')]],
+    ['of the same role', [sender(1, 'pgherd_replication'), sender(2, 'pgherd_replication')], [walsender(name, 'quorum'), walsender(name, 'quorum')]],
+  ];
+  for (const [what, theirs, seen] of impostors) {
+    await bring(N2, 1);
+    for (const one of theirs) senders.set(one.pid, one);
+    assert.equal(ask(N2, 1), 1, what);
+    keeper.step({ ...PRIMARY, walsenders: seen }, { set: N2, term: 1, revision: 1 });
+    assert.equal(keeper.report()?.revision, 0, what);
+    await bring(N2, 1);
+    assert.equal(senders.has(2), false, what);
+    senders.clear();
+  }
+  // Who replicates beside the members, and counts for nobody, is nobody's concern.
+  await bring(N2, 1);
+  keeper.step({ ...PRIMARY, walsenders: [walsender(name, 'quorum'), walsender(null, 'async')] }, { set: N2, term: 1, revision: 1 });
+  assert.equal(keeper.report()?.revision, 1);
 });

@@ -1,6 +1,7 @@
 /** What PostgreSQL does with synchronous_standby_names, and what the keeper says of it. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { chownSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { realClock } from '../../src/base/clock.ts';
@@ -194,6 +195,37 @@ test("another user's walsender under a voter's name is ended, and counts for nob
     receiver.kill('SIGKILL');
   }
   must(await followUpstream(n2, { upstream: n1 }));
+});
+
+test("another user's walsender that takes a voter's name once the set is in force is ended by the keeper, which promises nothing meanwhile (Z58)", async () => {
+  const set = any(1, voter(n2), voter(n3));
+  await bring(set);
+  const folder = join(n1.socketDirectory, 'received');
+  mkdirSync(folder);
+  const { uid, gid } = asOsUser(n1);
+  if (uid !== undefined && gid !== undefined) chownSync(folder, uid, gid);
+  const target = `host=${n1.socketDirectory} port=${n1.port} user=pgherd application_name=${voter(n2)}`;
+  const receiver = spawn(binary(n1, 'pg_receivewal'), ['-D', folder, '--synchronous', '-n', '-d', target], { ...asOsUser(n1), stdio: 'ignore' });
+  const ended = new Promise((resolve) => receiver.once('exit', resolve));
+  try {
+    const wanted = { set, term: 1, revision };
+    await until('it is missed', async () => {
+      keeper.step(await observer.observe(), wanted);
+      return keeper.report()?.revision === 0;
+    });
+    await until('it is in force again', async () => {
+      keeper.step(await observer.observe(), wanted);
+      return keeper.report()?.revision === revision;
+    });
+    await ended;
+    const { senders } = must(await lookAtSync(n1));
+    assert.deepEqual(
+      senders.map((one) => one.user).filter((user) => user === 'pgherd'),
+      [],
+    );
+  } finally {
+    receiver.kill('SIGKILL');
+  }
 });
 
 test('a set that somebody changes by ALTER SYSTEM is set again, and said not to be in force meanwhile (Z56)', async () => {

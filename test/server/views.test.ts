@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { encodeJson } from '../../src/core/decode.ts';
-import { makeClusterId, makeNodeId } from '../../src/core/ids.ts';
+import { makeClusterId, makeNodeId, makeWallMs } from '../../src/core/ids.ts';
 import type { ClusterView } from '../../src/core/view.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import type { Op } from '../../src/store/store.ts';
@@ -51,6 +51,16 @@ test('a running cluster is shown, with LSNs, lag and reasons in the agreed shape
     server.log.filter((line) => line.includes('does not fit its schema')),
     [],
   );
+});
+
+test('metrics say since when and why less is promised than asked', async (t) => {
+  const server = await startTestServer(t);
+  const healthy = picture(HEALTHY);
+  const quorum = { ...healthy.state.quorum, lowered: { sinceWallMs: makeWallMs(1_700_000_000_000), reason: 'n2 is silent' } };
+  await place(server, { ...healthy, state: { ...healthy.state, quorum } });
+  const text = (await server.raw({ path: '/metrics' })).body.toString();
+  assert.match(text, /^pgherd_cluster_sync_lowered\{cluster="demo"\} 1$/m);
+  assert.match(text, /^pgherd_cluster_sync_lowered_since_seconds\{cluster="demo",reason="n2 is silent"\} 1700000000$/m);
 });
 
 test('doctor says each thing once, and what only weakens fencing is a warning', async (t) => {

@@ -15,7 +15,7 @@ import type { SyncSet } from '../../core/state.ts';
 import type { SyncPort, WantedSet } from '../ports.ts';
 import { failure } from './failure.ts';
 import type { Instance } from './instance.ts';
-import { type SyncDoors, isOurs, judgeInForce, openSyncDoors } from './sync-set.ts';
+import { type SyncDoors, hasImpostor, isOurs, judgeInForce, openSyncDoors } from './sync-set.ts';
 
 const LOOK_MS = 5;
 /** A reload takes milliseconds; what is not in force after so many looks waits for something else, and each look is a login. */
@@ -216,6 +216,13 @@ export function createSyncKeeper(options: SyncKeeperOptions): SyncPort {
       }
       want(next);
       if (wanted === null || postgres.state !== 'running') return;
+      if (isServed() && wanted.set.k > 0 && hasImpostor(postgres.walsenders)) {
+        log.warn(
+          { names: renderSyncNames(wanted.set) },
+          'a walsender has the name of a member and is not that member: it is ended, and less is promised until then',
+        );
+        forgetInForce();
+      }
       if (!isServed()) void begin();
       else lookAtFile(clock.now().mono);
       if (postgres.role !== 'primary') return;

@@ -1,6 +1,7 @@
 /** Writes synchronous_standby_names, and finds out which processes of the server act on it. */
 import { readFileSync } from 'node:fs';
 import { type Lsn, parseLsn } from '../../core/lsn.ts';
+import type { PostgresReport } from '../../core/report.ts';
 import type { Failure, Result } from '../../core/result.ts';
 import type { SyncSet } from '../../core/state.ts';
 import { nodeOfVoter, renderSyncNames } from '../../core/cluster/sync-set.ts';
@@ -125,7 +126,7 @@ export interface SyncJudgement {
   readonly inForce: boolean;
   /** What still acts on something else; empty when nothing does. */
   readonly why: string;
-  /** Walsenders that must end: of another user under a voter's name, or older than a larger k. */
+  /** Walsenders that must end: of another user under a voter's name, two of one name (each counts for PostgreSQL), or older than a larger k. */
   readonly end: readonly number[];
 }
 
@@ -135,7 +136,8 @@ export interface SyncJudgement {
  * *Invariant:* after `inForce` no commit is acknowledged by anybody but k members of the set. *Because:* a walsender counts standbys by the priority that
  * each walsender computed of its own copy of the names, so a removed one counts for nobody once it shows 0; and k is the own copy's, so walsenders older
  * than a larger k are ended. A walsender that reports no flush position shows 0 whatever it has loaded, so it must be younger than the setting.
- * *Broken if:* `SHOW` is taken for proof. *Source:* PostgreSQL, syncrep.c: SyncRepGetSyncRecPtr, SyncRepInitConfig; walsender.c: pg_stat_get_wal_senders.
+ * Who they are is their name, which any client may take that may replicate: one under another role, or a second one, is ended. A member itself never has two,
+ * since its slot lets one in. *Broken if:* `SHOW` is taken for proof, or names alone are believed. *Source:* PostgreSQL, syncrep.c: SyncRepGetSyncRecPtr, SyncRepInitConfig; walsender.c: pg_stat_get_wal_senders.
  */
 export function judgeInForce(
   look: Pick<SyncLook, 'names' | 'senders'>,
@@ -151,6 +153,9 @@ export function judgeInForce(
     if (inside && sender.user !== ROLES.replication) {
       end.push(sender.pid);
       waiting.push(`${sender.name} is used by ${sender.user}`);
+    } else if (inside && look.senders.some((other) => other !== sender && other.name === sender.name && other.user === sender.user)) {
+      end.push(sender.pid);
+      waiting.push(`${sender.name} is used twice`);
     } else if (inside && largerK && older) {
       end.push(sender.pid);
       waiting.push(`${sender.name} has a smaller k`);
@@ -160,6 +165,15 @@ export function judgeInForce(
       waiting.push(`${sender.name} has shown no position yet`);
   }
   return { inForce: waiting.length === 0, why: waiting.join(', '), end };
+}
+
+/**
+ * Somebody counts under the name of a member and is not that member, by a look at the server (judgeInForce finds and ends it). What was acknowledged since it
+ * came, at most one look before, may have been acknowledged by it.
+ */
+export function hasImpostor(walsenders: PostgresReport['walsenders']): boolean {
+  const voters = walsenders.flatMap(({ voter }) => voter ?? []);
+  return new Set(voters).size < voters.length || walsenders.some((one) => one.voter === null && one.syncState !== 'async');
 }
 
 /** Errors: those of withLocalSql. */

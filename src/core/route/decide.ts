@@ -1,7 +1,8 @@
 /** The proxy's own decision: who may get writes now, who gets reads with which weight, whether new transactions wait. Pure. */
 import type { NodeId, Term } from '../ids.ts';
 import { makeTerm } from '../ids.ts';
-import { compareVote, isContained } from '../cluster/lineage.ts';
+import { compareLineage, compareVote, isContained } from '../cluster/lineage.ts';
+import { endOf } from '../cluster/observe.ts';
 import { bytesBetween } from '../lsn.ts';
 import type { Member, NodeReport } from '../report.ts';
 import type { ClusterState } from '../state.ts';
@@ -216,7 +217,7 @@ function readersOf(
     const target = targetOf(facts, node);
     const weight = facts.weights.get(node) ?? 1;
     if (target === null || weight <= 0 || facts.down.has(node)) continue;
-    if (opened !== null && !hasHistoryOf(facts, node, opened)) continue;
+    if (opened === null ? hasLeft(facts, node) : !hasHistoryOf(facts, node, opened)) continue;
     const lagBytes = lagOf(facts, node);
     if (lagBytes !== null && lagBytes > limits.maxReadLagBytes) continue;
     readers.push({ ...target, weight, lagBytes });
@@ -227,6 +228,17 @@ function readersOf(
   const weight = writer === null ? 0 : (facts.weights.get(writer.node) ?? 1);
   if (withPrimary && writer !== null && weight > 0) readers.push({ ...writer, weight, lagBytes: 0 });
   return readers.sort((a, b) => (a.node < b.node ? -1 : 1));
+}
+
+/**
+ * By its own report it is on a timeline that is not of the cluster's history: somebody promoted it, and it runs as a standby again while nobody is there to take
+ * it out of the route. Its position says nothing of the rows that a session has seen (I17). A restored state may itself be the older one, and proves nothing.
+ */
+function hasLeft({ state, reports, incarnation }: RouteFacts, node: NodeId): boolean {
+  const postgres = reports.get(node)?.postgres;
+  const position = postgres === undefined ? null : endOf(postgres);
+  if (state === null || state.timeline === null || state.incarnation !== incarnation || postgres === undefined || position === null) return false;
+  return !isContained(compareLineage(position, postgres.history, { timeline: state.timeline, history: state.history }));
 }
 
 /** Behind the primary's flushed WAL as both last reported it; null when one of them is unknown. */

@@ -127,6 +127,19 @@ test('where an address is, is what its holder says: events and show follow it (H
   assert.deepEqual(showCluster(gone, NOW).vips.write, { address: '10.0.0.8', node: null });
 });
 
+test('a conflict that the kernel found is an event too, and another one when the host is known', () => {
+  const found = picture(HEALTHY.replace('n1 primary', 'n1 primary vip:write=conflict'), withVips('n2'));
+  const decision = expectDecision(found, 'vip.conflict');
+  assert.deepEqual(
+    decision.events.map((event) => event.text),
+    ['write address 10.0.0.8 is used by another host, one without a known hardware address'],
+  );
+  const state = (): ClusterState => decision.state ?? found.state;
+  assert.equal(decideCluster({ ...found, state: state() }, NOW).rule, 'cluster.steady', 'said once');
+  const named = picture(HEALTHY.replace('n1 primary', 'n1 primary vip:write=conflict/aa:bb:cc:dd:ee:ff'), { spec: VIPS, state });
+  assert.match(expectDecision(named, 'vip.conflict').events[0]?.text ?? '', /aa:bb:cc:dd:ee:ff$/);
+});
+
 test('another host with the address is one event with its hardware address, and one when it is over', () => {
   const view = picture(HEALTHY.replace('n1 primary', 'n1 primary vip:write=conflict/aa:bb:cc:dd:ee:ff'), withVips('n2'));
   const decision = expectDecision(view, 'vip.conflict');

@@ -7,6 +7,7 @@ import { makeLsn } from '../../../src/core/lsn.ts';
 import type { Member, NodeReport } from '../../../src/core/report.ts';
 import { type RouteFacts, type RouteLimits, decideRoute, pickReader } from '../../../src/core/route/decide.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
+import { blankReport } from '../cluster/picture.ts';
 import '../../fixed-seed.ts';
 
 const [n1, n2, n3] = ['n1', 'n2', 'n3'].map((name) => makeNodeId(name)) as [NodeId, NodeId, NodeId];
@@ -26,8 +27,10 @@ function state(change: Partial<ClusterState> = {}): ClusterState {
 }
 
 function report(node: NodeId, flush: number | null, replayed: number | null): NodeReport {
-  const postgres = { flushLsn: flush === null ? null : makeLsn(BigInt(flush)), replayedLsn: replayed === null ? null : makeLsn(BigInt(replayed)) };
-  return { node, postgres, highestTerm: makeTerm(4) } as NodeReport;
+  const blank = blankReport(node);
+  const lsn = (value: number | null): ReturnType<typeof makeLsn> | null => (value === null ? null : makeLsn(BigInt(value)));
+  const postgres = { ...blank.postgres, timeline: null, history: [], flushLsn: lsn(flush), replayedLsn: lsn(replayed) };
+  return { ...blank, postgres, highestTerm: makeTerm(4) };
 }
 
 function facts(change: Partial<RouteFacts> = {}): RouteFacts {
@@ -52,6 +55,27 @@ const readers = (change: Partial<RouteFacts>, limits = LIMITS): readonly string[
   decideRoute(facts(change), limits).readers.map((reader) => reader.node);
 
 describe('the route of a proxy', () => {
+  test('leaves out a standby that is on a timeline of its own, as long as the state is the one of this store (I17, seed 9600677)', () => {
+    const on = (timeline: number, history: NodeReport['postgres']['history']): ReadonlyMap<NodeId, NodeReport> => {
+      const all = facts().reports;
+      const one = report(n2, null, 5000);
+      return new Map([...all, [n2, { ...one, postgres: { ...one.postgres, timeline: makeTimeline(timeline), history } }]]);
+    };
+    const fork = (timeline: number, lsn: number): NodeReport['postgres']['history'] => [
+      { timeline: makeTimeline(timeline), forkLsn: makeLsn(BigInt(lsn)) },
+    ];
+    const known = state({ timeline: makeTimeline(2), history: fork(1, 4000) });
+    assert.deepEqual(readers({ state: known, reports: on(2, fork(1, 4000)) }), ['n2', 'n3']);
+    assert.deepEqual(readers({ state: known, reports: on(3, [...fork(1, 4000), ...fork(2, 4800)]) }), ['n3'], 'promoted by hand');
+    assert.deepEqual(readers({ state: known, reports: on(2, fork(1, 3900)) }), ['n3'], 'a twin');
+    assert.deepEqual(readers({ state: known, reports: on(1, []) }), ['n3'], 'past the fork');
+    assert.deepEqual(
+      readers({ state: known, reports: on(3, fork(2, 4800)), incarnation: 'j' }),
+      ['n2', 'n3'],
+      'a restored state may be the older one',
+    );
+  });
+
   test('leads writes to the writer of the newest published route', () => {
     assert.equal(writer({}), 'n1');
     assert.equal(writer({ state: null }), null);

@@ -17,6 +17,9 @@ function isQuiet(view: ClusterView): boolean {
 
 type Seen = ClusterState['vips']['seen']['write'];
 
+/** Stands for the hardware address where the kernel found another host, which names none. */
+const UNNAMED = 'one without a known hardware address';
+
 /** The newest word of the nodes: who has it, and the hardware address of a foreign host that answers for it. */
 function seenOf(view: ClusterView, role: VipRole): Seen {
   let node: NodeId | null = null;
@@ -26,7 +29,7 @@ function seenOf(view: ClusterView, role: VipRole): Seen {
     if (vip === undefined) continue;
     // Two may report it for a moment while it moves; the one that is to have it counts.
     if (vip.state === 'held' && (node === null || id === wantedHolder(view, role))) node = id;
-    otherMac = vip.otherMac ?? otherMac;
+    otherMac = vip.otherMac ?? otherMac ?? (vip.state === 'conflict' ? UNNAMED : null);
   }
   return { node, otherMac };
 }
