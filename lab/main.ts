@@ -1,7 +1,8 @@
 /**
- * The lab's command: `list`, `run NAME [--json] [--runs N] [--keep]`, `table [--runs N] [NAME…]`, `measure-agent`, `measure-add`.
+ * The lab's command: `list`, `run NAME [--json] [--runs N] [--keep]`, `table [--runs N] [NAME…]`, `summary FILE…`, `measure-agent`, `measure-add`.
  * With --json, one line a run on standard output and nothing else there. Exit code 0 only when every run was good.
  */
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { measureAdd } from './measure-add.ts';
 import { measureAgent } from './measure-agent.ts';
@@ -10,11 +11,12 @@ import { type Calm, STOLEN_LIMIT_PERCENT, referenceMs, waitForCalm, watchStolen 
 import { runScenario } from './runner.ts';
 import { type ResultLine, STORE_KINDS, type Scenario, type StoreKind } from './scenario.ts';
 import { SCENARIOS, findScenario } from './scenarios/all.ts';
-import { MEASUREMENTS_FILE, type Measured, describeCalm, renderRun, summarise, writeMeasurements } from './table.ts';
+import { MEASUREMENTS_FILE, type Measured, describeCalm, renderRun, renderSummary, summarise, writeMeasurements } from './table.ts';
 
 const USAGE = `Usage: npm run lab -- list
        npm run lab -- run NAME|all [--json] [--runs N] [--keep] [--store embedded|etcd] [--seconds N]
        npm run lab -- table [--runs 5] [--calm MS] [NAME …]      writes ${MEASUREMENTS_FILE}
+       npm run lab -- summary FILE …      a table of what \`run --json\` wrote into files, in any number of sessions
        npm run lab -- measure-agent [--json]
        npm run lab -- measure-add [--mib 1024] [--json]
 
@@ -47,6 +49,10 @@ async function main(argv: readonly string[]): Promise<number> {
     for (const { name, about } of SCENARIOS) process.stdout.write(json ? `${JSON.stringify({ name, about })}\n` : `${name.padEnd(26)} ${about}\n`);
     return 0;
   }
+  if (command === 'summary') {
+    process.stdout.write(`${renderSummary(SCENARIOS, names.map((name) => readFileSync(name, 'utf8')).join('\n'))}\n`);
+    return 0;
+  }
   const why = cannotRunHere();
   if (why !== null) {
     say(`lab: ${why}`);
@@ -71,9 +77,11 @@ async function runAll(
   const lines: ResultLine[] = [];
   for (const scenario of scenarios) {
     for (let run = 1; run <= options.runs && !interrupted; run++) {
+      const stolen = watchStolen();
       const line = await runScenario(scenario, { ...options, say });
       lines.push(line);
-      process.stdout.write(options.json ? `${JSON.stringify(line)}\n` : `${renderRun(line)}\n`);
+      const whole = { ...line, store: options.store ?? null, stolenPercent: stolen() };
+      process.stdout.write(options.json ? `${JSON.stringify(whole)}\n` : `${renderRun(line)}\n`);
     }
   }
   return lines;
@@ -116,8 +124,10 @@ async function measure({ json, keep }: { readonly json: boolean; readonly keep: 
   return result.ok ? 0 : 1;
 }
 
+const COMMANDS = ['help', 'list', 'run', 'table', 'summary', 'measure-agent', 'measure-add'] as const;
+
 interface Parsed {
-  readonly command: 'help' | 'list' | 'run' | 'table' | 'measure-agent' | 'measure-add';
+  readonly command: (typeof COMMANDS)[number];
   readonly names: readonly string[];
   readonly runs: number;
   readonly json: boolean;
@@ -147,15 +157,16 @@ function parse(argv: readonly string[]): Parsed | string {
         help: { type: 'boolean', short: 'h' },
       },
     });
-    const [command = 'help', ...names] = positionals;
+    const [asked = 'help', ...names] = positionals;
+    const command = COMMANDS.find((one) => one === asked);
+    if (command === undefined) return `unknown command "${asked}"`;
     if (values.help === true || command === 'help')
       return { command: 'help', names: [], runs: 1, json: false, keep: false, store: undefined, lengthMs: undefined, calmMs: null, mib: 0 };
-    if (command !== 'list' && command !== 'run' && command !== 'table' && command !== 'measure-agent' && command !== 'measure-add')
-      return `unknown command "${command}"`;
     const runs = Number(values.runs ?? (command === 'table' ? 5 : 1));
     if (!Number.isInteger(runs) || runs < 1 || runs > 1000) return `--runs ${values.runs ?? ''}: expected a whole number from 1 to 1000`;
     if (command === 'run' && names.length === 0) return 'run which scenario? "list" shows them';
-    const unknown = names.find((name) => name !== 'all' && findScenario(name) === null);
+    if (command === 'summary' && names.length === 0) return 'a summary of which files?';
+    const unknown = command === 'summary' ? undefined : names.find((name) => name !== 'all' && findScenario(name) === null);
     if (unknown !== undefined) return `there is no scenario "${unknown}"; "list" shows them`;
     const store = STORE_KINDS.find((kind) => kind === values.store);
     if (values.store !== undefined && store === undefined) return `--store ${values.store}: expected ${STORE_KINDS.join(' or ')}`;

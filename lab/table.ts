@@ -99,6 +99,35 @@ export function renderTable(rows: readonly Row[]): string {
   return [head, head.map(() => '---'), ...body].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
+/**
+ * The table of lines that `run --json` wrote, scenarios in their usual order, each with each store by itself. Text between the lines (what a shell wrote there) is skipped; of
+ * scenarios that are not known any more nothing is shown. Without a line: a table without rows.
+ */
+export function renderSummary(scenarios: readonly Scenario[], text: string): string {
+  const lines = text
+    .split('\n')
+    .flatMap((line) =>
+      line.startsWith('{"scenario":') ? [JSON.parse(line) as ResultLine & { store?: string | null; stolenPercent?: number | null }] : [],
+    );
+  const stores = [...new Set(lines.map((line) => line.store ?? ''))].sort();
+  const rows = scenarios.flatMap((scenario) =>
+    stores.flatMap((store) => {
+      const own = lines.filter((line) => (line.store ?? '') === store);
+      return summarise([scenario], own).map((row) => ({ ...row, scenario: store === '' ? row.scenario : `${row.scenario}, ${store}` }));
+    }),
+  );
+  const stolen = lines.flatMap((line) => line.stolenPercent ?? []);
+  const notes = rows.flatMap((row) => row.notes.map((note) => `- **${row.scenario}**: ${note}`));
+  const machineText =
+    stolen.length === 0
+      ? []
+      : [
+          '',
+          `Taken by the hypervisor during a run: ${median(stolen) ?? '–'} % of the processors in the middle one, ${Math.max(...stolen)} % at most.`,
+        ];
+  return [renderTable(rows), ...machineText, ...(notes.length === 0 ? [] : ['', ...notes])].join('\n');
+}
+
 /** A run, and how the machine was meanwhile. */
 export interface Measured {
   readonly line: ResultLine;

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
 import { type Observation, type Scenario, judgeRun } from '../../lab/scenario.ts';
 import { SCENARIOS } from '../../lab/scenarios/all.ts';
-import { median, renderMeasurements, renderTable, summarise } from '../../lab/table.ts';
+import { median, renderMeasurements, renderSummary, renderTable, summarise } from '../../lab/table.ts';
 import type { Verdict } from '../../src/demo/check.ts';
 
 const scenario: Scenario = {
@@ -76,6 +76,19 @@ describe('the table of runs', () => {
     const lines = [900, 700, 1500].map((outageMs) => judgeRun(scenario, { ...good, outageMs }, seen));
     const table = renderTable(summarise([scenario], lines));
     assert.match(table, /\| something-breaks \| 2 of 3 \| ≤ 1000 \| 900 \(1500\) \| 3 \| 0 \| 0 \| 0 \| 2000 \|/);
+  });
+  it('is also made of what runs wrote, in any number of sessions, each store by itself', () => {
+    const of = (outageMs: number, store: string | null, stolenPercent: number): string =>
+      JSON.stringify({ ...judgeRun(scenario, { ...good, outageMs }, seen), store, stolenPercent });
+    const text = renderSummary([scenario], ['rc 0', of(900, null, 1), of(700, null, 2), '', of(1500, 'etcd', 5), '{"name":"other"}'].join('\n'));
+    const rows = text.split('\n').filter((line) => line.startsWith('| something'));
+    assert.deepEqual(
+      rows.map((row) => row.split(' | ').slice(0, 4).join(' ')),
+      ['| something-breaks 2 of 2 ≤ 1000 700 (900)', '| something-breaks, etcd 0 of 1 ≤ 1000 1500'],
+    );
+    assert.match(text, /2 % of the processors in the middle one, 5 % at most/);
+    assert.match(text, /- \*\*something-breaks, etcd\*\*: .*outage 1500 ms is more than 1000 ms/);
+    assert.doesNotMatch(renderSummary([scenario], 'nothing'), /something/);
   });
   it('names its command, how quick the machine was, and every run that was left out', () => {
     const [counted, slow] = [900, 1500].map((outageMs) => judgeRun(scenario, { ...good, outageMs }, seen));
