@@ -78,6 +78,8 @@ const OBSERVE_PATIENCE_MS = 300;
 /** The step that follows an action comes within 2 ms. */
 const JUST_LOOKED_MS = 10;
 const ASKED_AGAIN_AT_ONCE: ReadonlySet<string> = new Set(['acquire-lease', 'release-lease', 'fence', 'vote']);
+/** The same failure of one that is asked again and again is logged when it has doubled, and then once a minute: the report names it all the time. */
+const isLogged = (attempts: number): boolean => Number.isInteger(Math.log2(attempts)) || attempts % 128 === 0;
 /** Slots are looked after this often; a standby's are advanced then, so that they do not hold WAL for long. */
 const SLOTS_EVERY_MS = 5000;
 /** An opening comes before all upkeep; one that takes longer may wait for standbys that cannot come because their slots are missing. */
@@ -277,7 +279,9 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const startedAt = ports.clock.now();
     busySinceWall = startedAt.wall;
     if (action.kind === 'promote' || action.kind === 'start-primary' || action.kind === 'adopt') confirmed = false;
-    ports.log.info({ action: action.kind, goalId, term: goal?.term, why: action.why }, 'acting');
+    const before = failed?.goalId === goalId && failed.action === action.kind ? failed.attempts : 0;
+    if (!ASKED_AGAIN_AT_ONCE.has(action.kind) || isLogged(before + 1))
+      ports.log.info({ action: action.kind, goalId, term: goal?.term, why: action.why }, 'acting');
     let confirming: Promise<void> | null = null;
     const context: ExecuteContext = {
       ...ports,
@@ -354,7 +358,9 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const backoff = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** (attempts - 1));
     // Somebody else may release the lease, or a promise may end, any moment; asking changes nothing.
     const wait = ASKED_AGAIN_AT_ONCE.has(action.kind) ? Math.min(backoff, 100) : backoff;
+    const isSame = failed?.failure.code === failure.code && attempts > 1;
     failed = { goalId, action: action.kind, failure, attempts, notBefore: (now.mono + wait) as MonoMs, spec, atWallMs: now.wall };
+    if (isSame && ASKED_AGAIN_AT_ONCE.has(action.kind) && !isLogged(attempts)) return;
     ports.log.warn({ action: action.kind, goalId, attempts, durationMs, code: failure.code }, describeFailure(failure));
   }
 

@@ -31,6 +31,8 @@ export const spec: ClusterSpec = (() => {
 export interface World {
   readonly loop: AgentLoop;
   readonly did: string[];
+  /** What was logged, but for the level debug. */
+  readonly logged: string[];
   pg: PostgresReport;
   upstream: NodeId | null;
   lease: Term | null;
@@ -66,6 +68,8 @@ export interface World {
 
 export function createWorld(): World {
   const did: string[] = [];
+  const logged: string[] = [];
+  const note = (_fields: unknown, text: string): void => void logged.push(text);
   const answers: World['answers'] = new Map();
   let woken = false;
   const run = async (name: string, signal: AbortSignal, effect: () => void): Promise<Result<string, Failure>> => {
@@ -198,7 +202,7 @@ export function createWorld(): World {
       now: () => ({ mono: makeMonoMs(world.at), wall: makeWallMs(world.at) }),
       sleep: () => (world.slowLook ? Promise.resolve() : new Promise(() => undefined)),
     },
-    log: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined } as never,
+    log: { debug: () => undefined, info: note, warn: note, error: note } as never,
     onStatus: (status) => {
       world.status = status;
     },
@@ -219,6 +223,7 @@ export function createWorld(): World {
     state: {},
     prepared: 0,
     upkeeps: 0,
+    logged,
     recoveries: 0,
     syncReady: true,
     unopened: false,

@@ -230,6 +230,27 @@ test('a lost lease closes the node for writes and fences what is left', async ()
   assert.equal(world.pg.state, 'crashed');
 });
 
+test('what is asked for again and again is logged when its tries have doubled, and at once when it fails otherwise', async () => {
+  const world = createWorld();
+  const goal: Goal = { kind: 'primary', id: 'p', term: T(1), generation: 0, restart: null };
+  world.pg = down('stopped', 'primary');
+  const failWith = (code: string) => world.answers.set('acquire 1', () => Promise.resolve(err(failure(code, true))));
+  const tries = async (count: number): Promise<void> => {
+    for (let n = 0; n < count; n++) {
+      world.at += 500;
+      await world.settle(goal);
+    }
+  };
+  failWith('lease.store');
+  await tries(200);
+  assert.equal(world.did.filter((one) => one === 'acquire 1').length, 200);
+  const lines = world.logged.length;
+  assert.ok(lines >= 16 && lines <= 22, `${lines} lines: ${world.logged.slice(-3).join(', ')}`);
+  failWith('lease.taken');
+  await tries(1);
+  assert.match(world.logged.at(-1) ?? '', /lease\.taken/);
+});
+
 test('a fence that leaves processes behind releases nothing and lets the lease run out', async () => {
   const world = createWorld();
   world.pg = primaryRunning;
