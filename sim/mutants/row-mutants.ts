@@ -232,7 +232,13 @@ export const rowMutants: readonly Mutant[] = [
     name: 'readers-outlive-their-primary',
     breaks: 'after a loss a standby serves reads only when its vote proves that its WAL is the new primary’s (I17)',
     profile: 'three+reads',
-    patches: [{ file: ROUTE, from: 'if (opened !== null && !hasHistoryOf(facts, node, opened)) continue;', to: '' }],
+    patches: [
+      {
+        file: ROUTE,
+        from: 'if (opened === null ? hasLeft(facts, node) : !hasHistoryOf(facts, node, opened)) continue;',
+        to: 'if (opened === null && hasLeft(facts, node)) continue;',
+      },
+    ],
   },
   {
     name: 'reads-before-the-token',
