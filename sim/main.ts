@@ -53,6 +53,9 @@ interface Summary {
   excused: number;
 }
 
+// A reader that has seen enough (`| head`) is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+
 const out = (text: string): void => void process.stdout.write(`${text}\n`);
 
 function parse(): ReturnType<typeof parseOptions> {

@@ -8,6 +8,7 @@ import { type Logger, createLogger } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
 import { raisePriority, stepBack } from '../base/priority.ts';
 import { type RecentLines, keepRecentLines } from '../base/recent-lines.ts';
+import { isTold } from '../base/seldom.ts';
 import { handleShutdown } from '../base/shutdown.ts';
 import { notifySystemd } from '../base/systemd.ts';
 import { VERSION } from '../base/version.ts';
@@ -139,12 +140,14 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     return null;
   }
   const client = tls === null ? null : createAgentClient({ tls });
+  let refusals = 0;
   const session = keepSession(store, keys.report(config.node), {
     ttlMs: REPORT_TTL_MS,
-    onProblem: (error) =>
-      error === null
-        ? log.info({}, 'the store takes reports again')
-        : log.warn({ error: error.kind }, `the store does not take reports: ${error.message}`),
+    onProblem: (error) => {
+      refusals = error === null ? 0 : refusals + 1;
+      if (error === null) log.info({}, 'the store takes reports again');
+      else if (isTold(refusals)) log.warn({ error: error.kind, refusals }, `the store does not take reports: ${error.message}`);
+    },
   });
   let loop: Loop | null = null;
   let lease: WriteLeaseParts | null = null;

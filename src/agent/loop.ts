@@ -13,6 +13,7 @@ import { type Failure, describeFailure, err } from '../core/result.ts';
 import type { ClusterSpec } from '../core/spec.ts';
 import type { ClusterState, Goal } from '../core/state.ts';
 import type { Logger } from '../base/log.ts';
+import { isTold } from '../base/seldom.ts';
 import { type ExecuteContext, executeAction } from './execute.ts';
 import { wantedSetOf } from '../core/node/wanted-set.ts';
 import type { BallotPort, ClockPort, FirewallPort, LeasePort, MemoryPort, PostgresPort, Progress, SyncPort } from './ports.ts';
@@ -78,8 +79,6 @@ const OBSERVE_PATIENCE_MS = 300;
 /** The step that follows an action comes within 2 ms. */
 const JUST_LOOKED_MS = 10;
 const ASKED_AGAIN_AT_ONCE: ReadonlySet<string> = new Set(['acquire-lease', 'release-lease', 'fence', 'vote']);
-/** The same failure of one that is asked again and again is logged when it has doubled, and then once a minute: the report names it all the time. */
-const isLogged = (attempts: number): boolean => Number.isInteger(Math.log2(attempts)) || attempts % 128 === 0;
 /** Slots are looked after this often; a standby's are advanced then, so that they do not hold WAL for long. */
 const SLOTS_EVERY_MS = 5000;
 /** An opening comes before all upkeep; one that takes longer may wait for standbys that cannot come because their slots are missing. */
@@ -280,7 +279,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     busySinceWall = startedAt.wall;
     if (action.kind === 'promote' || action.kind === 'start-primary' || action.kind === 'adopt') confirmed = false;
     const before = failed?.goalId === goalId && failed.action === action.kind ? failed.attempts : 0;
-    if (!ASKED_AGAIN_AT_ONCE.has(action.kind) || isLogged(before + 1))
+    if (!ASKED_AGAIN_AT_ONCE.has(action.kind) || isTold(before + 1))
       ports.log.info({ action: action.kind, goalId, term: goal?.term, why: action.why }, 'acting');
     let confirming: Promise<void> | null = null;
     const context: ExecuteContext = {
@@ -360,7 +359,7 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
     const wait = ASKED_AGAIN_AT_ONCE.has(action.kind) ? Math.min(backoff, 100) : backoff;
     const isSame = failed?.failure.code === failure.code && attempts > 1;
     failed = { goalId, action: action.kind, failure, attempts, notBefore: (now.mono + wait) as MonoMs, spec, atWallMs: now.wall };
-    if (isSame && ASKED_AGAIN_AT_ONCE.has(action.kind) && !isLogged(attempts)) return;
+    if (isSame && ASKED_AGAIN_AT_ONCE.has(action.kind) && !isTold(attempts)) return;
     ports.log.warn({ action: action.kind, goalId, attempts, durationMs, code: failure.code }, describeFailure(failure));
   }
 

@@ -1,6 +1,7 @@
 /** Puts the lease keeper together: store, guard, firewall, promises, and the fence that follows a loss. */
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
+import { isTold } from '../base/seldom.ts';
 import type { NodeId, Term } from '../core/ids.ts';
 import { LEASE_LOST, type NodeProblem } from '../core/report.ts';
 import { type Failure, type Result, describeFailure, err } from '../core/result.ts';
@@ -82,6 +83,9 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
   // Names are looked up only where a firewall needs their addresses.
   const resolve = doors.resolve === undefined ? {} : { resolve: doors.resolve };
   const members = firewall.kind === 'off' ? null : resolveMembers({ hosts: () => memberHosts(options.spec()), clock: doors.clock, log, ...resolve });
+  /** Since the store renewed last. */
+  let failures = 0;
+  let byPromises = 0;
   // The keeper is made below and the gate is only used after it.
   let keeper: LeaseKeeper | null = null;
   const gate = createGate({
@@ -134,11 +138,20 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
       });
     },
     onEvent: (event) => {
-      if (event.kind === 'renewal-failed')
-        log.warn({ term: event.term, leftMs: Math.round(event.leftMs) }, `renewing the write lease failed: ${event.why}`);
-      else if (event.kind !== 'renewed') log.warn({ event }, `write lease: ${event.kind}`);
-      else if (event.by === 'promises')
-        log.info({ term: event.term }, 'the store does not answer; the write lease goes on with promises of the members');
+      if (event.kind === 'renewal-failed') {
+        failures += 1;
+        if (isTold(failures))
+          log.warn({ term: event.term, leftMs: Math.round(event.leftMs), failures }, `renewing the write lease failed: ${event.why}`);
+      } else if (event.kind !== 'renewed') log.warn({ event }, `write lease: ${event.kind}`);
+      else if (event.by === 'promises') {
+        byPromises += 1;
+        if (isTold(byPromises))
+          log.info({ term: event.term, times: byPromises }, 'the store does not answer; the write lease goes on with promises of the members');
+      } else {
+        if (byPromises > 0) log.info({ term: event.term, times: byPromises }, 'the store answers again, and renews the write lease');
+        failures = 0;
+        byPromises = 0;
+      }
     },
   });
   const made = keeper;
