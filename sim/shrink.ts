@@ -11,7 +11,8 @@ export interface Shrunk {
 /** Bounds the work: each run is one seed's worth of time. */
 const MAX_RUNS = 120;
 
-export async function shrink(failed: RunResult): Promise<Shrunk> {
+/** `run` stands in for the simulator in a test. */
+export async function shrink(failed: RunResult, run: typeof runSeed = runSeed): Promise<Shrunk> {
   const wanted = failed.failure?.invariant ?? '';
   let best = failed;
   let kept = [...faultsOf(failed.plan)];
@@ -19,7 +20,7 @@ export async function shrink(failed: RunResult): Promise<Shrunk> {
 
   async function stillFails(faults: readonly Fault[]): Promise<boolean> {
     runs++;
-    const result = await runSeed({ seed: failed.seed, profile: failed.profile, only: new Set(faults.map((fault) => fault.id)) });
+    const result = await run({ seed: failed.seed, profile: failed.profile, only: new Set(faults.map((fault) => fault.id)) });
     if (result.failure?.invariant !== wanted) return false;
     best = result;
     kept = [...faults];
