@@ -231,7 +231,7 @@ export const rowMutants: readonly Mutant[] = [
   {
     name: 'readers-outlive-their-primary',
     breaks: 'after a loss a standby serves reads only when its vote proves that its WAL is the new primary’s (I17)',
-    profile: 'five+reads+hunt.failover',
+    profile: 'five+reads+hunt.opening',
     patches: [
       {
         file: ROUTE,
