@@ -59,6 +59,8 @@ export function forkOf(history: readonly Fork[], timeline: Timeline): Lsn | null
  * ancestors that both name: a twin may have the same number and another ancestor more.
  */
 export function relate(own: Lineage, other: Lineage): Relation {
+  // What is so nearly always costs nothing.
+  if (own.timeline === other.timeline && isSameHistory(own.history, other.history)) return { kind: 'same' };
   const oldest = Math.max(stepsOf(own)[0]?.timeline ?? 0, stepsOf(other)[0]?.timeline ?? 0);
   const theirs = stepsOf(other).filter((step) => step.timeline >= oldest);
   let common: Lsn | null = null;
@@ -74,6 +76,9 @@ export function relate(own: Lineage, other: Lineage): Relation {
   }
   return common === null ? { kind: 'unknown' } : { kind: 'parted', forkLsn: common };
 }
+
+const isSameHistory = (a: readonly Fork[], b: readonly Fork[]): boolean =>
+  a.length === b.length && a.every((fork, index) => fork.timeline === b[index]?.timeline && fork.forkLsn === b[index]?.forkLsn);
 
 /** Oldest first; the last one is the timeline itself, which has no end. */
 function stepsOf({ timeline, history }: Lineage): readonly { readonly timeline: Timeline; readonly end: Lsn | null }[] {
