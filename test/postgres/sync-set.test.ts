@@ -197,6 +197,16 @@ test("another user's walsender under a voter's name is ended, and counts for nob
   must(await followUpstream(n2, { upstream: n1 }));
 });
 
+/** The keeper says that the set is not in force, and then that it is again. */
+async function missedAndBack(set: SyncSet): Promise<void> {
+  const told = (expected: number) => async (): Promise<boolean> => {
+    keeper.step(await observer.observe(), { set, term: 1, revision });
+    return keeper.report()?.revision === expected;
+  };
+  await until('it is missed', told(0));
+  await until('it is in force again', told(revision));
+}
+
 test("another user's walsender that takes a voter's name once the set is in force is ended by the keeper, which promises nothing meanwhile (Z58)", async () => {
   const set = any(1, voter(n2), voter(n3));
   await bring(set);
@@ -208,15 +218,7 @@ test("another user's walsender that takes a voter's name once the set is in forc
   const receiver = spawn(binary(n1, 'pg_receivewal'), ['-D', folder, '--synchronous', '-n', '-d', target], { ...asOsUser(n1), stdio: 'ignore' });
   const ended = new Promise((resolve) => receiver.once('exit', resolve));
   try {
-    const wanted = { set, term: 1, revision };
-    await until('it is missed', async () => {
-      keeper.step(await observer.observe(), wanted);
-      return keeper.report()?.revision === 0;
-    });
-    await until('it is in force again', async () => {
-      keeper.step(await observer.observe(), wanted);
-      return keeper.report()?.revision === revision;
-    });
+    await missedAndBack(set);
     await ended;
     const { senders } = must(await lookAtSync(n1));
     assert.deepEqual(
@@ -235,15 +237,7 @@ test('a set that somebody changes by ALTER SYSTEM is set again, and said not to 
     await db.query("ALTER SYSTEM SET synchronous_standby_names = ''");
     await db.query('SELECT pg_reload_conf()');
   });
-  const wanted = { set, term: 1, revision };
-  await until('it is missed', async () => {
-    keeper.step(await observer.observe(), wanted);
-    return keeper.report()?.revision === 0;
-  });
-  await until('it is in force again', async () => {
-    keeper.step(await observer.observe(), wanted);
-    return keeper.report()?.revision === revision;
-  });
+  await missedAndBack(set);
   assert.equal(must(await lookAtSync(n1)).names, renderSyncNames(set));
 });
 
