@@ -232,7 +232,8 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     onLost: () => agentLoop?.leaseLost(),
     onChange: () => wake('lease'),
   });
-  const prober = createProber(instance, config.node);
+  let probing: Loop | null = null;
+  const prober = createProber(instance, config.node, () => probing?.wake('a connection broke'));
   const viewpoints = createViewpoints({
     node: config.node,
     clock: realClock,
@@ -343,13 +344,13 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     registration.current = register(options, store, keys.member(config.node));
     void former?.stop();
   };
-  const probing = startProbing({ log, watch, viewpoints, node: config.node });
+  probing = startProbing({ log, watch, viewpoints, node: config.node });
   return {
     reloadTls: takeCertificates,
     stop: async () => {
       await certificate.keeper?.stop();
       await hosted.controller?.stop();
-      await probing.stop();
+      await probing?.stop();
       await loop?.stop();
       await running.stop();
       await addresses.keeper.stop();

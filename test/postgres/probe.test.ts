@@ -78,6 +78,28 @@ test('writes that were lost on the way are forgotten as soon as the server says 
   }
 });
 
+test('a prober tells at once that its connection ended between two looks, and nothing when it ends it itself', async () => {
+  let broken = 0;
+  const prober = createProber(n1, makeNodeId('n9'), () => {
+    broken += 1;
+  });
+  const endSession = (): Promise<unknown> =>
+    sql(n1, (db) => db.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgherd_probe n9'"));
+  try {
+    assert.equal((await prober.probe(n1, 700)).verdict, 'primary');
+    await endSession();
+    await until('it tells', () => broken === 1);
+    assert.equal((await prober.probe(n1, 700)).verdict, 'primary');
+  } finally {
+    prober.close();
+  }
+  await until(
+    'its session is gone',
+    async () => (await sql(n1, (db) => db.query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'pgherd_probe n9'"))).length === 0,
+  );
+  assert.equal(broken, 1);
+});
+
 test('a standby answers as one, a stopped server fails', async () => {
   must(await stopPostgres(n1));
   assert.equal((await look()).verdict, 'failed');

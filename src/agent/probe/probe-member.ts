@@ -51,9 +51,14 @@ export async function probeMember(
 /** The statement is left alone for longer than a look: what waits for a disk cannot be cancelled, and its answer, when it comes, frees the connection. */
 const STATEMENT_MS = 60_000;
 
-async function open(instance: Instance, endpoint: Endpoint, options: { readonly self: NodeId; readonly limitMs: number }): Promise<Sql> {
+async function open(
+  instance: Instance,
+  endpoint: Endpoint,
+  { self, limitMs, onEnd }: { readonly self: NodeId; readonly limitMs: number; readonly onEnd?: () => void },
+): Promise<Sql> {
   const target = await memberTarget(instance, endpoint, 'probe');
-  return openSql(target, { connectMs: options.limitMs, statementMs: STATEMENT_MS }, { applicationName: `pgherd_probe ${options.self}` });
+  const applicationName = `pgherd_probe ${self}`;
+  return openSql(target, { connectMs: limitMs, statementMs: STATEMENT_MS }, { applicationName, ...(onEnd === undefined ? {} : { onEnd }) });
 }
 
 /**
@@ -102,8 +107,9 @@ const SHORTEST_MS = 100;
 /**
  * Probes one member again and again. The write goes over a kept connection; every eighth look, and each one beside a silent or broken connection, uses
  * a fresh one (architecture 4.6): a server that serves old sessions and lets nobody in is noticed within eight looks. `looks` says how many failed.
+ * `onBroken`: the other side ended the kept connection between two looks; the next one need not wait for its turn.
  */
-export function createProber(instance: Instance, self: NodeId): Prober {
+export function createProber(instance: Instance, self: NodeId, onBroken: () => void = () => undefined): Prober {
   let kept: { readonly key: string; readonly sql: Sql } | null = null;
   let round = 0;
   /** Of the member that was asked last. */
@@ -120,6 +126,15 @@ export function createProber(instance: Instance, self: NodeId): Prober {
     return pending.writes;
   }
 
+  async function openKept(endpoint: Endpoint, limitMs: number): Promise<Sql> {
+    let opened: Sql | null = null;
+    const onEnd = (): void => {
+      if (kept !== null && kept.sql === opened) onBroken();
+    };
+    opened = await open(instance, endpoint, { self, limitMs, onEnd });
+    return opened;
+  }
+
   async function overKept(endpoint: Endpoint, limitMs: number, writes: PendingWrites): Promise<ProbeAnswer> {
     const key = keyOf(endpoint);
     if (kept !== null && (kept.key !== key || !kept.sql.isOpen())) drop();
@@ -128,7 +143,7 @@ export function createProber(instance: Instance, self: NodeId): Prober {
     let sql: Sql | null = kept?.sql ?? null;
     kept = null;
     try {
-      sql ??= await open(instance, endpoint, { self, limitMs });
+      sql ??= await openKept(endpoint, limitMs);
       const seen = await look(sql, { self, limitMs: Math.max(1, limitMs - (monoMs() - startedAt)), pending: writes });
       if (seen === 'late') return answer('failed', `no answer within ${limitMs} ms`);
       kept = { key, sql };

@@ -209,15 +209,27 @@ test('WAL that no standby ever got, and that nobody acknowledged, keeps no failo
   expectRule(picture(LOST, { state: (state) => ({ ...state, primaryLsn: lsnOf('9/0') }) }), 'primary.lost');
 });
 
+/** n1 serves by its last word, which is so old. */
+function silentFor(ageMs: number, text: string): ReturnType<typeof picture> {
+  const view = picture(text);
+  const seen = view.reports[id('n1')];
+  assert.ok(seen !== undefined);
+  return { ...view, reports: { ...view.reports, [id('n1')]: { ...seen, ageMs } } };
+}
+
 test('an agent that missed two reports is enough, if two others see its primary down; alone it is not (H12, Z8)', () => {
-  const silent = (text: string): ReturnType<typeof picture> => {
-    const view = picture(text.replace('n1 dead', 'n1 primary'));
-    const seen = view.reports[id('n1')];
-    assert.ok(seen !== undefined);
-    return { ...view, reports: { ...view.reports, [id('n1')]: { ...seen, ageMs: 1200 } } };
-  };
-  expectRule(silent(LOST), 'primary.lost');
-  expectRule(silent(LOST.replace('@0/4000 sees:n1=down', '@0/4000 sees:n1=primary')), 'failover.blocked-viewpoints');
+  const serving = LOST.replace('n1 dead', 'n1 primary');
+  expectRule(silentFor(1200, serving), 'primary.lost');
+  expectRule(silentFor(1200, serving.replace('@0/4000 sees:n1=down', '@0/4000 sees:n1=primary')), 'failover.blocked-viewpoints');
+});
+
+test('one missed report is enough where as many see it down as are needed, and its last word was that it is open: an agent that lives had told', () => {
+  const serving = LOST.replace('n1 dead', 'n1 primary');
+  expectRule(silentFor(800, serving), 'primary.lost');
+  expectRule(silentFor(700, serving), 'cluster.steady');
+  expectRule(silentFor(800, serving.replace('@0/4000 sees:n1=down', '@0/4000')), 'cluster.steady');
+  expectRule(silentFor(800, serving.replace('n1 primary', 'n1 starting')), 'primary.restarting');
+  expectRule(silentFor(800, serving.replace(' quorum 1/n2,n3', '')), 'cluster.steady');
 });
 
 test('with too few voters to be heard no attempt is begun; the missing are named (Q7, I6)', () => {

@@ -2,20 +2,27 @@
 import type { NodeId } from '../../ids.ts';
 import type { ClusterView } from '../../view.ts';
 import type { Assessment } from '../assessed-rules.ts';
-import { viewpoints } from '../observe.ts';
+import { isOpen, viewpoints } from '../observe.ts';
 
 /** A report travels and is written within this. */
 const REPORT_LATE_MS = 100;
+/** The same where one report decides: a store whose disk is slow for a moment takes longer. */
+const ONE_REPORT_LATE_MS = 250;
 
 /**
  * With published facts, or a fencing command, nothing has to expire before a promotion, so an agent that missed two reports while some member sees its PostgreSQL down is judged
- * at once. Its silence alone is no loss, and no news: a report can be late (architecture 4.6).
+ * at once; one that missed a single report, when as many see it down as a failover asks for, and its last word was that it is open: an agent that lives tells of the end of its
+ * server at once, so this one cannot. Its silence alone is no loss, and no news: a report can be late (architecture 4.6).
  */
 export function isSilent(view: ClusterView, primary: NodeId | null): boolean {
   const seen = primary === null ? undefined : view.reports[primary];
   const isEarly = view.state.quorum.k > 0 || view.spec.fencing !== 'off';
-  if (!isEarly || seen === undefined || seen.ageMs <= 2 * view.spec.reportIntervalMs + REPORT_LATE_MS) return false;
-  return primary !== null && viewpoints(view, primary).down.length > 0;
+  if (primary === null || !isEarly || seen === undefined) return false;
+  const interval = view.spec.reportIntervalMs;
+  if (seen.ageMs <= interval + ONE_REPORT_LATE_MS) return false;
+  const down = viewpoints(view, primary).down.length;
+  if (seen.ageMs > 2 * interval + REPORT_LATE_MS) return down > 0;
+  return down > 1 && down >= view.spec.probeViewpoints && isOpen(seen.report, view.state.primaryTerm);
 }
 
 /** The rule `failover.blocked-ID`, with an event at its beginning. */
