@@ -25,6 +25,7 @@ const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated clus
   --kept           replay the seeds of sim/seeds.txt
   --profile NAME   ${profiles.map((profile) => profile.name).join(' | ')}; default: drawn from each seed
                    +restore: the store is restored from an old backup in the middle of it
+                   +setback: older files are put in the place of the store's
                    +proxy: clients come through a proxy too
                    +reads: a session reads through the proxy's split port
                    +hunt: stories of trouble that follow the primary of the moment

@@ -31,7 +31,7 @@ export type FaultKind =
   | { readonly kind: 'store-leader-loss' }
   | { readonly kind: 'store-slow'; readonly commitMs: number; readonly watchMs: number }
   | { readonly kind: 'store-lost' }
-  | { readonly kind: 'store-restore'; readonly backupAgeMs: number; readonly into: 'same' | 'new' }
+  | { readonly kind: 'store-restore'; readonly backupAgeMs: number; readonly into: 'same' | 'new' | 'in-place' }
   | { readonly kind: 'cut'; readonly links: readonly (readonly [string, string])[]; readonly what: string }
   | { readonly kind: 'bad-links'; readonly links: readonly (readonly [string, string])[]; readonly extraMs: number; readonly loss: number }
   | { readonly kind: 'wall-jump'; readonly host: string; readonly ms: number }

@@ -1,6 +1,6 @@
 /**
  * A person restores the store from an old backup, with the product's own code (src/store/snapshot.ts): over the data of the store that is there, or into a
- * new one that answers in its place, which hosts follow by its mark. Drawn from a stream of its own, so that the rest of a plan is what it is without it.
+ * new one that answers in its place, which hosts follow by its mark. Or somebody puts older files in the place of the store's, which nothing marks. Drawn from a stream of its own, so that the rest of a plan is what it is without it.
  */
 import { describeFailure } from '../src/core/result.ts';
 import { backupStore, restoreStore } from '../src/store/snapshot.ts';
@@ -36,6 +36,22 @@ export function addRestores(random: Random, plan: Plan): Plan {
   };
 }
 
+/** The plan with one moment at which the store's files are set back, numbered after all its other entries. */
+export function addSetBack(random: Random, plan: Plan): Plan {
+  const id = faultsOf(plan).length;
+  const at = random.int(plan.episodes.length);
+  return {
+    episodes: plan.episodes.map((episode, index) => {
+      if (index !== at) return episode;
+      const what: StoreRestore = { kind: 'store-restore', backupAgeMs: random.pick([0, 5000, 20_000, 60_000]), into: 'in-place' };
+      return {
+        ...episode,
+        faults: [...episode.faults, { id, episode: index, at: Math.round(random.between(1000, episode.lengthMs - 5000)), forMs: 0, what }],
+      };
+    }),
+  };
+}
+
 export const isRestore = ({ what }: Fault): boolean => what.kind === 'store-restore';
 
 export interface Restorer {
@@ -51,7 +67,7 @@ export interface Restorer {
 export function createRestorer(world: World): Restorer {
   const { clock, office, store, trace } = world;
   const desk = world.machines.of('office');
-  const backups: { readonly at: number; readonly text: string }[] = [];
+  const backups: { readonly at: number; readonly text: string; readonly files: ReturnType<World['store']['backup']> }[] = [];
   const replaced: (() => void)[] = [];
   let taking = false;
   let busy = false;
@@ -60,7 +76,7 @@ export function createRestorer(world: World): Restorer {
     for (;;) {
       const at = clock.now();
       const made = busy ? null : await backupStore(office.store, desk.clock.of(desk.scope()));
-      if (made?.ok === true && !busy) backups.push({ at, text: made.value });
+      if (made?.ok === true && !busy) backups.push({ at, text: made.value, files: store.backup() });
       if (backups.length > KEPT) backups.shift();
       await clock.sleep(BACKUP_EVERY_MS);
     }
@@ -87,6 +103,15 @@ export function createRestorer(world: World): Restorer {
     }
   }
 
+  /** Every server ends, finds the older files at its start, and knows nothing of it. */
+  async function setBack(files: (typeof backups)[number]['files']): Promise<void> {
+    for (const server of world.servers) server.kill();
+    store.restore(files, files.incarnation);
+    for (const call of replaced) call();
+    await clock.sleep(DEPLOY_MS);
+    for (const server of world.servers) server.start();
+  }
+
   return {
     takeBackups: () => {
       if (taking) return;
@@ -99,9 +124,12 @@ export function createRestorer(world: World): Restorer {
       busy = true;
       trace.add(
         'operator',
-        `restores a backup that is ${Math.round(clock.now() - old.at)} ms old into ${into === 'new' ? 'a new store' : 'the store'}`,
+        into === 'in-place'
+          ? `puts files that are ${Math.round(clock.now() - old.at)} ms old in the place of the store's`
+          : `restores a backup that is ${Math.round(clock.now() - old.at)} ms old into ${into === 'new' ? 'a new store' : 'the store'}`,
       );
-      void restore(old.text, into).finally(() => {
+      const done = into === 'in-place' ? setBack(old.files) : restore(old.text, into);
+      void done.finally(() => {
         busy = false;
       });
     },

@@ -15,7 +15,7 @@ import { type SlotChecks, createSlotChecks } from './checks/slots.ts';
 import { Excused, Violation } from './checks/violation.ts';
 import { createWriterChecks } from './checks/writers.ts';
 import { createDirectoryChecks } from './checks/directories.ts';
-import { addRestores, createRestorer, isRestore } from './restores.ts';
+import { addRestores, addSetBack, createRestorer, isRestore } from './restores.ts';
 import { type FaultContext, healEverything, scheduleEpisode, undoCommands } from './faults.ts';
 import { createOperator } from './operator.ts';
 import { type Plan, drawPlan, faultsOf, filterPlan } from './plan.ts';
@@ -95,6 +95,7 @@ function run(options: RunOptions): RunResult {
   const shape = buildShape(chosen, drawn.stream('shape'));
   let full = drawPlan(drawn.stream('plan'), shape);
   if (extras.has('restore')) full = addRestores(drawn.stream('restores'), full);
+  if (extras.has('setback')) full = addSetBack(drawn.stream('setback'), full);
   if (extras.has('proxy')) full = addProxyFaults(drawn.stream('proxy'), full, shape);
   if (extras.has('reads')) full = addReadFaults(drawn.stream('reads'), full, shape);
   if (extras.has('hunt')) full = addHunts(drawn.stream('hunt'), full, shape, chosen.story);

@@ -9,7 +9,7 @@
  * I13 *Invariant:* a directory that is being cloned or rewound is neither a reader's, nor waited for as a voter's, nor (acknowledgements.ts) a candidate's.
  */
 import { nodeOfVoter } from '../../src/core/cluster/sync-set.ts';
-import { OF_A_BACKUP } from '../../src/store/snapshot.ts';
+import { OF_A_BACKUP } from '../../src/core/state.ts';
 import type { DataDirectory } from '../model/postgres/directory.ts';
 import { type WalRecord, contains } from '../model/postgres/wal.ts';
 import type { Clients } from '../clients.ts';

@@ -64,6 +64,12 @@ export function createRecordChecks(
     term = 0;
   }
 
+  /** Older files have a state of their own, which nobody writes anew. */
+  function takeStore(): void {
+    state = world.state();
+    term = state?.term ?? 0;
+  }
+
   function takeState(text: string): void {
     if (text.length > MAX_STATE_BYTES) fail('I22', `the state has ${text.length} bytes`);
     const decoded = decodeJson(clusterState, text);
@@ -193,7 +199,7 @@ export function createRecordChecks(
     isGivenUp: (row) => lost.has(row) || excused.has(row),
     promotions,
     storeReplaced: () => {
-      forgetState();
+      takeStore();
       events = 0;
     },
     raise: () => {

@@ -224,7 +224,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     vips: vips?.keeper ?? { report: () => [], problems: () => [] },
     put: session.put,
     certificateProblems: () => [],
-    incarnation: () => watch.current().incarnation,
+    knowledge: watch.current,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
     handover: () => handoverPart(watch.current().state, node),
   });
@@ -341,8 +341,9 @@ function createRemembering(host: AgentHost, clock: Clock): (knowledge: ReturnTyp
     writing = true;
     await clock.sleep(REMEMBER_AFTER_MS);
     if (next !== null && !host.disk.full) {
-      const { spec, state, members } = next;
-      host.remembered.current = { spec, state, members: [...members.values()] };
+      const { spec, state, members, incarnation, newestRevision } = next;
+      const newest = incarnation === null ? null : { incarnation, revision: newestRevision };
+      host.remembered.current = { spec, state, members: [...members.values()], newest };
     }
     writing = false;
   };

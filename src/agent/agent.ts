@@ -268,7 +268,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     vips: addresses.keeper,
     put: session.put,
     certificateProblems: () => certificate.keeper?.problems() ?? [],
-    incarnation: () => watch.current().incarnation,
+    knowledge: watch.current,
     reportIntervalMs: () => spec()?.reportIntervalMs ?? DEFAULTS.reportIntervalMs,
     handover: () => handoverPart(watch.current().state, config.node),
   });

@@ -19,6 +19,8 @@ export interface ClusterKnowledge {
   readonly stateRevision: Revision;
   /** The store that counts `stateRevision`; null before it answered for the first time. */
   readonly incarnation: string | null;
+  /** The newest revision of `state` that this agent, or a former run of it, read in that store; more than `stateRevision` only when it was set back. */
+  readonly newestRevision: Revision;
   readonly members: ReadonlyMap<NodeId, Member>;
   /** The store confirmed at this time that nothing newer exists; null: never. */
   readonly freshAt: MonoMs | null;
@@ -34,6 +36,8 @@ export interface RememberedCluster {
   readonly spec: ClusterSpec | null;
   readonly state: ClusterState | null;
   readonly members: readonly Member[];
+  /** The newest revision of `state` that was read, and in which store; null: none was. */
+  readonly newest: { readonly incarnation: string; readonly revision: Revision } | null;
 }
 
 /** Between two tries to list while the store does not answer. */
@@ -59,6 +63,7 @@ export function watchCluster(options: {
   let state = options.remembered?.state ?? null;
   let stateRevision = makeRevision(0);
   let incarnation: string | null = null;
+  let newest = options.remembered?.newest ?? null;
   let freshAt: MonoMs | null = null;
   const members = new Map<NodeId, Member>((options.remembered?.members ?? []).map((one) => [one.node, one]));
   let watcher: Watcher | null = null;
@@ -85,6 +90,7 @@ export function watchCluster(options: {
       if (decoded === null) return;
       state = decoded;
       stateRevision = kv.modRevision;
+      if (incarnation !== null && (newest === null || kv.modRevision > newest.revision)) newest = { incarnation, revision: kv.modRevision };
       onChange('state');
     }
   }
@@ -155,6 +161,7 @@ export function watchCluster(options: {
       if ((await whichStore()) !== before) continue;
       if (incarnation !== before) stateRevision = makeRevision(0);
       incarnation = before;
+      if (newest?.incarnation !== before) newest = null;
       freshAt = sentAt;
       // Invariant: revisions are compared only within one store (§4.10). Because: a restored or re-deployed store counts anew, and its state
       // would be taken for an old one for ever; agents refuse lower terms by themselves. Broken if: an older listing came after a newer one,
@@ -202,7 +209,7 @@ export function watchCluster(options: {
     throw cause;
   });
   return {
-    current: () => ({ spec, state, stateRevision, incarnation, members, freshAt }),
+    current: () => ({ spec, state, stateRevision, incarnation, newestRevision: newest?.revision ?? makeRevision(0), members, freshAt }),
     close: () => stopping.abort(),
   };
 }

@@ -5,6 +5,7 @@ import { mayAcceptWrites } from '../core/node/decide.ts';
 import type { NodeProblem, NodeReport } from '../core/report.ts';
 import { assertNever } from '../core/result.ts';
 import type { HandoverPart } from '../core/state.ts';
+import type { ClusterKnowledge } from './cluster-watch.ts';
 import type { LoopStatus } from './loop.ts';
 import type { FirewallPort, MemoryPort, PostgresPort, ViewpointPort } from './ports.ts';
 
@@ -15,7 +16,7 @@ export interface PublishInput {
   readonly bootId: string;
   readonly at: WallMs;
   readonly status: LoopStatus;
-  readonly incarnation: string | null;
+  readonly knowledge: Pick<ClusterKnowledge, 'incarnation' | 'newestRevision'>;
   readonly memory: MemoryPort;
   readonly viewpoints: ViewpointPort;
   readonly firewall: FirewallPort['kind'];
@@ -40,7 +41,8 @@ export function buildReport(input: PublishInput): NodeReport {
     bootId: input.bootId,
     atWallMs: input.at,
     stateRevision: status.stateRevision,
-    incarnation: input.incarnation,
+    incarnation: input.knowledge.incarnation,
+    newestRevision: input.knowledge.newestRevision,
     highestTerm: input.memory.highestTerm(),
     postgres: status.postgres,
     leaseTerm: status.leaseTerm,

@@ -8,6 +8,7 @@ import type { NodeReport } from '../core/report.ts';
 import type { ClusterSpec } from '../core/spec.ts';
 import type { HandoverPart } from '../core/state.ts';
 import { type DiskLooks, diskProblems } from './probe/disk.ts';
+import type { ClusterKnowledge } from './cluster-watch.ts';
 import type { HostFacts } from './host-facts.ts';
 import type { LoopStatus } from './loop.ts';
 import type { OverrideWatch } from './overridden-settings.ts';
@@ -38,7 +39,7 @@ export interface PublisherOptions {
   readonly put: (value: string) => void;
   readonly certificateProblems: () => NodeReport['problems'];
   /** Of the store that the agent acts on; null before it is known. */
-  readonly incarnation: () => string | null;
+  readonly knowledge: () => Pick<ClusterKnowledge, 'incarnation' | 'newestRevision'>;
   readonly reportIntervalMs: () => number;
   /** This node's part while a switchover is between the order to stop and the opening. */
   readonly handover: () => HandoverPart;
@@ -76,7 +77,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         bootId: options.bootId,
         at: at.wall,
         status,
-        incarnation: options.incarnation(),
+        knowledge: options.knowledge(),
         memory: options.memory,
         viewpoints: options.viewpoints,
         firewall: options.lease.gate.kind,

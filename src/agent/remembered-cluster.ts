@@ -9,25 +9,30 @@ import { readFileSync } from 'node:fs';
 import { writeFileAtomic } from '../base/files.ts';
 import { realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { decodeJson, encodeJson, formatDecodeError, list, nullable, object } from '../core/decode.ts';
-import { member } from '../core/report.ts';
+import { decodeJson, encodeJson, formatDecodeError, list, nullable, object, text, withDefault } from '../core/decode.ts';
+import { member, revision } from '../core/report.ts';
 import { clusterSpec } from '../core/spec.ts';
 import { clusterState } from '../core/state.ts';
 import type { ClusterKnowledge, RememberedCluster } from './cluster-watch.ts';
 
-/** Without the revision of `state`: the store that answers next may be another one, which counts its own (§4.10). */
-const remembered = object({ spec: nullable(clusterSpec), state: nullable(clusterState), members: list(member) });
+/** A revision with the store that counts it: the one that answers next may be another (§4.10). */
+const remembered = object({
+  spec: nullable(clusterSpec),
+  state: nullable(clusterState),
+  members: list(member),
+  newest: withDefault(nullable(object({ incarnation: text, revision })), null),
+});
 
 /** Null when there is no file; a damaged one is logged and counts as none: the store has the truth. */
 export function readRemembered(file: string, log: Logger): RememberedCluster | null {
-  let text: string;
+  let content: string;
   try {
-    text = readFileSync(file, 'utf8');
+    content = readFileSync(file, 'utf8');
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw cause;
   }
-  const decoded = decodeJson(remembered, text);
+  const decoded = decodeJson(remembered, content);
   if (decoded.ok) return decoded.value;
   log.warn({ file }, `what was known of the cluster cannot be read: ${formatDecodeError(decoded.error)}`);
   return null;
@@ -49,9 +54,10 @@ export function rememberCluster(file: string, log: Logger): Remembering {
     writing = true;
     await realClock.sleep(WRITE_AFTER_MS);
     while (next !== null) {
-      const { spec, state, members } = next;
+      const { spec, state, members, incarnation, newestRevision } = next;
       next = null;
-      const content = `${encodeJson({ spec, state, members: [...members.values()] })}\n`;
+      const newest = incarnation === null ? null : { incarnation, revision: newestRevision };
+      const content = `${encodeJson({ spec, state, members: [...members.values()], newest })}\n`;
       if (content === written) continue;
       try {
         await writeFileAtomic(file, content, { mode: 0o600 });

@@ -213,6 +213,8 @@ export const nodeReport = object({
   stateRevision: revision,
   /** The store that counts `stateRevision`: revisions of two stores are not comparable (§4.10). Null: not known yet. */
   incarnation: withDefault(nullable(text), null),
+  /** The newest revision of `state` that was ever read here in that store, persisted: what it forgot when its files were set back. 0: none. */
+  newestRevision: withDefault(revision, makeRevision(0)),
   /** The newest term that this agent ever saw, persisted: what a restored store may have forgotten. */
   highestTerm: withDefault(term, makeTerm(0)),
   postgres: postgresReport,

@@ -155,10 +155,15 @@ const vipSeen = object({ node: nullable(nodeId), otherMac: nullable(text) });
 const NO_VIP_SEEN = { node: null, otherMac: null };
 export const NO_VIPS = { read: null, seen: { write: NO_VIP_SEEN, read: NO_VIP_SEEN } } as const;
 
+/** Begins the incarnation of each state that came back from an older time; no store's own begins like it. */
+export const OF_A_BACKUP = 'restored from ';
+
 export const clusterState = object({
   version: integer,
   /** Incarnation of the store in which this was decided. */
   incarnation: text,
+  /** How far this store had once come when its files were set back last (by what members had read of it); null: it never was. */
+  setBack: withDefault(nullable(object({ incarnation: text, revision: integer })), null),
   phase: oneOf('new', 'creating', 'adopting', 'running', 'stopping', 'stopped'),
   systemIdentifier: nullable(text),
   /** The newest term assigned, opened or not. */

@@ -107,6 +107,7 @@ export function openStore(options: OpenStoreOptions): Store {
         after,
         handlers,
         readRevision: (deadline) => readRevision(prefix, deadline),
+        readAt: (key, revision, deadline) => readAt(connection, { key, revision, deadline }),
       }),
     close: () => connection.close(),
   };
@@ -187,6 +188,18 @@ function toStoreError(outcome: Exclude<Outcome, 'not-applied' | 'unclear'>, { de
     default:
       return { kind: 'refused', message: details };
   }
+}
+
+/** *Source:* etcd 3.4, rpctypes ErrGRPCFutureRev: "etcdserver: mvcc: required revision is a future revision". */
+async function readAt(
+  connection: Connection,
+  { key, revision, deadline }: { readonly key: string; readonly revision: number; readonly deadline: MonoMs },
+): ReturnType<WatchOptions['readAt']> {
+  const request = create(RangeRequestSchema, { key: toBytes(key), revision: BigInt(revision) });
+  const answer = await sendRequest(connection, RANGE, request, { deadline, repeat: 'read' });
+  if (!answer.ok) return answer.error.message.includes('future revision') ? ok('future') : answer;
+  const kv = answer.value.kvs[0];
+  return ok(kv === undefined ? null : readKeyValue(kv));
 }
 
 async function readStatus(connection: Connection, deadline: MonoMs): ReturnType<Store['status']> {

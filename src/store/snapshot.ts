@@ -12,14 +12,12 @@ import { createHash } from 'node:crypto';
 import { type Clock, formatWall, realClock } from '../base/clock.ts';
 import { bool, decodeJson, formatDecodeError, integer, literal, object, text } from '../core/decode.ts';
 import { makeRevision } from '../core/ids.ts';
+import { OF_A_BACKUP } from '../core/state.ts';
 import { type Failure, type Result, err, ok } from '../core/result.ts';
 import { ROOT } from './keys.ts';
 import { MOVE_PREFIX } from './move-record.ts';
 import { RESTORE_KEY, type RestoreMark, putMark, readMark } from './restore-mark.ts';
 import type { Op, Store, StoreError } from './store.ts';
-
-/** Begins the incarnation of each state that a restore brought back; no store's own begins like it. */
-export const OF_A_BACKUP = 'restored from ';
 
 const header = object({ format: literal('pgherd-store-backup'), version: literal(1), incarnation: text, revision: integer, takenAt: text });
 const entry = object({ key: text, value: text, leased: bool });

@@ -2,7 +2,7 @@
  * A watch that survives its connections.
  *
  * connecting → open → (stream lost, or not confirmed for STALE_MS) → connecting elsewhere, from the revision after the last one delivered.
- * Ends (`onEnd`, once) when that revision was compacted, when nothing was confirmed for LOST_MS, or when the store is another one.
+ * Ends (`onEnd`, once) when that revision was compacted, when nothing was confirmed for LOST_MS, when the store is another one, or when it was set back.
  *
  * Freshness: about every second a linearizable read tells the store's revision R, then the server is asked for progress on the stream. When the stream
  * has shown a revision ≥ R, everything that was answered before the read was sent has been delivered: `onAlive(sentAt)`.
@@ -20,7 +20,7 @@ import { prefixRange, readKeyValue } from './mapping.ts';
 import type { Event } from './proto/gen/kv_pb.ts';
 import { Watch, type WatchRequest, WatchRequestSchema, type WatchResponse } from './proto/gen/rpc_pb.ts';
 import { methodOf } from './proto/services.ts';
-import type { StoreError, Watcher, WatchBatch, WatchHandlers } from './store.ts';
+import type { KeyValue, StoreError, Watcher, WatchBatch, WatchHandlers } from './store.ts';
 
 const CONFIRM_EVERY_MS = 1_000;
 /** A stream that was not confirmed for so long is left for another endpoint. Shorter leaves healthy members during a slow fsync; longer delays the view. */
@@ -46,21 +46,29 @@ export interface WatchOptions {
   readonly handlers: WatchHandlers;
   /** A linearizable read of the store's revision, and when it was sent: several watches may share one. */
   readonly readRevision: (deadline: MonoMs) => Promise<Result<RevisionRead, StoreError>>;
+  /** What the key held at that revision; `future`: the store has not come so far. An error says nothing (no answer in time, compacted). */
+  readonly readAt: (key: string, revision: number, deadline: MonoMs) => Promise<Result<KeyValue | null | 'future', StoreError>>;
 }
 
 interface Session {
   readonly options: WatchOptions;
   last: number;
+  /** When `last` was delivered, and the event with which; null: nothing was yet. */
+  lastAt: MonoMs;
+  lastEvent: WatchBatch['events'][number] | null;
   confirmedAt: MonoMs;
   over: boolean;
   readonly abort: AbortController;
 }
 
 export function watchPrefix(options: WatchOptions): Watcher {
+  const startedAt = options.connection.clock.now().mono;
   const session: Session = {
     options,
     last: options.after,
-    confirmedAt: options.connection.clock.now().mono,
+    lastAt: startedAt,
+    lastEvent: null,
+    confirmedAt: startedAt,
     over: false,
     abort: new AbortController(),
   };
@@ -129,7 +137,9 @@ async function follow(session: Session, endpoint: Endpoint): Promise<string> {
       requestUnion: { case: 'createRequest', value: { ...prefixRange(prefix), startRevision: BigInt(session.last + 1) } },
     }),
   );
+  const history = checkHistory(session, leave);
   await confirmLoop(session, { stream, signal: stop.signal, seen: () => seen, leave });
+  await history;
   ending.removeEventListener('abort', closeBoth);
   stream.cancel();
   return reason;
@@ -151,6 +161,8 @@ function receive(session: Session, response: WatchResponse, leave: (why: string)
   if (response.events.length > 0) {
     const batch = toBatch(response.events);
     session.last = Math.max(session.last, batch.revision);
+    session.lastAt = connection.clock.now().mono;
+    session.lastEvent = batch.events.at(-1) ?? null;
     handlers.onBatch(batch);
     return session.last;
   }
@@ -183,6 +195,8 @@ async function confirmLoop(session: Session, { stream, signal, seen, leave }: Fo
   const isStale = (): boolean => clock.now().mono - freshAt > STALE_MS;
   while (!signal.aborted) {
     const read = await readRevision(addMono(clock.now().mono, STALE_MS));
+    if (read.ok && read.value.sentAt > session.lastAt && read.value.revision < session.last)
+      return endSetBack(session, `it is at revision ${read.value.revision} and was at ${session.last}`, leave);
     while (read.ok && !signal.aborted && seen() < read.value.revision && !isStale()) {
       stream.write(create(WatchRequestSchema, { requestUnion: { case: 'progressRequest', value: {} } }));
       await waitUntil(clock, () => seen() >= read.value.revision, REPEAT_PROGRESS_MS, signal);
@@ -198,6 +212,32 @@ async function confirmLoop(session: Session, { stream, signal, seen, leave }: Fo
     }
     await clock.sleep(untilTick(clock.now().mono, CONFIRM_EVERY_MS), signal);
   }
+}
+
+/**
+ * On a new connection: is what was delivered last still there? Somebody may have put older files of the store in its place (a copy of its directory, an
+ * image of its machine).
+ *
+ * *Invariant:* a watch that is called fresh has delivered everything. *Because:* a store that was set back is behind what was delivered, or has something
+ * else at that revision by now: values of reports and states name times. Its stream would say nothing until the revision comes again, and then leave
+ * out what came between. *Broken if:* nothing was delivered yet; then the revision alone tells, as long as the store is behind it.
+ */
+async function checkHistory(session: Session, leave: (why: string) => void): Promise<void> {
+  const { lastEvent, last, options } = session;
+  if (lastEvent === null) return;
+  const key = lastEvent.kind === 'put' ? lastEvent.kv.key : lastEvent.key;
+  const read = await options.readAt(key, last, addMono(options.connection.clock.now().mono, STALE_MS));
+  if (!read.ok || session.over) return;
+  const found = read.value;
+  if (found === 'future') return endSetBack(session, `it has no revision ${last} yet`, leave);
+  const same = lastEvent.kind === 'put' ? found?.modRevision === lastEvent.kv.modRevision && found.value === lastEvent.kv.value : found === null;
+  if (!same) endSetBack(session, `${key} was something else at revision ${last}`, leave);
+}
+
+function endSetBack(session: Session, how: string, leave: (why: string) => void): void {
+  const text = `the data of the store was set back: ${how}`;
+  leave(text);
+  end(session, 'lost', text);
 }
 
 /** Looks every few milliseconds: an event callback would tie the loop to the stream's life. */

@@ -34,7 +34,7 @@ test('what was remembered has no revision, and the state counts only once the st
       keys,
       clock: realClock,
       log,
-      remembered: { spec: null, state: stateWith(null), members: [] },
+      remembered: { spec: null, state: stateWith(null), members: [], newest: null },
       onChange: (what) => {
         if (what !== 'state') return;
         const known = watch.current();
@@ -91,4 +91,61 @@ test('a store that is moved is believed with its own revisions: a listing that m
   });
   // The second listing stood between "old" and "new".
   assert.deepEqual([seen, lists], [['old 900 state at 900', 'new 5 state at 5'], 3]);
+});
+
+/** Lists the state at each of these revisions in turn, in stores of these names; answers what was known after each: store, revision, newest revision. */
+async function readingsOf(
+  listed: readonly { readonly name: string; readonly revision: number }[],
+  newest: number | null,
+): Promise<readonly string[]> {
+  let at = 0;
+  let endWatch = (): void => undefined;
+  const present = (): { readonly name: string; readonly revision: number } => listed[Math.min(at, listed.length - 1)] ?? { name: '', revision: 0 };
+  const store = {
+    status: async () => ok({ incarnation: present().name }),
+    list: async (prefix: string) => {
+      const modRevision = makeRevision(present().revision);
+      const kvs = [{ key: keys.state, value: encodeJson(stateWith(null)), createRevision: modRevision, modRevision, version: 1, lease: null }];
+      return ok({ revision: modRevision, kvs: prefix === keys.orders ? kvs : [] });
+    },
+    watch: (_prefix: string, _after: number, handlers: { onEnd: (reason: 'lost', message: string) => void }) => {
+      endWatch = () => handlers.onEnd('lost', 'it went back');
+      return { close: () => undefined };
+    },
+  } as unknown as Store;
+  const seen: string[] = [];
+  await new Promise<void>((resolve) => {
+    const watch = watchCluster({
+      store,
+      keys,
+      clock: realClock,
+      log,
+      remembered: newest === null ? null : { spec: null, state: null, members: [], newest: { incarnation: 'a', revision: makeRevision(newest) } },
+      onChange: (what) => {
+        if (what !== 'state') return;
+        const known = watch.current();
+        seen.push(`${known.incarnation} ${known.stateRevision} ${known.newestRevision}`);
+        at += 1;
+        if (at < listed.length) return void setImmediate(() => endWatch());
+        watch.close();
+        resolve();
+      },
+    });
+  });
+  return seen;
+}
+
+test('a store that was set back is followed, and how far it once was is kept; another store counts anew (architecture 4.10)', async () => {
+  const inTurn = [
+    { name: 'a', revision: 900 },
+    { name: 'a', revision: 300 },
+    { name: 'a', revision: 301 },
+    { name: 'b', revision: 7 },
+  ];
+  assert.deepEqual(await readingsOf(inTurn, null), ['a 900 900', 'a 300 900', 'a 301 900', 'b 7 7']);
+});
+
+test('how far the store was is known to the next run of the agent, of that store only', async () => {
+  assert.deepEqual(await readingsOf([{ name: 'a', revision: 300 }], 900), ['a 300 900']);
+  assert.deepEqual(await readingsOf([{ name: 'b', revision: 300 }], 900), ['b 300 300']);
 });

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { copyFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { monoMs } from '../../src/base/clock.ts';
@@ -75,6 +76,35 @@ describe('durability', () => {
     await put(store, '/r/1', '1');
     await until('the watch goes on', () => seen.events().length === 1, 4_000);
     assert.equal(seen.state.ended, null);
+    seen.close();
+    store.close();
+  });
+
+  test('a watch of a store whose files were set back ends, since it would wait for revisions that come again (architecture 4.10)', async () => {
+    const file = join(dir, 'set-back.db');
+    const [port = 0] = await freePorts(1);
+    const store = openStore({ endpoints: [`http://127.0.0.1:${port}`], tls: null });
+    let child = await serve(file, port);
+    children.push(child);
+    const from = await put(store, '/b/0', '0');
+    await stopChild(child);
+    const old = readdirSync(dir).filter((name) => name.startsWith('set-back.db'));
+    for (const name of old) copyFileSync(join(dir, name), join(dir, `old-${name}`));
+    child = await serve(file, port);
+    children.push(child);
+    const seen = collect(store, '/b/', from);
+    for (let i = 1; i <= 20; i++) await put(store, `/b/${i}`, '');
+    await until('the watch has them', () => seen.events().length === 20, 4_000);
+    await stopChild(child);
+    for (const name of readdirSync(dir).filter((one) => one.startsWith('set-back.db'))) rmSync(join(dir, name));
+    for (const name of old) copyFileSync(join(dir, `old-${name}`), join(dir, name));
+    children.push(await serve(file, port));
+    await until('the watch ends', () => seen.state.ended !== null, 5_000);
+    assert.equal(seen.state.ended, 'lost');
+    assert.deepEqual(
+      value(await store.list('/b/')).kvs.map(({ key }) => key),
+      ['/b/0'],
+    );
     seen.close();
     store.close();
   });

@@ -37,6 +37,8 @@ interface Session {
   readonly prefix: string;
   readonly handlers: WatchHandlers;
   last: number;
+  /** What was delivered last; null: nothing yet. */
+  lastEvent: WatchBatch['events'][number] | null;
   /** Delivered by the server, not yet here. */
   coming: WatchBatch[];
   server: ServerWatch | null;
@@ -100,6 +102,7 @@ export function createWatchSet({ service, connection, network, host, scope, now,
           session.coming = [];
           for (const one of joined(due)) {
             session.last = one.revision;
+            session.lastEvent = one.events[one.events.length - 1] ?? null;
             session.handlers.onBatch(one);
             if (session.over) return;
           }
@@ -145,12 +148,14 @@ export function createWatchSet({ service, connection, network, host, scope, now,
     link.up.send(() => {
       if (session.server !== server || session.over) return;
       const incarnation = service.incarnation();
+      const setBack = wasSetBack(session);
       const refused = service.attach(server);
       link.down.send(() =>
         scope.deliver(() => {
           if (session.server !== server || session.over) return;
           const other = connection.check(incarnation);
           if (other !== null) end(session, 'lost', other);
+          else if (setBack) end(session, 'lost', `the data of the store was set back: it has not what was delivered at revision ${session.last}`);
           else if (refused !== null) end(session, 'compacted', `revision ${session.last + 1} was compacted at ${refused.revision}`);
           else {
             session.attached = true;
@@ -159,6 +164,15 @@ export function createWatchSet({ service, connection, network, host, scope, now,
         }),
       );
     });
+  }
+
+  /** The first look of a watch on a new connection: is what was delivered last still there? */
+  function wasSetBack({ last, lastEvent }: Session): boolean {
+    const keyspace = service.keyspace();
+    if (keyspace.revision() < last) return true;
+    // Null: compacted, which ends the watch by itself.
+    const there = lastEvent === null ? null : keyspace.since(last - 1);
+    return lastEvent !== null && there !== null && there[0]?.events.includes(lastEvent) !== true;
   }
 
   function lookSoon(ms: number): void {
@@ -212,6 +226,7 @@ export function createWatchSet({ service, connection, network, host, scope, now,
         prefix,
         handlers,
         last: after,
+        lastEvent: null,
         coming: [],
         server: null,
         link: null,

@@ -106,6 +106,7 @@ export function initialState(incarnation: string, now: Now): ClusterState {
   return {
     version: 1,
     incarnation,
+    setBack: null,
     phase: 'new',
     systemIdentifier: null,
     term: zero,

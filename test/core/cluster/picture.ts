@@ -3,8 +3,7 @@
  *
  *   term 3 primary n1 lease n1/3 [attempt 4 vote|promote:n2] [goneMs 9000] [watched 100] [frozen] [phase new] [lsn 0/5000] [flapped]
  *   n1 primary|standby|detached|crashed|stopped|hung|starting|absent|incomplete|fenced|dead|witness [@0/5000] [tl2] [fork1@0/4000] [vote4@0/5000|vote4?]
- *      [lease3] [sees:n1=down] [refuses4] [opened4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000] [knows5] [other-store]
- *      [vip:write=held] [vip:read=conflict/MAC] [inc:NAME] [silent:n2=900] [notinforce@0/5000|inforce@0/5000]
+ *      [lease3] [sees:n1=down] [refuses4] [opened4] [fail:CODE] [gaveup:CODE] [busy] [done] [goal:KIND] [prio0] [loc:a] [sys9] [maint] [clean@0/5000] [trusted|untrusted] [seen] [stalled9000] [knows5] [newest20] [other-store] [vip:write=held] [vip:read=conflict/MAC] [inc:NAME] [silent:n2=900] [notinforce@0/5000|inforce@0/5000]
  *
  * With `quorum 1/n2,n3` in the first line replication is synchronous: facts and wanted set are that (`quorum 0/`: nobody is waited for), each node's
  * directory has the incarnation `a`, and the primary reports walsenders of the standbys that stream.
@@ -74,6 +73,7 @@ export function blankReport(node: NodeId): NodeReport {
     bootId: 'b',
     atWallMs: makeWallMs(WALL),
     stateRevision: makeRevision(10),
+    newestRevision: makeRevision(0),
     incarnation: 'store-1',
     highestTerm: makeTerm(0),
     postgres: blankPostgres(),
@@ -399,8 +399,7 @@ function parseNode(line: string, term: ReturnType<typeof makeTerm>, primary: Nod
     default:
       postgres = { ...postgres, state: what as PostgresReport['state'], role: node === primary ? 'primary' : 'standby', walEnd: lsn };
   }
-  const stalled = words.find((word) => /^stalled\d+$/.test(word));
-  if (stalled !== undefined) postgres = { ...postgres, stalledMs: Number(stalled.slice(7)) };
+  for (const word of words) if (/^stalled\d+$/.test(word)) postgres = { ...postgres, stalledMs: Number(word.slice(7)) };
   const clean = words.find((word) => word.startsWith('clean@'));
   if (clean !== undefined) postgres = { ...postgres, cleanShutdown: true, shutdownLsn: lsnOf(clean.slice(6)) };
   report = { ...report, ...overridesOf(words), postgres };
@@ -437,6 +436,7 @@ function overridesOf(words: readonly string[]): Partial<NodeReport> {
     if (/^knows\d+$/.test(word)) out.highestTerm = makeTerm(Number(word.slice(5)));
     if (word === 'other-store') out.incarnation = 'store-0';
     if (word === 'stale') out.stateRevision = makeRevision(9);
+    if (word.startsWith('newest')) out.newestRevision = makeRevision(Number(word.slice(6)));
   }
   out.probes = probes;
   return out;

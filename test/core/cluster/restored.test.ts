@@ -299,3 +299,35 @@ test('after a restore a timeline number that the backup does not know marks ever
   // Where nothing was forgotten, a number above the last one was never used.
   assert.equal(opened(text.replace('timeline 1', 'timeline 2 forks 1@0/4000'), false).recovery[id('n1')], undefined);
 });
+
+const SET_BACK = STEADY.replace('n3 standby', 'n3 standby newest20');
+
+test('a member read a newer state in this very store: it was set back, and counts as restored until the primary is seen open in the newest known term', () => {
+  const decision = expectDecision(picture(SET_BACK), 'housekeeping.incarnation');
+  assert.ok(decision.events.some(({ text }) => text === 'n3 read revision 20 of the state in this store, which is at 10: its data was set back'));
+  assert.deepEqual([decision.state?.setBack, decision.state?.incarnation], [{ incarnation: 'store-1', revision: 20 }, 'store-1']);
+  // Said once: what is known of it stays in the state.
+  const said = picture(SET_BACK, { state: (state) => ({ ...state, setBack: { incarnation: 'store-1', revision: 20 } }) });
+  assert.equal(decideCluster(said, NOW).rule, 'cluster.steady');
+  // How far another store came says nothing of this one.
+  const other = picture(SET_BACK, { state: (state) => ({ ...state, setBack: { incarnation: 'store-0', revision: 500 } }) });
+  assert.equal(decideCluster(other, NOW).state?.setBack?.revision, 20);
+  assert.equal(decideCluster(picture(STEADY.replace('n3 standby', 'n3 standby newest20 other-store')), NOW).state?.setBack ?? null, null);
+});
+
+test('a store that was set back promotes nobody on what it says while a member is silent, and no old term comes back', () => {
+  const text = `term 3 primary n1
+    n1 dead @0/5000
+    n2 standby knows5 newest20 sees:n1=down @0/5000
+    n3 standby knows5 sees:n1=down @0/4000`;
+  const decision = expectDecision(picture(text), 'failover.blocked-store');
+  assert.deepEqual([decision.state?.incarnation, decision.state?.term, decision.state?.attempt], ['restored from store-1', 5, null]);
+});
+
+test('a cluster that is stopped learns of it too: whoever is started next waits for the confirmation', () => {
+  const text = `term 3 primary n1 phase stopped
+    n1 stopped knows3 @0/5000
+    n2 stopped knows3 newest20 @0/5000
+    n3 dead knows3 @0/4000`;
+  assert.equal(expectRule(picture(text), 'housekeeping.set-back').incarnation, 'restored from store-1');
+});

@@ -375,6 +375,7 @@ function publish(world: World, one: Host): void {
     ...blankReport(one.id),
     postgres,
     stateRevision: makeRevision(one.knownRevision),
+    newestRevision: makeRevision(one.knownRevision),
     highestTerm: one.highestTerm,
     leaseTerm: one.leaseTerm,
     fenced,

@@ -72,6 +72,7 @@ export function stateWith(goal: Goal | null, change: Partial<ClusterState> = {})
   return {
     version: 1,
     incarnation: 'i',
+    setBack: null,
     phase: 'running',
     systemIdentifier: '1',
     term: T(1),

@@ -5,7 +5,7 @@
 import { type NodeId, type Now, type Term, makeTerm, makeWallMs } from '../../ids.ts';
 import type { NodeReport } from '../../report.ts';
 import { findNode } from '../../spec.ts';
-import type { Attempt, Task } from '../../state.ts';
+import { type Attempt, OF_A_BACKUP, type Task } from '../../state.ts';
 import type { ClusterView, Rule } from '../../view.ts';
 import { PLAIN_ATTEMPT, REPUBLISHED, openTerm } from '../attempts.ts';
 import { isDue, isForeignSystem, isOfThisStore, isOpen, live, newestKnownTerm } from '../observe.ts';
@@ -91,7 +91,49 @@ function isPrimaryUnreplaced(view: ClusterView): boolean {
   });
 }
 
+/**
+ * A newer revision of the state than the store has, by a member that read it there; null when it has all, or when it was said already.
+ *
+ * *Invariant:* what is decided on is not older than what somebody acted on. *Because:* a report is written after what it names was read, and both come by
+ * one watch in the order of their revisions, so in one history of a store no report is ahead of its state. *Broken if:* reports and state were read from
+ * two moments of the store.
+ */
+function forgottenRevision(view: ClusterView): { readonly node: NodeId; readonly revision: number } | null {
+  const { setBack } = view.state;
+  const said = setBack?.incarnation === view.incarnation ? setBack.revision : 0;
+  let found: { readonly node: NodeId; readonly revision: number } | null = null;
+  if (view.stateRevision === 0) return null;
+  for (const node of view.spec.nodes) {
+    const report = live(view, node.id);
+    if (report?.incarnation !== view.incarnation) continue;
+    const revision = Math.max(report.newestRevision, report.stateRevision);
+    if (revision > Math.max(said, view.stateRevision, found?.revision ?? 0)) found = { node: node.id, revision };
+  }
+  return found;
+}
+
 export const restoredRules: readonly Rule[] = [
+  {
+    id: 'housekeeping.set-back',
+    when: 'a member has read a newer state in this very store than it holds now',
+    why: 'Its files were replaced by older ones (a copy, an image of its machine). It counts as one that was restored from a backup: what it forgot is learned from the agents (architecture 4.10).',
+    decide: (view) => {
+      const found = forgottenRevision(view);
+      if (found === null) return null;
+      const { state, incarnation, stateRevision } = view;
+      const why = `${found.node} read revision ${found.revision} of the state in this store, which is at ${stateRevision}: its data was set back`;
+      return {
+        why,
+        state: {
+          ...state,
+          setBack: { incarnation, revision: found.revision },
+          incarnation: isOfThisStore(view) ? `${OF_A_BACKUP}${incarnation}` : state.incarnation,
+        },
+        events: [{ level: 'error', node: state.primary, text: why, detail: {} }],
+        then: 'continue',
+      };
+    },
+  },
   {
     id: REPUBLISHED,
     when: 'a member is open in a newer term than the state knows, and no attempt for it is open; one that came back with a restored store does not count',
