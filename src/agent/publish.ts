@@ -27,6 +27,7 @@ export interface PublishInput {
   readonly host: NodeReport['host'];
   readonly writes: NodeReport['writes'];
   readonly diskKnown: boolean;
+  readonly weakCommits: NodeReport['weakCommits'];
   readonly problems: ReturnType<PostgresPort['problems']>;
 }
 
@@ -61,6 +62,7 @@ export function buildReport(input: PublishInput): NodeReport {
     host: input.host,
     writes: input.writes,
     diskKnown: input.diskKnown,
+    weakCommits: input.weakCommits,
     problems: [...weakFencing(input), ...input.problems],
   };
 }
