@@ -22,6 +22,7 @@ const MUCH_RETAINED_BYTES = 16 * 1024 ** 3;
 /** Problems that weaken a cluster, or that people chose; the rest of what `show` names would break a failover. */
 const WARNINGS: ReadonlySet<string> = new Set([
   'fence.no-firewall',
+  'fence.late-watchdog',
   'cluster.creating',
   'cluster.frozen',
   'cluster.stopped',
