@@ -72,7 +72,7 @@ function weakFencing(input: PublishInput): readonly NodeProblem[] {
   if (input.firewall === 'off') {
     problems.push({
       code: 'fence.no-firewall',
-      text: 'no fail-closed firewall rule: if agent and guard are both killed, PostgreSQL stays writable',
+      text: 'no fail-closed firewall rule: if agent and guard are both killed, PostgreSQL stays writable; and after a crash clients are let in before standbys hold what the primary recovered, and may read what a failover then loses',
       remedy: 'run the agent as root with nftables installed, and `firewall: auto` in agent.yaml',
     });
   }
