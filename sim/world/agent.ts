@@ -219,6 +219,7 @@ export async function startSimAgent(host: AgentHost): Promise<SimAgent | null> {
     postgres,
     sync,
     host: { current: () => null },
+    weakCommits: { current: () => [] },
     spec,
     overrides: { look: () => undefined, merge: (problems) => problems },
     vips: vips?.keeper ?? { report: () => [], problems: () => [] },

@@ -47,6 +47,7 @@ import { type Promiser, openPromiser } from './promises/promiser.ts';
 import { type Publisher, createPublisher } from './publisher.ts';
 import { type AgentSetup, setUpAgent } from './setup.ts';
 import { createHostFacts } from './host-facts.ts';
+import { createWeakCommits } from './weak-commits.ts';
 import { createLogReader } from './read-log.ts';
 import { reloadAgent, reloadTls } from './reload.ts';
 import { readRemembered, rememberCluster } from './remembered-cluster.ts';
@@ -262,6 +263,7 @@ async function startAgent(options: StartOptions): Promise<RunningAgent | null> {
     postgres,
     overrides: createOverrideWatch({ instance, log, mayMend: () => !isMaintenance(watch.current(), config.node) }),
     host: createHostFacts(instance, { clock: realClock, log }),
+    weakCommits: createWeakCommits(instance, { clock: realClock, log }),
     ...(disk === null ? {} : { disk }),
     spec,
     sync,

@@ -28,6 +28,7 @@ export interface PublishInput {
   readonly host: NodeReport['host'];
   readonly writes: NodeReport['writes'];
   readonly diskKnown: boolean;
+  readonly weakCommits: NodeReport['weakCommits'];
   readonly problems: ReturnType<PostgresPort['problems']>;
 }
 
@@ -63,6 +64,7 @@ export function buildReport(input: PublishInput): NodeReport {
     host: input.host,
     writes: input.writes,
     diskKnown: input.diskKnown,
+    weakCommits: input.weakCommits,
     problems: [...weakFencing(input), ...input.problems],
   };
 }
@@ -72,7 +74,7 @@ function weakFencing(input: PublishInput): readonly NodeProblem[] {
   if (input.firewall === 'off') {
     problems.push({
       code: 'fence.no-firewall',
-      text: 'no fail-closed firewall rule: if agent and guard are both killed, PostgreSQL stays writable',
+      text: 'no fail-closed firewall rule: if agent and guard are both killed, PostgreSQL stays writable; and after a crash clients are let in before standbys hold what the primary recovered, and may read what a failover then loses',
       remedy: 'run the agent as root with nftables installed, and `firewall: auto` in agent.yaml',
     });
   }

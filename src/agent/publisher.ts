@@ -15,6 +15,7 @@ import type { OverrideWatch } from './overridden-settings.ts';
 import type { MemoryPort, PostgresPort, SyncPort, ViewpointPort } from './ports.ts';
 import { NOTHING_TOLD, type UrgentParts, buildReport, isUrgent, urgentParts } from './publish.ts';
 import type { VipKeeper } from './vip/keeper.ts';
+import type { WeakCommits } from './weak-commits.ts';
 import type { WriteLeaseParts } from './write-lease.ts';
 
 export interface PublisherOptions {
@@ -32,6 +33,7 @@ export interface PublisherOptions {
   readonly overrides: OverrideWatch;
   readonly vips: Pick<VipKeeper, 'report' | 'problems'>;
   readonly host: HostFacts;
+  readonly weakCommits: WeakCommits;
   /** Of the data directory's disk; absent: not looked at. */
   readonly disk?: DiskLooks;
   /** What people want; a change of it is why slots are looked at again at once. */
@@ -88,6 +90,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         vips: options.vips.report(),
         writes: disk?.writes.current() ?? null,
         diskKnown: disk !== undefined && disk.watch.lookedAt() !== null,
+        weakCommits: options.weakCommits.current(status.open && options.handover() === 'none' ? 'open' : 'out'),
         host: options.host.current(status.postgres.state === 'running' ? 'running' : 'not-running'),
         problems: [
           ...options.overrides.merge(options.postgres.problems()),

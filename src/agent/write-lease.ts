@@ -119,6 +119,7 @@ export async function createWriteLease(options: WriteLeaseOptions): Promise<Writ
             client: guard,
             postgres: guarded,
             watchdog: watchdogOf(config),
+            settings: () => leaseSettings(options.spec()),
             clock: doors.clock,
             onFenced: (record) => {
               lost = { term: record.term, why: `its guard fenced it: ${record.why}` };
@@ -196,7 +197,17 @@ function watchdogOf({ watchdog }: WriteLeaseOptions['config']): WatchdogConfig |
 
 /** A node without a write lease has nothing to guard, except that a required device keeps it from getting one. */
 function watchdogProblems({ watchdog }: WriteLeaseOptions['config'], held: Term | null, guard: GuardClient | null): readonly NodeProblem[] {
-  const { state, detail } = guard?.watchdog() ?? { state: 'off', detail: 'there is no guard to keep it' };
+  const { state, detail, late } = guard?.watchdog() ?? { ...NO_WATCHDOG, detail: 'there is no guard to keep it' };
+  if (state === 'armed' && late) {
+    return [
+      {
+        code: 'fence.late-watchdog',
+        text: `the watchdog device (${detail}) is slower than the write lease: another node may be promoted before it resets this host`,
+        remedy:
+          'Load a driver whose time can be set shorter (softdog can), see that wdctl of util-linux is installed, or raise `leaseTtlMs` with "pgherd meta edit".',
+      },
+    ];
+  }
   if (watchdog.mode === 'off' || state === 'armed' || (held === null && state === 'off')) return [];
   const code = 'fence.no-watchdog';
   const text = `the watchdog device ${watchdog.device} is not in use: ${detail}`;

@@ -64,6 +64,12 @@ interface Context extends ControllerOptions {
   /** Unreadable values that were not told yet. */
   untold: ClusterEvent[];
   eventsSinceTrim: number;
+  /** The watch has told everything up to then. */
+  confirmedAt: number;
+  /** What the last transaction that lost its race compared, and when that was answered first; null: none lost since one was written. */
+  race: { readonly compared: string; readonly at: number } | null;
+  /** Ends the watch, so that everything is listed again. */
+  listAgain: () => void;
   /** The last decision that was logged without being written, so that a waiting rule makes one line. */
   lastLogged: string;
 }
@@ -91,7 +97,21 @@ export async function runController(options: ControllerOptions): Promise<void> {
     },
   });
   const fencing = createFenceRunner({ fencer: options.fencer ?? null, cluster: options.cluster, clock, log, onEnd: () => wake('fencing command') });
-  const context: Context = { ...options, log, keys, cache, election, fencing, incarnation, untold: [], eventsSinceTrim: TRIM_EVERY, lastLogged: '' };
+  const context: Context = {
+    ...options,
+    log,
+    keys,
+    cache,
+    election,
+    fencing,
+    incarnation,
+    untold: [],
+    eventsSinceTrim: TRIM_EVERY,
+    confirmedAt: -Infinity,
+    race: null,
+    listAgain: () => undefined,
+    lastLogged: '',
+  };
   const loop = startLoop({
     name: `controller/${options.cluster}`,
     intervalMs: TICK_MS,
@@ -118,7 +138,13 @@ export async function runController(options: ControllerOptions): Promise<void> {
       }
       if (batch.events.some((event) => matters(keys, event.kind === 'put' ? event.kv.key : event.key))) wake('change');
     },
+    onAlive: (sentAt) => {
+      context.confirmedAt = Math.max(context.confirmedAt, sentAt);
+    },
     onLost: () => cache.lost(),
+    onStart: (listAgain) => {
+      context.listAgain = listAgain;
+    },
   });
   await loop.stop();
   await election.close();
@@ -197,12 +223,14 @@ async function write(context: Context, leadership: Leadership, view: ClusterView
   }
   if (!done.value.succeeded) {
     log.debug({ rule: decision.rule, viewRevision: view.stateRevision }, 'the decision lost a race and is thrown away');
+    judgeRace(context, JSON.stringify(compares));
     return AFTER_RACE_MS;
   }
   const now = clock.now();
   for (const kv of written(ops, done.value.revision)) cache.put(kv, now);
   if (decision.dropLease) cache.remove(keys.writeLease, done.value.revision, now);
   context.untold = [];
+  context.race = null;
   logDecision(context, view, decision);
   if (decision.opened !== null) context.onOpened?.();
   if (view.state.switchover === null && decision.state?.switchover?.phase === 'checkpoint') context.onSwitchover?.();
@@ -213,6 +241,24 @@ async function write(context: Context, leadership: Leadership, view: ClusterView
   }
   // What was just written may let the next rule speak (an undo, then a failover): no waiting for the watch.
   return decision.state === null && decision.spec === null ? TICK_MS : Math.min(decision.again ?? TICK_MS, AFTER_RACE_MS);
+}
+
+/**
+ * A race is over once the watch has brought what won it.
+ *
+ * *Invariant:* a view that misses a change of what decisions are compared with is not decided from for ever. *Because:* the same comparison fails again although
+ * the watch has meanwhile confirmed that it told everything up to a moment after the first failure: so an event was lost on the way, which no store should do
+ * and some did (*Source:* etcd issues 15220, 18089), and everything is listed again. *Broken if:* the confirmation is older than the failure: then what won may
+ * still be on its way, and a new listing would make the controller blind for a moment without need.
+ */
+function judgeRace(context: Context, compared: string): void {
+  const { race, clock, log } = context;
+  if (race === null || race.compared !== compared) context.race = { compared, at: clock.now().mono };
+  else if (context.confirmedAt > race.at) {
+    log.warn({}, 'the watch says that it told everything, and decisions still lose against something that it did not tell; listing again');
+    context.race = null;
+    context.listAgain();
+  }
 }
 
 function logDecision(context: Context, view: ClusterView, decision: Decision): void {

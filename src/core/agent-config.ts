@@ -43,8 +43,8 @@ export const agentConfig = object(
         {
           mode: withDefault(oneOf('off', 'automatic', 'required'), 'off'),
           device: withDefault(text, '/dev/watchdog'),
-          /** Until a fence that does not end, or a host that hangs, is reset. */
-          timeoutSeconds: withDefault(number({ integer: true, min: 2, max: 60 }), 5),
+          /** Until a fence that does not end, or a host that hangs, is reset; less where the write lease is shorter (guard/watchdog.ts). */
+          timeoutSeconds: withDefault(number({ integer: true, min: 1, max: 60 }), 5),
         },
         'strict',
       ),

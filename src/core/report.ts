@@ -189,6 +189,10 @@ export const writeHealth = object({
 });
 export type WriteHealth = Decoded<typeof writeHealth>;
 
+/** A `synchronous_commit` below `on`. Both names null: everybody's, by a line of `file`, which is none of pgherd's own. */
+export const weakCommit = object({ database: nullable(text), role: nullable(text), value: text, file: nullable(text) });
+export type WeakCommit = Decoded<typeof weakCommit>;
+
 /** One virtual address as this node has it. Listed only where it is held, wanted, or cannot be removed. */
 export const vipReport = object({
   vip: oneOf('write', 'read'),
@@ -260,6 +264,8 @@ export const nodeReport = object({
   writes: withDefault(nullable(writeHealth), null),
   /** The agent has looked at the disk of its data directory: that it names no trouble of it means something. */
   diskKnown: withDefault(bool, false),
+  /** Whose commits do not wait for standbys; empty for a node that is not open for writes. */
+  weakCommits: withDefault(list(weakCommit), []),
 });
 export type NodeReport = Decoded<typeof nodeReport>;
 

@@ -163,7 +163,7 @@ function writeEnvironment(herd: Herd): string {
     `export PATH=${shellQuote(bin)}:"$PATH"`,
     `export XDG_CONFIG_HOME=${shellQuote(places.cli)}`,
     `export PGHERD_SERVER=${serverUrl(plan)} PGHERD_CLUSTER=${plan.cluster} PGHERD_CA=${shellQuote(places.ca)}`,
-    `export PGPASSFILE=${shellQuote(passfile)}`,
+    `export PGUSER=${shellQuote(login.user)} PGDATABASE=${shellQuote(login.database)} PGPASSFILE=${shellQuote(passfile)}`,
   ];
   writeFileSync(file, `${lines.join('\n')}\n`, { mode: 0o600 });
   return file;
@@ -180,6 +180,7 @@ function guide(herd: Herd, environment: string): readonly string[] {
   return [
     'In another terminal:',
     `  . ${environment}`,
+    '  pgherd psql                      # on the primary, as the user and in the database of the demo',
     `  psql '${connectionString(herd)}'`,
     ...proxyLines(herd),
     'Break something and watch what happens:',

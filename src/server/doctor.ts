@@ -4,6 +4,7 @@ import { RENEW_DAYS } from '../base/pki.ts';
 import { ok } from '../core/result.ts';
 import type { NodeReport } from '../core/report.ts';
 import type { ClusterView } from '../core/view.ts';
+import { describeWeakOwners } from '../core/cluster/weak-commits.ts';
 import type { z } from 'zod';
 import type { doctorCheck } from '../api/schema.ts';
 import { type Handler, type ServerContext, viewOf } from './context.ts';
@@ -21,6 +22,7 @@ const MUCH_RETAINED_BYTES = 16 * 1024 ** 3;
 /** Problems that weaken a cluster, or that people chose; the rest of what `show` names would break a failover. */
 const WARNINGS: ReadonlySet<string> = new Set([
   'fence.no-firewall',
+  'fence.late-watchdog',
   'cluster.creating',
   'cluster.frozen',
   'cluster.stopped',
@@ -105,6 +107,18 @@ export function checkCluster(view: ClusterView, atWallMs: number): readonly Chec
       ),
     );
   }
+  const owners = describeWeakOwners(view);
+  if (owners !== null)
+    checks.push(
+      finding(
+        cluster,
+        null,
+        'durability.opted-out',
+        'warn',
+        `synchronous_commit is below "on" for ${owners}: what these commit may be lost by a failover`,
+        'Where it must not be: ALTER ROLE … or ALTER DATABASE … RESET synchronous_commit; it counts for new sessions.',
+      ),
+    );
   const versions = new Map<number, string[]>();
   for (const node of view.spec.nodes) {
     const seen = view.reports[node.id];

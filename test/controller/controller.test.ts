@@ -203,6 +203,26 @@ test('after a lost watch everything is listed again, and nothing is judged befor
   assert.equal(stateOf(memory)?.term, 4);
 });
 
+test('a controller whose watch lost an event lists again, once the watch says that it told everything (Z3)', async () => {
+  const memory = createMemoryStore();
+  load(memory, STEADY);
+  run(memory);
+  await until('steady', () => memory.kvs.get(keys.controller)?.value.includes('c1') === true && stateOf(memory)?.decided.rule !== undefined);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  // Somebody raises the spec, and the controller never hears of it: each of its decisions is compared with the old one.
+  memory.loseEvents = (key) => key === keys.spec;
+  memory.put(keys.spec, memory.kvs.get(keys.spec)?.value ?? '');
+  let lost = 0;
+  memory.beforeWrite = (ops) => {
+    if (ops.some((op) => op.kind === 'put' && op.key === keys.task('t1'))) lost += 1;
+  };
+  memory.put(keys.task('t1'), encodeJson(makeTask({ kind: 'freeze', forMs: null })));
+  await until('decisions lose', () => lost >= 5);
+  assert.equal(taskOf(memory, 't1')?.status, 'pending', 'what won may still be on its way');
+  memory.confirmWatches();
+  await until('frozen', () => taskOf(memory, 't1')?.status === 'done');
+});
+
 test('events and finished tasks are bounded (I22)', async () => {
   const memory = createMemoryStore();
   load(memory, STEADY);

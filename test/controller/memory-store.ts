@@ -1,4 +1,5 @@
 /** A store in memory behind the Store interface: revisions, compares, leases by hand, watches, and faults on request. */
+import { monoMs } from '../../src/base/clock.ts';
 import { makeRevision, type Revision } from '../../src/core/ids.ts';
 import { err, ok } from '../../src/core/result.ts';
 import type { Compare, KeyValue, Op, Store, WatchBatch, WatchHandlers } from '../../src/store/store.ts';
@@ -10,6 +11,10 @@ export interface MemoryStore {
   remove(key: string): void;
   /** Ends every watch, as a lost connection does. */
   loseWatches(): void;
+  /** Confirms to every watch that it was told everything up to now. */
+  confirmWatches(): void;
+  /** True: this key's events are lost on the way to the watches. */
+  loseEvents: (key: string) => boolean;
   expire(lease: string): void;
   /** Runs before each transaction with writes; may change the store, to make the transaction lose its race. */
   beforeWrite: ((ops: readonly Op[]) => void) | null;
@@ -56,7 +61,10 @@ export function createMemoryStore(): MemoryStore {
     }
     if (events.length > 0) log.push({ revision: at, events });
     for (const watch of watches) {
-      const mine = events.filter((event) => (event.kind === 'put' ? event.kv.key : event.key).startsWith(watch.prefix));
+      const mine = events.filter((event) => {
+        const key = event.kind === 'put' ? event.kv.key : event.key;
+        return key.startsWith(watch.prefix) && !self.loseEvents(key);
+      });
       if (mine.length > 0) queueMicrotask(() => watches.has(watch) && watch.handlers.onBatch({ revision: at, events: mine }));
     }
     return reads;
@@ -89,6 +97,10 @@ export function createMemoryStore(): MemoryStore {
         watch.handlers.onEnd('lost', 'cut');
       }
     },
+    confirmWatches: () => {
+      for (const watch of watches) watch.handlers.onAlive?.(monoMs());
+    },
+    loseEvents: () => false,
     expire: (lease) => {
       leases.delete(lease);
       apply([...kvs.values()].filter((kv) => kv.lease === lease).map((kv) => ({ kind: 'delete', key: kv.key })));

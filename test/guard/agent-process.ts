@@ -17,6 +17,7 @@ const armed = await client.arm({
   table: table ?? null,
   addresses: [],
   at: null,
+  lease: null,
 });
 process.stdout.write(armed ? 'armed\n' : 'refused\n');
 if (!armed) process.exit(1);

@@ -242,6 +242,7 @@ test('the guard of a silent agent closes the port and kills', async () => {
     assert.equal(
       await client.arm({
         at: null,
+        lease: null,
         addresses: [],
         term: 1,
         leaseId: '1',

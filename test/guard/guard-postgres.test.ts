@@ -40,7 +40,17 @@ test('the guard fences a real PostgreSQL whose every process is stopped (SIGSTOP
     for (const info of all()) process.kill(info.pid, 'SIGSTOP');
     const deadline = addMono(monoMs(), 1000);
     assert.equal(
-      await client.arm({ at: null, addresses: [], term: 1, leaseId: '1', deadline, dataDirectory: rig.dataDirectory, postmaster, table: null }),
+      await client.arm({
+        at: null,
+        lease: null,
+        addresses: [],
+        term: 1,
+        leaseId: '1',
+        deadline,
+        dataDirectory: rig.dataDirectory,
+        postmaster,
+        table: null,
+      }),
       true,
     );
     await until(() => all().length === 0, 5000, 'no process is left');

@@ -39,7 +39,18 @@ function openClient(onGone?: () => void, entry?: string, answers: { readonly ans
 }
 
 function armedUntil(deadline: MonoMs, more: Partial<Armed> = {}): Armed {
-  return { term: 3, leaseId: '77', deadline, dataDirectory: rig.dataDirectory, postmaster: null, table: null, addresses: [], at: null, ...more };
+  return {
+    term: 3,
+    leaseId: '77',
+    deadline,
+    dataDirectory: rig.dataDirectory,
+    postmaster: null,
+    table: null,
+    addresses: [],
+    at: null,
+    lease: null,
+    ...more,
+  };
 }
 
 /** *Source:* proc(5), SigPnd and ShdPnd of /proc/PID/status. */

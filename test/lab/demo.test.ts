@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { text } from 'node:stream/consumers';
 import { type TestContext, describe, it } from 'node:test';
 import { processesBelow } from '../../src/demo/children.ts';
 import { until } from './plain-postgres.ts';
@@ -62,8 +63,13 @@ describe('pgherd demo', { skip: existsSync(PROGRAM) ? false : 'the program is no
     await until(() => /Ctrl\+C stops and removes/.test(run.out()) || run.child.exitCode !== null, TOUR_LIMIT_MS);
     const directory = demoDirectories().find((name) => !before.includes(name)) ?? '';
     await until(() => /healthy · term 1/.test(run.out()), TOUR_LIMIT_MS);
+    // What the demo says to type, typed.
+    const command = `. ${tmpdir()}/${directory}/env && pgherd psql -- -Atc 'SELECT current_user || current_database()'`;
+    const typed = spawn('sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const said = await text(typed.stdout);
     run.child.kill('SIGINT');
     assert.equal(await run.code, 0, run.err());
+    assert.match(said, /^appapp$/m);
     assert.deepEqual(demoDirectories(), before);
     assert.deepEqual(processesBelow(`${tmpdir()}/${directory}`), []);
   });

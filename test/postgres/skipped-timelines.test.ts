@@ -7,6 +7,9 @@ import { cloneFrom } from '../../src/agent/postgres/clone.ts';
 import { detachStandby } from '../../src/agent/postgres/detach.ts';
 import { runInitdb } from '../../src/agent/postgres/initdb.ts';
 import { promotePostgres } from '../../src/agent/postgres/promote.ts';
+import { setUpstream } from '../../src/agent/postgres/follow.ts';
+import { skipTimelines } from '../../src/agent/postgres/skipped-timelines.ts';
+import { stopPostgres } from '../../src/agent/postgres/stop.ts';
 import { setupRoles } from '../../src/agent/postgres/setup-roles.ts';
 import { startPostgres } from '../../src/agent/postgres/start.ts';
 import { makeTimeline } from '../../src/core/ids.ts';
@@ -45,4 +48,28 @@ test('a copy has the histories of the gap, for standbys that ask it for them', a
   const histories = readdirSync(join(n3.dataDirectory, 'pg_wal')).filter((name) => name.endsWith('.history'));
   assert.deepEqual(histories.sort(), ['00000002.history', '00000003.history', '00000004.history', '00000005.history']);
   must(await startPostgres(n3, { mode: 'standby' }));
+});
+
+test('what was laid for a promotion that did not come to be goes: when it is refused, or its agent died on the way, at the next upstream and the next start', async () => {
+  const histories = (): readonly string[] => readdirSync(join(n3.dataDirectory, 'pg_wal')).filter((name) => name.endsWith('.history'));
+  const before = histories();
+  let seen: readonly string[] = [];
+  const mayPromote = (): boolean => {
+    seen = histories();
+    return false;
+  };
+  const refused = await promotePostgres(n3, { requiredLsn: null, usedTimeline: makeTimeline(8), mayPromote });
+  assert.equal(refused.ok ? '' : refused.error.code, 'promote.refused');
+  assert.equal(seen.length, before.length + 3);
+  assert.deepEqual(histories(), before, 'refused');
+  for (const next of ['upstream', 'start'] as const) {
+    must(await skipTimelines(n3, makeTimeline(8)));
+    assert.equal(histories().length, before.length + 3);
+    if (next === 'upstream') must(await setUpstream(n3, n2));
+    else {
+      must(await stopPostgres(n3, { from: 'immediate', immediateMs: 5000 }));
+      must(await startPostgres(n3, { mode: 'standby' }));
+    }
+    assert.deepEqual(histories(), before, next);
+  }
 });

@@ -4,7 +4,11 @@ import { after, before, describe, test } from 'node:test';
 import { now, realClock } from '../../src/base/clock.ts';
 import { addMono, type MonoMs, makeRevision, type Revision } from '../../src/core/ids.ts';
 import type { Result } from '../../src/core/result.ts';
-import type { KeyValue, Store, StoreError, WatchBatch } from '../../src/store/store.ts';
+import type { KeyValue, Store, StoreError } from '../../src/store/store.ts';
+import { collect } from './collect.ts';
+import { followBehindCompaction } from './follow-case.ts';
+
+export { type Collected, collect } from './collect.ts';
 
 /** What the store promises has nothing to do with how fast a busy machine keeps it: a call may take long, and a lost machine is tested elsewhere. */
 export const PATIENT = { tryMs: 10_000, callMs: 20_000 } as const;
@@ -36,36 +40,6 @@ export async function until(what: string, condition: () => boolean | Promise<boo
     if (monoMs() > deadline) assert.fail(`not within ${limitMs} ms: ${what}`);
     await time.sleep(5);
   }
-}
-
-/** Collects what a watch delivers. */
-export function collect(store: Store, prefix: string, from: Revision): Collected {
-  const batches: WatchBatch[] = [];
-  const state = { alive: 0, sentAt: 0, ended: null as string | null };
-  const watcher = store.watch(prefix, from, {
-    onBatch: (batch) => batches.push(batch),
-    onAlive: (sentAt) => {
-      state.alive += 1;
-      state.sentAt = sentAt;
-    },
-    onEnd: (reason) => {
-      state.ended = reason;
-    },
-  });
-  const events = (): string[] =>
-    batches.flatMap((batch) =>
-      batch.events.map((event) =>
-        event.kind === 'put' ? `+${event.kv.key}=${event.kv.value}@${event.kv.modRevision}` : `-${event.key}@${event.revision}`,
-      ),
-    );
-  return { batches, state, events, close: () => watcher.close() };
-}
-
-export interface Collected {
-  readonly batches: WatchBatch[];
-  readonly state: { alive: number; sentAt: number; ended: string | null };
-  events(): string[];
-  close(): void;
 }
 
 let counter = 0;
@@ -476,6 +450,18 @@ function watches(of: () => Store, backendOf: () => Backend): void {
     await until('the new event', () => young.events().length === 1);
     assert.deepEqual(young.events(), [`+${p}a=5@${r5}`]);
     young.close();
+  });
+
+  test('who follows a prefix and falls behind a compaction lists again, and misses nothing (Z3)', async () => {
+    const clock = { now: () => ({ ...now(), mono: monoMs() }), sleep: (ms: number) => time.sleep(ms) };
+    await followBehindCompaction({
+      store: of(),
+      prefix: fresh(),
+      clock,
+      compact: backendOf().compact,
+      put: (key, text) => put(of(), key, text),
+      until,
+    });
   });
 
   test('a deadline that has passed is answered at once, without a write', async () => {

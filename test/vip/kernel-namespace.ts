@@ -158,6 +158,7 @@ test('the guard of a silent agent removes the addresses', async () => {
     assert.equal((await guard.ensure()).ok, true);
     const armed = await guard.arm({
       at: null,
+      lease: null,
       term: 1,
       leaseId: '1',
       deadline: addMono(monoMs(), 1000),

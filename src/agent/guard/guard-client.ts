@@ -257,7 +257,7 @@ export function createGuardClient(options: GuardClientOptions): GuardClient {
     openWatchdog: async (config) => {
       if (connection === null) return;
       const answered = await ask(connection, { kind: 'watchdog', watchdog: config }, WATCHDOG_LIMIT_MS);
-      if (answered === null) watchdog = { state: 'failed', detail: 'the guard did not answer in time' };
+      if (answered === null) watchdog = { state: 'failed', detail: 'the guard did not answer in time', late: false };
     },
     quit: async () => {
       closed = true;

@@ -180,8 +180,9 @@ async function openWatchdog(guard: Guard, socket: Socket, request: Extract<Guard
 
 /** Fed while the deadline lies ahead, let go when nothing is left to fence; between the two the fence has the device's time to end. */
 function keepWatchdog(guard: Guard): void {
-  const { phase } = guard.state;
-  if (phase === 'armed' && !isDue(guard.state, monoMs())) guard.watchdog.feed();
+  const { armed } = guard.state;
+  const at = monoMs();
+  if (guard.state.phase === 'armed' && armed !== null && !isDue(guard.state, at)) guard.watchdog.feed(armed, at);
   else if (mayQuit(guard.state)) void guard.watchdog.release();
 }
 

@@ -44,6 +44,8 @@ export const armed = object({
   addresses: withDefault(list(object({ address: text, interface: text })), []),
   /** The agent's clocks when `deadline` was right: a pause since then is taken off by the guard. Null: an agent of an older version. */
   at: withDefault(nullable(object({ mono, boot: number(), wall: number() })), null),
+  /** The cluster's times of the lease: the store gives it to nobody else before `deadline` and the margin. Null: an agent of an older version. */
+  lease: withDefault(nullable(object({ ttlMs: number(), renewMs: number(), marginMs: number() })), null),
 });
 export type Armed = Decoded<typeof armed>;
 
@@ -68,10 +70,10 @@ export type FenceRecord = Decoded<typeof fenceRecord>;
 export const watchdogConfig = object({ mode: oneOf('automatic', 'required'), device: text, timeoutSeconds: integer });
 export type WatchdogConfig = Decoded<typeof watchdogConfig>;
 
-/** `failed`: `detail` says why. */
-export const watchdogStatus = object({ state: oneOf('off', 'armed', 'failed'), detail: text });
+/** `failed`: `detail` says why. `late`: armed, and yet another node may get the lease before this host is reset. */
+export const watchdogStatus = object({ state: oneOf('off', 'armed', 'failed'), detail: text, late: withDefault(bool, false) });
 export type WatchdogStatus = Decoded<typeof watchdogStatus>;
-export const NO_WATCHDOG: WatchdogStatus = { state: 'off', detail: '' };
+export const NO_WATCHDOG: WatchdogStatus = { state: 'off', detail: '', late: false };
 
 export const guardStatus = object({
   protocol: integer,

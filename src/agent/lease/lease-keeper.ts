@@ -121,6 +121,8 @@ const ONE_AFTER_THE_OTHER_MS = 1200;
 /** A store that is there answers sooner. */
 const SILENCE_MS = 150;
 const ACQUIRE_LIMIT_MS = 2000;
+/** When this process stood still, its timers run before what was answered meanwhile is read: the store client reads that first (store/silence.ts), and so do we. */
+const READ_FIRST_MS = 10;
 /** A reason of our own: without one, each end of a wait builds an error with its stack. */
 const DECIDED = Symbol('decided');
 /** How often the clocks are compared while a lease is held: clients of a machine that was paused are blocked this long after it goes on. */
@@ -295,6 +297,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     const limit = new AbortController();
     const late = clock
       .sleep(CONFIRM_LIMIT_MS + 50, limit.signal)
+      .then(() => clock.sleep(READ_FIRST_MS, limit.signal))
       .then(() => ({ confirmation: { kind: 'unknown' as const, why: 'the store did not answer in time' }, grantedMs: 0 }));
     try {
       return await Promise.race([confirm(options, lease, addMono(sentAt, CONFIRM_LIMIT_MS)), late]);

@@ -78,7 +78,7 @@ export async function promotePostgres(
     /** Others have opened timelines up to this number: the new one is above. Default: whatever PostgreSQL takes. */
     readonly usedTimeline?: Timeline | null;
     readonly mayPromote: () => boolean;
-    /** What must have ended before the first request; what it waits for otherwise goes on beside it. A rejection ends the promotion before any request. */
+    /** What must have ended before the first request; what it waits for otherwise goes on beside it. Never rejects. */
     readonly ready?: Promise<unknown>;
     /** Called once, when the server is seen to be writable. */
     readonly onWritable?: () => void;

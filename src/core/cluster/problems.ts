@@ -12,6 +12,7 @@ import { nodeOfVoter } from './sync-set.ts';
 import { SILENT_MS } from './sync-wish.ts';
 import { formatIso } from './text.ts';
 import { isAttached, upstreamNow, wishedUpstream } from './upstream.ts';
+import { weakCommitProblem } from './weak-commits.ts';
 
 const problem = (code: string, text: string, remedy: string): NodeProblem => ({ code, text, remedy });
 
@@ -250,15 +251,8 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
         'Move the role with "pgherd switchover", or add it again.',
       ),
     );
-  const weak = spec.postgres.parameters['synchronous_commit']?.toLowerCase() ?? 'on';
-  if (durabilityOf(spec).mode !== 'async' && !['on', 'true', 'yes', '1', 'remote_apply'].includes(weak))
-    found.push(
-      problem(
-        'cluster.weak-commit',
-        `synchronous_commit is ${weak}: commits are acknowledged without the standbys that "durability" asks for.`,
-        'Set it to "on" with "pgherd settings set synchronous_commit=on"; a session or a role may still choose less for itself.',
-      ),
-    );
+  const weak = weakCommitProblem(view);
+  if (weak !== null) found.push(weak);
   const { lowered } = state.quorum;
   const missing = silentMembers(view, primary);
   if (missing !== null)

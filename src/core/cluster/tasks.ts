@@ -100,6 +100,7 @@ const REQUEST_WORDS: Readonly<Record<RequestKind, string>> = {
 /** The verb that asks for it, without its arguments. An unknown kind (of a newer version) is returned as it is. */
 export function requestWords(request: { readonly kind: string; readonly via?: unknown }): string {
   if (request.kind === 'nodeRejoin' && request.via === 'clone') return 'node rebuild';
+  if (request.kind === 'nodeRejoin' && request.via === 'stream') return 'node follow';
   return Object.hasOwn(REQUEST_WORDS, request.kind) ? REQUEST_WORDS[request.kind as RequestKind] : request.kind;
 }
 

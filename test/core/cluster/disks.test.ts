@@ -3,18 +3,12 @@ import { test } from 'node:test';
 import type { NodeReport, WriteHealth } from '../../../src/core/report.ts';
 import type { ClusterView } from '../../../src/core/view.ts';
 import { id, picture } from './picture.ts';
-import { expectDecision, expectRule } from './rule-case.ts';
+import { expectDecision, expectRule, withReport } from './rule-case.ts';
 
 const OPEN = `term 3 primary n1 lease n1/3
   n1 primary lease3 open @0/5000
   n2 standby @0/5000 sees:n1=down
   n3 standby @0/5000 sees:n1=down`;
-
-function withReport(view: ClusterView, node: string, change: Partial<NodeReport>): ClusterView {
-  const seen = view.reports[id(node)];
-  assert.ok(seen !== undefined);
-  return { ...view, reports: { ...view.reports, [id(node)]: { ...seen, report: { ...seen.report, ...change } } } };
-}
 
 const writes = (state: WriteHealth['state'], forMs: number): WriteHealth => ({ state, forMs, detail: 'it waits for IO/WALSync' });
 const problem = (code: string): NodeReport['problems'] => [{ code, text: 'the disk of the data directory is full: 0 MiB are free', remedy: 'r' }];

@@ -96,6 +96,7 @@ export function blankReport(node: NodeId): NodeReport {
     host: null,
     writes: null,
     diskKnown: true,
+    weakCommits: [],
   };
 }
 
@@ -128,8 +129,7 @@ export function picture(text: string, extra: Picture = {}): ClusterView {
   const head = header(first);
   const term = makeTerm(Number(head.after('term') ?? 0));
   const primary = head.after('primary') === null ? null : id(head.after('primary') ?? '');
-  const nodes = lines.map((line) => nodeSpec(line));
-  const spec = makeSpec(nodes, head.has('quorum') ? { durability: { mode: 'quorum', k: 1 }, ...extra.spec } : extra.spec);
+  const spec = makeSpec(lines.map(nodeSpec), head.has('quorum') ? { durability: { mode: 'quorum', k: 1 }, ...extra.spec } : extra.spec);
   let state = baseState(head, term, primary, spec);
   const reports: Record<string, SeenReport> = {};
   for (const line of lines) {

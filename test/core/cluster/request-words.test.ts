@@ -7,6 +7,7 @@ describe('a request in words', () => {
   test('is the verb that a person typed', () => {
     assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: 'clone', source: null, rateKb: null }), 'node rebuild n2');
     assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: null, source: null, rateKb: null }), 'node rejoin n2');
+    assert.equal(describeRequest({ kind: 'nodeRejoin', node: id('n2'), via: 'stream', source: null, rateKb: null }), 'node follow n2');
     assert.equal(describeRequest({ kind: 'nodeMaintenance', node: id('n2'), on: false }), 'node maintenance n2 off');
     assert.equal(describeRequest({ kind: 'nodeFollow', node: id('n3'), upstream: id('n2') }), 'node follow n3 --upstream n2');
     assert.equal(describeRequest({ kind: 'nodeFollow', node: id('n3'), upstream: null }), 'node follow n3 --upstream primary');

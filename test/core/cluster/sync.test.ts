@@ -4,9 +4,10 @@ import { makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import { clusterProblems } from '../../../src/core/cluster/problems.ts';
 import { renderSyncNames } from '../../../src/core/cluster/sync-set.ts';
+import { describeWeakOwners } from '../../../src/core/cluster/weak-commits.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
 import { type Picture, NOW, WALL, goalsOf, id, later, lsnOf, picture } from './picture.ts';
-import { expectDecision, expectRule } from './rule-case.ts';
+import { expectDecision, expectRule, withReport } from './rule-case.ts';
 
 const quorumOf = (state: ClusterState): string => {
   const { k, voters, wanted } = state.quorum;
@@ -160,6 +161,26 @@ test('a weaker synchronous_commit in the settings is named, since its commits ar
     );
   for (const value of ['off', 'local', 'remote_write']) assert.ok(codes(value).includes('cluster.weak-commit'), value);
   for (const value of ['on', 'remote_apply']) assert.ok(!codes(value).includes('cluster.weak-commit'), value);
+});
+
+test('a weaker synchronous_commit by a file is a problem, one of a role or a database is named for the doctor alone; nobody is named where nothing is promised', () => {
+  const weak = (mode: string) => {
+    const view = withReport(picture(STEADY, { spec: { durability: { mode, k: 1 } } }), 'n1', {
+      weakCommits: [
+        { database: null, role: null, value: 'local', file: 'postgresql.auto.conf' },
+        { database: null, role: 'app', value: 'off', file: null },
+        { database: 'log', role: null, value: 'remote_write', file: null },
+        { database: 'log', role: 'app', value: 'FALSE', file: null },
+      ],
+    });
+    const found = clusterProblems(view).filter((one) => one.code === 'cluster.weak-commit');
+    return [found.map((one) => one.text.split(':')[0]), describeWeakOwners(view)];
+  };
+  assert.deepEqual(weak('quorum'), [
+    ['synchronous_commit is local by postgresql.auto.conf on n1'],
+    'role app (off), database log (remote_write), role app in log (FALSE)',
+  ]);
+  assert.deepEqual(weak('async'), [[], null]);
 });
 
 test('writes that wait are a problem of their own (H35)', () => {
