@@ -119,6 +119,7 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
     case 'primary-cut':
     case 'primary-power-loss':
     case 'primary-agent-stop':
+    case 'primary-guard-stop':
     case 'primary-load':
     case 'primary-whispers':
     case 'voter-loss':

@@ -27,7 +27,8 @@ const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated clus
                    +restore: the store is restored from an old backup in the middle of it
                    +proxy: clients come through a proxy too
                    +reads: a session reads through the proxy's split port
-                   +hunt: stories of trouble that follow the primary of the moment
+                   +hunt: stories of trouble that follow the primary of the moment; +hunt.NAME: this one
+                   +operations: people change nodes, settings and addresses
   --jobs K         worker processes (default: processors)
   --no-shrink      leave a failing seed as it is
   --mutants        run the deliberate defects, each with at most 2,000 seeds from 1; fails if one survives

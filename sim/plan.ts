@@ -42,11 +42,11 @@ export type FaultKind =
   | { readonly kind: 'primary-pause'; readonly how: 'suspended' | 'frozen'; readonly silentMs: number }
   /**
    * `store`: from the hosts of the store. `others`: from everybody but clients. `most`: the same, but one standby stays with it. `deaf`: from the store, and it
-   * hears nobody, but standbys get its WAL.
+   * hears nobody, but standbys get its WAL. `one`: from one other node. `standbys`: from every other data node.
    */
-  | { readonly kind: 'primary-cut'; readonly from: 'store' | 'others' | 'most' | 'deaf' }
+  | { readonly kind: 'primary-cut'; readonly from: 'store' | 'others' | 'most' | 'deaf' | 'one' | 'standbys' }
   /** `primary-load`: a session that does not commit yet writes WAL all the time. */
-  | { readonly kind: 'primary-power-loss' | 'primary-agent-stop' | 'primary-load' | 'other-agents-kill' }
+  | { readonly kind: 'primary-power-loss' | 'primary-agent-stop' | 'primary-guard-stop' | 'primary-load' | 'other-agents-kill' }
   /** As soon as somebody is ordered to open a term, `afterMs` later. */
   | { readonly kind: 'candidate-trouble'; readonly what: 'postgres-kill' | 'agent-kill' | 'power-loss' | 'store-cut'; readonly afterMs: number }
   /** What it says reaches only one of the standbys. */
