@@ -123,6 +123,8 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
     case 'primary-load':
     case 'primary-whispers':
     case 'voter-loss':
+    case 'most-power-loss':
+    case 'whispers-when-raised':
     case 'candidate-trouble':
     case 'other-agents-kill':
     case 'others-in-maintenance':

@@ -22,6 +22,8 @@ export type HuntFault = Extract<
       | 'primary-load'
       | 'primary-whispers'
       | 'voter-loss'
+      | 'most-power-loss'
+      | 'whispers-when-raised'
       | 'candidate-trouble'
       | 'other-agents-kill'
       | 'others-in-maintenance';
@@ -76,6 +78,7 @@ const rare: Readonly<Record<string, Story>> = {
   lonely: lossOfTheOthers,
   behind: lossAheadOfAll,
   frozen: lossWhileFrozen,
+  raised: silenceAfterTheRaise,
 };
 
 const common: readonly string[] = Object.keys(stories);
@@ -229,6 +232,14 @@ function lossWhileFrozen(random: Random): readonly Entry[] {
   ];
 }
 
+/** Of the walsenders that count by more, some may have been there before. */
+function silenceAfterTheRaise(random: Random): readonly Entry[] {
+  return [
+    { at: 0, forMs: random.between(3000, 6000), what: { kind: 'most-power-loss' } },
+    { at: 2500, forMs: 22_000, what: { kind: 'whispers-when-raised' } },
+  ];
+}
+
 interface Cuts {
   cut(from: string, to: string): void;
   heal(from: string, to: string): void;
@@ -273,6 +284,16 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
       return load(world, primary);
     case 'primary-whispers':
       return whisper(world, cuts, primary.name);
+    case 'most-power-loss': {
+      const company = companyOf(world, primary.name);
+      const lost = world.dataNodes.filter((node) => node !== primary && node.name !== company).map((node) => world.machines.of(node.name));
+      for (const machine of lost) machine.powerOff();
+      return () => {
+        for (const machine of lost) machine.powerOn();
+      };
+    }
+    case 'whispers-when-raised':
+      return waitForRaise(world, cuts);
     case 'voter-loss':
       return waitForVote(world, primary.name);
     case 'candidate-trouble':
@@ -311,6 +332,27 @@ function waitForVote(world: World, primary: string): () => void {
   return () => {
     isOver = true;
     machine?.powerOn();
+  };
+}
+
+const WHISPER_MS = 1500;
+
+/** Once. */
+function waitForRaise(world: World, cuts: Cuts): () => void {
+  let isOver = false;
+  let before = world.state()?.quorum.k ?? 0;
+  world.store.onCommit(() => {
+    const { primary = null, quorum } = world.state() ?? {};
+    const k = quorum?.k ?? 0;
+    const isRaised = k > Math.max(1, before);
+    before = k;
+    if (isOver || !isRaised || primary === null) return;
+    isOver = true;
+    world.trace.add('fault', `what ${primary} says reaches one standby only`);
+    world.clock.after(WHISPER_MS, whisper(world, cuts, primary));
+  });
+  return () => {
+    isOver = true;
   };
 }
 

@@ -53,6 +53,10 @@ export type FaultKind =
   | { readonly kind: 'primary-whispers' }
   /** That one loses power as soon as members are asked to vote. */
   | { readonly kind: 'voter-loss' }
+  /** Every data node but the primary and that one. */
+  | { readonly kind: 'most-power-loss' }
+  /** As soon as more than one standby is promised to hold each row, and was not before, what the primary says reaches only that one for a moment. */
+  | { readonly kind: 'whispers-when-raised' }
   /** People take every other data node, or one of them, out of service. */
   | { readonly kind: 'others-in-maintenance'; readonly all: boolean }
   /** Every node but the primary, at once. */

@@ -118,6 +118,14 @@ export const profiles: readonly Profile[] = [
   { name: 'five', what: 'five data nodes, one of them never to be promoted, asynchronous', build: plain(five) },
   { name: 'quorum', what: 'three to five data nodes, k of them acknowledge, adaptive', build: plain(threeToFive, quorum) },
   {
+    name: 'quorum-two',
+    what: 'four data nodes or five, two of them acknowledge, adaptive',
+    build: plain(
+      (random) => data(random.pick([4, 5])),
+      () => ({ mode: 'quorum', k: 2, minSync: 0 }),
+    ),
+  },
+  {
     name: 'sync',
     what: 'two data nodes and a witness, or three: the first ones acknowledge, adaptive',
     build: plain(
@@ -174,11 +182,11 @@ function quorum(random: Random, count: number): Record<string, unknown> {
 }
 
 /** What a run has beside its shape: asked for by `PROFILE+EXTRA`, or drawn. Each comes with draws of its own, so that a run without it is the same as ever. */
-const EXTRAS = ['restore', 'proxy', 'reads', 'hunt', 'operations'] as const;
+const EXTRAS = ['restore', 'proxy', 'reads', 'hunt', 'operations', 'founding'] as const;
 export type Extra = (typeof EXTRAS)[number];
 
 /** So many of a hundred seeds have it when no profile is asked for. */
-const SHARES: Readonly<Record<Extra, number>> = { restore: 6, proxy: 20, reads: 12, hunt: 12, operations: 15 };
+const SHARES: Readonly<Record<Extra, number>> = { restore: 6, proxy: 20, reads: 12, hunt: 12, operations: 15, founding: 3 };
 
 export interface Chosen {
   /** As it can be asked for again: `three`, `quorum+restore`. */
@@ -247,6 +255,7 @@ const WEIGHTS: Readonly<Record<string, number>> = {
   sync: 2,
   strict: 2,
   cascading: 0,
+  'quorum-two': 0,
   'two-sites-manual': 0,
 };
 /** Beside the others, so that seeds that do not draw it are the same runs as ever. */

@@ -259,6 +259,30 @@ export const rowMutants: readonly Mutant[] = [
     patches: [{ file: 'sim/model/postgres/port.ts', from: 'return (drawn % NAMES).toString(16)', to: 'return (drawn * 0).toString(16)' }],
   },
   {
+    name: 'a-smaller-k-counts',
+    breaks: 'after k has grown, walsenders that were there before are started anew (architecture 4.4, I7)',
+    profile: 'quorum-two+hunt.raised',
+    patches: [
+      {
+        file: 'src/agent/postgres/sync-set.ts',
+        from: '} else if (inside && largerK && older) {',
+        to: '} else if (inside && largerK && older && set.k < 0) {',
+      },
+    ],
+  },
+  {
+    name: 'silent-is-empty',
+    breaks: 'a node that does not report is never taken for one without data (architecture 4.9, I10)',
+    profile: 'three+founding',
+    patches: [
+      {
+        file: 'src/core/cluster/rules/bootstrap.ts',
+        from: '.filter((node) => live(view, node.id) === null)',
+        to: '.filter((node) => node.id === undefined)',
+      },
+    ],
+  },
+  {
     name: 'nothing-is-set-aside',
     breaks: 'a directory that is replaced is set aside first (architecture 4.9, I9); the model does it where the agent has clone.ts',
     patches: [{ file: 'sim/model/postgres/port-copy.ts', from: '    disk.saved.push(disk.directory);\n', to: '' }],
