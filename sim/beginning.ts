@@ -5,8 +5,11 @@ import type { Operator } from './operator.ts';
 import type { Random } from './random.ts';
 import { type World, startWorld } from './world/world.ts';
 
-/** `late`: one agent comes later than the others. `adopt-refused`: a standby that people forgot to start has to be started first. */
-export type Beginning = 'new' | 'late' | 'adopt' | 'adopt-refused';
+/**
+ * `late`: one agent comes later than the others. `adopt-refused`: a standby that people forgot to start has to be started first. `adopt-late`: there is one server,
+ * and its agent comes later than the others, which have no data.
+ */
+export type Beginning = 'new' | 'late' | 'adopt' | 'adopt-refused' | 'adopt-late';
 
 export function drawBeginning(random: Random): Beginning {
   return random.pick(['new', 'new', 'late', 'adopt', 'adopt', 'adopt-refused']);
@@ -22,8 +25,10 @@ export interface BeginningParts {
 export function begin(parts: BeginningParts, beginning: Beginning): void {
   const { world, operator, advance } = parts;
   const isSetUp = beginning === 'adopt' || beginning === 'adopt-refused';
-  if (isSetUp) settle(parts, setUpByHand(world, { startsLast: beginning === 'adopt' }));
-  const late = beginning === 'late' ? (membersOf(world).at(-1)?.name ?? null) : null;
+  const last = membersOf(world).at(-1);
+  if (isSetUp) settle(parts, setUpByHand(world, membersOf(world), { startsLast: beginning === 'adopt' }));
+  if (beginning === 'adopt-late' && last !== undefined) settle(parts, setUpByHand(world, [last], { startsLast: true }));
+  const late = beginning === 'late' || beginning === 'adopt-late' ? (last?.name ?? null) : null;
   startWorld(world, late);
   world.clock.settle();
   advance(300);
@@ -65,9 +70,8 @@ function portOf(world: World, node: World['dataNodes'][number]): Port | null {
 const membersOf = (world: World): World['dataNodes'] => world.dataNodes.filter((node) => world.spec.nodes.some((one) => one.id === node.name));
 
 /** The tools of the model in the hands of a person: a primary, and standbys that stream from it. */
-async function setUpByHand(world: World, { startsLast }: { readonly startsLast: boolean }): Promise<void> {
+async function setUpByHand(world: World, members: World['dataNodes'], { startsLast }: { readonly startsLast: boolean }): Promise<void> {
   const { signal } = new AbortController();
-  const members = membersOf(world);
   const [first, ...others] = members;
   const primary = first === undefined ? null : portOf(world, first);
   if (first === undefined || primary === null) return;

@@ -119,9 +119,12 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
     case 'primary-cut':
     case 'primary-power-loss':
     case 'primary-agent-stop':
+    case 'primary-guard-stop':
     case 'primary-load':
     case 'primary-whispers':
     case 'voter-loss':
+    case 'most-power-loss':
+    case 'whispers-when-raised':
     case 'candidate-trouble':
     case 'other-agents-kill':
     case 'others-in-maintenance':

@@ -18,9 +18,12 @@ export type HuntFault = Extract<
       | 'primary-cut'
       | 'primary-power-loss'
       | 'primary-agent-stop'
+      | 'primary-guard-stop'
       | 'primary-load'
       | 'primary-whispers'
       | 'voter-loss'
+      | 'most-power-loss'
+      | 'whispers-when-raised'
       | 'candidate-trouble'
       | 'other-agents-kill'
       | 'others-in-maintenance';
@@ -68,11 +71,23 @@ const stories: Readonly<Record<string, Story>> = {
   voter: lossOfTheBestVoter,
 };
 
-export const huntStories: readonly string[] = Object.keys(stories);
+/** Each is told for one rule. They are drawn in the place of all others (profiles.ts), so that a run that does not ask for one is the same as ever. */
+const rare: Readonly<Record<string, Story>> = {
+  alone: seenByAllButOne,
+  unguarded: lossOfTheGuard,
+  lonely: lossOfTheOthers,
+  behind: lossAheadOfAll,
+  frozen: lossWhileFrozen,
+  raised: silenceAfterTheRaise,
+};
+
+const common: readonly string[] = Object.keys(stories);
+export const rareStories: readonly string[] = Object.keys(rare);
+export const huntStories: readonly string[] = [...common, ...rareStories];
 
 function drawStory(random: Random, shape: Shape, asked: string | null): readonly Entry[] {
-  const drawn = random.pick(huntStories);
-  return stories[asked ?? drawn]?.(random, shape) ?? [];
+  const drawn = random.pick(common);
+  return { ...stories, ...rare }[asked ?? drawn]?.(random, shape) ?? [];
 }
 
 /** Longer than any lease: when it goes on, another one is the primary, and nobody can tell it. */
@@ -173,6 +188,58 @@ function failoverUnderLoad(random: Random): readonly Entry[] {
   ];
 }
 
+/** It lives on the promises of those who reach it; one member says that it is down. */
+function seenByAllButOne(random: Random): readonly Entry[] {
+  const forMs = random.between(8000, 14_000);
+  return [
+    { at: 0, forMs, what: { kind: 'primary-cut', from: 'store' } },
+    { at: 0, forMs, what: { kind: 'primary-cut', from: 'one' } },
+  ];
+}
+
+/** What is to fence it when its agent cannot is gone first, and then the agent. */
+function lossOfTheGuard(random: Random): readonly Entry[] {
+  const at = random.between(3000, 7000);
+  const forMs = random.between(4000, 9000);
+  return [
+    { at: 0, forMs: at + forMs, what: { kind: 'primary-guard-stop' } },
+    { at, forMs, what: { kind: 'primary-agent-stop' } },
+  ];
+}
+
+/** Nobody is left to acknowledge. */
+function lossOfTheOthers(random: Random): readonly Entry[] {
+  return [{ at: 0, forMs: random.between(6000, 14_000), what: { kind: 'others-power-loss' } }];
+}
+
+/** Its agent still says how far it has come when standbys get nothing any more. */
+function lossAheadOfAll(random: Random): readonly Entry[] {
+  const at = random.between(2500, 4000);
+  return [
+    { at: 0, forMs: at + 500, what: { kind: 'primary-cut', from: 'standbys' } },
+    { at: 300, forMs: 0, what: { kind: 'burst', bytes: random.pick([2_000_000, 40_000_000]) } },
+    { at, forMs: random.between(8000, 14_000), what: { kind: 'primary-power-loss' } },
+  ];
+}
+
+/** The old primary comes back, and somebody is lost, while nobody may do anything about it. */
+function lossWhileFrozen(random: Random): readonly Entry[] {
+  const lost: FaultKind = { kind: random.pick(['primary-power-loss', 'others-power-loss'] as const) };
+  return [
+    { at: 0, forMs: random.between(7000, 9000), what: { kind: 'primary-cut', from: 'others' } },
+    { at: random.between(5000, 6500), forMs: 0, what: { kind: 'task', request: { kind: 'freeze', forMs: 40_000 } } },
+    { at: random.between(10_000, 18_000), forMs: random.between(4000, 8000), what: lost },
+  ];
+}
+
+/** Of the walsenders that count by more, some may have been there before. */
+function silenceAfterTheRaise(random: Random): readonly Entry[] {
+  return [
+    { at: 0, forMs: random.between(3000, 6000), what: { kind: 'most-power-loss' } },
+    { at: 2500, forMs: 22_000, what: { kind: 'whispers-when-raised' } },
+  ];
+}
+
 interface Cuts {
   cut(from: string, to: string): void;
   heal(from: string, to: string): void;
@@ -194,6 +261,10 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
     }
     case 'primary-cut': {
       if (what.from === 'deaf') return makeDeaf(world, cuts, primary.name);
+      if (what.from === 'one' || what.from === 'standbys') {
+        const others = world.dataNodes.filter((node) => node !== primary).map((node) => node.name);
+        return cutOff(cuts, [primary.name], what.from === 'one' ? others.slice(0, 1) : others);
+      }
       const company = companyOf(world, primary.name);
       const side = what.from === 'most' && company !== null ? [primary.name, company] : [primary.name];
       return cutOff(cuts, side, what.from === 'store' ? world.shape.store.filter((host) => host !== primary.name) : othersOf(world, side));
@@ -206,10 +277,23 @@ export function beginHunt(world: World, operator: Operator, what: HuntFault, cut
     case 'primary-agent-stop':
       primary.stopAgent();
       return primary.resumeAgent;
+    case 'primary-guard-stop':
+      primary.guard.pause();
+      return primary.guard.resume;
     case 'primary-load':
       return load(world, primary);
     case 'primary-whispers':
       return whisper(world, cuts, primary.name);
+    case 'most-power-loss': {
+      const company = companyOf(world, primary.name);
+      const lost = world.dataNodes.filter((node) => node !== primary && node.name !== company).map((node) => world.machines.of(node.name));
+      for (const machine of lost) machine.powerOff();
+      return () => {
+        for (const machine of lost) machine.powerOn();
+      };
+    }
+    case 'whispers-when-raised':
+      return waitForRaise(world, cuts);
     case 'voter-loss':
       return waitForVote(world, primary.name);
     case 'candidate-trouble':
@@ -248,6 +332,27 @@ function waitForVote(world: World, primary: string): () => void {
   return () => {
     isOver = true;
     machine?.powerOn();
+  };
+}
+
+const WHISPER_MS = 1500;
+
+/** Once. */
+function waitForRaise(world: World, cuts: Cuts): () => void {
+  let isOver = false;
+  let before = world.state()?.quorum.k ?? 0;
+  world.store.onCommit(() => {
+    const { primary = null, quorum } = world.state() ?? {};
+    const k = quorum?.k ?? 0;
+    const isRaised = k > Math.max(1, before);
+    before = k;
+    if (isOver || !isRaised || primary === null) return;
+    isOver = true;
+    world.trace.add('fault', `what ${primary} says reaches one standby only`);
+    world.clock.after(WHISPER_MS, whisper(world, cuts, primary));
+  });
+  return () => {
+    isOver = true;
   };
 }
 

@@ -28,7 +28,9 @@ const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated clus
                    +setback: older files are put in the place of the store's
                    +proxy: clients come through a proxy too
                    +reads: a session reads through the proxy's split port
-                   +hunt: stories of trouble that follow the primary of the moment
+                   +hunt: stories of trouble that follow the primary of the moment; +hunt.NAME: this one
+                   +operations: people change nodes, settings and addresses
+                   +founding: the first data are on a host whose agent comes late
   --jobs K         worker processes (default: processors)
   --no-shrink      leave a failing seed as it is
   --mutants        run the deliberate defects, each with at most 2,000 seeds from 1; fails if one survives

@@ -42,17 +42,21 @@ export type FaultKind =
   | { readonly kind: 'primary-pause'; readonly how: 'suspended' | 'frozen'; readonly silentMs: number }
   /**
    * `store`: from the hosts of the store. `others`: from everybody but clients. `most`: the same, but one standby stays with it. `deaf`: from the store, and it
-   * hears nobody, but standbys get its WAL.
+   * hears nobody, but standbys get its WAL. `one`: from one other node. `standbys`: from every other data node.
    */
-  | { readonly kind: 'primary-cut'; readonly from: 'store' | 'others' | 'most' | 'deaf' }
+  | { readonly kind: 'primary-cut'; readonly from: 'store' | 'others' | 'most' | 'deaf' | 'one' | 'standbys' }
   /** `primary-load`: a session that does not commit yet writes WAL all the time. */
-  | { readonly kind: 'primary-power-loss' | 'primary-agent-stop' | 'primary-load' | 'other-agents-kill' }
+  | { readonly kind: 'primary-power-loss' | 'primary-agent-stop' | 'primary-guard-stop' | 'primary-load' | 'other-agents-kill' }
   /** As soon as somebody is ordered to open a term, `afterMs` later. */
   | { readonly kind: 'candidate-trouble'; readonly what: 'postgres-kill' | 'agent-kill' | 'power-loss' | 'store-cut'; readonly afterMs: number }
   /** What it says reaches only one of the standbys. */
   | { readonly kind: 'primary-whispers' }
   /** That one loses power as soon as members are asked to vote. */
   | { readonly kind: 'voter-loss' }
+  /** Every data node but the primary and that one. */
+  | { readonly kind: 'most-power-loss' }
+  /** As soon as more than one standby is promised to hold each row, and was not before, what the primary says reaches only that one for a moment. */
+  | { readonly kind: 'whispers-when-raised' }
   /** People take every other data node, or one of them, out of service. */
   | { readonly kind: 'others-in-maintenance'; readonly all: boolean }
   /** Every node but the primary, at once. */

@@ -1,5 +1,5 @@
 /** Shapes of clusters. A run takes one by its seed, or the one that was asked for; what a shape leaves open is drawn from the seed too. */
-import { huntStories } from './hunt-faults.ts';
+import { huntStories, rareStories } from './hunt-faults.ts';
 import type { Random } from './random.ts';
 
 export interface NodeShape {
@@ -118,6 +118,14 @@ export const profiles: readonly Profile[] = [
   { name: 'five', what: 'five data nodes, one of them never to be promoted, asynchronous', build: plain(five) },
   { name: 'quorum', what: 'three to five data nodes, k of them acknowledge, adaptive', build: plain(threeToFive, quorum) },
   {
+    name: 'quorum-two',
+    what: 'four data nodes or five, two of them acknowledge, adaptive',
+    build: plain(
+      (random) => data(random.pick([4, 5])),
+      () => ({ mode: 'quorum', k: 2, minSync: 0 }),
+    ),
+  },
+  {
     name: 'sync',
     what: 'two data nodes and a witness, or three: the first ones acknowledge, adaptive',
     build: plain(
@@ -139,6 +147,14 @@ export const profiles: readonly Profile[] = [
     build: plain(cascading, (random) => (random.chance(0.5) ? ASYNCHRONOUS : { mode: 'quorum', k: 1, minSync: 0 })),
   },
   { name: 'two-sites', what: 'two sites, a witness and the third store member at another place', build: twoSites },
+  {
+    name: 'two-sites-manual',
+    what: 'the same, and only a person moves the primary to the other site',
+    build: (random) => {
+      const built = twoSites(random);
+      return { ...built, spec: { ...built.spec, crossLocation: 'manual' } };
+    },
+  },
 ];
 
 function five(random: Random): readonly NodeShape[] {
@@ -166,11 +182,11 @@ function quorum(random: Random, count: number): Record<string, unknown> {
 }
 
 /** What a run has beside its shape: asked for by `PROFILE+EXTRA`, or drawn. Each comes with draws of its own, so that a run without it is the same as ever. */
-const EXTRAS = ['restore', 'setback', 'proxy', 'reads', 'hunt', 'operations'] as const;
+const EXTRAS = ['restore', 'setback', 'proxy', 'reads', 'hunt', 'operations', 'founding'] as const;
 export type Extra = (typeof EXTRAS)[number];
 
 /** So many of a hundred seeds have it when no profile is asked for. */
-const SHARES: Readonly<Record<Extra, number>> = { restore: 6, setback: 0, proxy: 20, reads: 12, hunt: 12, operations: 15 };
+const SHARES: Readonly<Record<Extra, number>> = { restore: 6, setback: 0, proxy: 20, reads: 12, hunt: 12, operations: 15, founding: 3 };
 
 export interface Chosen {
   /** As it can be asked for again: `three`, `quorum+restore`. */
@@ -208,7 +224,11 @@ export function parseChoice(text: string): Chosen | null {
 function drawChoice(random: Random): Chosen {
   const extras = EXTRAS.filter((extra) => random.stream(`with ${extra}`).chance(SHARES[extra] / 100));
   const cascades = random.stream('with cascades').chance(CASCADING_SHARE) ? findProfile('cascading') : null;
-  return choice(cascades ?? drawProfile(random.stream('profile')), extras);
+  const isApart = random.stream('with sites apart').chance(APART_SHARE);
+  const rare = random.stream('with a rare story');
+  const story = rare.chance(RARE_SHARE) ? rare.pick(rareStories) : null;
+  const profile = cascades ?? (isApart ? findProfile('two-sites-manual') : null) ?? drawProfile(random.stream('profile'));
+  return choice(profile, extras, extras.includes('hunt') ? story : null);
 }
 
 const STORY = 'hunt.';
@@ -235,9 +255,14 @@ const WEIGHTS: Readonly<Record<string, number>> = {
   sync: 2,
   strict: 2,
   cascading: 0,
+  'quorum-two': 0,
+  'two-sites-manual': 0,
 };
 /** Beside the others, so that seeds that do not draw it are the same runs as ever. */
 const CASCADING_SHARE = 0.06;
+const APART_SHARE = 0.02;
+/** Of the runs with stories. */
+const RARE_SHARE = 0.3;
 
 function drawProfile(random: Random): Profile {
   const total = profiles.reduce((sum, profile) => sum + (WEIGHTS[profile.name] ?? 1), 0);

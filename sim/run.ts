@@ -128,7 +128,7 @@ function run(options: RunOptions): RunResult {
     goals: createGoalChecks(world),
     slots: createSlotChecks(world),
     plan,
-    beginning: extras.has('operations') ? drawBeginning(drawn.stream('beginning')) : 'new',
+    beginning: extras.has('founding') ? 'adopt-late' : extras.has('operations') ? drawBeginning(drawn.stream('beginning')) : 'new',
     directories: createDirectoryChecks(world, clients, writers.wasPromotedByHand),
     nextLookAt: 0,
     stepsAtLook: 0,

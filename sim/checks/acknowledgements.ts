@@ -8,6 +8,8 @@
  * I6 *Invariant:* with published facts a promotion is ordered only while more than |voters| − k voters are detached, unless a person accepted the loss; and a
  *    final position is the end of that member's WAL.
  * I7 *Invariant:* the published facts are true: what the primary acknowledges is durable on k of the voters, in the very directories that are meant.
+ * I25 *Invariant:* once a cluster had as many copies as its settings never go below (k where strict, else minSync), what its primary acknowledges is durable on as many
+ *    other nodes, whoever was lost (architecture 4.4).
  * I8 *Invariant:* a primary that was started again in its term is open only when k members of the set that it waits for hold what it recovered: rows that a
  *    crash released are visible to nobody before. (With the firewall; without it nobody can be kept out. A candidate that is promoted anew, since its opening was not
  *    recorded, opens with what it has, as every candidate does.)
@@ -15,6 +17,7 @@
 import { decodeShared } from '../../src/core/decode.ts';
 import { nodeReport } from '../../src/core/report.ts';
 import { nodeOfVoter, renderSyncNames } from '../../src/core/cluster/sync-set.ts';
+import { durabilityOf } from '../../src/core/spec.ts';
 import type { ClusterState } from '../../src/core/state.ts';
 import type { Clients, Commit } from '../clients.ts';
 import { setting } from '../model/postgres/core.ts';
@@ -62,6 +65,8 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     const state = world.state();
     // What a restored store says is counted on only when the primary has confirmed it (architecture 4.10).
     if (state === null || state.incarnation !== world.store.incarnation()) return null;
+    const few = state.primary === node ? checkFloor(commit, node, state.quorum.k) : null;
+    if (few !== null) return few;
     if (state.quorum.k === 0 || state.primary !== node || state.quorum.term !== state.primaryTerm) return null;
     const holding = state.quorum.voters.filter((voter) => holds(voter, commit.id));
     if (holding.length < state.quorum.k) {
@@ -70,6 +75,19 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     }
     guarded.add(commit.id);
     return null;
+  }
+
+  /** It was reached once: a new cluster has no standby yet. */
+  let hadFloor = false;
+
+  function checkFloor(commit: Commit, node: string, published: number): Violation | null {
+    const { mode, strict, k, minSync } = durabilityOf(world.settings());
+    const floor = mode === 'async' ? 0 : strict ? k : minSync;
+    hadFloor ||= published >= floor;
+    if (floor === 0 || !hadFloor) return null;
+    const copies = world.dataNodes.filter((other) => other.name !== node && other.database?.hasDurably(commit.id) === true).length;
+    const text = `${node} acknowledged row ${commit.id}, which ${copies} others hold, and ${floor} are asked for ${strict ? 'strictly' : 'at the least'}`;
+    return copies >= floor ? null : new Violation('I25', text);
   }
 
   /**

@@ -33,6 +33,9 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
     missing.push(`the write address is on ${write.join(', ') || 'no node'}, and ${state.primary ?? 'nobody'} is the primary`);
   const read = addresses.read === null || world.lan === null ? null : world.lan.holders(addresses.read.address);
   if (read !== null && read.length !== 1) missing.push(`the read address is on ${read.join(', ') || 'no node'}`);
+  // H40.
+  const readers = state.route.readers.filter((node) => node !== state.primary);
+  if (read?.[0] === state.primary && readers.length > 0) missing.push(`the read address is on the primary, and ${readers.join(', ')} could have it`);
   for (const node of world.dataNodes) {
     if (node.name === state.primary || !world.members().includes(node.name)) continue;
     const raw = world.store.keyspace().get(world.keys.report(node.name))?.value ?? null;

@@ -1,6 +1,7 @@
 /**
  * What lies in the data directories.
  *
+ * I7 *Invariant:* a voter's name stands for one directory: what was rebuilt has another one, so that it cannot acknowledge as what it was (architecture 4.4).
  * I9 *Invariant:* a directory that goes away (wiped, rewound) held nothing that the present primary's has not, or a copy of it was set aside; and no server
  *    runs on pages that do not belong to its WAL.
  * I10 *Invariant:* initdb runs only while no node has data.
@@ -142,10 +143,21 @@ export function createDirectoryChecks(world: World, clients: Clients, wasPromote
     for (const voter of state?.quorum.wanted.members ?? []) {
       if (before.includes(voter)) continue;
       const name = nodeOfVoter(voter);
+      checkVoterName(voter, name === null ? null : (serverOf(name)?.disk.directory ?? null));
       const ms = world.clock.now() - (name === null ? Number.POSITIVE_INFINITY : (incompleteAt.get(name) ?? Number.POSITIVE_INFINITY));
       if (ms > VOTER_LIMIT_MS)
         throw new Violation('I13', `${voter} is asked to acknowledge ${Math.round(ms)} ms after its directory became incomplete`);
     }
+  }
+
+  const named = new Map<string, DataDirectory>();
+
+  function checkVoterName(voter: string, directory: DataDirectory | null): void {
+    if (directory === null || directory.incarnation === null || !voter.endsWith(`.${directory.incarnation}`)) return;
+    const before = named.get(voter);
+    if (before !== undefined && before !== directory)
+      throw new Violation('I7', `${voter} is asked to acknowledge, and was the name of another directory`);
+    named.set(voter, directory);
   }
 
   /** Calls `late` when it has been so for longer than news and a decision take. */

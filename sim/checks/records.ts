@@ -13,6 +13,7 @@ import type { Clients, Commit } from '../clients.ts';
 import { type World, nodeOf } from '../world/world.ts';
 import type { AcknowledgementChecks } from './acknowledgements.ts';
 import { createCandidateChecks } from './candidates.ts';
+import { createFailoverChecks } from './failovers.ts';
 import { Violation } from './violation.ts';
 import type { WriterChecks } from './writers.ts';
 
@@ -33,6 +34,7 @@ export interface RecordChecks {
 const HOLDERS = new Set(['create', 'adopt', 'primary', 'promote', 'handover']);
 const MAX_STATE_BYTES = 64 * 1024;
 const MAX_EVENTS = 1000 + 200;
+const REPORT = '/report';
 
 export function createRecordChecks(
   world: World,
@@ -53,6 +55,7 @@ export function createRecordChecks(
   let events = 0;
 
   const checkCandidate = createCandidateChecks(world, writers);
+  const failovers = createFailoverChecks(world);
 
   const fail = (invariant: string, message: string): void => {
     broken ??= new Violation(invariant, message);
@@ -77,8 +80,10 @@ export function createRecordChecks(
       fail('I20', 'the controller wrote a state that cannot be read');
       return;
     }
+    const before = state;
     state = decoded.value;
     checkChoice(state);
+    broken ??= failovers.takeState(before, state);
     broken ??= acknowledgements.takeState(state);
     broken ??= checkCandidate(state);
     if (state.term < term) fail('I3', `the term went back from ${term} to ${state.term}`);
@@ -189,7 +194,10 @@ export function createRecordChecks(
       else if (key === keys.writeLease) takeLease(value);
       else if (key.startsWith(keys.history)) takeTerm(value);
       else if (key.startsWith(keys.events)) events++;
-      else if (state !== null && state.attempt !== null && key.startsWith(keys.nodes) && key.endsWith('/report')) acknowledgements.takeReport(value);
+      else if (key.startsWith(keys.nodes) && key.endsWith(REPORT)) {
+        failovers.takeReport(key.slice(keys.nodes.length, -REPORT.length), value);
+        if (state !== null && state.attempt !== null) acknowledgements.takeReport(value);
+      }
     }
     if (events > MAX_EVENTS) fail('I22', `${events} events are kept`);
   });
@@ -200,6 +208,7 @@ export function createRecordChecks(
     promotions,
     storeReplaced: () => {
       takeStore();
+      failovers.forget();
       events = 0;
     },
     raise: () => {

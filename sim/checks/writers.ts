@@ -4,7 +4,8 @@
  * I1 *Invariant:* at most one node of the cluster takes writes of clients; beside a primary that was promoted on the quorum path the former one may be
  *    writable until its lease ends, and acknowledge nothing that the newer one lacks (acknowledgements.ts). Excepted, because the product says so itself: the moment after a suspended
  *    machine goes on; a server that somebody promoted by hand, until it is fenced; without the firewall, a server whose agent and guard are both dead.
- * I2 *Invariant:* a node takes writes only before the deadline that its guard or agent holds, plus the margin that a fence may take.
+ * I2 *Invariant:* a node takes writes only before the deadline that its guard or agent holds, plus the margin that a fence may take; and its agent counts on no
+ *    deadline that no guard was told of, since that guard is what fences when the agent cannot (architecture 4.3).
  */
 import type { SimNode } from '../world/node.ts';
 import type { World } from '../world/world.ts';
@@ -52,7 +53,16 @@ export function createWriterChecks(world: World): WriterChecks {
   const mayBeUnguarded = world.shape.firewall === 'off';
   const openCalls: ((node: SimNode) => void)[] = [];
   /** Gone through after every event. A guard that fenced has forgotten the deadline; what was armed last is what counts. */
-  const seats = dataNodes.map((node) => ({ node, machine: world.machines.of(node.name), isOpen: false, armed: 0, deadline: 0 }));
+  const seats = dataNodes.map((node) => ({
+    node,
+    machine: world.machines.of(node.name),
+    isOpen: false,
+    armed: 0,
+    deadline: 0,
+    /** The latest that a guard of this boot acknowledged. */
+    told: 0,
+    boot: '',
+  }));
   type Seat = (typeof seats)[number];
   const quorumTerms = new Set<number>();
   let overlapSince: number | null = null;
@@ -99,9 +109,12 @@ export function createWriterChecks(world: World): WriterChecks {
     else if (clock.now() - (unguarded.get(node.name) ?? Number.POSITIVE_INFINITY) > AGENT_BACK_MS) unguarded.delete(node.name);
   }
 
-  function checkDeadline({ node, deadline: last }: Seat): void {
+  function checkDeadline({ node, deadline: last, told }: Seat): void {
     const now = node.clock.monoMs();
-    const deadline = Math.max(node.guard.armed()?.deadline ?? 0, node.agent()?.deadline() ?? 0, last);
+    const own = node.agent()?.deadline() ?? 0;
+    if (own > told + CLOCK_TOLERANCE_MS)
+      throw new Violation('I2', `${node.name} counts on its write lease ${Math.round(own - told)} ms longer than any guard of it was told`);
+    const deadline = Math.max(node.guard.armed()?.deadline ?? 0, own, last);
     // Servers that people set up are theirs until they are adopted.
     if (deadline === 0 && (world.state()?.primary ?? null) === null) return;
     if (now > deadline + spec.leaseMarginMs)
@@ -122,9 +135,12 @@ export function createWriterChecks(world: World): WriterChecks {
   }
 
   function noteDeadline(seat: Seat): void {
-    const { node } = seat;
+    const { node, machine } = seat;
     const armed = node.guard.armed();
     if (armed === null || seat.armed === armed.deadline) return;
+    const boot = machine.bootId();
+    seat.told = boot === seat.boot ? Math.max(seat.told, armed.deadline) : armed.deadline;
+    seat.boot = boot;
     const before = seat.armed;
     seat.armed = armed.deadline;
     // Lost time was taken off: the fence is due from now, not from a moment that has passed.

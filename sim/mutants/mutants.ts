@@ -3,6 +3,7 @@
  * The simulator has to catch every one of them; one that it does not catch is a hole in the simulator, not in the product.
  */
 import type { Mutant } from './mutant.ts';
+import { policyMutants } from './policy-mutants.ts';
 import { rowMutants } from './row-mutants.ts';
 
 export type { Mutant } from './mutant.ts';
@@ -329,7 +330,7 @@ const writerMutants: readonly Mutant[] = [
   },
 ];
 
-export const mutants: readonly Mutant[] = [...writerMutants, ...rowMutants];
+export const mutants: readonly Mutant[] = [...writerMutants, ...rowMutants, ...policyMutants];
 /** Null when there is none of that name. */
 export function findMutant(name: string): Mutant | null {
   return mutants.find((mutant) => mutant.name === name) ?? null;

@@ -1,4 +1,4 @@
-/** Deliberate defects that lose rows, take a wrong node, or send a client to one: elections, facts and votes, rewinds, proxies. See mutants.ts. */
+/** Deliberate defects that lose rows, take a wrong node, or send a client to one: elections, facts and votes, data directories, proxies. See mutants.ts. */
 import type { Mutant } from './mutant.ts';
 
 const ATTEMPT = 'src/core/cluster/rules/attempt.ts';
@@ -251,5 +251,45 @@ export const rowMutants: readonly Mutant[] = [
         to: 'if (replay.lsn !== token.lsn) return true;',
       },
     ],
+  },
+  {
+    name: 'a-rebuilt-voter-is-the-old-one',
+    breaks: 'a voter is a node with its data directory (architecture 4.4, Z58); the model names directories where the agent has incarnation.ts',
+    profile: 'quorum',
+    patches: [{ file: 'sim/model/postgres/port.ts', from: 'return (drawn % NAMES).toString(16)', to: 'return (drawn * 0).toString(16)' }],
+  },
+  {
+    name: 'a-smaller-k-counts',
+    breaks: 'after k has grown, walsenders that were there before are started anew (architecture 4.4, I7)',
+    profile: 'quorum-two+hunt.raised',
+    patches: [
+      {
+        file: 'src/agent/postgres/sync-set.ts',
+        from: '} else if (inside && largerK && older) {',
+        to: '} else if (inside && largerK && older && set.k < 0) {',
+      },
+    ],
+  },
+  {
+    name: 'silent-is-empty',
+    breaks: 'a node that does not report is never taken for one without data (architecture 4.9, I10)',
+    profile: 'three+founding',
+    patches: [
+      {
+        file: 'src/core/cluster/rules/bootstrap.ts',
+        from: '.filter((node) => live(view, node.id) === null)',
+        to: '.filter((node) => node.id === undefined)',
+      },
+    ],
+  },
+  {
+    name: 'nothing-is-set-aside',
+    breaks: 'a directory that is replaced is set aside first (architecture 4.9, I9); the model does it where the agent has clone.ts',
+    patches: [{ file: 'sim/model/postgres/port-copy.ts', from: '    disk.saved.push(disk.directory);\n', to: '' }],
+  },
+  {
+    name: 'what-a-rewind-cuts-off-is-lost',
+    breaks: 'WAL past the fork is kept before a rewind (architecture 4.9, I9); the model does it where the agent has rewind.ts',
+    patches: [{ file: 'sim/model/postgres/port-copy.ts', from: 'if (started.ok && !contained) core.disk.kept.push(directory.end);', to: '' }],
   },
 ];

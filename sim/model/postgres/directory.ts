@@ -64,6 +64,8 @@ export interface Disk {
   readonly saved: DataDirectory[];
   /** Ends of diverged WAL that was kept before a rewind. */
   readonly kept: WalRecord[];
+  /** How many names were given to directories here. */
+  lives: number;
   /** Processes that wait for this disk cannot be killed (state D). */
   holdsProcesses: boolean;
   /** One fsync. */
@@ -76,7 +78,18 @@ export interface Disk {
 }
 
 export function createDisk(): Disk {
-  return { directory: null, incomplete: null, saved: [], kept: [], holdsProcesses: false, fsyncMs: 0.5, full: false, readOnly: false, stuck: false };
+  return {
+    directory: null,
+    incomplete: null,
+    saved: [],
+    kept: [],
+    lives: 0,
+    holdsProcesses: false,
+    fsyncMs: 0.5,
+    full: false,
+    readOnly: false,
+    stuck: false,
+  };
 }
 
 /** What initdb makes: cleanly shut down, with standby.signal (the product puts it there). */

@@ -9,7 +9,7 @@ import { type Failure, type Result, err, ok } from '../../../src/core/result.ts'
 import { type ClusterSpec, internalHost } from '../../../src/core/spec.ts';
 import type { Scope } from '../../clock.ts';
 import type { Random } from '../../random.ts';
-import type { DataDirectory, Slot } from './directory.ts';
+import type { DataDirectory, Disk, Slot } from './directory.ts';
 import { cloneServer, rewindServer } from './port-copy.ts';
 import { detachServer, followUpstream, killAllProcesses, promoteServer, startServer, stopServer, takeCheckpoint, waitReplay } from './port-life.ts';
 import { createModelObserver } from './port-observe.ts';
@@ -53,7 +53,7 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
     applicationName: () => {
       const { directory } = disk;
       if (options.names === 'plain' || directory === null) return core.name;
-      directory.incarnation ??= newIncarnation(random);
+      directory.incarnation ??= newIncarnation(random, disk);
       return `${core.name}.${directory.incarnation}`;
     },
   };
@@ -282,12 +282,15 @@ function managedKey(spec: ClusterSpec): string {
   return key;
 }
 
-function newIncarnation(random: Random): string {
-  return random
-    .int(2 ** 32)
-    .toString(16)
-    .padStart(8, '0');
+/** Each run of an agent draws the same numbers: what makes a name new is how many this host had. */
+function newIncarnation(random: Random, disk: Disk): string {
+  const drawn = random.int(NAMES) + disk.lives++ * STRIDE;
+  return (drawn % NAMES).toString(16).padStart(8, '0');
 }
+
+const NAMES = 2 ** 32;
+/** Odd, so that it meets every number before one comes again. */
+const STRIDE = 0x9e37_79b1;
 
 function dataNodes(spec: ClusterSpec): readonly NodeId[] {
   return spec.nodes.filter((node) => node.kind === 'data').map((node) => node.id);
@@ -320,7 +323,7 @@ async function initdb(context: PortContext, spec: ClusterSpec, signal: AbortSign
     );
   const directory = server.initdb();
   directory.managed = managedKey(spec);
-  directory.incarnation = newIncarnation(context.random);
+  directory.incarnation = newIncarnation(context.random, context.core.disk);
   return ok(`system identifier ${directory.systemIdentifier}`);
 }
 
