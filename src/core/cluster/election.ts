@@ -60,7 +60,9 @@ export function rankCandidates(view: ClusterView, now: Now, options: ElectionOpt
     const position = report === null ? null : positionFor(report, options);
     const far = !isNear(view.spec, node, home) && options.target !== node.id;
     const reasons = [
-      ...(far ? [`it is in ${node.location}, the primary in ${home}, and crossLocation is manual`] : []),
+      ...(far
+        ? [`it is in ${node.location}, the primary in ${home}, and crossLocation is manual (only "pgherd failover --to ${node.id}" promotes it)`]
+        : []),
       ...rejections(view, now, node, report, position, options),
     ];
     const diskProblem = report !== null && diskProblemOf(report) !== null;

@@ -200,13 +200,15 @@ export function groupProblems(nodes: readonly { readonly id: string; readonly pr
   return [...groups.values()].map(({ nodes: names, first, text }) => (text === null ? first : { ...first, text: `${names.join(', ')}: ${text}` }));
 }
 
-/** The members of the set that acknowledge nothing, when so few are left that writes wait; null when they do not. */
+/** The members of the set that acknowledge nothing, by name, when so few others are left that writes wait; null when they do not. */
 function silentMembers(view: ClusterView, primary: NodeReport | null): string | null {
   const { k, members } = view.state.quorum.wanted;
   if (primary?.sync == null || k === 0) return null;
   const silent = new Set(primary.sync.silence.filter((one) => one.ms >= SILENT_MS).map((one) => one.voter));
   const left = members.filter((member) => !silent.has(member)).length;
-  return left >= k ? null : members.map((member) => nodeOfVoter(member) ?? member).join(', ') || 'none has joined yet';
+  if (left >= k) return null;
+  const names = members.filter((member) => silent.has(member)).map((member) => nodeOfVoter(member) ?? member);
+  return names.length === 0 ? 'none; too few have joined' : names.join(', ');
 }
 
 /** Problems of the cluster as a whole. */

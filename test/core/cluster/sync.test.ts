@@ -189,6 +189,14 @@ test('writes that wait are a problem of their own (H35)', () => {
   assert.ok(!clusterProblems(picture(STEADY)).some((one) => one.code === 'cluster.writes-wait'));
 });
 
+test('of the members that writes wait for, only those that are silent are named', () => {
+  const view = picture(STEADY.replace('1/n2,n3', '2/n2,n3').replace('n1 primary', 'n1 primary silent:n3=900').replace('n3 standby', 'n3 dead'), {
+    spec: { durability: { mode: 'quorum', k: 2, strict: true } },
+  });
+  const found = clusterProblems(view).find((one) => one.code === 'cluster.writes-wait');
+  assert.equal(found?.text, 'Writes wait for 2 of 2 standbys, and too few acknowledge (silent: n3).');
+});
+
 test('in mode sync the best k are named, and a lost one is replaced: first the new one, then the other order, then without the old one', () => {
   const spec = { durability: { mode: 'sync', k: 1 } };
   const first = (state: ClusterState): ClusterState => {

@@ -95,7 +95,7 @@ describe('locations', () => {
     expectRule(picture(far), 'primary.lost');
     assert.match(
       expectDecision(picture(far, { spec: { crossLocation: 'manual' } }), 'failover.blocked-no-candidate').why,
-      /n3: it is in b, the primary in a, and crossLocation is manual/,
+      /n3: it is in b, the primary in a, and crossLocation is manual \(only "pgherd failover --to n3" promotes it\)/,
     );
   });
 
