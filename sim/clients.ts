@@ -25,6 +25,8 @@ export interface Read {
   readonly wanted: number;
   readonly found: boolean;
   readonly role: 'primary' | 'standby';
+  /** Nothing was promised of that node when it answered: the answer may have been on its way for long. */
+  readonly excepted: boolean;
 }
 
 /** A read of a session of the proxy's split port, of rows that it had written or seen before. */
@@ -50,7 +52,8 @@ export interface Clients {
   onAcknowledged(callback: (commit: Commit) => void): void;
   /** At the moment when the server says that it is done, whether the client will hear it or not. */
   onServed(callback: (commit: Commit, node: string) => void): void;
-  onRead(callback: (read: Read) => void): void;
+  /** `isExcepted` is asked when a node answers. */
+  onRead(callback: (read: Read) => void, isExcepted: (node: string) => boolean): void;
   onSessionRead(callback: (read: SessionRead) => void): void;
 }
 
@@ -72,7 +75,7 @@ export function createClients(
   const reads: Read[] = [];
   const heard: ((commit: Commit) => void)[] = [];
   const served: ((commit: Commit, node: string) => void)[] = [];
-  const seen: ((read: Read) => void)[] = [];
+  const seen: { readonly callback: (read: Read) => void; readonly isExcepted: (node: string) => boolean }[] = [];
   const sessionReads: ((read: SessionRead) => void)[] = [];
   const names = world.dataNodes.map((node) => node.name);
   let paceMs: number | null = options.paceMs;
@@ -285,14 +288,15 @@ export function createClients(
   function read(scope: Scope, host: string, node: string, wanted: number): Promise<void> {
     return new Promise((resolve) => {
       const late = scope.after(PATIENCE_MS, () => resolve());
+      let excepted: readonly boolean[] = [];
       const done = (found: boolean | null, role: 'primary' | 'standby'): void =>
         world.network.send(node, host, () =>
           scope.deliver(() => {
             late.cancel();
             if (found !== null && reads.length < MAX_READS) {
-              const entry: Read = { at: world.clock.now(), node, wanted, found, role };
-              reads.push(entry);
-              for (const callback of seen) callback(entry);
+              const entry = { at: world.clock.now(), node, wanted, found, role };
+              reads.push({ ...entry, excepted: excepted.includes(true) });
+              for (const [index, { callback }] of seen.entries()) callback({ ...entry, excepted: excepted[index] === true });
             }
             resolve();
           }),
@@ -303,6 +307,7 @@ export function createClients(
         if (!machine.alive() || machine.paused()) return;
         const open = server.database?.isReadable() === true && server.port.lets('client');
         const role = server.database?.isWritable() === true ? 'primary' : 'standby';
+        excepted = seen.map(({ isExcepted }) => isExcepted(node));
         done(open ? (server.database?.has(wanted) ?? false) : null, role);
       });
     });
@@ -326,7 +331,7 @@ export function createClients(
     },
     onAcknowledged: (callback) => void heard.push(callback),
     onServed: (callback) => void served.push(callback),
-    onRead: (callback) => void seen.push(callback),
+    onRead: (callback, isExcepted) => void seen.push({ callback, isExcepted }),
     onSessionRead: (callback) => void sessionReads.push(callback),
   };
 }

@@ -174,13 +174,14 @@ export function createRecordChecks(
     if (commit.acknowledged !== null && isExcepted(commit.acknowledged.node)) excused.add(commit.id);
     takeLateAnswer(commit);
   });
+  const promisesNothing = (node: string): boolean => isExcepted(node) || writers.supersededBy(node) !== null;
   clients.onRead((read) => {
-    if (read.role !== 'primary' || read.found || isExcepted(read.node) || writers.supersededBy(read.node) !== null) return;
+    if (read.role !== 'primary' || read.found || read.excepted || promisesNothing(read.node)) return;
     staleReads.push({
       wanted: read.wanted,
       text: `at ${Math.round(read.at)} ms ${read.node} answered as the primary without row ${read.wanted}, which was not lost`,
     });
-  });
+  }, promisesNothing);
 
   store.onCommit((batch: WatchBatch) => {
     for (const event of batch.events) {
