@@ -33,6 +33,7 @@ export async function measureAdd(options: {
   const stage = await openStage({
     spec: {},
     priorities: {},
+    locations: {},
     proxies: 0,
     witness: null,
     store: 'embedded',
@@ -40,7 +41,7 @@ export async function measureAdd(options: {
     spareServer: false,
     fencing: null,
     disks: null,
-    single: false,
+    nodes: 3,
     storeDisks: null,
     clocks: null,
     firewall: 'auto',

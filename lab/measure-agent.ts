@@ -28,6 +28,7 @@ export async function measureAgent(options: { readonly keep: boolean; readonly s
   const stage = await openStage({
     spec: {},
     priorities: {},
+    locations: {},
     witness: null,
     proxies: 0,
     store: 'embedded',
@@ -35,7 +36,7 @@ export async function measureAgent(options: { readonly keep: boolean; readonly s
     spareServer: false,
     fencing: null,
     disks: null,
-    single: false,
+    nodes: 3,
     storeDisks: null,
     clocks: null,
     firewall: 'auto',

@@ -26,8 +26,9 @@ export async function runScenario(
   try {
     stage = await openStage({
       spec: scenario.spec ?? {},
+      nodes: scenario.nodes ?? 3,
       priorities: scenario.priorities ?? {},
-      single: scenario.single ?? false,
+      locations: scenario.locations ?? {},
       witness: scenario.witness ?? null,
       proxies: scenario.proxies ?? 0,
       store: options.store ?? scenario.store ?? 'embedded',

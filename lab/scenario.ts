@@ -29,12 +29,14 @@ export interface Scenario {
   readonly expect: Expectation;
   /** Further fields of the cluster's spec. */
   readonly spec?: Readonly<Record<string, unknown>>;
-  /** One node alone; default: three. */
-  readonly single?: boolean;
+  /** Default: 3. A fourth one is `SPARE`; `stage.standbys` are two of the first three all the same. */
+  readonly nodes?: 1 | 3 | 4;
   /** The node that holds no data; default: none. */
   readonly witness?: string;
   /** Node → priority; default: all the same. */
   readonly priorities?: Readonly<Record<string, number>>;
+  /** Node → location; default: none. */
+  readonly locations?: Readonly<Record<string, string>>;
   /** Default: the server's own. `etcd`: three members, one on each node's host. */
   readonly store?: StoreKind;
   /** What the fencing command does: `works` ends everything on the named host and says so; `fails` does nothing and says so. Default: there is none. */

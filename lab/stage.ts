@@ -19,7 +19,7 @@ import type { StoreKind } from './scenario.ts';
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 export const PROGRAM = join(ROOT, 'dist', 'pgherd.mjs');
 export const NODES = ['n1', 'n2', 'n3'] as const;
-/** A host that is no node at the start. */
+/** A host that is no node at the start, unless the scenario has four. */
 export const SPARE = 'n4';
 const SERVER = 's';
 const CLIENT = 'c';
@@ -61,8 +61,9 @@ export interface Stage {
 
 export interface StageOptions {
   readonly spec: Readonly<Record<string, unknown>>;
+  readonly nodes: 1 | 3 | 4;
   readonly priorities: Readonly<Record<string, number>>;
-  readonly single: boolean;
+  readonly locations: Readonly<Record<string, string>>;
   readonly witness: string | null;
   readonly proxies: number;
   readonly store: StoreKind;
@@ -136,7 +137,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
 /** What the hosts have of their own. A part that fails leaves nothing behind. */
 function partsOf(network: LabNetwork, directory: string, options: StageOptions): Pick<Stage, 'disks' | 'storeDisks' | 'clocks'> {
   try {
-    const clocks = options.clocks === null ? null : createClocks(ROOT, directory, NODES);
+    const clocks = options.clocks === null ? null : createClocks(ROOT, directory, [...NODES, SPARE]);
     const disks = options.disks === null ? null : createDisks(directory, NODES, options.disks);
     return { clocks, disks, storeDisks: options.storeDisks === null ? null : createDisks(join(directory, 'etcd'), NODES, options.storeDisks) };
   } catch (error) {
@@ -189,8 +190,9 @@ function planOf(
   network: LabNetwork,
   {
     spec,
+    nodes,
     priorities,
-    single,
+    locations,
     witness,
     proxies,
     spareServer,
@@ -201,6 +203,21 @@ function planOf(
     etcd,
   }: Omit<StageOptions, 'clocks'> & { readonly etcd: LabEtcd | null; readonly clocks: LabClocks | null },
 ): HerdPlan {
+  // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
+  const hosts = [...NODES, SPARE].map((node, index) => {
+    const priority = priorities[node];
+    const location = locations[node];
+    return {
+      node,
+      address: network.address(node),
+      port: 26_432 + index,
+      agentPort: 8432,
+      inside: [...network.inside(node), ...(clocks?.prefix(node) ?? [])],
+      ...(priority === undefined ? {} : { priority }),
+      ...(location === undefined ? {} : { location }),
+      ...(node === witness ? { kind: 'witness' as const } : {}),
+    };
+  });
   return {
     directory,
     ...(disks === null ? {} : { dataFolder: diskFolder() }),
@@ -210,19 +227,8 @@ function planOf(
     ...(etcd === null ? {} : { store: etcd.store }),
     ...(spareServer ? { store: embeddedStore(network.address(SERVER), [network.address(PROXY)]) } : {}),
     ...(fencing === null ? {} : { fencing: { command: powerSwitch(directory, network, fencing), timeoutMs: 10_000 } }),
-    // The distribution's socket directory is shared by all hosts of the lab, so each node has a port of its own.
-    nodes: NODES.slice(0, single ? 1 : NODES.length).map((node, index) => {
-      const priority = priorities[node];
-      const place = {
-        node,
-        address: network.address(node),
-        port: 26_432 + index,
-        agentPort: 8432,
-        inside: [...network.inside(node), ...(clocks?.prefix(node) ?? [])],
-      };
-      return { ...place, ...(priority === undefined ? {} : { priority }), ...(node === witness ? { kind: 'witness' as const } : {}) };
-    }),
-    spares: [{ node: SPARE, address: network.address(SPARE), port: 26_432 + NODES.length, agentPort: 8432, inside: network.inside(SPARE) }],
+    nodes: hosts.slice(0, nodes),
+    spares: hosts.slice(Math.max(NODES.length, nodes)),
     proxies: Array.from({ length: proxies }, (_, index) => ({
       id: `p${index + 1}`,
       address: network.address(PROXY),

@@ -116,18 +116,21 @@ export async function protection(
   }
 }
 
-/** Waits until each acknowledged commit is on one of `voters` standbys. Returns what is wrong, in words. */
-export async function expectProtection(stage: Stage, options: { readonly voters: number; readonly limitMs: number }): Promise<readonly string[]> {
+/** Waits until each acknowledged commit is on `k` (default: one) of `voters` standbys. Returns what is wrong, in words. */
+export async function expectProtection(
+  stage: Stage,
+  options: { readonly voters: number; readonly k?: number; readonly limitMs: number },
+): Promise<readonly string[]> {
   let last: Awaited<ReturnType<typeof protection>> = null;
   const there = await waitUntil(
     async () => {
       last = await protection(stage);
-      return last !== null && last.k >= 1 && last.voters.length >= options.voters;
+      return last !== null && last.k >= (options.k ?? 1) && last.voters.length >= options.voters;
     },
     options.limitMs,
     100,
   );
-  return there ? [] : [`within ${options.limitMs} ms no ${options.voters} voters were promised: ${JSON.stringify(last)}`];
+  return there ? [] : [`within ${options.limitMs} ms ${options.k ?? 1} of ${options.voters} voters were not promised: ${JSON.stringify(last)}`];
 }
 
 const GET = `const [url] = process.argv.slice(1);

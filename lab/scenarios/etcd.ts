@@ -183,6 +183,18 @@ export const serverLossEtcd = hostLossWithEtcd({
   server: 'dies with it',
 });
 
+/** The bound of `host-loss-etcd-leader`, the time that a controller's lease lives (2 s), and one more look at the primary (0.5 s). */
+export const serverLossEtcdLeader = hostLossWithEtcd({
+  name: 'server-loss-etcd-leader',
+  about: "etcd, quorum mode: the only server, the primary's host and with it etcd's leader are lost at the same moment; an agent decides",
+  outageMs: 6500,
+  rejoinMs: 8000,
+  lostRows: 0,
+  spec,
+  leader: 'on the lost host',
+  server: 'dies with it',
+});
+
 export const storeLost: Scenario = {
   name: 'store-lost',
   about: 'etcd: every member is killed for 10 minutes: the primary goes on serving, and nothing happens when they return',

@@ -12,11 +12,13 @@ const spec = { durability: { mode: 'quorum', k: 1 } };
 /** Until both standbys of a fresh cluster count. */
 const PROTECTION_MS = 20_000;
 
-async function lose(
+/** From a protected cluster by the loss of its primary to a protected cluster. `voters`: so many are promised; default: both standbys. */
+export async function lose(
   stage: Stage,
-  options: { readonly fault: () => void; readonly before: number; readonly back: () => number },
+  options: { readonly fault: () => void; readonly before: number; readonly back: () => number; readonly voters?: number },
 ): ReturnType<Scenario['run']> {
-  const early = await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS });
+  const { voters = 2 } = options;
+  const early = await expectProtection(stage, { voters, limitMs: PROTECTION_MS });
   // The bounds are those of a store that is well; `host-loss-etcd-leader` loses its leader with the host.
   await stage.etcd?.moveLeader(stage.standbys[0]);
   const faultMs = monoMs();
@@ -24,7 +26,7 @@ async function lose(
   const wrong = await expectTakeover(stage, { faultMs, victim: stage.primary });
   await calm(options.before);
   const rejoin = await expectRejoin(stage, { node: stage.primary, fromMs: options.back() });
-  const late = await expectProtection(stage, { voters: 2, limitMs: PROTECTION_MS });
+  const late = await expectProtection(stage, { voters, limitMs: PROTECTION_MS });
   return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: [...early, ...wrong, ...rejoin.wrong, ...late], detail: '' };
 }
 

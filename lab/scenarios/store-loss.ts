@@ -30,7 +30,7 @@ export const storeLossSingle: Scenario = {
   about:
     'a cluster of one node: the host of server, controller and store is killed for 30 s (--seconds), and its agent is restarted meanwhile: it goes on serving',
   expect: { outageMs: 1000, clientErrors: 0, lostRows: 0, rejoinMs: null },
-  single: true,
+  nodes: 1,
   run: async (stage) => {
     const goneMs = stage.lengthMs ?? 30_000;
     const faultMs = monoMs();

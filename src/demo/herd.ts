@@ -15,6 +15,8 @@ export interface NodePlan {
   readonly priority?: number;
   /** Default: data. */
   readonly kind?: 'data' | 'witness';
+  /** Default: none. */
+  readonly location?: string;
   /** Put before an argv: runs it on the node's host. Empty on this machine itself. */
   readonly inside: readonly string[];
 }

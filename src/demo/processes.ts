@@ -245,12 +245,13 @@ export function clusterSpec({ plan, login }: Herd): string {
   return stringify({
     name: plan.cluster,
     postgres: { parameters: {}, hba: [`host ${login.database} ${login.user} ${plan.clientNetwork} scram-sha-256`] },
-    nodes: plan.nodes.map(({ node, address, port, priority, kind }) => ({
+    nodes: plan.nodes.map(({ node, address, port, priority, kind, location }) => ({
       id: node,
       host: address,
       port,
       ...(priority === undefined ? {} : { priority }),
       ...(kind === undefined ? {} : { kind }),
+      ...(location === undefined ? {} : { location }),
     })),
     ...plan.spec,
   });

@@ -9,7 +9,7 @@ import { type Endpoint, upstreamConninfo } from './conninfo.ts';
 import { cancelled, errnoOf, failure, messageOf } from './failure.ts';
 import { ensureIncarnation } from './incarnation.ts';
 import type { Instance } from './instance.ts';
-import { tailLog } from './log-tail.ts';
+import { tailOwnLog } from './log-tail.ts';
 import { WAITS_FOR_DELAY } from './apply-delay.ts';
 import { forgetSkipped } from './skipped-timelines.ts';
 import { type Row, type Sql, withLocalSql } from './sql.ts';
@@ -123,7 +123,7 @@ async function waitStreaming(
     if (row?.['effective'] === true && row['delayed'] === true) return ok({ timeline: null, durationMs: monoMs() - startedAt });
     if (options.signal?.aborted === true) return err(cancelled(`${instance.node} following ${upstream.host}:${upstream.port}`));
     if (monoMs() - startedAt > limitMs) {
-      const lines = await tailLog(instance, 4);
+      const lines = await tailOwnLog(instance, 4);
       return err(
         failure(
           'follow.not-streaming',

@@ -10,7 +10,7 @@ import { directoryState, ensureStandbySignal, removeStandbySignal } from './data
 import { cancelled, errnoOf, failure, messageOf } from './failure.ts';
 import { removeIfThere } from './files.ts';
 import { type Instance, asOsUser, binary } from './instance.ts';
-import { tailLog } from './log-tail.ts';
+import { tailOwnLog } from './log-tail.ts';
 import { prepareStateDirectory } from './managed-files.ts';
 import { type Postmaster, findPostmaster, findProcesses, isAlive, readPidFile, readProcess } from './postmaster.ts';
 import { forgetSkipped } from './skipped-timelines.ts';
@@ -263,7 +263,7 @@ async function askRole(instance: Instance, signal: AbortSignal | undefined): Pro
 
 async function startFailure(instance: Instance, how: string): Promise<Failure> {
   await waitForRest(instance);
-  const lines = await tailLog(instance, 6);
+  const lines = await tailOwnLog(instance, 6);
   return failure('start.failed', `PostgreSQL of ${instance.node} did not start`, [how, ...lines].join(' | '), 'it stays down', 'see the cause', true);
 }
 

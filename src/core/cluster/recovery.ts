@@ -18,7 +18,7 @@ import type { Goal, RecoveryProgress } from '../state.ts';
 import type { ClusterView } from '../view.ts';
 import { UNFINISHED_PROMOTION, isPromotionUnfinished, type Via, type Wanted } from './goals.ts';
 import { type LineageVerdict, describeLineage, isContained } from './lineage.ts';
-import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isStreaming, lineageOf, hasRead } from './observe.ts';
+import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isOfThisStore, isStreaming, lineageOf, hasRead } from './observe.ts';
 import { upstreamNow, waitsForDelay } from './upstream.ts';
 
 /** 60 s: a node that fails again and again is tried once a minute; more often only fills logs. */
@@ -128,6 +128,8 @@ function unsettled(one: Case): RecoveryStep {
   const strange = quarantineReason(one);
   if (strange !== null) {
     if (goal?.kind === 'fenced' && goal.reason === strange) return NOTHING;
+    // A restored store may have forgotten the very term that opened this timeline; it is judged when the store is confirmed (§4.10).
+    if (!isOfThisStore(one.view) && !isForeignSystem(one.view, report)) return NOTHING;
     return step('standby.quarantined', `${one.node} ${strange}`, { kind: 'fenced', reason: strange }, one.progress);
   }
   const via = rung(one);

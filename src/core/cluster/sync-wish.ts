@@ -69,12 +69,25 @@ export function wishedSet(view: ClusterView, now: Now): SyncWish | null {
   const acknowledging = ranked.map((one) => one.voter);
   const wantedK = wishedK(view, now, acknowledging.length);
   const held = acknowledging.length >= k ? (state.quorum.lowered?.reason ?? null) : null;
-  const chosen = mode === 'quorum' ? [...electable] : electable.slice(0, wantedK);
+  // Where writes wait all the same, whichever member comes back first lets them go on, without another set.
+  const counted = acknowledging.length < wantedK ? [...electable, ...acknowledging, ...returning(view)] : electable;
+  const chosen = mode === 'quorum' ? [...new Set(counted)] : electable.slice(0, wantedK);
   for (const more of [acknowledging, state.quorum.wanted.members]) {
     for (const voter of more) if (chosen.length < wantedK && !chosen.includes(voter)) chosen.push(voter);
   }
   const set: SyncSet = wantedK === 0 ? NO_SET : { method: mode === 'quorum' ? 'any' : 'first', k: wantedK, members: chosen };
   return { set, lowered: wantedK < k ? (held ?? loweredReason(view, acknowledging.length)) : null };
+}
+
+/** Silent members that may come back as the voters that they are. */
+function returning(view: ClusterView): readonly string[] {
+  const { wanted } = view.state.quorum;
+  return dataNodes(view.spec).flatMap((node) => {
+    const member = wanted.members.find((voter) => nodeOfVoter(voter) === node.id);
+    if (member === undefined || !isAvailable(view, node.id) || node.delayMs > 0 || !isDirect(view, node.id)) return [];
+    const incarnation = live(view, node.id)?.postgres.incarnation ?? null;
+    return incarnation === null || member === voterName(node.id, incarnation) ? [member] : [];
+  });
 }
 
 function wishedK(view: ClusterView, now: Now, present: number): number {

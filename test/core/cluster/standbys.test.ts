@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeTerm, makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import type { ClusterState, RecoveryProgress, TermRecord } from '../../../src/core/state.ts';
+import { nextRecoveryStep } from '../../../src/core/cluster/recovery.ts';
+import { findNode } from '../../../src/core/spec.ts';
 import type { ClusterView } from '../../../src/core/view.ts';
-import { type Picture, WALL, goalsOf, id, later, lsnOf, makeTask, picture } from './picture.ts';
+import { type Picture, NOW, WALL, goalsOf, id, later, lsnOf, makeTask, picture } from './picture.ts';
 import { changeReport } from './scale-views.ts';
 import { expectDecision, expectRule } from './rule-case.ts';
 
@@ -119,6 +121,20 @@ test('a foreign or unexplained directory is quarantined, never touched (Q9, I9, 
     const state = expectRule(line.includes('rogue') ? picture(after(line.replace('rogue', 'detached'))) : view, 'standby.quarantined');
     assert.equal(state.goals[id('n2')]?.kind, 'fenced');
   }
+});
+
+test('in a store that is not confirmed an unknown timeline is no reason to quarantine: the store may have forgotten the term that opened it', () => {
+  const ruleOf = (line: string, incarnation: string): string => {
+    const view = picture(after(line), { state: (state) => ({ ...state, incarnation }) });
+    const node = findNode(view.spec, id('n2'));
+    assert.ok(node !== null);
+    const step = nextRecoveryStep(view, node, NOW);
+    return step.kind === 'step' ? step.rule : step.kind;
+  };
+  const unknown = 'n2 stopped tl3 fork1@0/5000 fork2@0/5500 @0/5600';
+  assert.equal(ruleOf(unknown, 'store-1'), 'standby.quarantined');
+  assert.equal(ruleOf(unknown, 'store-0'), 'nothing');
+  assert.equal(ruleOf('n2 stopped sys9 @0/5500', 'store-0'), 'standby.quarantined');
 });
 
 test('a promotion that was ordered and not completed explains its timeline: it is rewound', () => {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { makeTimeline, makeWallMs } from '../../../src/core/ids.ts';
 import { decideCluster } from '../../../src/core/cluster/decide.ts';
 import { clusterProblems } from '../../../src/core/cluster/problems.ts';
+import { wishedSet } from '../../../src/core/cluster/sync-wish.ts';
 import { renderSyncNames } from '../../../src/core/cluster/sync-set.ts';
 import { describeWeakOwners } from '../../../src/core/cluster/weak-commits.ts';
 import type { ClusterState } from '../../../src/core/state.ts';
@@ -187,6 +188,28 @@ test('writes that wait are a problem of their own (H35)', () => {
   const view = picture(ALONE, { spec: { durability: { mode: 'quorum', k: 1, strict: true } } });
   assert.ok(clusterProblems(view).some((one) => one.code === 'cluster.writes-wait'));
   assert.ok(!clusterProblems(picture(STEADY)).some((one) => one.code === 'cluster.writes-wait'));
+});
+
+test('strict, and nobody acknowledges: the set stays, so that whoever comes back first lets writes go on (H35)', () => {
+  const text = STEADY.replace('n1 primary', 'n1 primary silent:n2=900 silent:n3=900')
+    .replace('n2 standby', 'n2 dead')
+    .replace('n3 standby', 'n3 dead');
+  const spec = { durability: { mode: 'quorum', k: 1, strict: true } };
+  expectRule(picture(text, { spec }), 'cluster.steady');
+  const back = text.replace('silent:n3=900', '').replace('n3 dead', 'n3 standby');
+  assert.equal(quorumOf(expectRule(picture(back, { spec }), 'sync.changed')), '1 of n2.a n3.a; waits for ANY 1 ("n3.a")');
+});
+
+test('strict, and nobody acknowledges: a member that was built anew leaves the set, since it can not come back as that voter', () => {
+  const text = STEADY.replace('n1 primary', 'n1 primary silent:n2=900 silent:n3=900 notinforce').replace('n2 standby', 'n2 dead');
+  const built = picture(text.replace('n3 standby', 'n3 stopped inc:b'), { spec: { durability: { mode: 'quorum', k: 1, strict: true } } });
+  assert.deepEqual(wishedSet(built, NOW)?.set.members, ['n2.a']);
+});
+
+test('strict, and of two that are needed one acknowledges that could not be promoted: it stays in the set beside those that are away (I4)', () => {
+  const text = STEADY.replace('1/n2,n3', '2/n2,n3,n4').replace('n1 primary', 'n1 primary silent:n2=900 silent:n3=900');
+  const alone = `${text.replace('n2 standby', 'n2 dead').replace('n3 standby', 'n3 dead')}\n  n4 standby prio0 @0/5000`;
+  expectRule(picture(alone, { spec: { durability: { mode: 'quorum', k: 2, strict: true } } }), 'cluster.steady');
 });
 
 test('of the members that writes wait for, only those that are silent are named', () => {
