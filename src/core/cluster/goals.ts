@@ -45,10 +45,20 @@ export type Repeat = 'as-is' | 'anew';
  */
 export function withGoal(state: ClusterState, node: NodeId, term: Term, wanted: Wanted, repeat: Repeat = 'as-is', since = 0): ClusterState {
   const present = state.goals[node];
-  if (present !== undefined && repeat === 'as-is' && asks(present, term, wanted)) return state;
-  const generation = Math.max(since, generationAfter(present, term));
-  const id = `${wanted.kind}-${term}-g${generation}`;
-  return { ...state, goals: { ...state.goals, [node]: makeGoal(id, term, generation, wanted) } };
+  const isOrder = node !== state.primary && term === state.primaryTerm && wanted.kind !== 'handover' && wanted.kind !== 'primary';
+  const of = isOrder ? orderTerm(state) : term;
+  if (present !== undefined && repeat === 'as-is' && asks(present, of, wanted)) return state;
+  const generation = Math.max(since, generationAfter(present, of));
+  const id = `${wanted.kind}-${of}-g${generation}`;
+  return { ...state, goals: { ...state.goals, [node]: makeGoal(id, of, generation, wanted) } };
+}
+
+/**
+ * The term of orders to others than the primary: its own, or a newer one that members have seen and that nobody opened (the store forgot the attempt for it,
+ * or somebody else's): they refuse every order of a lower one, and would follow nobody before the next term is opened.
+ */
+export function orderTerm({ attempt, switchover, term, primaryTerm }: ClusterState): Term {
+  return attempt === null && switchover === null && term > primaryTerm ? term : primaryTerm;
 }
 
 function makeGoal(id: string, term: Term, generation: number, wanted: Wanted): Goal {

@@ -16,7 +16,7 @@ import type { NodeReport } from '../report.ts';
 import type { NodeSpec } from '../spec.ts';
 import type { Goal, RecoveryProgress } from '../state.ts';
 import type { ClusterView } from '../view.ts';
-import { UNFINISHED_PROMOTION, isPromotionUnfinished, type Via, type Wanted } from './goals.ts';
+import { UNFINISHED_PROMOTION, isPromotionUnfinished, orderTerm, type Via, type Wanted } from './goals.ts';
 import { type LineageVerdict, describeLineage, isContained } from './lineage.ts';
 import { activityFor, endOfWal, fresh, gaveUp, isForeignSystem, isOfThisStore, isStreaming, lineageOf, hasRead } from './observe.ts';
 import { upstreamNow, waitsForDelay } from './upstream.ts';
@@ -88,7 +88,7 @@ export function nextRecoveryStep(view: ClusterView, spec: NodeSpec, now: Now): R
 /** Its goal names another upstream or term than it is to have. */
 function asksOther(one: Case): boolean {
   const { goal, view } = one;
-  return goal?.kind !== 'standby' || goal.upstream !== upstreamFor(one) || goal.term !== view.state.primaryTerm;
+  return goal?.kind !== 'standby' || goal.upstream !== upstreamFor(one) || goal.term !== orderTerm(view.state);
 }
 
 /** Whom it streams from when its goal is reached. */
@@ -133,7 +133,7 @@ function unsettled(one: Case): RecoveryStep {
     return step('standby.quarantined', `${one.node} ${strange}`, { kind: 'fenced', reason: strange }, one.progress);
   }
   const via = rung(one);
-  const rightGoal = goal?.kind === 'standby' && goal.upstream === upstreamFor(one) && goal.term === one.view.state.primaryTerm;
+  const rightGoal = goal?.kind === 'standby' && goal.upstream === upstreamFor(one) && goal.term === orderTerm(one.view.state);
   const hasData = report.postgres.state !== 'absent' && report.postgres.state !== 'incomplete';
   if (rightGoal && hasData && activityFor(report, goal)?.kind === 'busy') return NOTHING;
   if (goal?.kind === 'standby' && goal.via === 'stream' && via === 'stream') return retryStream(one);
@@ -245,7 +245,7 @@ function quarantineReason(one: Case): string | null {
 function retryStream(one: Case): RecoveryStep {
   const { goal, report } = one;
   if (goal?.kind !== 'standby') return NOTHING;
-  if (goal.upstream !== one.upstream || goal.term !== one.view.state.primaryTerm) return order(one, 'stream');
+  if (goal.upstream !== one.upstream || goal.term !== orderTerm(one.view.state)) return order(one, 'stream');
   if (!gaveUp(report, goal)) return NOTHING;
   return afterFailure(one, 'stream');
 }
@@ -304,7 +304,7 @@ function describeLineageOf(one: Case): string {
 function order(one: Case, via: Via): RecoveryStep {
   const upstream = via === 'stream' ? one.upstream : one.primary;
   // A restart that was asked for is not forgotten because the upstream changes meanwhile.
-  const asked = one.goal?.kind === 'standby' && one.goal.term === one.view.state.primaryTerm ? one.goal.restart : null;
+  const asked = one.goal?.kind === 'standby' && one.goal.term === orderTerm(one.view.state) ? one.goal.restart : null;
   const wanted: Wanted = { kind: 'standby', upstream, via, ...(asked === null ? {} : { restart: asked }) };
   const position = endOfWal(one.report);
   const reason = via === 'clone' ? cloneReason(one) : one.verdict === null || position === null ? '' : describeLineage(one.verdict, position);

@@ -331,3 +331,12 @@ test('a cluster that is stopped learns of it too: whoever is started next waits 
     n3 dead knows3 @0/4000`;
   assert.equal(expectRule(picture(text), 'housekeeping.set-back').incarnation, 'restored from store-1');
 });
+
+test('members that saw a term which nobody opened get their orders in it: they refuse those of a lower one', () => {
+  const view = picture(STEADY.replace('n2 standby knows3', 'n2 detached vote5@0/5000 knows5'));
+  const learned = decideCluster(view, NOW).state;
+  assert.deepEqual([learned?.term, learned?.primaryTerm], [5, 3]);
+  const next = learned === null ? null : decideCluster({ ...view, state: learned }, later(600)).state;
+  const goals = next?.goals ?? learned?.goals ?? {};
+  assert.deepEqual([goals[id('n1')]?.term, goals[id('n2')]?.term, goals[id('n2')]?.kind], [3, 5, 'standby']);
+});
