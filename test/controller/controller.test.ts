@@ -41,10 +41,10 @@ async function until(what: string, done: () => boolean, limitMs = 5000): Promise
   }
 }
 
-/** Puts spec, state and reports of a picture into the store. */
+/** Puts spec, state and reports of a picture into the store; the state has at least the revision that the reports say they read. */
 function load(memory: MemoryStore, text: string, tasks: readonly Task[] = []): void {
   const view = picture(text);
-  memory.put(keys.spec, encodeJson(view.spec));
+  for (let revision = 0; revision < view.stateRevision; revision++) memory.put(keys.spec, encodeJson(view.spec));
   if (view.state.phase !== 'new') memory.put(keys.state, encodeJson(view.state));
   for (const seen of Object.values(view.reports)) if (seen.alive) memory.put(keys.report(seen.report.node), encodeJson(seen.report));
   if (view.writeLease !== null) memory.put(keys.writeLease, encodeJson({ version: 1, ...view.writeLease }));
