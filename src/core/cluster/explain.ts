@@ -6,6 +6,7 @@ import type { ClusterView, SeenReport } from '../view.ts';
 import { decideCluster } from './decide.ts';
 import { describeCandidate, missingBytes, rankCandidates } from './election.ts';
 import { primaryEnd } from './observe.ts';
+import { writesWait } from './problems.ts';
 import { formatIso } from './text.ts';
 
 /** Votes, and the promotion with one more renewal, as measured on an idle server; shown as an estimate. */
@@ -43,11 +44,13 @@ export interface Explanation {
 /** Candidates are in the order in which they would be promoted, then the rejected ones in the spec's order; never the primary itself. */
 export function explainCluster(view: ClusterView, now: Now): Explanation {
   const decision = decideCluster(view, now);
+  const waiting = writesWait(view);
   const { eligible, rejected } = rankCandidates(view, now, { positions: { kind: 'report' }, acceptLoss: false, target: null });
   const end = { timeline: view.state.timeline, lsn: primaryEnd(view) };
   return {
     rule: decision.rule,
-    why: decision.why,
+    // A rule that has nothing to do says so; that writes wait is what people ask about.
+    why: [decision.why, ...(waiting === null ? [] : [waiting])].join('. '),
     last: { rule: view.state.decided.rule, why: view.state.decided.why, at: formatIso(view.state.decided.atWallMs) },
     term: presentTerm(view),
     candidates: [

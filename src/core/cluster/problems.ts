@@ -200,15 +200,16 @@ export function groupProblems(nodes: readonly { readonly id: string; readonly pr
   return [...groups.values()].map(({ nodes: names, first, text }) => (text === null ? first : { ...first, text: `${names.join(', ')}: ${text}` }));
 }
 
-/** The members of the set that acknowledge nothing, by name, when so few others are left that writes wait; null when they do not. */
-function silentMembers(view: ClusterView, primary: NodeReport | null): string | null {
-  const { k, members } = view.state.quorum.wanted;
-  if (primary?.sync == null || k === 0) return null;
-  const silent = new Set(primary.sync.silence.filter((one) => one.ms >= SILENT_MS).map((one) => one.voter));
-  const left = members.filter((member) => !silent.has(member)).length;
-  if (left >= k) return null;
+/** Since too few members of the synchronous set acknowledge, with the silent ones, in words; null when writes do not wait. */
+export function writesWait(view: ClusterView): string | null {
+  const { primary, quorum } = view.state;
+  const { k, members } = quorum.wanted;
+  const report = primary === null ? null : live(view, primary);
+  if (report?.sync == null || k === 0) return null;
+  const silent = new Set(report.sync.silence.filter((one) => one.ms >= SILENT_MS).map((one) => one.voter));
+  if (members.filter((member) => !silent.has(member)).length >= k) return null;
   const names = members.filter((member) => silent.has(member)).map((member) => nodeOfVoter(member) ?? member);
-  return names.length === 0 ? 'none; too few have joined' : names.join(', ');
+  return `Writes wait for ${k} of ${members.length} standbys, and too few acknowledge (silent: ${names.join(', ') || 'none; too few have joined'})`;
 }
 
 /** Problems of the cluster as a whole. */
@@ -256,15 +257,9 @@ export function clusterProblems(view: ClusterView): readonly NodeProblem[] {
   const weak = weakCommitProblem(view);
   if (weak !== null) found.push(weak);
   const { lowered } = state.quorum;
-  const missing = silentMembers(view, primary);
-  if (missing !== null)
-    found.push(
-      problem(
-        'cluster.writes-wait',
-        `Writes wait for ${state.quorum.wanted.k} of ${state.quorum.wanted.members.length} standbys, and too few acknowledge (silent: ${missing}).`,
-        'Bring one of them back, or lower "durability" with "pgherd meta edit".',
-      ),
-    );
+  const waiting = writesWait(view);
+  if (waiting !== null)
+    found.push(problem('cluster.writes-wait', `${waiting}.`, 'Bring one of them back, or lower "durability" with "pgherd meta edit".'));
   if (lowered !== null) {
     found.push(
       problem(

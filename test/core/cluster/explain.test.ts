@@ -110,3 +110,27 @@ test('in quorum mode nothing has to expire, and nothing acknowledged is lost', (
   assert.deepEqual([promoted, mayLoseBytes], ['n2', 0]);
   assert.equal(action, 'once 2 of 2 voters are detached, n2 is promoted without waiting for the write lease of n1');
 });
+
+test('that writes wait is said beside a rule that has nothing to do, with who is silent', () => {
+  const text = `term 3 primary n1 lease n1/3 quorum 1/n2,n3
+    n1 primary @0/5000 silent:n2=900 silent:n3=900
+    n2 dead @0/5000
+    n3 dead @0/4000`;
+  const strict = { durability: { mode: 'quorum', k: 1, strict: true } };
+  const { why } = explainCluster(picture(text, { spec: strict }), NOW);
+  assert.match(why, /Writes wait for 1 of 2 standbys, and too few acknowledge \(silent: n2, n3\)$/);
+});
+
+test('a primary that runs and lets nobody in yet says which standbys it waits for', () => {
+  const text = `term 3 primary n1 lease n1/3 quorum 1/n2,n3
+    n1 primary @0/5000
+    n2 standby @0/5000 sees:n1=primary
+    n3 standby @0/4000 sees:n1=primary`;
+  const view = picture(text);
+  const seen = view.reports[id('n1')];
+  assert.ok(seen !== undefined);
+  const closed = { ...view, reports: { ...view.reports, [id('n1')]: { ...seen, report: { ...seen.report, open: false } } } };
+  const { rule, why } = explainCluster(closed, NOW);
+  assert.equal(rule, 'primary.restarting');
+  assert.match(why, /its server runs, and clients are let in once 1 of n2, n3 hold what it recovered \(streaming: n2, n3\)/);
+});

@@ -1,8 +1,9 @@
-/** How a failover that may not be begins its sentence, and when that is no news. */
+/** How a failover that may not be begins its sentence, and when that is no news; and what a primary that is not lost waits for. */
 import type { NodeId } from '../../ids.ts';
 import type { ClusterView } from '../../view.ts';
 import type { Assessment } from '../assessed-rules.ts';
-import { isOpen, viewpoints } from '../observe.ts';
+import { isOpen, live, viewpoints } from '../observe.ts';
+import { nodeOfVoter } from '../sync-set.ts';
 
 /** A report travels and is written within this. */
 const REPORT_LATE_MS = 100;
@@ -33,4 +34,17 @@ export function blocked(view: ClusterView, id: string, why: string): Assessment 
   const events =
     quiet || view.state.decided.rule === rule ? [] : [{ level: 'warn' as const, node: view.state.primary, text: `no failover: ${why}`, detail: {} }];
   return { rule, outcome: { why, events, then: 'continue' } };
+}
+
+/** In words, with the standbys that it waits for where its server runs and lets nobody in yet. */
+export function onItsWay(view: ClusterView, primary: NodeId): string {
+  const { primaryTerm, quorum } = view.state;
+  const text = `${primary} is on its way to be open in term ${primaryTerm}`;
+  const { k, members } = quorum.wanted;
+  const report = live(view, primary);
+  const isClosed = report?.leaseTerm === primaryTerm && !report.open && report.postgres.state === 'running' && report.postgres.role === 'primary';
+  if (!isClosed || k === 0) return text;
+  const streaming = report.postgres.walsenders.filter(({ state }) => state === 'streaming').map(({ node }) => node);
+  const names = members.map((member) => nodeOfVoter(member) ?? member).join(', ');
+  return `${text}: its server runs, and clients are let in once ${k} of ${names} hold what it recovered (streaming: ${streaming.join(', ') || 'none'})`;
 }

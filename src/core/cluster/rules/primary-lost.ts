@@ -27,7 +27,7 @@ import { countReachable, describeQuorum, reachableVotes, twoPrimariesText } from
 import { LONGEST_BACKOFF_MS } from '../recovery.ts';
 import { floorText, isBelowFloor, isUnestablished, unestablishedText } from '../sync-wish.ts';
 import { formatIso } from '../text.ts';
-import { blocked, isSilent } from './blocked.ts';
+import { blocked, isSilent, onItsWay } from './blocked.ts';
 import { fenceGate, leaseBlocks } from './fence-gate.ts';
 
 /** An agent that reports gets this long to take its lease back before it counts as lost; failing over early is worse than two seconds. */
@@ -106,7 +106,7 @@ function assess(view: ClusterView, now: Now): Assessment | null {
     case 'restarting':
       return {
         rule: 'primary.restarting',
-        outcome: { why: `${state.primary} is on its way to be open in term ${state.primaryTerm}`, then: 'continue' },
+        outcome: { why: onItsWay(view, state.primary), then: 'continue' },
       };
     case 'crashed':
       return assessCrash(view, now, state.primary, situation.report, 'crash.failover');
