@@ -102,6 +102,8 @@ interface State {
   incarnation: string | null;
   foreign: string | null;
   token: string | null;
+  /** Under way. */
+  readonly logins: Map<Endpoint, Promise<Attempt<null>>>;
   readonly abort: AbortController;
 }
 
@@ -128,6 +130,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     incarnation: null,
     foreign: null,
     token: null,
+    logins: new Map(),
     abort: new AbortController(),
   };
   watchEndpoints({
@@ -219,10 +222,11 @@ async function call<I extends DescMessage, O extends DescMessage>(
 ): Promise<Attempt<MessageShape<O>>> {
   const ready = await prepare(state, endpoint, order.deadline);
   if (ready.kind !== 'answer') return ready;
+  const used = state.token;
   let answer = count(state, endpoint, await send(state, endpoint, order));
   if (answer.kind === 'failed' && state.options.username !== undefined && classify(answer.error) === 'reauthenticate') {
     // The first try was refused before it was looked at, so this is no second sending of a write.
-    const login = await authenticate(state, endpoint, order.deadline);
+    const login = await authenticate(state, endpoint, { deadline: order.deadline, refused: used });
     if (login.kind === 'answer') answer = count(state, endpoint, await send(state, endpoint, order));
   }
   if (answer.kind !== 'answer') return answer;
@@ -240,7 +244,7 @@ async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Prom
   const refusal = checkHeader(state, answer.value.header);
   if (refusal !== null) return { kind: 'foreign', message: refusal };
   if (state.token === null) {
-    const login = await authenticate(state, endpoint, deadline);
+    const login = await authenticate(state, endpoint, { deadline, refused: null });
     if (login.kind !== 'answer') return login.kind === 'failed' ? { ...login, sent: false } : login;
   }
   // Another call may have found the connection silent and made it anew meanwhile.
@@ -254,7 +258,27 @@ async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Prom
   return DONE;
 }
 
-async function authenticate(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
+/**
+ * Sees to a token that is not the one that was refused.
+ *
+ * *Invariant:* at most one login at an endpoint is under way, and the present token stays until the next one is there. *Because:* a member that was started
+ * again knows no token, so every call at it is refused at the same moment, and it checks a password with a tenth of a second of processor time: a login for each call
+ * keeps it from its elections, and each election makes tokens unknown again. *Broken if:* a call goes without a token meanwhile, which is refused as nobody's.
+ */
+function authenticate(
+  state: State,
+  endpoint: Endpoint,
+  { deadline, refused }: { readonly deadline: MonoMs; readonly refused: string | null },
+): Promise<Attempt<null>> {
+  if (state.token !== null && state.token !== refused) return Promise.resolve(DONE);
+  const running = state.logins.get(endpoint);
+  if (running !== undefined) return running;
+  const login = logIn(state, endpoint, deadline).finally(() => state.logins.delete(endpoint));
+  state.logins.set(endpoint, login);
+  return login;
+}
+
+async function logIn(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
   const { username, password } = state.options;
   if (username === undefined) return DONE;
   let secret: string;
@@ -265,7 +289,6 @@ async function authenticate(state: State, endpoint: Endpoint, deadline: MonoMs):
     return { kind: 'failed', sent: false, error: { code: status.UNAUTHENTICATED, details } };
   }
   const request = create(AuthenticateRequestSchema, { name: username, password: secret });
-  state.token = null;
   const answer = await send(state, endpoint, { method: AUTHENTICATE, request, deadline });
   if (answer.kind !== 'answer') return answer;
   state.token = answer.value.token;
