@@ -102,6 +102,8 @@ interface State {
   incarnation: string | null;
   foreign: string | null;
   token: string | null;
+  /** The newest token that a stream was refused with; null: none was. */
+  refused: string | null;
   /** Under way. */
   readonly logins: Map<Endpoint, Promise<Attempt<null>>>;
   readonly abort: AbortController;
@@ -130,6 +132,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     incarnation: null,
     foreign: null,
     token: null,
+    refused: null,
     logins: new Map(),
     abort: new AbortController(),
   };
@@ -171,7 +174,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     stream: (endpoint, method, handlers) => endpoint.channel.stream(method, metadataOf(state), handlers),
     checkHeader: (header) => checkHeader(state, header),
     dropLogin: () => {
-      state.token = null;
+      state.refused = state.token;
       if (options.username !== undefined) for (const endpoint of endpoints) endpoint.verified = false;
     },
     foreign: () => state.foreign,
@@ -243,8 +246,8 @@ async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Prom
   if (answer.kind !== 'answer') return answer.kind === 'failed' ? { ...answer, sent: false } : answer;
   const refusal = checkHeader(state, answer.value.header);
   if (refusal !== null) return { kind: 'foreign', message: refusal };
-  if (state.token === null) {
-    const login = await authenticate(state, endpoint, { deadline, refused: null });
+  if (state.token === state.refused) {
+    const login = await authenticate(state, endpoint, { deadline, refused: state.refused });
     if (login.kind !== 'answer') return login.kind === 'failed' ? { ...login, sent: false } : login;
   }
   // Another call may have found the connection silent and made it anew meanwhile.
