@@ -91,6 +91,10 @@ export interface Connection {
 
 const STATUS = methodOf(Maintenance.method.status);
 const AUTHENTICATE = methodOf(Auth.method.authenticate);
+/** A member to which many come at once checks their passwords one after the other, with a tenth of a second of processor time each. */
+const LOGIN_MS = 5000;
+/** A reason of our own: without one, each answered wait would build an error with its stack. */
+const ANSWERED = Symbol('answered');
 const DONE: Attempt<null> = { kind: 'answer', value: null };
 
 interface State {
@@ -268,20 +272,32 @@ async function prepare(state: State, endpoint: Endpoint, deadline: MonoMs): Prom
  * again knows no token, so every call at it is refused at the same moment, and it checks a password with a tenth of a second of processor time: a login for each call
  * keeps it from its elections, and each election makes tokens unknown again. *Broken if:* a call goes without a token meanwhile, which is refused as nobody's.
  */
-function authenticate(
+async function authenticate(
   state: State,
   endpoint: Endpoint,
   { deadline, refused }: { readonly deadline: MonoMs; readonly refused: string | null },
 ): Promise<Attempt<null>> {
-  if (state.token !== null && state.token !== refused) return Promise.resolve(DONE);
-  const running = state.logins.get(endpoint);
-  if (running !== undefined) return running;
-  const login = logIn(state, endpoint, deadline).finally(() => state.logins.delete(endpoint));
-  state.logins.set(endpoint, login);
-  return login;
+  if (state.token !== null && state.token !== refused) return DONE;
+  let login = state.logins.get(endpoint);
+  if (login === undefined) {
+    login = logIn(state, endpoint).finally(() => state.logins.delete(endpoint));
+    state.logins.set(endpoint, login);
+  }
+  const waiting = new AbortController();
+  const late = state.clock.sleep(Math.min(state.tryMs, deadline - state.clock.now().mono), waiting.signal).then(
+    (): Attempt<null> => ({
+      kind: 'failed',
+      sent: false,
+      error: { code: status.DEADLINE_EXCEEDED, details: `the login at ${endpoint.url} is still under way` },
+    }),
+  );
+  const first = await Promise.race([login, late]);
+  waiting.abort(ANSWERED);
+  return first;
 }
 
-async function logIn(state: State, endpoint: Endpoint, deadline: MonoMs): Promise<Attempt<null>> {
+/** Goes on when the calls that waited for it have given up: a login that is begun anew each time waits behind its own forerunners. */
+async function logIn(state: State, endpoint: Endpoint): Promise<Attempt<null>> {
   const { username, password } = state.options;
   if (username === undefined) return DONE;
   let secret: string;
@@ -292,7 +308,13 @@ async function logIn(state: State, endpoint: Endpoint, deadline: MonoMs): Promis
     return { kind: 'failed', sent: false, error: { code: status.UNAUTHENTICATED, details } };
   }
   const request = create(AuthenticateRequestSchema, { name: username, password: secret });
-  const answer = await send(state, endpoint, { method: AUTHENTICATE, request, deadline });
+  const answer = await endpoint.channel.unary({
+    method: AUTHENTICATE,
+    request,
+    metadata: metadataOf(state),
+    limitMs: LOGIN_MS,
+    signal: endpoint.givenUp.signal,
+  });
   if (answer.kind !== 'answer') return answer;
   state.token = answer.value.token;
   return DONE;

@@ -15,6 +15,7 @@ class Member {
   /** Tokens that it knows; a member that is started again knows none. */
   readonly tokens = new Set<string>();
   refuses = false;
+  loginMs = 20;
 
   readonly channel = (url: string): Channel => ({
     url,
@@ -29,7 +30,7 @@ class Member {
       if (method.path.endsWith('/Status')) return answer(create(StatusResponseSchema, { header }));
       if (method.path.endsWith('/Authenticate')) {
         this.logins += 1;
-        await realClock.sleep(20);
+        await realClock.sleep(this.loginMs);
         if (this.refuses) return failed(status.UNAUTHENTICATED, 'etcdserver: authentication failed, invalid user ID or password');
         const token = `token ${this.logins}`;
         this.tokens.add(token);
@@ -61,6 +62,17 @@ test('many calls at once make one login, at the first use and after the member f
     assert.deepEqual([member.logins, member.withoutToken], [logins, 0]);
     member.tokens.clear();
   }
+  store.close();
+});
+
+test('a login that takes longer than a try goes on while calls give up on it, and is not begun again: otherwise a busy member would never end one', async () => {
+  const member = new Member();
+  member.loginMs = 1500;
+  const store = client(member);
+  const early = await store.get('/a', { deadline: (realClock.now().mono + 300) as never });
+  assert.match(early.ok ? '' : early.error.message, /the login at .* is still under way/);
+  assert.ok((await store.get('/b', { deadline: (realClock.now().mono + 4000) as never })).ok);
+  assert.deepEqual([member.logins, member.withoutToken], [1, 0]);
   store.close();
 });
 
