@@ -1,6 +1,7 @@
 /** Steps that several scenarios share. */
 import { monoMs, realClock } from '../src/base/clock.ts';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { runOnce, waitUntil } from '../src/demo/children.ts';
 import { serverUrl } from '../src/demo/herd.ts';
 import { killPid } from './network.ts';
@@ -84,6 +85,14 @@ function commandOf(pid: number): string {
     // Gone between the listing and the look: as good as left alone.
     return 'etcd';
   }
+}
+
+/** Into the working directory; answers the file. */
+export async function backUpStore({ herd }: Stage): Promise<string> {
+  const file = join(herd.plan.directory, 'store.backup');
+  const saved = await herd.verb(['store', 'backup', file]);
+  if (saved.code !== 0) throw new Error(`store backup: ${saved.stderr.trim()}`);
+  return file;
 }
 
 /** The whole host returns: its agent is started as an init system would. */

@@ -1,7 +1,6 @@
-import { join } from 'node:path';
 import { monoMs } from '../../src/base/clock.ts';
 import type { Scenario } from '../scenario.ts';
-import { bootHost, calm, expectProtection, expectRejoin, expectServing, expectTakeover, waitShowHealthy } from '../steps.ts';
+import { backUpStore, bootHost, calm, expectProtection, expectRejoin, expectServing, expectTakeover, waitShowHealthy } from '../steps.ts';
 
 const HEALTHY_MS = 30_000;
 
@@ -14,9 +13,7 @@ export const restoreOverFailover: Scenario = {
   run: async (stage) => {
     const { herd, network } = stage;
     const wrong = [...(await expectProtection(stage, { voters: 2, limitMs: 20_000 }))];
-    const backup = join(herd.plan.directory, 'store.backup');
-    const saved = await herd.verb(['store', 'backup', backup]);
-    if (saved.code !== 0) throw new Error(`store backup: ${saved.stderr.trim()}`);
+    const backup = await backUpStore(stage);
     const firstMs = monoMs();
     network.killAll(stage.primary);
     wrong.push(...(await expectTakeover(stage, { faultMs: firstMs, victim: stage.primary })));

@@ -6,7 +6,7 @@ import { monoMs } from '../../src/base/clock.ts';
 import { startRole, waitUntil } from '../../src/demo/children.ts';
 import type { Scenario } from '../scenario.ts';
 import { embeddedStore } from '../stage.ts';
-import { calm, expectProtection, expectServing, expectTakeover } from '../steps.ts';
+import { backUpStore, calm, expectProtection, expectServing, expectTakeover } from '../steps.ts';
 
 const START_MS = 20_000;
 const HEALTHY_MS = 30_000;
@@ -22,9 +22,7 @@ export const serverRedeployed: Scenario = {
   run: async (stage) => {
     const { herd, network } = stage;
     const wrong = [...(await expectProtection(stage, { voters: 2, limitMs: 20_000 }))];
-    const backup = join(herd.plan.directory, 'store.backup');
-    const saved = await herd.verb(['store', 'backup', backup]);
-    if (saved.code !== 0) throw new Error(`store backup: ${saved.stderr.trim()}`);
+    const backup = await backUpStore(stage);
     const before = await herd.show();
     // What a nightly copy of the directory holds; the store itself comes from its backup.
     const directory = join(herd.plan.directory, 'server-b');

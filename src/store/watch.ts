@@ -137,9 +137,9 @@ async function follow(session: Session, endpoint: Endpoint): Promise<string> {
       requestUnion: { case: 'createRequest', value: { ...prefixRange(prefix), startRevision: BigInt(session.last + 1) } },
     }),
   );
-  const history = checkHistory(session, leave);
+  // Beside the stream: one that ends is left at once, whoever answers about history.
+  void checkHistory(session, leave);
   await confirmLoop(session, { stream, signal: stop.signal, seen: () => seen, leave });
-  await history;
   ending.removeEventListener('abort', closeBoth);
   stream.cancel();
   return reason;

@@ -4,7 +4,7 @@ import { realClock } from '../../src/base/clock.ts';
 import { encodeJson } from '../../src/core/decode.ts';
 import { makeClusterId, makeRevision } from '../../src/core/ids.ts';
 import { err, ok } from '../../src/core/result.ts';
-import { watchCluster } from '../../src/agent/cluster-watch.ts';
+import { type ClusterKnowledge, type RememberedCluster, watchCluster } from '../../src/agent/cluster-watch.ts';
 import { clusterKeys } from '../../src/store/keys.ts';
 import type { KeyValue, Store } from '../../src/store/store.ts';
 import { stateWith } from '../core/node/facts.ts';
@@ -70,28 +70,35 @@ test('a store that is moved is believed with its own revisions: a listing that m
       return { close: () => undefined };
     },
   } as unknown as Store;
-  const seen: string[] = [];
-  await new Promise<void>((resolve) => {
+  const known = await knownAfterEach(store, { count: 2, remembered: null, again: () => endWatch() });
+  const seen = known.map((one) => `${one.incarnation} ${one.stateRevision} ${one.state?.incarnation}`);
+  // The second listing stood between "old" and "new".
+  assert.deepEqual([seen, lists], [['old 900 state at 900', 'new 5 state at 5'], 3]);
+});
+
+/** What was known after each of `count` states; `again` has the next one listed. */
+function knownAfterEach(
+  store: Store,
+  { count, remembered, again }: { readonly count: number; readonly remembered: RememberedCluster | null; readonly again: () => void },
+): Promise<readonly ClusterKnowledge[]> {
+  const seen: ClusterKnowledge[] = [];
+  return new Promise((resolve) => {
     const watch = watchCluster({
       store,
       keys,
       clock: realClock,
       log,
-      remembered: null,
+      remembered,
       onChange: (what) => {
         if (what !== 'state') return;
-        const known = watch.current();
-        seen.push(`${known.incarnation} ${known.stateRevision} ${known.state?.incarnation}`);
-        if (known.incarnation === 'new') {
-          watch.close();
-          resolve();
-        } else setImmediate(() => endWatch());
+        seen.push(watch.current());
+        if (seen.length < count) return void setImmediate(again);
+        watch.close();
+        resolve(seen);
       },
     });
   });
-  // The second listing stood between "old" and "new".
-  assert.deepEqual([seen, lists], [['old 900 state at 900', 'new 5 state at 5'], 3]);
-});
+}
 
 /** Lists the state at each of these revisions in turn, in stores of these names; answers what was known after each: store, revision, newest revision. */
 async function readingsOf(
@@ -113,26 +120,15 @@ async function readingsOf(
       return { close: () => undefined };
     },
   } as unknown as Store;
-  const seen: string[] = [];
-  await new Promise<void>((resolve) => {
-    const watch = watchCluster({
-      store,
-      keys,
-      clock: realClock,
-      log,
-      remembered: newest === null ? null : { spec: null, state: null, members: [], newest: { incarnation: 'a', revision: makeRevision(newest) } },
-      onChange: (what) => {
-        if (what !== 'state') return;
-        const known = watch.current();
-        seen.push(`${known.incarnation} ${known.stateRevision} ${known.newestRevision}`);
-        at += 1;
-        if (at < listed.length) return void setImmediate(() => endWatch());
-        watch.close();
-        resolve();
-      },
-    });
+  const known = await knownAfterEach(store, {
+    count: listed.length,
+    remembered: newest === null ? null : { spec: null, state: null, members: [], newest: { incarnation: 'a', revision: makeRevision(newest) } },
+    again: () => {
+      at += 1;
+      endWatch();
+    },
   });
-  return seen;
+  return known.map((one) => `${one.incarnation} ${one.stateRevision} ${one.newestRevision}`);
 }
 
 test('a store that was set back is followed, and how far it once was is kept; another store counts anew (architecture 4.10)', async () => {

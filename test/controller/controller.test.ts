@@ -206,9 +206,9 @@ test('after a lost watch everything is listed again, and nothing is judged befor
 test('a controller whose watch lost an event lists again, once the watch says that it told everything (Z3)', async () => {
   const memory = createMemoryStore();
   load(memory, STEADY);
+  const loaded = memory.kvs.get(keys.state)?.modRevision;
   run(memory);
-  await until('steady', () => memory.kvs.get(keys.controller)?.value.includes('c1') === true && stateOf(memory)?.decided.rule !== undefined);
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await until('it has listed, and decided', () => memory.kvs.get(keys.state)?.modRevision !== loaded);
   // Somebody raises the spec, and the controller never hears of it: each of its decisions is compared with the old one.
   memory.loseEvents = (key) => key === keys.spec;
   memory.put(keys.spec, memory.kvs.get(keys.spec)?.value ?? '');
