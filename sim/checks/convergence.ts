@@ -25,7 +25,11 @@ export function missingForWhole(world: World, writers: WriterChecks, operator: O
   const { quorum } = state;
   if (mode !== 'async' && (quorum.k < k || quorum.lowered !== null))
     missing.push(`${quorum.k} of ${k} standbys are waited for: ${quorum.lowered?.reason ?? 'the set is not in force'}`);
-  const open = writers.writers().map((node) => node.name);
+  // Of a node that was removed while its agent was silent, what runs there stays; a person may promote it, and no address or route leads there.
+  const open = writers
+    .writers()
+    .filter(({ name }) => world.members().includes(name))
+    .map((node) => node.name);
   if (open.length !== 1 || open[0] !== state.primary) missing.push(`primary ${state.primary ?? 'none'}, writable: ${open.join(', ') || 'none'}`);
   const addresses = world.settings().vips;
   const write = addresses.write === null || world.lan === null ? null : world.lan.holders(addresses.write.address);

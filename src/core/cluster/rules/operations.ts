@@ -149,6 +149,13 @@ function wasRestarted(view: ClusterView, node: NodeId, task: Task): boolean {
   return serves(view, node) === 'yes' && startMark(live(view, node)) !== mark;
 }
 
+/** It serves by an order of a later term, which does not name the request: nobody will restart it. */
+function isOvertaken(view: ClusterView, node: NodeId, task: Task): boolean {
+  const goal = view.state.goals[node];
+  if (serves(view, node) === 'no' || (goal?.kind !== 'primary' && goal?.kind !== 'standby')) return false;
+  return goal.restart !== task.id;
+}
+
 function rejoinNode(view: ClusterView, now: Now): Outcome | null {
   const pending = pendingFor(view, 'nodeRejoin');
   const { primary } = view.state;
@@ -249,6 +256,8 @@ function judge(view: ClusterView, now: Now, task: Task): Task | null {
       return broken !== null ? problem(broken) : sinceMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
     case 'nodeRestart':
       if (wasRestarted(view, node, task)) return finish(task, now, `${node} was restarted and serves`);
+      if (isOvertaken(view, node, task))
+        return problem(`the order was overtaken: ${node} serves in term ${view.state.primaryTerm}, and was not restarted`);
       return broken !== null ? problem(broken) : sinceMs > START_LIMIT_MS ? problem(`${node} does not serve after ${START_LIMIT_MS} ms`) : null;
     case 'nodeRejoin': {
       if (isBack(view, node)) return finish(task, now, `${node} streams from ${live(view, node)?.postgres.streamingFrom ?? view.state.primary}`);
