@@ -52,6 +52,8 @@ interface Summary {
   acknowledged: number;
   lost: number;
   longestOverlapMs: number;
+  /** The seed in which that was; "": no two were. */
+  longestOverlapIn: string;
   /** Runs that ended early in a state that the product says it cannot hold. */
   excused: number;
 }
@@ -202,6 +204,7 @@ async function runMany(values: ReturnType<typeof parseOptions>): Promise<number>
     acknowledged: 0,
     lost: 0,
     longestOverlapMs: 0,
+    longestOverlapIn: '',
     excused: 0,
   };
   let virtualMs = 0;
@@ -215,7 +218,11 @@ async function runMany(values: ReturnType<typeof parseOptions>): Promise<number>
       summary.promotions += result.promotions;
       summary.acknowledged += result.acknowledged;
       summary.lost += result.lost;
-      summary.longestOverlapMs = Math.max(summary.longestOverlapMs, Math.round(result.longestOverlapMs));
+      const overlapMs = Math.round(result.longestOverlapMs);
+      if (overlapMs > summary.longestOverlapMs) {
+        summary.longestOverlapMs = overlapMs;
+        summary.longestOverlapIn = `${result.seed} ${result.profile}`;
+      }
       virtualMs += result.virtualMs;
       if (result.excused !== null) summary.excused++;
       lifeMs += result.failure === null && result.excused === null ? Math.max(LIFE_MS, result.virtualMs) : result.virtualMs;
@@ -256,7 +263,7 @@ function tell(summary: Summary): void {
     `\n${summary.seeds} seeds, ${summary.failures.length} failed, ${summary.excused} ended early (excused); ${summary.clusterHours} cluster-hours (${summary.steppedHours} of them event by event, the rest idle) in ${summary.wallSeconds} s (${perMinute.toFixed(0)} cluster-hours a minute), ${summary.events} events`,
   );
   out(
-    `${summary.promotions} terms opened, ${summary.acknowledged} rows acknowledged, ${summary.lost} lost as announced (asynchronous), two writable within an excepted window for at most ${summary.longestOverlapMs} ms`,
+    `${summary.promotions} terms opened, ${summary.acknowledged} rows acknowledged, ${summary.lost} lost as announced (asynchronous), two writable within an excepted window for at most ${summary.longestOverlapMs} ms${summary.longestOverlapIn === '' ? '' : ` (${summary.longestOverlapIn})`}`,
   );
   if (summary.rulesNeverFired.length > 0) out(`rules that never fired: ${summary.rulesNeverFired.join(', ')}`);
 }
