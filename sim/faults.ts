@@ -3,9 +3,11 @@ import { assertNever } from '../src/core/result.ts';
 import { beginOperation, undoSettings } from './operation-faults.ts';
 import type { Operator } from './operator.ts';
 import { type Fault, type FaultKind, describeFault } from './plan.ts';
+import type { SettingChecks } from './checks/settings.ts';
 import type { WriterChecks } from './checks/writers.ts';
 import type { Clients } from './clients.ts';
 import { beginHunt } from './hunt-faults.ts';
+import { NAMES } from './model/postgres/sync-doors.ts';
 import type { Restorer } from './restores.ts';
 import { type World, nodeOf } from './world/world.ts';
 
@@ -14,6 +16,7 @@ export interface FaultContext {
   readonly operator: Operator;
   readonly clients: Clients;
   readonly writers: WriterChecks;
+  readonly settings: SettingChecks;
   readonly restorer: Restorer;
 }
 
@@ -134,6 +137,9 @@ function begin(context: FaultContext, what: FaultKind, cuts: CutCounter): End {
     case 'cancel':
     case 'address-taken':
       return beginOperation(world, operator, what) ?? nothing;
+    case 'alter-system':
+      alterByHand(context, what);
+      return nothing;
     case 'burst':
       clients.burst(what.bytes);
       return nothing;
@@ -197,6 +203,14 @@ function beginPostgres({ world, writers }: FaultContext, what: FaultKind & { rea
       }
       return nothing;
   }
+}
+
+function alterByHand({ world, settings }: FaultContext, { node, name, value }: Of<'alter-system'>): void {
+  const on = node ?? world.state()?.primary ?? null;
+  const database = on === null ? null : nodeOf(world, on).database;
+  if (on === null || database === null || !database.isReadable()) return;
+  database.alterSystem(name, value);
+  if (name === NAMES) settings.altered(on, value);
 }
 
 function beginMachine(world: World, what: Of<'power-loss' | 'suspend' | 'freeze'>): End {

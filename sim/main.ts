@@ -30,6 +30,7 @@ const HELP = `npm run sim -- [OPTIONS]      days of trouble for a simulated clus
                    +reads: a session reads through the proxy's split port
                    +hunt: stories of trouble that follow the primary of the moment; +hunt.NAME: this one
                    +operations: people change nodes, settings and addresses
+                   +altered: somebody changes by ALTER SYSTEM whom commits wait for and whom standbys follow
                    +founding: the first data are on a host whose agent comes late
   --jobs K         worker processes (default: processors)
   --no-shrink      leave a failing seed as it is

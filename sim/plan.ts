@@ -66,6 +66,8 @@ export type FaultKind =
       readonly kind: 'settings';
       readonly change: 'failover-manual' | 'trusted-address' | 'addresses' | 'no-addresses' | 'fencing' | 'fencing-required';
     }
+  /** Somebody's ALTER SYSTEM with a reload. `node` null: on the primary of the moment. */
+  | { readonly kind: 'alter-system'; readonly node: string | null; readonly name: string; readonly value: string }
   /** Somebody takes back the newest command that has not ended. */
   | { readonly kind: 'cancel' }
   /** A host that is none of the cluster's has a virtual address. */

@@ -182,11 +182,11 @@ function quorum(random: Random, count: number): Record<string, unknown> {
 }
 
 /** What a run has beside its shape: asked for by `PROFILE+EXTRA`, or drawn. Each comes with draws of its own, so that a run without it is the same as ever. */
-const EXTRAS = ['restore', 'setback', 'proxy', 'reads', 'hunt', 'operations', 'founding'] as const;
+const EXTRAS = ['restore', 'setback', 'proxy', 'reads', 'hunt', 'operations', 'founding', 'altered'] as const;
 export type Extra = (typeof EXTRAS)[number];
 
 /** So many of a hundred seeds have it when no profile is asked for. */
-const SHARES: Readonly<Record<Extra, number>> = { restore: 6, setback: 0, proxy: 20, reads: 12, hunt: 12, operations: 15, founding: 3 };
+const SHARES: Readonly<Record<Extra, number>> = { restore: 6, setback: 0, proxy: 20, reads: 12, hunt: 12, operations: 15, founding: 3, altered: 5 };
 
 export interface Chosen {
   /** As it can be asked for again: `three`, `quorum+restore`. */

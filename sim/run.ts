@@ -11,6 +11,7 @@ import { type GoalChecks, createGoalChecks } from './checks/goals.ts';
 import { createProxyChecks } from './checks/proxies.ts';
 import { type ReadChecks, createReadChecks } from './checks/reads.ts';
 import { createRecordChecks } from './checks/records.ts';
+import { createSettingChecks } from './checks/settings.ts';
 import { type SlotChecks, createSlotChecks } from './checks/slots.ts';
 import { Excused, Violation } from './checks/violation.ts';
 import { createWriterChecks } from './checks/writers.ts';
@@ -21,6 +22,7 @@ import { createOperator } from './operator.ts';
 import { type Plan, drawPlan, faultsOf, filterPlan } from './plan.ts';
 import { addOperations } from './operation-faults.ts';
 import { buildShape, chooseProfile } from './profiles.ts';
+import { addSettingsByHand } from './settings-by-hand.ts';
 import { addHunts } from './hunt-faults.ts';
 import { addProxyFaults, addReadFaults } from './proxy-faults.ts';
 import { createRandom } from './random.ts';
@@ -100,6 +102,7 @@ function run(options: RunOptions): RunResult {
   if (extras.has('reads')) full = addReadFaults(drawn.stream('reads'), full, shape);
   if (extras.has('hunt')) full = addHunts(drawn.stream('hunt'), full, shape, chosen.story);
   if (extras.has('operations')) full = addOperations(drawn.stream('operations'), full, shape);
+  if (extras.has('altered')) full = addSettingsByHand(drawn.stream('altered'), full, shape);
   const plan = filterPlan(full, (fault) => options.without?.has(fault.id) !== true && options.only?.has(fault.id) !== false);
   const world = createWorld({
     seed: options.seed,
@@ -116,10 +119,12 @@ function run(options: RunOptions): RunResult {
   });
   const operator = createOperator(world);
   const writers = createWriterChecks(world);
-  const records = createRecordChecks(world, clients, { writers, acknowledgements: createAcknowledgementChecks(world, clients, writers) });
+  const settings = createSettingChecks(world);
+  const acknowledgements = createAcknowledgementChecks(world, clients, { writers, settings });
+  const records = createRecordChecks(world, clients, { writers, acknowledgements });
   const restorer = createRestorer(world);
   restorer.onReplaced(records.storeReplaced);
-  const context: FaultContext = { world, operator, clients, writers, restorer };
+  const context: FaultContext = { world, operator, clients, writers, settings, restorer };
   const stage: Stage = {
     ...context,
     records,
@@ -278,6 +283,7 @@ function advance(stage: Stage, ms: number): void {
     if (clock.now() >= stage.nextLookAt) {
       stage.nextLookAt = clock.now() + LOOK_MS;
       stage.stepsAtLook = clock.steps();
+      stage.settings.look();
     }
     if (machines.crashes.length > 0) throw machines.crashes[0];
     if (clock.steps() - stage.stepsAtLook > MAX_EVENTS)

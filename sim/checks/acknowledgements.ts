@@ -24,11 +24,14 @@ import { setting } from '../model/postgres/core.ts';
 import type { WalRecord } from '../model/postgres/wal.ts';
 import { type World, nodeOf } from '../world/world.ts';
 import { Violation } from './violation.ts';
+import type { SettingChecks } from './settings.ts';
 import type { WriterChecks } from './writers.ts';
 
 export interface AcknowledgementChecks {
   /** Acknowledged under facts with voters. */
   isProtected(commit: number): boolean;
+  /** Acknowledged while its server waited for whom somebody had named by hand. */
+  isUnprotected(commit: number): boolean;
   /** A person gives up what the term's primary has not. */
   isLossAccepted(term: number): boolean;
   /** Each state that was written, in order. */
@@ -39,7 +42,12 @@ export interface AcknowledgementChecks {
   broken(): Violation | null;
 }
 
-export function createAcknowledgementChecks(world: World, clients: Clients, writers: WriterChecks): AcknowledgementChecks {
+export function createAcknowledgementChecks(
+  world: World,
+  clients: Clients,
+  { writers, settings }: { readonly writers: WriterChecks; readonly settings: SettingChecks },
+): AcknowledgementChecks {
+  const unprotected = new Set<number>();
   const guarded = new Set<number>();
   const accepted = new Set<number>();
   let ordered = 0;
@@ -56,6 +64,10 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
 
   function check(commit: Commit, node: string): Violation | null {
     if (writers.isExcepted(node)) return null;
+    if (settings.isForeign(node)) {
+      unprotected.add(commit.id);
+      return null;
+    }
     const newer = writers.supersededBy(node);
     if (newer !== null) {
       if (!isInherited(commit, newer))
@@ -111,7 +123,7 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
     const timeline = database.server.disk.directory?.timeline.tli ?? 0;
     opened.set(node.name, { run, term, timeline });
     // Noted all the same: a server that stands still for a moment long after is not opened anew by that.
-    if (writers.isExcepted(node.name)) return;
+    if (writers.isExcepted(node.name) || settings.isForeign(node.name)) return;
     // Without the firewall nobody can be kept out, and the product says so.
     if (world.shape.firewall === 'off' || before === undefined || before.run === run) return;
     if (term === 0 || before.term !== term || before.timeline !== timeline) return;
@@ -207,6 +219,7 @@ export function createAcknowledgementChecks(world: World, clients: Clients, writ
   }
 
   return {
+    isUnprotected: (commit) => unprotected.has(commit),
     isProtected: (commit) => guarded.has(commit),
     isLossAccepted: (term) => accepted.has(term),
     takeState,

@@ -171,7 +171,7 @@ export function createRecordChecks(
   const excused = new Set<number>();
   const staleReads: { readonly wanted: number; readonly text: string }[] = [];
   clients.onAcknowledged((commit) => {
-    if (commit.acknowledged !== null && isExcepted(commit.acknowledged.node)) excused.add(commit.id);
+    if (acknowledgements.isUnprotected(commit.id) || (commit.acknowledged !== null && isExcepted(commit.acknowledged.node))) excused.add(commit.id);
     takeLateAnswer(commit);
   });
   const promisesNothing = (node: string): boolean => isExcepted(node) || writers.supersededBy(node) !== null;

@@ -20,6 +20,18 @@ export const policyMutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'a-changed-set-stays',
+    breaks: 'settings that win are verified by effect: a synchronous set of somebody else is set back (architecture 4.12, I29)',
+    profile: 'quorum+altered',
+    patches: [
+      {
+        file: 'src/agent/postgres/sync-keeper.ts',
+        from: 'if (wanted !== asked || names === renderSyncNames(asked.set)) return;',
+        to: 'if (wanted === asked || names === renderSyncNames(asked.set)) return;',
+      },
+    ],
+  },
+  {
     name: 'renew-without-a-guard',
     breaks: 'the agent does not renew without a living guard (architecture 4.3, I2)',
     profile: 'three+hunt.unguarded',

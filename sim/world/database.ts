@@ -29,6 +29,8 @@ export interface Database {
   pauseReplay(): void;
   resumeReplay(): void;
   promoteByHand(): void;
+  /** ALTER SYSTEM by a person, and a reload. Nothing happens when the disk takes no writes. */
+  alterSystem(name: string, value: string): void;
   setDisk(change: { readonly full?: boolean; readonly slowMs?: number }): void;
   /** One commit of a client; `done` is called at most once, when the server acknowledged (never when it died before). */
   commit(commit: ClientCommit, done: (outcome: 'acknowledged' | 'refused') => void): void;

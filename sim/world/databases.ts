@@ -69,6 +69,11 @@ export function createDatabases(parts: DatabaseParts): (node: { readonly name: N
       pauseReplay: server.pauseReplay,
       resumeReplay: server.resumeReplay,
       promoteByHand: server.promote,
+      alterSystem: (setting, value) => {
+        if (core.disk.full || core.disk.readOnly) return;
+        server.alterSystem({ [setting]: value });
+        server.reload();
+      },
       setDisk: ({ full, slowMs }) =>
         server.setDisk({ ...(full === undefined ? {} : { full }), ...(slowMs === undefined ? {} : { fsyncMs: 0.5 + slowMs }) }),
       commit: (commit, done) =>

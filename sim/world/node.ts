@@ -1,6 +1,7 @@
 /** A host of a cluster node: its machine, clocks, disk, port, guard, database, and the agent that a service manager keeps running. */
 import type { ClusterId, NodeId } from '../../src/core/ids.ts';
 import type { RememberedCluster } from '../../src/agent/cluster-watch.ts';
+import { PROMISE_LIMIT_MS } from '../../src/agent/promises/round.ts';
 import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../src/core/node/promises.ts';
 import type { Scope, VirtualClock } from '../clock.ts';
 import type { NodeShape } from '../profiles.ts';
@@ -162,9 +163,9 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
   }
 
   /** One call over HTTP; null: no answer within the limit, or the connection is refused. */
-  function call<T>(from: Scope, to: NodeId, answer: (peer: SimAgent) => Promise<T>): Promise<T | null> {
+  function call<T>(from: Scope, to: NodeId, answer: (peer: SimAgent) => Promise<T>, limitMs = CALL_LIMIT_MS): Promise<T | null> {
     return new Promise((resolve) => {
-      const late = from.after(CALL_LIMIT_MS, () => resolve(null));
+      const late = from.after(limitMs, () => resolve(null));
       const done = (value: T | null): void => {
         late.cancel();
         resolve(value);
@@ -186,7 +187,7 @@ export function createNode(parts: NodeParts, shape: NodeShape): SimNode {
 
   const ask = (from: Scope, to: NodeId, request: PromiseRequest): Promise<PromiseAnswer | null> => {
     node.lastAskedAt = scheduler.now();
-    return call(from, to, (peer) => peer.onPromise(request));
+    return call(from, to, (peer) => peer.onPromise(request), PROMISE_LIMIT_MS);
   };
   const tell = async (from: Scope, to: NodeId, given: PromiseReturn): Promise<void> => {
     await call(from, to, async (peer) => peer.onPromiseReturn(given));

@@ -47,7 +47,10 @@ export interface PostgresPort {
   observe(): Promise<PostgresReport>;
   /** Why the running server did not answer the last look; null: it did, or none runs. What is known of it is older then. */
   trouble(): string | null;
-  /** The upstream that the directory is configured with; null: none, or one that is no member. */
+  /**
+   * The upstream that the directory is configured with; null: none, one that is no member, or one that somebody else has set: under another name than this
+   * directory's it would stream and count for nobody, and without its slot lose the WAL that it needs (architecture 4.12).
+   */
   configuredUpstream(): Promise<NodeId | null>;
   initdb(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Managed files in order; returns whether something changed. Reloads a running server only then. */

@@ -36,6 +36,9 @@ import { freeBytes } from './postgres/set-aside.ts';
 import { applySettings, findOverrides } from './postgres/settings.ts';
 import { setupRoles } from './postgres/setup-roles.ts';
 import { ensureSlots, listSlots } from './postgres/slots.ts';
+import { readIncarnation } from './postgres/incarnation.ts';
+import { slotName } from '../core/slot-name.ts';
+import { voterName } from '../core/cluster/sync-set.ts';
 import { startPostgres } from './postgres/start.ts';
 import { stopPostgres } from './postgres/stop.ts';
 import type { MappedTablespace } from './postgres/tablespaces.ts';
@@ -257,9 +260,14 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     }
   }
 
-  const readUpstream = parseUnlessUnchanged(join(instance.dataDirectory, 'postgresql.auto.conf'), (text) =>
-    parseConninfo(parseAutoConf(text ?? '').get('primary_conninfo') ?? ''),
-  );
+  const readUpstream = parseUnlessUnchanged(join(instance.dataDirectory, 'postgresql.auto.conf'), (text) => {
+    const winning = parseAutoConf(text ?? '');
+    return { conninfo: parseConninfo(winning.get('primary_conninfo') ?? ''), slot: winning.get('primary_slot_name') ?? '' };
+  });
+  const ownName = (): string => {
+    const incarnation = readIncarnation(instance);
+    return incarnation === null ? instance.node : voterName(instance.node, incarnation);
+  };
 
   return {
     observe,
@@ -271,7 +279,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     },
     preparePromotion: () => ready.prepare(),
     configuredUpstream: async () => {
-      const conninfo = await readUpstream();
+      const { conninfo, slot } = await readUpstream();
+      if (conninfo?.get('application_name') !== ownName() || slot !== slotName(instance.node)) return null;
       const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo?.get('host') && String(node.port) === conninfo.get('port'));
       return member?.id ?? null;
     },

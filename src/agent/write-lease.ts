@@ -20,7 +20,7 @@ import { bootMs } from './lease/boot-clock.ts';
 import { type Hold, type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
 import type { Promiser } from './promises/promiser.ts';
 import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../core/node/promises.ts';
-import { askForPromises, returnPromises } from './promises/round.ts';
+import { PROMISE_LIMIT_MS, askForPromises, returnPromises } from './promises/round.ts';
 import type { Instance } from './postgres/instance.ts';
 import type { Place } from './vip/kernel.ts';
 
@@ -259,9 +259,6 @@ async function fenceNow(options: WriteLeaseOptions, release: () => Promise<Resul
   options.onChange();
 }
 
-/** As for the other members: a disk that does not answer must not hold a renewal that the store confirms again. */
-const OWN_LIMIT_MS = 400;
-
 async function askMembers(options: WriteLeaseOptions, { term, hold, ttlMs }: Hold & { readonly ttlMs: number }): Promise<boolean> {
   const state = options.state();
   const clock = options.doors?.clock ?? realClock;
@@ -274,7 +271,8 @@ async function askMembers(options: WriteLeaseOptions, { term, hold, ttlMs }: Hol
     term,
     hold,
     ttlMs,
-    own: (request) => Promise.race([options.promiser().onPromise(request), clock.sleep(OWN_LIMIT_MS).then(() => null)]),
+    // As for the other members: a disk that does not answer must not hold a renewal that the store confirms again.
+    own: (request) => Promise.race([options.promiser().onPromise(request), clock.sleep(PROMISE_LIMIT_MS).then(() => null)]),
     ask: options.ask,
   });
   if (!count.enough)

@@ -5,6 +5,8 @@ import { test } from 'node:test';
 import { createLogger } from '../../src/base/log.ts';
 import { createOverrideWatch } from '../../src/agent/overridden-settings.ts';
 import { eventually } from '../server/harness.ts';
+import { parseAutoConf } from '../../src/agent/postgres/auto-conf.ts';
+import { quoteLiteral } from '../../src/agent/postgres/sql.ts';
 import { createLab } from '../postgres/harness.ts';
 import { startSmallHerd } from './small-herd.ts';
 
@@ -38,6 +40,30 @@ test('ALTER SYSTEM of settings that the cluster rests on is taken back while the
   const started = await herd.verb(['cluster', 'start'], 60_000);
   assert.equal(started.code, 0, started.stderr);
   assert.doesNotMatch(autoConf(), /^(hot_standby|port)/m);
+});
+
+test('a standby that somebody sends under another name, elsewhere or without its slot comes back to what it was told', async (t) => {
+  const herd = await startSmallHerd(t, ['n1', 'n2']);
+  const streams = async (): Promise<true | null> => {
+    const rows = await herd.sql('n1', "SELECT state FROM pg_stat_replication WHERE application_name LIKE 'n2.%'");
+    return rows[0]?.['state'] === 'streaming' ? true : null;
+  };
+  const winning = (): ReadonlyMap<string, string> => parseAutoConf(readFileSync(join(herd.places.data('n2'), 'postgresql.auto.conf'), 'utf8'));
+  await eventually('n2 streams', streams, 20_000);
+  const told = winning();
+  const conninfo = told.get('primary_conninfo') ?? '';
+  assert.match(conninfo, /application_name=n2\.[0-9a-f]{8}/);
+  const changes = {
+    primary_conninfo: [conninfo.replace(/application_name=\S+/, 'application_name=by_hand'), conninfo.replace(/port=\d+/, 'port=1'), ''],
+    primary_slot_name: [''],
+  };
+  for (const [name, values] of Object.entries(changes))
+    for (const value of values) {
+      await herd.sql('n2', `ALTER SYSTEM SET ${name} = ${quoteLiteral(value)}`);
+      await herd.sql('n2', 'SELECT pg_reload_conf()');
+      const back = (): Promise<true | null> => (winning().get(name) === told.get(name) ? streams() : Promise.resolve(null));
+      await eventually(`${name} = '${value}' is taken back`, back, 30_000);
+    }
 });
 
 test('a newer look replaces an older finding, and other problems stay', async (t) => {

@@ -200,6 +200,27 @@ test('the store is lost and F members promise: the lease goes on; the store retu
   assert.ok(seen.asked <= asked + 2, 'nobody is asked while the store answers');
 });
 
+test('members that were late are asked again as long as there is time, not at the next tick', async () => {
+  const { clock, store, keeper, seen, world, acquire } = rig();
+  await acquire();
+  store.mode = 'down';
+  world.promises = true;
+  await clock.pass(3000);
+  // A round takes 50 ms here.
+  world.promises = false;
+  const before = seen.asked;
+  await clock.pass(1500);
+  assert.ok(seen.asked - before >= 8, `asked ${seen.asked - before} times`);
+  world.promises = true;
+  await clock.pass(10_000);
+  assert.deepEqual([keeper.heldTerm(), seen.lost], [3, []]);
+  world.promises = false;
+  const asked = seen.asked;
+  await clock.pass(60_000);
+  assert.equal(keeper.heldTerm(), null);
+  assert.ok(seen.asked - asked <= 30, 'nobody is asked for a lease that is lost');
+});
+
 test('promises are given back when the hold ends, under a name that no later hold has; without promises nobody is told', async () => {
   const { store, keeper, seen, world, acquire, clock } = rig();
   await acquire();

@@ -9,6 +9,7 @@ import {
   type Ballot,
   EMPTY_BALLOT,
   type MemberFacts,
+  type PromiseAnswer,
   type PromiseRequest,
   ballotAfterRestart,
   countPromises,
@@ -256,6 +257,77 @@ test('a disk that is slower than the horizon is wide gives no promise that a res
   } finally {
     rmSync(stateDirectory, { recursive: true });
   }
+});
+
+test('a disk that takes seconds for a flush holds up the first promise only', async () => {
+  const clock = createFakeClock();
+  const writes: { readonly text: string; readonly at: number }[] = [];
+  let stored: string | null = null;
+  const storage = {
+    read: () => stored,
+    write: async (text: string) => {
+      await clock.sleep(8000);
+      writes.push({ text, at: clock.now().mono });
+      stored = text;
+    },
+  };
+  const options = { stateDirectory: '/none', storage, bootId: 'b', clock, facts: () => ({ ...facts, votedTerm: t(0) }) };
+  const opened = openPromiser(options);
+  assert.ok(opened.ok);
+  const first = opened.value.onPromise(ask);
+  await clock.pass(8000);
+  assert.equal((await first).kind, 'promised');
+  for (let asked = 0; asked < 200; asked++) {
+    let answer: PromiseAnswer | null = null;
+    void opened.value.onPromise(ask).then((given) => {
+      answer = given;
+    });
+    await clock.pass(0);
+    assert.deepEqual(answer, { kind: 'promised', node: n2, term: 3 }, `request ${asked}`);
+    // What is promised is on disk, whenever the power fails.
+    const restarted = openPromiser(options);
+    assert.ok(restarted.ok);
+    assert.equal(restarted.value.mayVote(t(4)).kind, 'wait');
+    await clock.pass(500);
+  }
+  assert.ok(writes.length < 15, `${writes.length} flushes in 100 s`);
+});
+
+test('a promise to another primary is written behind the horizon of the former, never under it', async () => {
+  const clock = createFakeClock();
+  const written: number[] = [];
+  let slowMs = 0;
+  const storage = {
+    read: () => null,
+    write: async (text: string) => {
+      const { promise } = JSON.parse(text) as { promise: { term: number } };
+      await clock.sleep(slowMs);
+      written.push(promise.term);
+    },
+  };
+  let opened: MemberFacts['opened'] = { term: t(3), primary: n1 };
+  const options = {
+    stateDirectory: '/none',
+    storage,
+    bootId: 'b',
+    clock,
+    facts: () => ({ ...facts, knownTerm: opened?.term ?? t(0), opened, votedTerm: t(0) }),
+  };
+  const promiser = openPromiser(options);
+  assert.ok(promiser.ok);
+  assert.equal((await promiser.value.onPromise(ask)).kind, 'promised');
+  await clock.pass(12_000);
+  slowMs = 5000;
+  assert.equal((await promiser.value.onPromise(ask)).kind, 'promised', 'its farther horizon is on its way');
+  slowMs = 0;
+  promiser.value.onReturn({ cluster: 'demo', term: t(3), from: n1, hold: 'h1' });
+  opened = { term: t(4), primary: n3 };
+  const other = promiser.value.onPromise({ ...ask, term: t(4), from: n3, hold: 'h2' });
+  await clock.pass(4000);
+  assert.deepEqual(written, [3]);
+  await clock.pass(1000);
+  assert.equal((await other).kind, 'promised');
+  assert.deepEqual(written, [3, 3, 4]);
 });
 
 test('a round ends with enough promises, without waiting for a member that hangs', async () => {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createAcknowledgementChecks } from '../../sim/checks/acknowledgements.ts';
+import type { SettingChecks } from '../../sim/checks/settings.ts';
 import type { WriterChecks } from '../../sim/checks/writers.ts';
 import type { Clients, Commit } from '../../sim/clients.ts';
 import type { World } from '../../sim/world/world.ts';
@@ -24,7 +25,8 @@ function acknowledge(
     supersededBy: () => newer,
     onOpen: () => undefined,
   };
-  const checks = createAcknowledgementChecks(world as World, clients as Clients, writers as WriterChecks);
+  const settings: SettingChecks = { altered: () => undefined, isForeign: () => false, look: () => undefined };
+  const checks = createAcknowledgementChecks(world as World, clients as Clients, { writers: writers as WriterChecks, settings });
   serve(ROW, 'n2');
   return { broken: checks.broken()?.message ?? null, protected: checks.isProtected(ROW.id) };
 }

@@ -148,8 +148,11 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
     },
     preparePromotion: () => undefined,
     configuredUpstream: async () => {
-      const endpoint = endpointOf(disk.directory?.settings.get('primary_conninfo') ?? '');
-      if (endpoint === null) return null;
+      const conninfo = disk.directory?.settings.get('primary_conninfo') ?? '';
+      const endpoint = endpointOf(conninfo);
+      const name = /(?:^|\s)application_name=(\S+)/.exec(conninfo)?.[1];
+      if (endpoint === null || name !== context.applicationName() || disk.directory?.settings.get('primary_slot_name') !== slotName(core.name))
+        return null;
       return options.spec()?.nodes.find((node) => internalHost(node) === endpoint.host && node.port === endpoint.port)?.id ?? null;
     },
     initdb: (spec, signal) => withoutServer('initdb', () => initdb(context, spec, signal)),

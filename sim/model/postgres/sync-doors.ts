@@ -11,7 +11,7 @@ import { setting } from './core.ts';
 import { type PortContext, setWinning, withSession } from './port-session.ts';
 import { endSender } from './replication.ts';
 
-const NAMES = 'synchronous_standby_names';
+export const NAMES = 'synchronous_standby_names';
 
 export function createSyncDoors(context: PortContext): SyncDoors {
   return {

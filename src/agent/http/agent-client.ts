@@ -6,6 +6,7 @@ import type { Decoder, Decoded } from '../../core/decode.ts';
 import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { nodeId } from '../../core/spec.ts';
+import { PROMISE_LIMIT_MS } from '../promises/round.ts';
 import type { NodeLogSource } from '../read-log.ts';
 import type { TlsFiles } from './server.ts';
 
@@ -69,7 +70,7 @@ export function createAgentClient(options: { readonly tls: TlsFiles; readonly li
     return decoded.ok ? decoded.value : null;
   };
   return {
-    promise: (to, body) => call(to, promise, { path: '/v1/promise', body }),
+    promise: (to, body) => call(to, promise, { path: '/v1/promise', body, limitMs: PROMISE_LIMIT_MS }),
     returnPromise: (to, body) => call(to, nothing, { path: '/v1/promise/return', body }),
     alive: (to) => call(to, alive, { path: '/v1/alive' }),
     route: (to) => call(to, route, { path: '/v1/route' }),

@@ -121,6 +121,8 @@ const ONE_AFTER_THE_OTHER_MS = 1200;
 /** A store that is there answers sooner. */
 const SILENCE_MS = 150;
 const ACQUIRE_LIMIT_MS = 2000;
+/** Members that were late, or had not enough to say, are asked again this long after: as often as the time that is left allows. */
+const ASK_AGAIN_MS = 100;
 /** When this process stood still, its timers run before what was answered meanwhile is read: the store client reads that first (store/silence.ts), and so do we. */
 const READ_FIRST_MS = 10;
 /** A reason of our own: without one, each end of a wait builds an error with its stack. */
@@ -232,9 +234,22 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     return by;
   };
 
-  const ask = (lease: Held, ttlMs: number): Promise<boolean> => {
+  /** One round; the clocks of before it, from which its promises count, or null when they were too few. */
+  const ask = async (lease: Held, ttlMs: number): Promise<TickClocks | null> => {
     lease.promised = true;
-    return options.askPromises({ term: lease.term, hold: lease.hold, ttlMs });
+    const asked = readClocks();
+    return (await options.askPromises({ term: lease.term, hold: lease.hold, ttlMs })) ? asked : null;
+  };
+
+  /** Rounds until one has enough, the store has decided, or the next renewal is due: a disk or a processor that was late is so for a moment, and each round counts. */
+  const askRounds = async (lease: Held, ttlMs: number, until: MonoMs, decided: AbortSignal): Promise<TickClocks | null> => {
+    for (;;) {
+      const asked = await ask(lease, ttlMs);
+      if (asked !== null || decided.aborted || clock.now().mono + ASK_AGAIN_MS >= until) return asked;
+      await clock.sleep(ASK_AGAIN_MS, decided);
+      expire();
+      if (decided.aborted || held !== lease) return null;
+    }
   };
 
   /**
@@ -254,23 +269,27 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     const sent = readClocks();
     const { ttlMs } = options.settings();
     const decided = new AbortController();
-    const round: { enough: Promise<boolean> | null; early: Promise<'store' | 'promises' | null> | null } = { enough: null, early: null };
-    const askMembers = (): void => {
-      if (decided.signal.aborted || held !== lease) return;
-      round.enough = ask(lease, ttlMs).then((enough) => {
-        if (enough && !decided.signal.aborted && held === lease) round.early = extend(lease, sent, ttlMs, 'promises');
-        return enough;
+    let asking: Promise<void> | null = null;
+    let promised: Promise<'store' | 'promises' | null> | null = null;
+    const askMembers = (): Promise<void> => {
+      asking ??= askRounds(lease, ttlMs, addMono(sent.mono, CONFIRM_LIMIT_MS), decided.signal).then((asked) => {
+        if (asked !== null && !decided.signal.aborted && held === lease) promised = extend(lease, asked, ttlMs, 'promises');
       });
+      return asking;
     };
-    if (!storeAnswers) askMembers();
-    else if (lease.deadline - sent.mono < ONE_AFTER_THE_OTHER_MS) void clock.sleep(SILENCE_MS, decided.signal).then(askMembers);
-    const seen = await confirmInTime(lease, sent.mono).finally(() => decided.abort(DECIDED));
+    const askEarly = (): void => {
+      if (!decided.signal.aborted && held === lease) void askMembers();
+    };
+    if (!storeAnswers) askEarly();
+    else if (lease.deadline - sent.mono < ONE_AFTER_THE_OTHER_MS) void clock.sleep(SILENCE_MS, decided.signal).then(askEarly);
+    const seen = await confirmInTime(lease, sent.mono);
+    if (seen.confirmation.kind !== 'unknown') decided.abort(DECIDED);
     expire();
     if (held === lease && seen.confirmation.kind === 'taken') {
       const { by, term } = seen.confirmation;
       lose(lease, `the store gave the write lease to ${by ?? 'another'} in term ${term ?? '?'}`);
     }
-    const byPromises = await round.early;
+    await promised;
     expire();
     if (held !== lease) return null;
     storeAnswers = seen.confirmation.kind !== 'unknown';
@@ -283,11 +302,8 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
         return reclaim(lease);
       case 'unknown': {
         options.onEvent?.({ kind: 'renewal-failed', term: lease.term, why: seen.confirmation.why, leftMs: lease.deadline - clock.now().mono });
-        if (byPromises !== null) return byPromises;
-        const asked = round.enough === null ? readClocks() : sent;
-        const enough = await (round.enough ?? ask(lease, ttlMs));
-        expire();
-        return enough && held === lease ? extend(lease, asked, ttlMs, 'promises') : null;
+        await askMembers();
+        return promised;
       }
     }
   };

@@ -2,7 +2,8 @@
  * This member's promises: decides with the pure rules, and makes durable what a restart must not forget.
  *
  * A promise is renewed twice a second while the store is lost, and a disk is not written that often: what is written is a horizon ("promises to `to` may stand until then"),
- * some seconds ahead, before the first promise that reaches it is answered.
+ * some seconds ahead, before the first promise that reaches it is answered. A farther one is written while half of it is still left: a disk that takes seconds
+ * for a flush, as that of a busy database does, keeps no answer from a primary which lives on them.
  */
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
@@ -32,8 +33,8 @@ const stored = object({
   promise: nullable(object({ term, to: nodeId, until: mono, bootId: text, ttlMs: integer })),
 });
 
-/** How far ahead the horizon is written: one fsync in this time. Longer only costs a vote after a restart, and that wait is bounded by one TTL. */
-const HORIZON_MS = 10_000;
+/** How far ahead the horizon is written: one fsync in half of this time, and so long may that take. Longer only costs a vote after a restart, and that wait is bounded by one TTL. */
+const HORIZON_MS = 20_000;
 /** A primary that asks for longer than any TTL that the spec allows is broken. */
 const MAX_TTL_MS = 60_000;
 
@@ -45,6 +46,14 @@ export interface Promiser {
   mayVote(term: Term): VoteDecision;
   /** The promise that stands now, for the report; null when none. */
   standing(): Ballot['promise'];
+}
+
+/** Promises of that term to that primary may stand until then, and none is for longer than the TTL at a time. */
+interface Horizon {
+  readonly term: Term;
+  readonly to: string;
+  readonly until: MonoMs;
+  readonly ttlMs: number;
 }
 
 /** Writes the record durably (file and directory fsynced) before it resolves. */
@@ -77,10 +86,18 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     startedAt: options.clock.now().mono,
   });
   /** What is on disk covers promises of this term to this primary until then, for a restart too (a TTL is waited out there, not more). */
-  let horizon: { readonly term: Term; readonly to: string; readonly until: MonoMs; readonly ttlMs: number } | null = null;
+  let horizon: Horizon | null = null;
   const covers = (promise: Pick<OpenPromise, 'term' | 'to' | 'until'>, ttlMs: number): boolean =>
     horizon !== null && horizon.term === promise.term && horizon.to === promise.to && horizon.until >= promise.until && horizon.ttlMs >= ttlMs;
+  const beyond = (promise: Pick<OpenPromise, 'term' | 'to' | 'until'>, ttlMs: number): Horizon => ({
+    term: promise.term,
+    to: promise.to,
+    until: addMono(promise.until, HORIZON_MS),
+    ttlMs,
+  });
   let turn: Promise<unknown> = Promise.resolve();
+  /** A farther horizon of the same promise on its way to the disk; null: none. */
+  let ahead: Promise<unknown> | null = null;
 
   const current = (): Ballot => {
     const { votedTerm } = options.facts();
@@ -94,11 +111,12 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     const first = mayPromise(current(), facts, request, options.clock.now().mono);
     const promise = first.ballot.promise;
     if (first.answer.kind === 'refused' || promise === null) return first.answer;
+    if (!covers(promise, request.ttlMs)) await ahead;
     if (!covers(promise, request.ttlMs)) {
-      const next = { term: promise.term, to: promise.to, until: addMono(promise.until, HORIZON_MS), ttlMs: request.ttlMs };
       // Until the write ends nobody knows which of the two is on disk.
       horizon = null;
-      if (!(await write({ ...next, bootId: options.bootId }))) return refuse('not-stored');
+      const next = beyond(promise, request.ttlMs);
+      if (!(await write(next))) return refuse('not-stored');
       horizon = next;
     }
     // The write took time, and a vote may have been given meanwhile: decide again, with nothing between the decision and its effect.
@@ -107,18 +125,32 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     if (second.answer.kind === 'promised' && second.ballot.promise !== null && !covers(second.ballot.promise, request.ttlMs))
       return refuse('not-stored');
     ballot = second.ballot;
+    if (second.answer.kind === 'promised' && second.ballot.promise !== null) lookAhead(second.ballot.promise);
     return second.answer;
   };
 
-  const write = async (promise: {
-    readonly term: Term;
-    readonly to: string;
-    readonly until: MonoMs;
-    readonly bootId: string;
-    readonly ttlMs: number;
-  }): Promise<boolean> => {
+  /**
+   * *Invariant:* whatever is on disk at any moment covers `horizon`. *Because:* the farther one is of the same promise, and holds all that the present one does; and
+   * one write is under way at a time: another promise waits for this one. *Broken if:* a horizon of an older promise comes to the disk after a newer one's.
+   */
+  const lookAhead = (promise: OpenPromise): void => {
+    const present = horizon;
+    if (present === null || ahead !== null || present.until - promise.until > HORIZON_MS / 2) return;
+    const next = beyond(promise, present.ttlMs);
+    ahead = write(next)
+      .then((written) => {
+        if (written) horizon = next;
+      })
+      // A bug shows again, and is not passed over, when the present horizon is reached.
+      .catch(() => undefined)
+      .finally(() => {
+        ahead = null;
+      });
+  };
+
+  const write = async (promise: Horizon): Promise<boolean> => {
     try {
-      await storage.write(`${encodeJson({ version: 1, promise })}\n`);
+      await storage.write(`${encodeJson({ version: 1, promise: { ...promise, bootId: options.bootId } })}\n`);
       return true;
     } catch (cause) {
       // A full or broken disk: no promise is given, and the primary counts without us. Anything else is a bug.

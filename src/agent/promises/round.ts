@@ -2,6 +2,9 @@
 import type { NodeId, Term } from '../../core/ids.ts';
 import { type PromiseAnswer, type PromiseCount, type PromiseRequest, type PromiseReturn, countPromises } from '../../core/node/promises.ts';
 
+/** Several rounds fit into one TTL; and a member that has to make a new connection on a busy host takes half a second: shorter rounds would each end before it. */
+export const PROMISE_LIMIT_MS = 600;
+
 export interface RoundOptions {
   readonly node: NodeId;
   readonly cluster: string;
@@ -12,7 +15,7 @@ export interface RoundOptions {
   readonly ttlMs: number;
   /** This node's own promise, by its own promiser. Null: not in time. */
   readonly own: (request: PromiseRequest) => Promise<PromiseAnswer | null>;
-  /** Null: no answer in time. Bounded by itself (agent-client: 400 ms). */
+  /** Null: no answer in time. Bounded by itself (PROMISE_LIMIT_MS). */
   readonly ask: (node: NodeId, request: PromiseRequest) => Promise<PromiseAnswer | null>;
 }
 
