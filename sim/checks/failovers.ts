@@ -15,7 +15,7 @@ import { decodeJson, decodeShared } from '../../src/core/decode.ts';
 import type { NodeId } from '../../src/core/ids.ts';
 import { type NodeReport, nodeReport } from '../../src/core/report.ts';
 import { type Attempt, type ClusterState, task } from '../../src/core/state.ts';
-import type { World } from '../world/world.ts';
+import { type World, nodeOf } from '../world/world.ts';
 import { Violation } from './violation.ts';
 
 export interface FailoverChecks {
@@ -35,18 +35,33 @@ const SAID_FOR_MS = 8000;
 /** A member that is silent for longer is not heard (freshLimitMs). */
 const HEARD_MS = 1500;
 
+interface Said {
+  readonly at: number;
+  /** The member's own clock at that time. */
+  readonly ownWall: number;
+  readonly text: string;
+}
+
+/** Since it was made: one that was held up on its way to the store says what was true when it left. */
+function ageMs(one: Said | undefined, now: number): number {
+  if (one === undefined) return Number.POSITIVE_INFINITY;
+  const report = decodeShared(nodeReport, one.text);
+  return now - one.at + (report.ok ? Math.max(0, one.ownWall - report.value.atWallMs) : 0);
+}
+
 export function createFailoverChecks(world: World): FailoverChecks {
   /** Oldest first; the first one may be older than the window, and says what was true at its beginning. Decoded only when a failover is begun. */
-  const said = new Map<string, { readonly at: number; readonly text: string }[]>();
+  const said = new Map<string, Said[]>();
 
   function takeReport(node: string, text: string): void {
     const at = world.clock.now();
+    const ownWall = nodeOf(world, node).clock.now().wall;
     const list = said.get(node);
     if (list === undefined) {
-      said.set(node, [{ at, text }]);
+      said.set(node, [{ at, ownWall, text }]);
       return;
     }
-    list.push({ at, text });
+    list.push({ at, ownWall, text });
     while ((list[1]?.at ?? at) < at - SAID_FOR_MS) list.shift();
   }
 
@@ -57,7 +72,7 @@ export function createFailoverChecks(world: World): FailoverChecks {
   function hasSaid(node: string, what: (report: NodeReport) => boolean): boolean {
     const list = said.get(node) ?? [];
     const now = world.clock.now();
-    if (!isKnown(node) || now - (list.at(-1)?.at ?? 0) > HEARD_MS) return false;
+    if (!isKnown(node) || ageMs(list.at(-1), now) > HEARD_MS) return false;
     return list.every(({ text }, index) => {
       const report = decodeShared(nodeReport, text);
       return (list[index + 1]?.at ?? now) <= now - SAID_FOR_MS || (report.ok && what(report.value));

@@ -17,7 +17,7 @@ import { parseUnlessUnchanged } from './postgres/unchanged-file.ts';
 import type { ParameterCheck, RefusedParameter } from './postgres/check-parameters.ts';
 import { runCheckpoint } from './postgres/checkpoint.ts';
 import { cloneFrom } from './postgres/clone.ts';
-import { parseConninfo } from './postgres/conninfo.ts';
+import { nodeOfApplicationName, parseConninfo } from './postgres/conninfo.ts';
 import { readControlData } from './postgres/control-data.ts';
 import { alienNames, ensureStandbySignal } from './postgres/data-directory.ts';
 import { dropDataDirectory } from './postgres/drop-data.ts';
@@ -264,9 +264,11 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     const winning = parseAutoConf(text ?? '');
     return { conninfo: parseConninfo(winning.get('primary_conninfo') ?? ''), slot: winning.get('primary_slot_name') ?? '' };
   });
-  const ownName = (): string => {
+  /** A directory whose name cannot be read or kept goes under any name of this node: to insist on one would end its stream again and again. */
+  const isOwnName = (name: string | undefined): boolean => {
+    if (name === undefined) return false;
     const incarnation = readIncarnation(instance);
-    return incarnation === null ? instance.node : voterName(instance.node, incarnation);
+    return incarnation === null ? nodeOfApplicationName(name) === instance.node : name === voterName(instance.node, incarnation);
   };
 
   return {
@@ -280,7 +282,7 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     preparePromotion: () => ready.prepare(),
     configuredUpstream: async () => {
       const { conninfo, slot } = await readUpstream();
-      if (conninfo?.get('application_name') !== ownName() || slot !== slotName(instance.node)) return null;
+      if (conninfo === null || !isOwnName(conninfo.get('application_name')) || slot !== slotName(instance.node)) return null;
       const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo?.get('host') && String(node.port) === conninfo.get('port'));
       return member?.id ?? null;
     },

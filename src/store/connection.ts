@@ -203,7 +203,7 @@ function checkHeader(state: State, header: ResponseHeader | undefined): string |
   return state.foreign;
 }
 
-function metadataOf({ token }: State): Metadata {
+function metadataOf({ token }: Pick<State, 'token'>): Metadata {
   // A member without a leader answers at once instead of hanging. *Source:* etcd 3.4, rpctypes MetadataHasLeader.
   return token === null ? { hasleader: 'true' } : { hasleader: 'true', token };
 }
@@ -296,7 +296,7 @@ async function authenticate(
   return first;
 }
 
-/** Goes on when the calls that waited for it have given up: a login that is begun anew each time waits behind its own forerunners. */
+/** Goes on when the calls that waited for it have given up, and the endpoint with them: a login that is begun anew each time waits behind its own forerunners. */
 async function logIn(state: State, endpoint: Endpoint): Promise<Attempt<null>> {
   const { username, password } = state.options;
   if (username === undefined) return DONE;
@@ -311,9 +311,12 @@ async function logIn(state: State, endpoint: Endpoint): Promise<Attempt<null>> {
   const answer = await endpoint.channel.unary({
     method: AUTHENTICATE,
     request,
-    metadata: metadataOf(state),
+    // With a token that the member does not know, a login is refused for that, or waits until the store has come to the revision in the token's name: nobody would
+    // get in again after every member was started anew. *Source:* etcd 3.4, etcdserver/v3_server.go, processInternalRaftRequestOnce; auth/simple_token.go.
+    metadata: metadataOf({ token: null }),
     limitMs: LOGIN_MS,
-    signal: endpoint.givenUp.signal,
+    // Also for an endpoint that was left: its token is every member's.
+    signal: state.abort.signal,
   });
   if (answer.kind !== 'answer') return answer;
   state.token = answer.value.token;
@@ -344,7 +347,11 @@ function renew(state: State, endpoint: Endpoint): void {
     // The certificate files are just being replaced: the old connection stays, and the next failures lead here again.
     return;
   }
-  endpoint.channel.close();
+  const former = endpoint.channel;
+  const login = state.logins.get(endpoint);
+  // Members that check many passwords are silent for that long; what they are busy with must not be lost with the connection, or they never get done.
+  if (login === undefined) former.close();
+  else void login.finally(() => former.close());
   endpoint.channel = channel;
   endpoint.verified = false;
 }

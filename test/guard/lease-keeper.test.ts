@@ -1,82 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type MonoMs, makeClusterId, makeMonoMs, makeNodeId, makeTerm, makeWallMs } from '../../src/core/ids.ts';
-import { clusterKeys } from '../../src/store/keys.ts';
-import { createLeaseKeeper } from '../../src/agent/lease/lease-keeper.ts';
+import { makeMonoMs, makeTerm, makeWallMs } from '../../src/core/ids.ts';
 import { ownDeadline } from '../../src/agent/lease/lease-rules.ts';
 import { pausedMs, readTogether } from '../../src/agent/lease/pause.ts';
-import { createFakeClock, createFakeStore } from './fakes.ts';
-
-const keys = clusterKeys(makeClusterId('demo'));
-const n1 = makeNodeId('n1');
-const T3 = makeTerm(3);
-const settings = { ttlMs: 3000, renewMs: 500, marginMs: 500 };
-
-function rig() {
-  const clock = createFakeClock();
-  const store = createFakeStore(clock);
-  const seen = {
-    lost: [] as string[],
-    lostAt: [] as number[],
-    renewed: [] as MonoMs[],
-    paused: 0,
-    armed: [] as MonoMs[],
-    shortened: [] as MonoMs[],
-    disarmed: 0,
-    asked: 0,
-    returned: [] as string[],
-  };
-  const world = { guard: true, promises: false, onArm: (): void => undefined };
-  const setState = (term: number, kind: string): void => store.put(keys.state, JSON.stringify({ term, goals: { n1: { kind, term } } }));
-  setState(3, 'primary');
-  const keeper = createLeaseKeeper({
-    store,
-    keys,
-    node: n1,
-    settings: () => settings,
-    clock,
-    bootMs: clock.boot,
-    guard: {
-      prepare: async () => world.guard,
-      arm: async ({ deadline }) => {
-        if (world.guard) seen.armed.push(deadline);
-        world.onArm();
-        return world.guard;
-      },
-      shorten: async ({ deadline }) => {
-        seen.shortened.push(deadline);
-        return world.guard;
-      },
-      disarm: async () => {
-        seen.disarmed += 1;
-        return true;
-      },
-    },
-    askPromises: async () => {
-      seen.asked += 1;
-      await clock.sleep(50);
-      return world.promises;
-    },
-    returnPromises: async ({ hold }) => {
-      seen.returned.push(hold);
-    },
-    onRenewed: (deadline) => seen.renewed.push(deadline),
-    onPaused: () => {
-      seen.paused += 1;
-    },
-    onLost: (_term, why) => {
-      seen.lost.push(why);
-      seen.lostAt.push(clock.now().mono);
-    },
-  });
-  const stateRevision = () => {
-    const kv = store.data.get(keys.state);
-    assert.ok(kv);
-    return kv.modRevision;
-  };
-  const acquire = (term = T3) => keeper.acquire(term, stateRevision());
-  return { clock, store, keeper, seen, world, acquire, stateRevision, setState, lease: () => store.data.get(keys.writeLease) };
-}
+import { T3, keys, n1, rig, settings } from './lease-rig.ts';
 
 test('the deadline counts from before the request, and from the shorter of the wanted and the granted TTL (Z9)', () => {
   assert.equal(ownDeadline({ sentAt: makeMonoMs(1000), grantedMs: 3000, settings }), 3500);

@@ -18,7 +18,7 @@ import {
   takeBack,
 } from '../../src/core/node/promises.ts';
 import { votesNeeded } from '../../src/core/state.ts';
-import { openPromiser } from '../../src/agent/promises/promiser.ts';
+import { type Promiser, openPromiser } from '../../src/agent/promises/promiser.ts';
 import { askForPromises, returnPromises } from '../../src/agent/promises/round.ts';
 import { createFakeClock } from './fakes.ts';
 import '../fixed-seed.ts';
@@ -291,6 +291,31 @@ test('a disk that takes seconds for a flush holds up the first promise only', as
     await clock.pass(500);
   }
   assert.ok(writes.length < 15, `${writes.length} flushes in 100 s`);
+});
+
+test('a shorter TTL does not shorten what a second restart waits for', async () => {
+  const clock = createFakeClock();
+  let stored: string | null = null;
+  const storage = {
+    read: () => stored,
+    write: async (text: string) => {
+      stored = text;
+    },
+  };
+  const open = (): Promiser => {
+    const opened = openPromiser({ stateDirectory: '/none', storage, bootId: 'b', clock, facts: () => ({ ...facts, votedTerm: t(0) }) });
+    assert.ok(opened.ok);
+    return opened.value;
+  };
+  assert.equal((await open().onPromise({ ...ask, ttlMs: 30_000 })).kind, 'promised');
+  await clock.pass(1000);
+  assert.equal((await open().onPromise(ask)).kind, 'promised');
+  await clock.pass(1000);
+  const third = open();
+  await clock.pass(20_000);
+  assert.equal(third.mayVote(t(4)).kind, 'wait', 'the first promise stands for 8 s more');
+  await clock.pass(40_000);
+  assert.equal(third.mayVote(t(4)).kind, 'granted');
 });
 
 test('a promise to another primary is written behind the horizon of the former, never under it', async () => {

@@ -85,6 +85,8 @@ export function makeCertificates(dir: string): { readonly server: TlsFiles; read
 export interface EtcdMember {
   readonly url: string;
   readonly child: ChildProcess;
+  /** SIGKILL, and the same member anew over its data. */
+  restart(): Promise<void>;
 }
 
 export interface EtcdCluster {
@@ -130,7 +132,18 @@ export async function startEtcd(count: number): Promise<EtcdCluster> {
       '--log-level',
       'error',
     ];
-    return { url: node.client, child: spawn(ETCD, args, { stdio: 'ignore', env: { PATH: '/usr/bin', ETCD_UNSUPPORTED_ARCH: process.arch } }) };
+    const start = (): ChildProcess => spawn(ETCD, args, { stdio: 'ignore', env: { PATH: '/usr/bin', ETCD_UNSUPPORTED_ARCH: process.arch } });
+    let child = start();
+    return {
+      url: node.client,
+      get child() {
+        return child;
+      },
+      restart: async () => {
+        await stopChild(child);
+        child = start();
+      },
+    };
   });
   return {
     members,

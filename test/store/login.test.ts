@@ -5,6 +5,8 @@ import { type DescMessage, type MessageShape, create } from '@bufbuild/protobuf'
 import { realClock } from '../../src/base/clock.ts';
 import type { Attempt, Channel, UnaryCall } from '../../src/store/channel.ts';
 import { openStore } from '../../src/store/etcd-client.ts';
+import { until } from './contract.ts';
+import { etcdctl, startEtcd } from './fixtures.ts';
 import { status } from '../../src/store/grpc-status.ts';
 import { AuthenticateResponseSchema, RangeResponseSchema, ResponseHeaderSchema, StatusResponseSchema } from '../../src/store/proto/gen/rpc_pb.ts';
 
@@ -16,25 +18,51 @@ class Member {
   readonly tokens = new Set<string>();
   refuses = false;
   loginMs = 20;
+  /** Reads are not answered. */
+  silent = false;
+  closed = 0;
 
-  readonly channel = (url: string): Channel => ({
+  readonly channel = (url: string): Channel => {
+    let drop: () => void = () => undefined;
+    const dropped = new Promise<void>((resolve) => (drop = resolve));
+    return {
+      ...this.#channel(url, dropped),
+      close: () => {
+        this.closed += 1;
+        drop();
+      },
+    };
+  };
+
+  readonly #channel = (url: string, dropped: Promise<void>): Channel => ({
     url,
     ready: () => Promise.resolve(null),
     onceLost: () => undefined,
     stream: () => ({ write: () => undefined, cancel: () => undefined }),
     close: () => undefined,
-    unary: async <I extends DescMessage, O extends DescMessage>({ method, metadata }: UnaryCall<I, O>): Promise<Attempt<MessageShape<O>>> => {
+    unary: async <I extends DescMessage, O extends DescMessage>({
+      method,
+      metadata,
+      limitMs,
+    }: UnaryCall<I, O>): Promise<Attempt<MessageShape<O>>> => {
       const header = create(ResponseHeaderSchema, { clusterId: 7n, revision: 3n });
       const answer = (value: unknown): Attempt<MessageShape<O>> => ({ kind: 'answer', value: value as MessageShape<O> });
       const failed = (code: number, details: string): Attempt<MessageShape<O>> => ({ kind: 'failed', sent: true, error: { code, details } });
       if (method.path.endsWith('/Status')) return answer(create(StatusResponseSchema, { header }));
       if (method.path.endsWith('/Authenticate')) {
         this.logins += 1;
-        await realClock.sleep(this.loginMs);
+        const { token: old } = metadata;
+        if (old !== undefined && !this.tokens.has(old)) return failed(status.UNAUTHENTICATED, 'etcdserver: invalid auth token');
+        if ((await Promise.race([realClock.sleep(this.loginMs), dropped.then(() => 'dropped')])) === 'dropped')
+          return failed(status.UNAVAILABLE, 'the connection was dropped');
         if (this.refuses) return failed(status.UNAUTHENTICATED, 'etcdserver: authentication failed, invalid user ID or password');
         const token = `token ${this.logins}`;
         this.tokens.add(token);
         return answer(create(AuthenticateResponseSchema, { header, token }));
+      }
+      if (this.silent) {
+        await realClock.sleep(limitMs);
+        return failed(status.DEADLINE_EXCEEDED, 'no answer');
       }
       await realClock.sleep(1);
       const { token } = metadata;
@@ -76,6 +104,25 @@ test('a login that takes longer than a try goes on while calls give up on it, an
   store.close();
 });
 
+test('a login outlives the connection that is given up because the busy member is silent', async () => {
+  const member = new Member();
+  const store = client(member);
+  assert.ok((await store.get('/a')).ok);
+  member.tokens.clear();
+  member.loginMs = 3000;
+  const until = (ms: number): { readonly deadline: never } => ({ deadline: (realClock.now().mono + ms) as never });
+  const refused = await store.get('/b', until(300));
+  assert.match(refused.ok ? '' : refused.error.message, /under way|invalid auth token/);
+  member.silent = true;
+  await store.get('/c', until(1900));
+  assert.ok(member.closed === 0 && member.logins === 2, 'the login goes on');
+  member.silent = false;
+  assert.ok((await store.get('/d', until(4000))).ok);
+  assert.deepEqual([member.logins, member.withoutToken], [2, 0]);
+  assert.equal(member.closed, 1, 'the former connection is closed when its login has ended');
+  store.close();
+});
+
 test('a login that is refused is an answer to every call that waited for it, and is asked for again by the next ones', async () => {
   const member = new Member();
   member.refuses = true;
@@ -85,4 +132,33 @@ test('a login that is refused is an answer to every call that waited for it, and
   member.refuses = false;
   assert.ok((await store.get('/b')).ok);
   store.close();
+});
+
+test('an etcd with users whose members were all started anew knows no token, and its clients log in again', async (t) => {
+  const cluster = await startEtcd(3);
+  t.after(() => cluster.stop());
+  const ctl = (...args: string[]): Promise<string> => etcdctl('--endpoints', cluster.urls.join(','), ...args);
+  const added = (): Promise<boolean> =>
+    ctl('user', 'add', 'root:x').then(
+      () => true,
+      () => false,
+    );
+  await until('etcd answers', added, 20_000);
+  await ctl('user', 'grant-role', 'root', 'root');
+  await ctl('auth', 'enable');
+  const stores = Array.from({ length: 4 }, () => openStore({ endpoints: cluster.urls, tls: null, username: 'root', password: 'x' }));
+  t.after(() => {
+    for (const store of stores) store.close();
+  });
+  const limit = (): { readonly deadline: never } => ({ deadline: (realClock.now().mono + 800) as never });
+  // As an agent does: a dozen calls a second.
+  const reads = async (): Promise<boolean> => {
+    const answers = await Promise.all(stores.flatMap((store) => ['/a', '/b', '/c'].map((key) => store.get(key, limit()))));
+    return answers.every((answer) => answer.ok);
+  };
+  await until('it is read', reads, 20_000);
+  for (let times = 0; times < 2; times++) {
+    await Promise.all(cluster.members.map((member) => member.restart()));
+    await until('it is read again', reads, 20_000);
+  }
 });

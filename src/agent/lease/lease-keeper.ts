@@ -248,7 +248,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       if (asked !== null || decided.aborted || clock.now().mono + ASK_AGAIN_MS >= until) return asked;
       await clock.sleep(ASK_AGAIN_MS, decided);
       expire();
-      if (decided.aborted || held !== lease) return null;
+      if (decided.aborted || held !== lease || lapsing === lease) return null;
     }
   };
 
@@ -278,7 +278,8 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
       return asking;
     };
     const askEarly = (): void => {
-      if (!decided.signal.aborted && held === lease) void askMembers();
+      // A failure is met where the members are waited for.
+      if (!decided.signal.aborted && held === lease) askMembers().catch(() => undefined);
     };
     if (!storeAnswers) askEarly();
     else if (lease.deadline - sent.mono < ONE_AFTER_THE_OTHER_MS) void clock.sleep(SILENCE_MS, decided.signal).then(askEarly);

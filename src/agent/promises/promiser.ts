@@ -93,7 +93,8 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
     term: promise.term,
     to: promise.to,
     until: addMono(promise.until, HORIZON_MS),
-    ttlMs,
+    // A restart waits for one TTL of the record at most: it must not be shorter than what stands, or is waited for, from an earlier one.
+    ttlMs: Math.ceil(Math.max(ttlMs, promise.until - options.clock.now().mono, (ballot.waitUntil ?? 0) - options.clock.now().mono)),
   });
   let turn: Promise<unknown> = Promise.resolve();
   /** A farther horizon of the same promise on its way to the disk; null: none. */
