@@ -9,7 +9,7 @@
  */
 import { type ClientHttp2Session, type ClientHttp2Stream, type SecureClientSessionOptions, connect, constants } from 'node:http2';
 import { isIP } from 'node:net';
-import { type PeerCertificate, checkServerIdentity } from 'node:tls';
+import { type PeerCertificate, checkServerIdentity, createSecureContext } from 'node:tls';
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { Clock } from '../base/clock.ts';
 import type { MonoMs } from '../core/ids.ts';
@@ -361,5 +361,8 @@ function connectOptions(url: URL, tls: TlsFiles | null): SecureClientSessionOpti
           servername: SERVER_NAME_OF_ADDRESSES,
           checkServerIdentity: (_name: string, certificate: PeerCertificate) => checkServerIdentity(address, certificate),
         };
-  return tls === null ? { ...base, ...named } : { ...base, ...named, ca: readPem(tls.ca), key: readPem(tls.key), cert: readPem(tls.cert) };
+  if (tls === null) return { ...base, ...named };
+  // Made once: for each try to connect anew, three a second while the store is away, Node would parse the files and keep some hundred KiB until the next full collection.
+  const secureContext = createSecureContext({ ca: readPem(tls.ca), key: readPem(tls.key), cert: readPem(tls.cert) });
+  return { ...base, ...named, secureContext };
 }

@@ -7,7 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { type DescMessage, type MessageShape, create } from '@bufbuild/protobuf';
 import type { Clock } from '../base/clock.ts';
-import type { MonoMs } from '../core/ids.ts';
+import { type MonoMs, makeMonoMs } from '../core/ids.ts';
 import { type Attempt, type Channel, type GrpcStream, type Metadata, type StreamHandlers, openChannel } from './channel.ts';
 import { classify } from './classify.ts';
 import { status } from './grpc-status.ts';
@@ -25,6 +25,8 @@ const PAUSE_MS = 50;
 const SILENT_TRIES = 2;
 /** After so many refused connections in a row the certificate files are read again: they may have been renewed. About a second's worth. */
 const REFUSED_TRIES = 20;
+/** And no sooner again: a store that is away for hours refuses dozens of calls a second. */
+const REFUSED_EVERY_MS = 5000;
 
 /** A file is read at each login, so that a changed password is found without a restart. */
 export type Password = string | { readonly file: string };
@@ -50,6 +52,8 @@ export interface Endpoint {
   verified: boolean;
   silentTries: number;
   refusedTries: number;
+  /** When the connection was made anew last. */
+  renewedAt: MonoMs;
   /** Aborted, and made anew, when the endpoint is given up because it is silent while another one answers. */
   givenUp: AbortController;
 }
@@ -124,6 +128,7 @@ export function openConnection(options: ConnectionOptions): Connection {
       verified: false,
       silentTries: 0,
       refusedTries: 0,
+      renewedAt: makeMonoMs(-Infinity),
       givenUp: new AbortController(),
     }),
   );
@@ -328,7 +333,8 @@ function count<O>(state: State, endpoint: Endpoint, attempt: Attempt<O>): Attemp
   const code = attempt.kind === 'failed' ? attempt.error.code : status.OK;
   endpoint.silentTries = code === status.DEADLINE_EXCEEDED ? endpoint.silentTries + 1 : 0;
   endpoint.refusedTries = code === status.UNAVAILABLE ? endpoint.refusedTries + 1 : 0;
-  if (endpoint.silentTries >= SILENT_TRIES || endpoint.refusedTries >= REFUSED_TRIES) renew(state, endpoint);
+  const isRefused = endpoint.refusedTries >= REFUSED_TRIES && state.clock.now().mono - endpoint.renewedAt >= REFUSED_EVERY_MS;
+  if (endpoint.silentTries >= SILENT_TRIES || isRefused) renew(state, endpoint);
   return attempt;
 }
 
@@ -339,6 +345,7 @@ function channelTo(url: string, { openChannel: open = openChannel, tls, clock }:
 function renew(state: State, endpoint: Endpoint): void {
   endpoint.silentTries = 0;
   endpoint.refusedTries = 0;
+  endpoint.renewedAt = state.clock.now().mono;
   if (state.abort.signal.aborted) return;
   let channel: Channel;
   try {

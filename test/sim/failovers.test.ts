@@ -25,6 +25,7 @@ function judge(
   const world = {
     clock: { now: () => now },
     settings: () => spec,
+    nodes: new Map(['n1', 'n2', 'n3'].map((name) => [name, { clock: { now: () => ({ mono: now, wall: now }) } }])),
     store: { incarnation: () => 'store-1', keyspace: () => ({ list: () => [] }) },
     keys: { tasks: 'tasks/' },
   };

@@ -21,7 +21,7 @@ function makeChecks(): AcknowledgementChecks {
   ]);
   const world = { nodes };
   const writers = { onOpen: () => undefined, wasPromotedByHand: () => false };
-  return createAcknowledgementChecks(world as never, { onServed: () => undefined } as never, writers as never);
+  return createAcknowledgementChecks(world as never, { onServed: () => undefined } as never, { writers, settings: {} } as never);
 }
 
 const report = encodeJson(VOTING.reports[id('n2')]?.report);

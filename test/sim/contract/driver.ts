@@ -2,6 +2,9 @@
 import type { PostgresReport } from '../../../src/core/report.ts';
 import type { Lsn } from '../../../src/core/lsn.ts';
 
+/** A real server that does not stream by then has been refused; a slow host takes longer for one that will. */
+export const NOT_STREAMING_MS = 4000;
+
 export interface Driver {
   /** Names are short and unique within a test. */
   node(name: string): Promise<Node>;
@@ -34,7 +37,8 @@ export interface Node {
   promote(): Promise<void>;
   /** The product's promotion, to a timeline above that number. */
   promoteAbove(usedTimeline: number, mayPromote: boolean): Promise<Outcome>;
-  follow(upstream: Node): Promise<Outcome>;
+  /** `limitMs` (NOT_STREAMING_MS): for one that will not stream; else as long as the product waits. */
+  follow(upstream: Node, limitMs?: number): Promise<Outcome>;
   rewind(upstream: Node): Promise<Outcome>;
   detach(): Promise<{ readonly timeline: number; readonly lsn: Lsn; readonly final: boolean } | Outcome>;
   checkpoint(): Promise<void>;

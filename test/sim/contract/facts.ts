@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { Driver, Node } from './driver.ts';
+import { type Driver, NOT_STREAMING_MS, type Node } from './driver.ts';
 import { otherTimelines } from './other-timelines.ts';
 import { three } from './three.ts';
 
@@ -261,7 +261,7 @@ function timelines(createDriver: () => Driver): void {
     assert.equal(await n1.stop('fast'), 'ok');
     assert.equal(await n1.start('standby'), 'ok');
     // It is in the segment of the fork: for moments it streams what it has already.
-    assert.equal(await n1.follow(n2), 'follow.not-streaming');
+    assert.equal(await n1.follow(n2, NOT_STREAMING_MS), 'follow.not-streaming');
     const report = await n1.report();
     assert.deepEqual([report.role, report.timeline], ['standby', 1]);
     assert.deepEqual([await n1.sees(onlyOnN1), await n1.sees(row)], [true, false]);
@@ -388,7 +388,7 @@ function files(createDriver: () => Driver): void {
     await n1.checkpoint();
     assert.deepEqual(await n1.slots(), { pgherd_n2: 'reserved', pgherd_n3: 'lost' });
     assert.equal(await n3.start('standby'), 'ok');
-    assert.equal(await n3.follow(n1), 'follow.not-streaming');
+    assert.equal(await n3.follow(n1, NOT_STREAMING_MS), 'follow.not-streaming');
   });
 
   test('a diverged node is taken back by a rewind', async () => {

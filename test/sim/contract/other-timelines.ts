@@ -1,7 +1,7 @@
 /** What PostgreSQL makes of timeline numbers that somebody else has used: what src/agent/postgres/skipped-timelines.ts rests on. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { Driver, Node } from './driver.ts';
+import { type Driver, NOT_STREAMING_MS, type Node } from './driver.ts';
 import { three } from './three.ts';
 
 export function otherTimelines(createDriver: () => Driver): void {
@@ -54,7 +54,7 @@ export function otherTimelines(createDriver: () => Driver): void {
     assert.equal(await n2.stop('fast'), 'ok');
     assert.equal(await n2.start('standby'), 'ok');
     await n3.makeSlot('pgherd_n2');
-    assert.equal(await n2.follow(n3), 'follow.not-streaming');
+    assert.equal(await n2.follow(n3, NOT_STREAMING_MS), 'follow.not-streaming');
     assert.equal(await n2.stop('fast'), 'ok');
     assert.equal(await n2.rewind(n3), 'ok');
     assert.equal(await n2.start('standby'), 'ok');

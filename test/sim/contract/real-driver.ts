@@ -98,7 +98,10 @@ function createNode(instance: Instance, all: () => readonly Instance[]): RealNod
     },
     promoteAbove: async (used, mayPromote) =>
       outcomeOf(await promotePostgres(instance, { requiredLsn: null, usedTimeline: makeTimeline(used), mayPromote: () => mayPromote })),
-    follow: async (node) => outcomeOf(await followUpstream(instance, { upstream: upstream(node), limitMs: 4000, applicationName: instance.node })),
+    follow: async (node, limitMs) =>
+      outcomeOf(
+        await followUpstream(instance, { upstream: upstream(node), applicationName: instance.node, ...(limitMs === undefined ? {} : { limitMs }) }),
+      ),
     rewind: async (node) => outcomeOf(await rewindTo(instance, { upstream: upstream(node), settings, keepSaved: 1, applicationName: instance.node })),
     detach: async () => {
       const detached = await detachStandby(instance);
