@@ -4,7 +4,7 @@
  */
 import { assertNever } from '../src/core/result.ts';
 import type { Operator } from './operator.ts';
-import { type Fault, type FaultKind, type Plan, faultsOf, hostsOf } from './plan.ts';
+import { type Entry, type FaultKind, type Plan, hostsOf, placeStory, withMore } from './plan.ts';
 import type { Shape } from './profiles.ts';
 import type { Random } from './random.ts';
 import type { SimNode } from './world/node.ts';
@@ -30,28 +30,14 @@ export type HuntFault = Extract<
   }
 >;
 
-interface Entry {
-  /** Milliseconds since the story began. */
-  readonly at: number;
-  readonly forMs: number;
-  readonly what: FaultKind;
-}
-
 /** The plan with one or two such stories in each episode, numbered after all its other entries. `story`: only this one; null: any. */
 export function addHunts(random: Random, plan: Plan, shape: Shape, story: string | null): Plan {
-  let nextId = faultsOf(plan).length;
-  return {
-    episodes: plan.episodes.map((episode, index) => {
-      const added = Array.from({ length: random.pick([1, 1, 2]) }, () => {
-        const begin = random.between(1000, Math.max(1500, episode.lengthMs - 25_000));
-        return drawStory(random, shape, story).map(({ at, forMs, what }): Fault => {
-          const from = Math.round(Math.min(begin + at, episode.lengthMs - 200));
-          return { id: nextId++, episode: index, at: from, forMs: Math.round(Math.min(forMs, episode.lengthMs - from)), what };
-        });
-      }).flat();
-      return { ...episode, faults: [...episode.faults, ...added] };
-    }),
-  };
+  return withMore(plan, (episode) =>
+    Array.from({ length: random.pick([1, 1, 2]) }, () => {
+      const begin = random.between(1000, Math.max(1500, episode.lengthMs - 25_000));
+      return placeStory(drawStory(random, shape, story), begin, episode);
+    }).flat(),
+  );
 }
 
 type Story = (random: Random, shape: Shape) => readonly Entry[];

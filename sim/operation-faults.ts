@@ -6,7 +6,7 @@ import { decodeJson, encodeJson } from '../src/core/decode.ts';
 import { assertNever } from '../src/core/result.ts';
 import { type ClusterSpec, clusterSpec } from '../src/core/spec.ts';
 import type { Operator } from './operator.ts';
-import { type Fault, type FaultKind, type Plan, faultsOf } from './plan.ts';
+import { type Entry, type FaultKind, type Plan, placeStory, withMore } from './plan.ts';
 import { READ_ADDRESS, SPARE_NODE, WRITE_ADDRESS, type Shape } from './profiles.ts';
 import type { Random } from './random.ts';
 import type { World } from './world/world.ts';
@@ -14,28 +14,14 @@ import type { World } from './world/world.ts';
 export type OperationFault = Extract<FaultKind, { kind: 'settings' | 'cancel' | 'others-power-loss' | 'address-taken' }>;
 type Change = Extract<OperationFault, { kind: 'settings' }>['change'];
 
-interface Entry {
-  /** Milliseconds since the story began. */
-  readonly at: number;
-  readonly forMs: number;
-  readonly what: FaultKind;
-}
-
 /** The plan with a few such stories in each episode, numbered after all its other entries. */
 export function addOperations(random: Random, plan: Plan, shape: Shape): Plan {
-  let nextId = faultsOf(plan).length;
-  return {
-    episodes: plan.episodes.map((episode, index) => {
-      const added = Array.from({ length: random.pick([2, 3, 4]) }, () => {
-        const begin = random.between(500, Math.max(1000, episode.lengthMs - 20_000));
-        return drawStory(random, shape).map(({ at, forMs, what }): Fault => {
-          const from = Math.round(Math.min(begin + at, episode.lengthMs - 200));
-          return { id: nextId++, episode: index, at: from, forMs: Math.round(Math.min(forMs, episode.lengthMs - from)), what };
-        });
-      }).flat();
-      return { ...episode, faults: [...episode.faults, ...added] };
-    }),
-  };
+  return withMore(plan, (episode) =>
+    Array.from({ length: random.pick([2, 3, 4]) }, () => {
+      const begin = random.between(500, Math.max(1000, episode.lengthMs - 20_000));
+      return placeStory(drawStory(random, shape), begin, episode);
+    }).flat(),
+  );
 }
 
 const task = (at: number, request: Readonly<Record<string, unknown>>): Entry => ({ at, forMs: 0, what: { kind: 'task', request } });

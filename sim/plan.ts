@@ -89,6 +89,28 @@ export function faultsOf(plan: Plan): readonly Fault[] {
   return plan.episodes.flatMap((episode) => episode.faults);
 }
 
+/** What a part of the plan is made of before it has its place: `at` counts from wherever that part begins. */
+export type Entry = Omit<Fault, 'id' | 'episode'>;
+
+/** The plan with what `draw` adds to each episode, in its order, numbered after all its other entries. */
+export function withMore(plan: Plan, draw: (episode: Episode, index: number) => readonly Entry[]): Plan {
+  let nextId = faultsOf(plan).length;
+  return {
+    episodes: plan.episodes.map((episode, index) => {
+      const added = draw(episode, index).map((one): Fault => ({ ...one, id: nextId++, episode: index }));
+      return { ...episode, faults: [...episode.faults, ...added] };
+    }),
+  };
+}
+
+/** A story that begins at `begin`, with what would come after the end of its episode drawn into it. */
+export function placeStory(story: readonly Entry[], begin: number, { lengthMs }: Episode): readonly Entry[] {
+  return story.map(({ at, forMs, what }) => {
+    const from = Math.round(Math.min(begin + at, lengthMs - 200));
+    return { at: from, forMs: Math.round(Math.min(forMs, lengthMs - from)), what };
+  });
+}
+
 /** The plan with only those entries for which `keep` says so. */
 export function filterPlan(plan: Plan, keep: (fault: Fault) => boolean): Plan {
   return { episodes: plan.episodes.map((episode) => ({ ...episode, faults: episode.faults.filter(keep) })) };

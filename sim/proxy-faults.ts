@@ -1,5 +1,5 @@
 /** What goes wrong with a proxy, and the planned changes that it is there for; drawn from a stream of its own, after everything else of a plan. */
-import { type Fault, type FaultKind, type Plan, faultsOf } from './plan.ts';
+import { type FaultKind, type Plan, withMore } from './plan.ts';
 import type { Shape } from './profiles.ts';
 import type { Random } from './random.ts';
 import { PROXY_HOST } from './world/proxy.ts';
@@ -7,35 +7,27 @@ import { PROXY_HOST } from './world/proxy.ts';
 const MEAN_MS = 9000;
 
 export function addProxyFaults(random: Random, plan: Plan, shape: Shape): Plan {
-  let nextId = faultsOf(plan).length;
-  return {
-    episodes: plan.episodes.map((episode, index) => {
-      const added = Array.from({ length: random.pick([1, 2, 4, 6]) }, (): Fault => {
-        const what = draw(random, shape);
-        const at = Math.round(random.between(500, episode.lengthMs - 2000));
-        const forMs = what.kind === 'cut' ? Math.round(Math.min(episode.lengthMs - at, 100 - Math.log(1 - random.next()) * MEAN_MS)) : 0;
-        return { id: nextId++, episode: index, at, forMs, what };
-      });
-      return { ...episode, faults: [...episode.faults, ...added] };
+  return withMore(plan, ({ lengthMs }) =>
+    Array.from({ length: random.pick([1, 2, 4, 6]) }, () => {
+      const what = draw(random, shape);
+      const at = Math.round(random.between(500, lengthMs - 2000));
+      const forMs = what.kind === 'cut' ? Math.round(Math.min(lengthMs - at, 100 - Math.log(1 - random.next()) * MEAN_MS)) : 0;
+      return { at, forMs, what };
     }),
-  };
+  );
 }
 
 /** What makes reads old: the proxy stands still and goes on, a standby replays nothing for a while, or has much to replay, or cannot be reached. */
 export function addReadFaults(random: Random, plan: Plan, shape: Shape): Plan {
-  let nextId = faultsOf(plan).length;
   const dataNodes = shape.nodes.filter((node) => node.kind === 'data').map((node) => node.name);
-  return {
-    episodes: plan.episodes.map((episode, index) => {
-      const added = Array.from({ length: random.pick([2, 4, 7]) }, (): Fault => {
-        const { what, meanMs } = drawReadFault(random, dataNodes);
-        const at = Math.round(random.between(500, episode.lengthMs - 2000));
-        const forMs = meanMs === 0 ? 0 : Math.round(Math.min(episode.lengthMs - at, 100 - Math.log(1 - random.next()) * meanMs));
-        return { id: nextId++, episode: index, at, forMs, what };
-      });
-      return { ...episode, faults: [...episode.faults, ...added] };
+  return withMore(plan, ({ lengthMs }) =>
+    Array.from({ length: random.pick([2, 4, 7]) }, () => {
+      const { what, meanMs } = drawReadFault(random, dataNodes);
+      const at = Math.round(random.between(500, lengthMs - 2000));
+      const forMs = meanMs === 0 ? 0 : Math.round(Math.min(lengthMs - at, 100 - Math.log(1 - random.next()) * meanMs));
+      return { at, forMs, what };
     }),
-  };
+  );
 }
 
 function drawReadFault(random: Random, dataNodes: readonly string[]): { readonly what: FaultKind; readonly meanMs: number } {

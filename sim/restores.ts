@@ -5,7 +5,7 @@
 import { describeFailure } from '../src/core/result.ts';
 import { backupStore, restoreStore } from '../src/store/snapshot.ts';
 import { createKeyspace } from './model/store/keyspace.ts';
-import { type Fault, type FaultKind, type Plan, faultsOf } from './plan.ts';
+import { type Entry, type Fault, type FaultKind, type Plan, withMore } from './plan.ts';
 import type { Random } from './random.ts';
 import type { World } from './world/world.ts';
 
@@ -21,35 +21,22 @@ const DEPLOY_MS = 700;
 
 /** The plan with one or two restores, numbered after all its other entries. */
 export function addRestores(random: Random, plan: Plan): Plan {
-  const firstId = faultsOf(plan).length;
-  const at = random.int(plan.episodes.length);
+  const where = random.int(plan.episodes.length);
   const count = random.pick([1, 1, 2]);
-  return {
-    episodes: plan.episodes.map((episode, index) => {
-      if (index !== at) return episode;
-      const added = Array.from({ length: count }, (_, nth): Fault => {
-        const what: StoreRestore = { kind: 'store-restore', backupAgeMs: random.pick([0, 5000, 20_000, 60_000]), into: random.pick(['same', 'new']) };
-        return { id: firstId + nth, episode: index, at: Math.round(random.between(1000, episode.lengthMs - 5000)), forMs: 0, what };
-      });
-      return { ...episode, faults: [...episode.faults, ...added] };
-    }),
-  };
+  return withMore(plan, ({ lengthMs }, index) =>
+    Array.from({ length: index === where ? count : 0 }, () => drawRestore(random, lengthMs, () => random.pick(['same', 'new']))),
+  );
 }
 
 /** The plan with one moment at which the store's files are set back, numbered after all its other entries. */
 export function addSetBack(random: Random, plan: Plan): Plan {
-  const id = faultsOf(plan).length;
-  const at = random.int(plan.episodes.length);
-  return {
-    episodes: plan.episodes.map((episode, index) => {
-      if (index !== at) return episode;
-      const what: StoreRestore = { kind: 'store-restore', backupAgeMs: random.pick([0, 5000, 20_000, 60_000]), into: 'in-place' };
-      return {
-        ...episode,
-        faults: [...episode.faults, { id, episode: index, at: Math.round(random.between(1000, episode.lengthMs - 5000)), forMs: 0, what }],
-      };
-    }),
-  };
+  const where = random.int(plan.episodes.length);
+  return withMore(plan, ({ lengthMs }, index) => (index === where ? [drawRestore(random, lengthMs, () => 'in-place')] : []));
+}
+
+function drawRestore(random: Random, lengthMs: number, into: () => StoreRestore['into']): Entry {
+  const what: StoreRestore = { kind: 'store-restore', backupAgeMs: random.pick([0, 5000, 20_000, 60_000]), into: into() };
+  return { at: Math.round(random.between(1000, lengthMs - 5000)), forMs: 0, what };
 }
 
 export const isRestore = ({ what }: Fault): boolean => what.kind === 'store-restore';

@@ -21,6 +21,7 @@ import { durabilityOf } from '../../src/core/spec.ts';
 import type { ClusterState } from '../../src/core/state.ts';
 import type { Clients, Commit } from '../clients.ts';
 import { setting } from '../model/postgres/core.ts';
+import { NAMES } from '../model/postgres/sync-doors.ts';
 import type { WalRecord } from '../model/postgres/wal.ts';
 import { type World, nodeOf } from '../world/world.ts';
 import { Violation } from './violation.ts';
@@ -134,7 +135,7 @@ export function createAcknowledgementChecks(
     const { wanted, mayStand } = quorum;
     const holding = wanted.members.filter((voter) => holds(voter, last));
     // Another set may be asked for between the order to open and the opening: the one that the server waits for by then still stands.
-    const loaded = setting(run.loaded, 'synchronous_standby_names');
+    const loaded = setting(run.loaded, NAMES);
     const stands = mayStand.find((set) => set.k > 0 && renderSyncNames(set) === loaded);
     const isHeld = stands !== undefined && stands.members.filter((voter) => holds(voter, last)).length >= stands.k;
     if (holding.length < wanted.k && !isHeld)

@@ -194,7 +194,8 @@ export function createAgentLoop(ports: LoopPorts): AgentLoop {
   }
 
   async function collectFacts(postgres: PostgresReport, leaseTerm: Term | null, goal: Goal | null, now: MonoMs): Promise<LocalFacts> {
-    const upstream = postgres.state === 'running' && postgres.role === 'standby' ? await ports.postgres.configuredUpstream() : null;
+    const upstream =
+      postgres.state === 'running' && postgres.role === 'standby' ? await ports.postgres.configuredUpstream(postgres.incarnation) : null;
     const wanted = goal?.kind === 'standby' ? goal.upstream : null;
     if (wanted === null || postgres.streamingFrom === wanted || postgres.state !== 'running' || upstream !== wanted) notStreamingSince = null;
     else notStreamingSince ??= now;

@@ -49,9 +49,10 @@ export interface PostgresPort {
   trouble(): string | null;
   /**
    * The upstream that the directory is configured with; null: none, one that is no member, or one that somebody else has set: under another name than this
-   * directory's it would stream and count for nobody, and without its slot lose the WAL that it needs (architecture 4.12).
+   * directory's it would stream and count for nobody, and without its slot lose the WAL that it needs (architecture 4.12). `incarnation`: the directory's, as the
+   * last look found it.
    */
-  configuredUpstream(): Promise<NodeId | null>;
+  configuredUpstream(incarnation: string | null): Promise<NodeId | null>;
   initdb(spec: ClusterSpec, signal: AbortSignal): Promise<Result<string, Failure>>;
   /** Managed files in order; returns whether something changed. Reloads a running server only then. */
   applySettings(spec: ClusterSpec): Promise<Result<{ readonly changed: boolean }, Failure>>;

@@ -36,7 +36,6 @@ import { freeBytes } from './postgres/set-aside.ts';
 import { applySettings, findOverrides } from './postgres/settings.ts';
 import { setupRoles } from './postgres/setup-roles.ts';
 import { ensureSlots, listSlots } from './postgres/slots.ts';
-import { readIncarnation } from './postgres/incarnation.ts';
 import { slotName } from '../core/slot-name.ts';
 import { voterName } from '../core/cluster/sync-set.ts';
 import { startPostgres } from './postgres/start.ts';
@@ -265,11 +264,8 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
     return { conninfo: parseConninfo(winning.get('primary_conninfo') ?? ''), slot: winning.get('primary_slot_name') ?? '' };
   });
   /** A directory whose name cannot be read or kept goes under any name of this node: to insist on one would end its stream again and again. */
-  const isOwnName = (name: string | undefined): boolean => {
-    if (name === undefined) return false;
-    const incarnation = readIncarnation(instance);
-    return incarnation === null ? nodeOfApplicationName(name) === instance.node : name === voterName(instance.node, incarnation);
-  };
+  const isOwnName = (name: string, incarnation: string | null): boolean =>
+    incarnation === null ? nodeOfApplicationName(name) === instance.node : name === voterName(instance.node, incarnation);
 
   return {
     observe,
@@ -280,10 +276,10 @@ export function createPostgresPort(options: PostgresPortOptions): BoundPostgres 
       ready.close();
     },
     preparePromotion: () => ready.prepare(),
-    configuredUpstream: async () => {
+    configuredUpstream: async (incarnation) => {
       const { conninfo, slot } = await readUpstream();
-      if (conninfo === null || !isOwnName(conninfo.get('application_name')) || slot !== slotName(instance.node)) return null;
-      const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo?.get('host') && String(node.port) === conninfo.get('port'));
+      if (conninfo === null || !isOwnName(conninfo.get('application_name') ?? '', incarnation) || slot !== slotName(instance.node)) return null;
+      const member = options.spec()?.nodes.find((node) => internalHost(node) === conninfo.get('host') && String(node.port) === conninfo.get('port'));
       return member?.id ?? null;
     },
     initdb: async (spec, signal) => {

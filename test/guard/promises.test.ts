@@ -261,13 +261,13 @@ test('a disk that is slower than the horizon is wide gives no promise that a res
 
 test('a disk that takes seconds for a flush holds up the first promise only', async () => {
   const clock = createFakeClock();
-  const writes: { readonly text: string; readonly at: number }[] = [];
+  let flushes = 0;
   let stored: string | null = null;
   const storage = {
     read: () => stored,
     write: async (text: string) => {
       await clock.sleep(8000);
-      writes.push({ text, at: clock.now().mono });
+      flushes += 1;
       stored = text;
     },
   };
@@ -290,7 +290,7 @@ test('a disk that takes seconds for a flush holds up the first promise only', as
     assert.equal(restarted.value.mayVote(t(4)).kind, 'wait');
     await clock.pass(500);
   }
-  assert.ok(writes.length < 15, `${writes.length} flushes in 100 s`);
+  assert.ok(flushes < 15, `${flushes} flushes in 100 s`);
 });
 
 test('a shorter TTL does not shorten what a second restart waits for', async () => {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type DescMessage, type MessageShape, create } from '@bufbuild/protobuf';
 import { realClock } from '../../src/base/clock.ts';
+import { type MonoMs, addMono } from '../../src/core/ids.ts';
 import type { Attempt, Channel, UnaryCall } from '../../src/store/channel.ts';
 import { openStore } from '../../src/store/etcd-client.ts';
 import { until } from './contract.ts';
@@ -80,6 +81,8 @@ class Member {
 const client = (member: Member): ReturnType<typeof openStore> =>
   openStore({ endpoints: ['http://127.0.0.1:1'], tls: null, username: 'pgherd', password: 'x', openChannel: member.channel });
 
+const within = (ms: number): { readonly deadline: MonoMs } => ({ deadline: addMono(realClock.now().mono, ms) });
+
 const twenty = (store: ReturnType<typeof openStore>): ReturnType<typeof store.get>[] => Array.from({ length: 20 }, (_, i) => store.get(`/${i}`));
 
 test('many calls at once make one login, at the first use and after the member forgot every token; none goes without a token', async () => {
@@ -97,9 +100,9 @@ test('a login that takes longer than a try goes on while calls give up on it, an
   const member = new Member();
   member.loginMs = 1500;
   const store = client(member);
-  const early = await store.get('/a', { deadline: (realClock.now().mono + 300) as never });
+  const early = await store.get('/a', within(300));
   assert.match(early.ok ? '' : early.error.message, /the login at .* is still under way/);
-  assert.ok((await store.get('/b', { deadline: (realClock.now().mono + 4000) as never })).ok);
+  assert.ok((await store.get('/b', within(4000))).ok);
   assert.deepEqual([member.logins, member.withoutToken], [1, 0]);
   store.close();
 });
@@ -110,14 +113,13 @@ test('a login outlives the connection that is given up because the busy member i
   assert.ok((await store.get('/a')).ok);
   member.tokens.clear();
   member.loginMs = 3000;
-  const until = (ms: number): { readonly deadline: never } => ({ deadline: (realClock.now().mono + ms) as never });
-  const refused = await store.get('/b', until(300));
+  const refused = await store.get('/b', within(300));
   assert.match(refused.ok ? '' : refused.error.message, /under way|invalid auth token/);
   member.silent = true;
-  await store.get('/c', until(1900));
+  await store.get('/c', within(1900));
   assert.ok(member.closed === 0 && member.logins === 2, 'the login goes on');
   member.silent = false;
-  assert.ok((await store.get('/d', until(4000))).ok);
+  assert.ok((await store.get('/d', within(4000))).ok);
   assert.deepEqual([member.logins, member.withoutToken], [2, 0]);
   assert.equal(member.closed, 1, 'the former connection is closed when its login has ended');
   store.close();
@@ -127,7 +129,7 @@ test('a login that is refused is an answer to every call that waited for it, and
   const member = new Member();
   member.refuses = true;
   const store = client(member);
-  const limited = await store.get('/a', { deadline: (realClock.now().mono + 300) as never });
+  const limited = await store.get('/a', within(300));
   assert.ok(!limited.ok);
   member.refuses = false;
   assert.ok((await store.get('/b')).ok);
@@ -150,10 +152,9 @@ test('an etcd with users whose members were all started anew knows no token, and
   t.after(() => {
     for (const store of stores) store.close();
   });
-  const limit = (): { readonly deadline: never } => ({ deadline: (realClock.now().mono + 800) as never });
   // As an agent does: a dozen calls a second.
   const reads = async (): Promise<boolean> => {
-    const answers = await Promise.all(stores.flatMap((store) => ['/a', '/b', '/c'].map((key) => store.get(key, limit()))));
+    const answers = await Promise.all(stores.flatMap((store) => ['/a', '/b', '/c'].map((key) => store.get(key, within(800)))));
     return answers.every((answer) => answer.ok);
   };
   await until('it is read', reads, 20_000);

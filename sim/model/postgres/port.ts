@@ -14,7 +14,7 @@ import { cloneServer, rewindServer } from './port-copy.ts';
 import { detachServer, followUpstream, killAllProcesses, promoteServer, startServer, stopServer, takeCheckpoint, waitReplay } from './port-life.ts';
 import { createModelObserver } from './port-observe.ts';
 import { type PortContext, clearUpstream, setUpstream, setWinning, slotName, withSession } from './port-session.ts';
-import { endpointOf } from './replication.ts';
+import { applicationOf, endpointOf } from './replication.ts';
 import type { Server } from './server.ts';
 import type { SyncDoors } from '../../../src/agent/postgres/sync-set.ts';
 import { createSyncDoors } from './sync-doors.ts';
@@ -150,9 +150,9 @@ export function createModelPort(options: ModelPortOptions): ModelPort {
     configuredUpstream: async () => {
       const conninfo = disk.directory?.settings.get('primary_conninfo') ?? '';
       const endpoint = endpointOf(conninfo);
-      const name = /(?:^|\s)application_name=(\S+)/.exec(conninfo)?.[1];
-      if (endpoint === null || name !== context.applicationName() || disk.directory?.settings.get('primary_slot_name') !== slotName(core.name))
-        return null;
+      const isOurs =
+        applicationOf(conninfo) === context.applicationName() && disk.directory?.settings.get('primary_slot_name') === slotName(core.name);
+      if (endpoint === null || !isOurs) return null;
       return options.spec()?.nodes.find((node) => internalHost(node) === endpoint.host && node.port === endpoint.port)?.id ?? null;
     },
     initdb: (spec, signal) => withoutServer('initdb', () => initdb(context, spec, signal)),

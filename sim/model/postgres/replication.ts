@@ -126,7 +126,7 @@ function findSlot(theirs: DataDirectory, name: string): Slot | null | string {
 }
 
 function openLink(core: Core, run: Run, receiver: Receiver, upstream: Core, source: Run, slot: Slot | null): Link {
-  const application = /application_name=(\S+)/.exec(receiver.conninfo)?.[1] ?? 'walreceiver';
+  const application = applicationOf(receiver.conninfo) ?? 'walreceiver';
   const config = syncConfigOf(source.loaded);
   const link: Link = {
     upstream,
@@ -326,6 +326,11 @@ export function isForeign(link: Link, target: WalRecord): boolean {
 export function endpointOf(conninfo: string): { readonly host: string; readonly port: number } | null {
   const host = /(?:^|\s)host=(\S+)/.exec(conninfo)?.[1];
   return host === undefined ? null : { host, port: Number(/(?:^|\s)port=(\d+)/.exec(conninfo)?.[1] ?? 5432) };
+}
+
+/** Null when it names none. */
+export function applicationOf(conninfo: string): string | null {
+  return /(?:^|\s)application_name=(\S+)/.exec(conninfo)?.[1] ?? null;
 }
 
 export function conninfoOf(settings: ReadonlyMap<string, string>): string {
