@@ -65,6 +65,7 @@ const rare: Readonly<Record<string, Story>> = {
   behind: lossAheadOfAll,
   frozen: lossWhileFrozen,
   raised: silenceAfterTheRaise,
+  returning: storeReturnsElsewhere,
 };
 
 const common: readonly string[] = Object.keys(stories);
@@ -92,6 +93,17 @@ function wideningCut(random: Random): readonly Entry[] {
   ];
   if (random.chance(0.5)) entries.push({ at: at + random.between(0, 100), forMs: 0, what: { kind: 'other-agents-kill' } });
   return entries;
+}
+
+/** The store comes back for all but the primary, which lives on what the members promised while they were without it too: for longer than a lease. */
+function storeReturnsElsewhere(random: Random): readonly Entry[] {
+  const lostMs = random.between(6000, 14_000);
+  const silentMs = random.between(12_000, 20_000);
+  return [
+    { at: 0, forMs: lostMs, what: { kind: 'store-lost' } },
+    { at: lostMs - 400, forMs: silentMs, what: { kind: 'primary-cut', from: 'store' } },
+    { at: lostMs - random.between(0, 400), forMs: silentMs, what: { kind: 'primary-cut', from: 'others' } },
+  ];
 }
 
 /** Members hear it again when they have just voted for another. */

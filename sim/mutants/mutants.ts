@@ -54,8 +54,8 @@ const writerMutants: readonly Mutant[] = [
     patches: [
       {
         file: KEEPER,
-        from: 'const deadline = addMono(ownDeadline({ sentAt: sent.mono, grantedMs, settings: options.settings() }), -lostSince(sent, before));',
-        to: 'const deadline = ownDeadline({ sentAt: before.mono, grantedMs, settings: options.settings() });',
+        from: 'const deadline = addMono(until, -lostSince(sent, before));',
+        to: 'const deadline = addMono(until, before.mono - sent.mono);',
       },
     ],
   },
@@ -232,6 +232,12 @@ const writerMutants: readonly Mutant[] = [
         to: "if (open !== null && open.until > now && open.term < 0) {\n    return { kind: 'wait'",
       },
     ],
+  },
+  {
+    name: 'long-promises-bind-for-a-ttl',
+    breaks: 'a promiser does not vote for another until its promise ran out, also one that is longer than a lease (architecture 4.7)',
+    profile: 'three+hunt.returning',
+    patches: [{ file: PROMISES, from: 'const until = addMono(now, ttlMs);', to: 'const until = addMono(now, request.ttlMs);' }],
   },
   {
     name: 'promise-in-spite-of-a-vote',

@@ -35,7 +35,7 @@ export const policyMutants: readonly Mutant[] = [
     name: 'renew-without-a-guard',
     breaks: 'the agent does not renew without a living guard (architecture 4.3, I2)',
     profile: 'three+hunt.unguarded',
-    patches: [{ file: 'src/agent/lease/lease-keeper.ts', from: 'if (!acknowledged) {', to: 'if (!acknowledged && grantedMs < 0) {' }],
+    patches: [{ file: 'src/agent/lease/lease-keeper.ts', from: 'if (!acknowledged) {', to: 'if (!acknowledged && until < 0) {' }],
   },
   {
     name: 'freeze-is-ignored',

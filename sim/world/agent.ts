@@ -365,6 +365,7 @@ function promiserFacts(host: AgentHost, watch: ClusterWatch, memory: MemoryPort)
     knownTerm: state !== null && state.term > highest ? state.term : highest,
     electorateRevision: state?.electorate.revision ?? 0,
     electorate: state?.electorate.members ?? [],
+    storeHeardAt: watch.current().freshAt,
     promoting: state?.goals[host.node]?.kind === 'promote',
     opened: state === null || state.primary === null ? null : { term: state.primaryTerm, primary: state.primary },
     votedTerm: memory.vote()?.term ?? (0 as Term),

@@ -469,6 +469,7 @@ function promiserFacts(
     opened: state === null || state.primary === null ? null : { term: state.primaryTerm, primary: state.primary },
     electorateRevision: state?.electorate.revision ?? 0,
     electorate: state?.electorate.members ?? [],
+    storeHeardAt: watch.current().freshAt,
     promoting: state?.goals[config.node]?.kind === 'promote',
     votedTerm: memory.vote()?.term ?? (0 as never),
   };

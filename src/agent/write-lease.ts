@@ -17,7 +17,7 @@ import { type GuardedPostgres, NO_GUARD, createLeaseGuard } from './guard/lease-
 import type { AgentConfig } from '../core/agent-config.ts';
 import { NO_WATCHDOG, type WatchdogConfig, type WatchdogStatus } from './guard/protocol.ts';
 import { bootMs } from './lease/boot-clock.ts';
-import { type Hold, type LeaseKeeper, createLeaseKeeper } from './lease/lease-keeper.ts';
+import { type Hold, type LeaseKeeper, type PromisesAsked, createLeaseKeeper } from './lease/lease-keeper.ts';
 import type { Promiser } from './promises/promiser.ts';
 import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../core/node/promises.ts';
 import { PROMISE_LIMIT_MS, askForPromises, returnPromises } from './promises/round.ts';
@@ -259,10 +259,10 @@ async function fenceNow(options: WriteLeaseOptions, release: () => Promise<Resul
   options.onChange();
 }
 
-async function askMembers(options: WriteLeaseOptions, { term, hold, ttlMs }: Hold & { readonly ttlMs: number }): Promise<boolean> {
+async function askMembers(options: WriteLeaseOptions, { term, hold, ttlMs, longMs }: PromisesAsked): Promise<number | null> {
   const state = options.state();
   const clock = options.doors?.clock ?? realClock;
-  if (state === null) return false;
+  if (state === null) return null;
   const count = await askForPromises({
     node: options.config.node,
     cluster: options.config.cluster,
@@ -271,13 +271,14 @@ async function askMembers(options: WriteLeaseOptions, { term, hold, ttlMs }: Hol
     term,
     hold,
     ttlMs,
+    longMs,
     // As for the other members: a disk that does not answer must not hold a renewal that the store confirms again.
     own: (request) => Promise.race([options.promiser().onPromise(request), clock.sleep(PROMISE_LIMIT_MS).then(() => null)]),
     ask: options.ask,
   });
   if (!count.enough)
     options.log.warn({ term, have: count.have, needed: count.needed }, 'too few members promise; without the store this primary will fence itself');
-  return count.enough;
+  return count.enough ? count.ttlMs : null;
 }
 
 function tellMembers(options: WriteLeaseOptions, { term, hold }: Hold): Promise<void> {

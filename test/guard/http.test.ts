@@ -101,7 +101,8 @@ before(async () => {
     listen: { host: '127.0.0.1', port: 0 },
     tls,
     getStatus: () => current,
-    onPromise: (asked) => (hang ? new Promise(() => undefined) : Promise.resolve({ kind: 'promised', node: makeNodeId('n1'), term: asked.term })),
+    onPromise: (asked) =>
+      hang ? new Promise(() => undefined) : Promise.resolve({ kind: 'promised', node: makeNodeId('n1'), term: asked.term, ttlMs: asked.longMs }),
     onPromiseReturn: (given) => returned.push(given.hold),
     readLog: async (source, lines) => [`${source} ${lines}`],
     metrics: () => 'pgherd_up 1\n',
@@ -143,8 +144,20 @@ test('health URLs need no certificate, member URLs do', async () => {
 });
 
 test('members ask for promises, life, route and log of an agent alone, without a store (Z13)', async () => {
-  const asked = { cluster: 'demo', incarnation: 'A', term: makeTerm(3), from: makeNodeId('n2'), hold: 'h1', electorateRevision: 1, ttlMs: 3000 };
-  assert.deepEqual(await client.promise(here(), asked), { kind: 'promised', node: 'n1', term: 3 });
+  const asked = {
+    cluster: 'demo',
+    incarnation: 'A',
+    term: makeTerm(3),
+    from: makeNodeId('n2'),
+    hold: 'h1',
+    electorateRevision: 1,
+    ttlMs: 3000,
+    longMs: 3000,
+  };
+  assert.deepEqual(await client.promise(here(), { ...asked, longMs: 8000 }), { kind: 'promised', node: 'n1', term: 3, ttlMs: 8000 });
+  // A primary of an older version asks for a TTL, and does not say for how long at most.
+  const { longMs: _none, ...former } = asked;
+  assert.deepEqual(await client.promise(here(), former as typeof asked), { kind: 'promised', node: 'n1', term: 3, ttlMs: 3000 });
   await client.returnPromise(here(), { cluster: 'demo', term: makeTerm(3), from: makeNodeId('n2'), hold: 'h1' });
   assert.deepEqual(returned, ['h1']);
   assert.equal((await client.alive(here()))?.node, 'n1');
@@ -153,7 +166,16 @@ test('members ask for promises, life, route and log of an agent alone, without a
 });
 
 test('an agent that does not answer costs 400 ms, and the next call gets a fresh connection', async () => {
-  const asked = { cluster: 'demo', incarnation: 'A', term: makeTerm(3), from: makeNodeId('n2'), hold: 'h1', electorateRevision: 1, ttlMs: 3000 };
+  const asked = {
+    cluster: 'demo',
+    incarnation: 'A',
+    term: makeTerm(3),
+    from: makeNodeId('n2'),
+    hold: 'h1',
+    electorateRevision: 1,
+    ttlMs: 3000,
+    longMs: 3000,
+  };
   hang = true;
   const begin = monoMs();
   assert.equal(await client.promise(here(), asked), null);

@@ -96,7 +96,7 @@ async function rig(t: TestContext): Promise<Rig> {
     clock: realClock,
     bootMs,
     guard: { prepare: async () => true, arm: async () => true, shorten: async () => true, disarm: async () => true },
-    askPromises: async () => false,
+    askPromises: async () => null,
     returnPromises: async () => undefined,
     onRenewed: () => undefined,
     onPaused: () => undefined,

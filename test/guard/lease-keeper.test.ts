@@ -148,6 +148,40 @@ test('members that were late are asked again as long as there is time, not at th
   assert.ok(seen.asked - asked <= 30, 'nobody is asked for a lease that is lost');
 });
 
+test('the longer the store and the members without it are away, the longer a standstill may be that the lease outlives; ten seconds at most', async () => {
+  const { clock, store, keeper, seen, world, acquire } = rig();
+  await acquire();
+  store.mode = 'down';
+  world.promises = true;
+  await clock.pass(60_000);
+  const left = (): number => (keeper.deadline() ?? 0) - clock.now().mono;
+  assert.ok(left() <= 3000, 'members that have the store promise for a TTL');
+  world.membersHaveStore = false;
+  await clock.pass(1000);
+  assert.ok(left() > 8000 && left() <= 9500, `${left()} ms left`);
+  world.promises = false;
+  await clock.pass(8000);
+  assert.deepEqual([keeper.heldTerm(), seen.lost], [3, []]);
+  assert.equal(seen.armed.at(-1), keeper.deadline(), 'the guard has the same deadline');
+  await clock.pass(2000);
+  assert.equal(seen.lost.length, 1);
+});
+
+test('a store that is back counts the absence anew', async () => {
+  const { clock, store, keeper, world, acquire } = rig();
+  await acquire();
+  world.promises = true;
+  world.membersHaveStore = false;
+  store.mode = 'down';
+  await clock.pass(20_000);
+  store.mode = 'up';
+  await clock.pass(12_000);
+  store.mode = 'down';
+  await clock.pass(2500);
+  const left = (keeper.deadline() ?? 0) - clock.now().mono;
+  assert.ok(left > 0 && left <= 2500, `${left} ms left`);
+});
+
 test('promises are given back when the hold ends, under a name that no later hold has; without promises nobody is told', async () => {
   const { store, keeper, seen, world, acquire, clock } = rig();
   await acquire();

@@ -24,7 +24,7 @@ export function rig() {
     asked: 0,
     returned: [] as string[],
   };
-  const world = { guard: true, promises: false, onArm: (): void => undefined };
+  const world = { guard: true, promises: false, membersHaveStore: true, onArm: (): void => undefined };
   const setState = (term: number, kind: string): void => store.put(keys.state, JSON.stringify({ term, goals: { n1: { kind, term } } }));
   setState(3, 'primary');
   const keeper = createLeaseKeeper({
@@ -50,10 +50,11 @@ export function rig() {
         return true;
       },
     },
-    askPromises: async () => {
+    askPromises: async ({ ttlMs, longMs }) => {
       seen.asked += 1;
       await clock.sleep(50);
-      return world.promises;
+      if (!world.promises) return null;
+      return world.membersHaveStore ? ttlMs : longMs;
     },
     returnPromises: async ({ hold }) => {
       seen.returned.push(hold);

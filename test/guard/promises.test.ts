@@ -12,7 +12,9 @@ import {
   type PromiseAnswer,
   type PromiseRequest,
   ballotAfterRestart,
+  LONGEST_PROMISE_MS,
   countPromises,
+  longPromiseMs,
   mayPromise,
   mayVote,
   takeBack,
@@ -35,8 +37,9 @@ const facts: MemberFacts = {
   electorateRevision: 5,
   electorate: [n1, n2, n3],
   promoting: false,
+  storeHeardAt: null,
 };
-const ask: PromiseRequest = { cluster: 'demo', incarnation: 'A', term: t(3), from: n1, hold: 'h1', electorateRevision: 5, ttlMs: 3000 };
+const ask: PromiseRequest = { cluster: 'demo', incarnation: 'A', term: t(3), from: n1, hold: 'h1', electorateRevision: 5, ttlMs: 3000, longMs: 3000 };
 const promised = (until: number, to = n1, term = 3): Ballot => ({
   votedTerm: t(0),
   promise: { term: t(term), to, hold: 'h1', until: at(until), othersUntil: null },
@@ -88,12 +91,63 @@ test('a restart waits the promise out, at most one TTL, and not at all when none
 });
 
 test('promises of strangers, of repeats and of other terms do not count; something newer is told', () => {
-  const yes = (node: NodeId, term = 3) => ({ kind: 'promised' as const, node, term: t(term) });
-  assert.equal(countPromises([n1, n2, n3], t(3), [yes(n1), yes(n1), yes(makeNodeId('x')), yes(n2, 2)]).enough, false);
-  assert.equal(countPromises([n1, n2, n3], t(3), [yes(n1), yes(n2)]).enough, true);
-  assert.equal(countPromises([], t(3), []).enough, false);
-  assert.equal(countPromises([n1, n2, n3], t(3), [{ kind: 'refused', node: n2, term: t(4), why: 'voted' }]).superseded?.term, 4);
+  const yes = (node: NodeId, term = 3, ttlMs: number | null = null) => ({ kind: 'promised' as const, node, term: t(term), ttlMs });
+  const three = { term: t(3), ttlMs: 3000 };
+  assert.equal(countPromises([n1, n2, n3], three, [yes(n1), yes(n1), yes(makeNodeId('x')), yes(n2, 2)]).enough, false);
+  assert.equal(countPromises([n1, n2, n3], three, [yes(n1), yes(n2)]).enough, true);
+  assert.equal(countPromises([], three, []).enough, false);
+  assert.equal(countPromises([n1, n2, n3], three, [{ kind: 'refused', node: n2, term: t(4), why: 'voted' }]).superseded?.term, 4);
+  // For how long: what F of them promised; an older agent does not say, and promised what it was asked for at least.
+  const lasts = (...answers: Parameters<typeof countPromises>[2]): number => countPromises([n1, n2, n3], three, answers).ttlMs;
+  assert.deepEqual(
+    [
+      lasts(yes(n1, 3, 9000)),
+      lasts(yes(n1, 3, 9000), yes(n2)),
+      lasts(yes(n1, 3, 9000), yes(n2), yes(n3, 3, 8000)),
+      lasts(yes(n2, 3, 9000), yes(n3, 3, 9500)),
+    ],
+    [0, 3000, 8000, 9000],
+  );
 });
+
+test('a member promises for longer than a TTL only while it is without the store too', () => {
+  assert.deepEqual(
+    [0, 2999, 4000, 60_000].map((away) => longPromiseMs(away, 3000)),
+    [3000, 3000, 4000, LONGEST_PROMISE_MS],
+  );
+  assert.equal(longPromiseMs(60_000, 30_000), 30_000, 'never for less than a TTL');
+  const asked = { ...ask, longMs: 9000 };
+  const until = (storeHeardAt: number | null) => {
+    const { answer, ballot } = mayPromise(
+      EMPTY_BALLOT,
+      { ...facts, storeHeardAt: storeHeardAt === null ? null : at(storeHeardAt) },
+      asked,
+      at(50_000),
+    );
+    return [answer.kind === 'promised' ? answer.ttlMs : answer.why, ballot.promise?.until];
+  };
+  assert.deepEqual(
+    [until(null), until(46_999), until(47_000), until(50_000)],
+    [
+      [9000, 59_000],
+      [9000, 59_000],
+      [3000, 53_000],
+      [3000, 53_000],
+    ],
+  );
+  // A short one takes nothing back of a long one.
+  const long = mayPromise(EMPTY_BALLOT, facts, asked, at(1000)).ballot;
+  assert.equal(mayPromise(long, { ...facts, storeHeardAt: at(2000) }, asked, at(2000)).ballot.promise?.until, 10_000);
+  assert.equal(mayVote(long, t(4), at(9999)).kind, 'wait');
+  assert.equal(mayVote(long, t(4), at(10_000)).kind, 'granted');
+});
+
+/** As the promiser writes it: a restart waits for no less than what stands, or is waited for already. */
+function recorded(ballot: Ballot, before: Ballot, now: number): Parameters<typeof ballotAfterRestart>[0] {
+  assert.ok(ballot.promise);
+  const ttlMs = Math.max(3000, ballot.promise.until - now, (before.waitUntil ?? 0) - now);
+  return { votedTerm: ballot.votedTerm, promise: { ...ballot.promise, until: at(now + ttlMs), bootId: 'b', ttlMs } };
+}
 
 test('while F promises stand no P votes can be collected, whatever the order and the restarts', () => {
   const step = fc.record({
@@ -117,11 +171,14 @@ test('while F promises stand no P votes can be collected, whatever the order and
         const own = { ...facts, node: members[i] as NodeId, electorate: members, opened: { term: t(3), primary: members[0] as NodeId } };
         if (what === 'promise') {
           const sentAt = now;
-          const { answer, ballot } = mayPromise(ballots[i] as Ballot, own, { ...ask, hold, from: members[0] as NodeId }, at(now));
+          // With and without the store: for a TTL, or for three.
+          const member = { ...own, storeHeardAt: wait % 2 === 0 ? at(now) : null };
+          const { answer, ballot } = mayPromise(ballots[i] as Ballot, member, { ...ask, longMs: 9000, hold, from: members[0] as NodeId }, at(now));
+          const before = ballots[i] as Ballot;
           ballots[i] = ballot;
           if (answer.kind === 'promised' && ballot.promise) {
-            durable[i] = { votedTerm: ballot.votedTerm, promise: { ...ballot.promise, bootId: 'b', ttlMs: 3000 } };
-            promisedUntil[i] = sentAt + 2500;
+            durable[i] = recorded(ballot, before, now);
+            promisedUntil[i] = Math.max(promisedUntil[i] ?? -1, sentAt + (answer.ttlMs ?? 3000) - 500);
           }
         } else if (what === 'vote') {
           const decision = mayVote(ballots[i] as Ballot, t(4), at(now));
@@ -135,10 +192,10 @@ test('while F promises stand no P votes can be collected, whatever the order and
           promisedUntil.fill(-1);
         } else if (what === 'late') {
           const late = { ...ask, hold: ended[wait % Math.max(1, ended.length)] ?? 'h0', from: members[0] as NodeId };
-          const { answer, ballot } = mayPromise(ballots[i] as Ballot, own, late, at(now));
+          const before = ballots[i] as Ballot;
+          const { answer, ballot } = mayPromise(before, own, late, at(now));
           ballots[i] = ballot;
-          if (answer.kind === 'promised' && ballot.promise)
-            durable[i] = { votedTerm: ballot.votedTerm, promise: { ...ballot.promise, bootId: 'b', ttlMs: 3000 } };
+          if (answer.kind === 'promised' && ballot.promise) durable[i] = recorded(ballot, before, now);
         } else if (what === 'return') {
           const given = { cluster: 'demo', term: t(3), from: members[0] as NodeId, hold: ended[wait % Math.max(1, ended.length)] ?? 'none' };
           ballots[i] = takeBack(ballots[i] as Ballot, 'demo', given);
@@ -249,7 +306,7 @@ test('a disk that is slower than the horizon is wide gives no promise that a res
     await clock.pass(3001);
     assert.equal((await again.value.onPromise(ask)).kind, 'promised');
     // A longer TTL (the spec was changed) is written before it is promised: a restart waits one TTL of the record.
-    assert.equal((await again.value.onPromise({ ...ask, ttlMs: 9000 })).kind, 'promised');
+    assert.equal((await again.value.onPromise({ ...ask, ttlMs: 9000, longMs: 9000 })).kind, 'promised');
     const restarted = openPromiser(options);
     assert.ok(restarted.ok);
     await clock.pass(8000);
@@ -283,7 +340,7 @@ test('a disk that takes seconds for a flush holds up the first promise only', as
       answer = given;
     });
     await clock.pass(0);
-    assert.deepEqual(answer, { kind: 'promised', node: n2, term: 3 }, `request ${asked}`);
+    assert.deepEqual(answer, { kind: 'promised', node: n2, term: 3, ttlMs: 3000 }, `request ${asked}`);
     // What is promised is on disk, whenever the power fails.
     const restarted = openPromiser(options);
     assert.ok(restarted.ok);
@@ -307,7 +364,7 @@ test('a shorter TTL does not shorten what a second restart waits for', async () 
     assert.ok(opened.ok);
     return opened.value;
   };
-  assert.equal((await open().onPromise({ ...ask, ttlMs: 30_000 })).kind, 'promised');
+  assert.equal((await open().onPromise({ ...ask, ttlMs: 30_000, longMs: 30_000 })).kind, 'promised');
   await clock.pass(1000);
   assert.equal((await open().onPromise(ask)).kind, 'promised');
   await clock.pass(1000);
@@ -316,6 +373,42 @@ test('a shorter TTL does not shorten what a second restart waits for', async () 
   assert.equal(third.mayVote(t(4)).kind, 'wait', 'the first promise stands for 8 s more');
   await clock.pass(40_000);
   assert.equal(third.mayVote(t(4)).kind, 'granted');
+});
+
+test('a longer promise is given once a restart would wait for it; nobody waits for that write, and promises that grow need no other', async () => {
+  const clock = createFakeClock();
+  let flushes = 0;
+  let stored: string | null = null;
+  const storage = {
+    read: () => stored,
+    write: async (text: string) => {
+      await clock.sleep(1200);
+      flushes += 1;
+      stored = text;
+    },
+  };
+  const options = { stateDirectory: '/none', storage, bootId: 'b', clock, facts: () => ({ ...facts, votedTerm: t(0) }) };
+  const opened = openPromiser(options);
+  assert.ok(opened.ok);
+  const first = opened.value.onPromise(ask);
+  await clock.pass(1200);
+  await first;
+  const given: (number | null)[] = [];
+  for (let away = 3000; away <= 12_000; away += 500) {
+    void opened.value
+      .onPromise({ ...ask, longMs: longPromiseMs(away, 3000) })
+      .then((answer) => given.push(answer.kind === 'promised' ? answer.ttlMs : null));
+    await clock.pass(0);
+    const restarted = openPromiser(options);
+    assert.ok(restarted.ok);
+    const standing = opened.value.standing()?.until ?? 0;
+    const wait = restarted.value.mayVote(t(4));
+    assert.ok(wait.kind === 'wait' && (standing as number) <= wait.until, `${standing}`);
+    await clock.pass(500);
+  }
+  assert.deepEqual(given.slice(0, 6), [3000, 3000, 3000, 3000, 5000, 5500]);
+  assert.equal(given.at(-1), LONGEST_PROMISE_MS);
+  assert.equal(flushes, 3, 'the first promise, the longest one, and a farther horizon');
 });
 
 test('a promise to another primary is written behind the horizon of the former, never under it', async () => {
@@ -364,10 +457,11 @@ test('a round ends with enough promises, without waiting for a member that hangs
     term: t(3),
     hold: 'h1',
     ttlMs: 3000,
-    own: async () => ({ kind: 'promised', node: n1, term: t(3) }),
-    ask: (node) => (node === n2 ? Promise.resolve({ kind: 'promised', node: n2, term: t(3) }) : new Promise(() => undefined)),
+    longMs: 5000,
+    own: async () => ({ kind: 'promised', node: n1, term: t(3), ttlMs: 5000 }),
+    ask: (node) => (node === n2 ? Promise.resolve({ kind: 'promised', node: n2, term: t(3), ttlMs: 4000 }) : new Promise(() => undefined)),
   });
-  assert.deepEqual([count.enough, count.have], [true, [n1, n2]]);
+  assert.deepEqual([count.enough, count.have, count.ttlMs], [true, [n1, n2], 4000]);
 });
 
 test('what was promised is given back to everybody, whoever cannot be reached', async () => {

@@ -1,7 +1,7 @@
 /** Calls to other agents: kept-alive connections, each call within one bounded time, and a connection that was late is not used again. */
 import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:https';
-import { decodeJson, list, literal, nullable, number, object, oneOf, text, union, bool } from '../../core/decode.ts';
+import { decodeJson, list, literal, nullable, number, object, oneOf, text, union, bool, integer, withDefault } from '../../core/decode.ts';
 import type { Decoder, Decoded } from '../../core/decode.ts';
 import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
@@ -35,7 +35,7 @@ const refusals = oneOf(
   'bad-request',
 );
 const promise: Decoder<PromiseAnswer> = union({
-  promised: object({ kind: literal('promised'), node: nodeId, term }),
+  promised: object({ kind: literal('promised'), node: nodeId, term, ttlMs: withDefault(nullable(integer), null) }),
   refused: object({ kind: literal('refused'), node: nodeId, term, why: refusals }),
 });
 

@@ -8,7 +8,7 @@ import { type Server, createServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { localZoneMinutes, monoMs, wallMs } from '../../base/clock.ts';
-import { type Decoder, decodeJson, encodeJson, formatDecodeError, integer, object, record, text } from '../../core/decode.ts';
+import { type Decoder, decodeJson, encodeJson, formatDecodeError, integer, nullable, object, record, text, withDefault } from '../../core/decode.ts';
 import type { PromiseAnswer, PromiseRequest, PromiseReturn } from '../../core/node/promises.ts';
 import { term } from '../../core/report.ts';
 import { type Failure, type Result, describeFailure } from '../../core/result.ts';
@@ -58,7 +58,17 @@ const REQUEST_MS = 5000;
 const KEEP_ALIVE_MS = 15_000;
 const MAX_LOG_LINES = 2000;
 
-const promiseRequest = object({ cluster: text, incarnation: text, term, from: nodeId, hold: text, electorateRevision: integer, ttlMs: integer });
+/** Without `longMs`: from an agent of an older version. */
+const promiseRequest = object({
+  cluster: text,
+  incarnation: text,
+  term,
+  from: nodeId,
+  hold: text,
+  electorateRevision: integer,
+  ttlMs: integer,
+  longMs: withDefault(nullable(integer), null),
+});
 const promiseReturn = object({ cluster: text, term, from: nodeId, hold: text });
 const POSTED = new Set(['/v1/promise', '/v1/promise/return', '/v1/check-parameters']);
 const parametersRequest = object({ parameters: record(text) });
@@ -159,7 +169,7 @@ async function routeMembers(
     }
     case '/v1/promise': {
       const asked = await readAs(promiseRequest, request, response);
-      if (asked !== null) send(response, 200, await options.onPromise(asked));
+      if (asked !== null) send(response, 200, await options.onPromise({ ...asked, longMs: asked.longMs ?? asked.ttlMs }));
       return;
     }
     case '/v1/promise/return': {

@@ -15,7 +15,8 @@ import { type MonoMs, type NodeId, type Revision, type Term, addMono } from '../
 import { type Failure, type Result, err, ok } from '../../core/result.ts';
 import type { ClusterKeys } from '../../store/keys.ts';
 import type { Store } from '../../store/store.ts';
-import { type Confirmation, type LeaseSettings, ownDeadline } from './lease-rules.ts';
+import { longPromiseMs } from '../../core/node/promises.ts';
+import { type Confirmation, type LeaseSettings, ownDeadline, promisedDeadline } from './lease-rules.ts';
 import { type Granted, claim, claimAgain, confirm, giveBack, grant } from './lease-store.ts';
 import { type TickClocks, pausedMs, readTogether } from './pause.ts';
 
@@ -50,6 +51,12 @@ export interface Hold {
   readonly hold: string;
 }
 
+export interface PromisesAsked extends Hold {
+  readonly ttlMs: number;
+  /** Of members that are without the store, too. */
+  readonly longMs: number;
+}
+
 export interface LeaseKeeperOptions {
   readonly store: Store;
   readonly keys: Pick<ClusterKeys, 'state' | 'writeLease'>;
@@ -59,8 +66,8 @@ export interface LeaseKeeperOptions {
   readonly clock: Clock;
   readonly bootMs: () => number;
   readonly guard: LeaseGuard;
-  /** Asked when the store did not confirm: true when F members, we among them, promised for a TTL counted from before this call. */
-  readonly askPromises: (what: Hold & { readonly ttlMs: number }) => Promise<boolean>;
+  /** Asked when the store did not confirm: for how long F members, we among them, promised, counted from before this call; null when they did not. */
+  readonly askPromises: (what: PromisesAsked) => Promise<number | null>;
   /** The hold has ended, and what was promised to it may be forgotten. Never rejects; not waited for. */
   readonly returnPromises: (hold: Hold) => Promise<void>;
   /** The deadline moved: refresh everything that has a time-out. */
@@ -110,6 +117,8 @@ interface Held {
   readonly hold: string;
   leaseId: string;
   deadline: MonoMs;
+  /** When the request was sent that the store confirmed last; of one that was taken over, when that was. */
+  storeAt: MonoMs;
   /** Members were asked for promises: somebody may wait for their end. */
   promised: boolean;
 }
@@ -129,6 +138,12 @@ const READ_FIRST_MS = 10;
 const DECIDED = Symbol('decided');
 /** How often the clocks are compared while a lease is held: clients of a machine that was paused are blocked this long after it goes on. */
 const PAUSE_LOOK_MS = 500;
+
+/** F members promised for this long, counted from these clocks. */
+interface Promised {
+  readonly sent: TickClocks;
+  readonly promisedMs: number;
+}
 
 /** A lease without a key, granted ahead. Its time runs since `sent`. */
 interface Prepared extends Granted {
@@ -208,11 +223,11 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
    * Invariant: time that was lost between the sending and this moment is not in the deadline. Because: the clocks are compared with those of
    * the sending, before and after the guard was told. Broken if: a pause is only taken off a deadline that a late answer then replaces.
    */
-  const extend = async (lease: Held, sent: TickClocks, grantedMs: number, by: 'store' | 'promises'): Promise<'store' | 'promises' | null> => {
+  const extend = async (lease: Held, sent: TickClocks, until: MonoMs, by: 'store' | 'promises'): Promise<'store' | 'promises' | null> => {
     notePause(lease);
     if (held !== lease) return null;
     const before = readClocks();
-    const deadline = addMono(ownDeadline({ sentAt: sent.mono, grantedMs, settings: options.settings() }), -lostSince(sent, before));
+    const deadline = addMono(until, -lostSince(sent, before));
     if (lapsing === lease) return null;
     const acknowledged = await options.guard.arm({ term: lease.term, leaseId: lease.leaseId, deadline, at: before });
     notePause(lease);
@@ -234,17 +249,25 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     return by;
   };
 
-  /** One round; the clocks of before it, from which its promises count, or null when they were too few. */
-  const ask = async (lease: Held, ttlMs: number): Promise<TickClocks | null> => {
+  const byStore = async (lease: Held, sent: TickClocks, grantedMs: number): Promise<'store' | 'promises' | null> => {
+    lease.storeAt = sent.mono;
+    return extend(lease, sent, ownDeadline({ sentAt: sent.mono, grantedMs, settings: options.settings() }), 'store');
+  };
+
+  /** One round; null when its promises were too few. */
+  const ask = async (lease: Held): Promise<Promised | null> => {
     lease.promised = true;
-    const asked = readClocks();
-    return (await options.askPromises({ term: lease.term, hold: lease.hold, ttlMs })) ? asked : null;
+    const sent = readClocks();
+    const { ttlMs } = options.settings();
+    const longMs = longPromiseMs(sent.mono - lease.storeAt, ttlMs);
+    const promisedMs = await options.askPromises({ term: lease.term, hold: lease.hold, ttlMs, longMs });
+    return promisedMs === null ? null : { sent, promisedMs };
   };
 
   /** Rounds until one has enough, the store has decided, or the next renewal is due: a disk or a processor that was late is so for a moment, and each round counts. */
-  const askRounds = async (lease: Held, ttlMs: number, until: MonoMs, decided: AbortSignal): Promise<TickClocks | null> => {
+  const askRounds = async (lease: Held, until: MonoMs, decided: AbortSignal): Promise<Promised | null> => {
     for (;;) {
-      const asked = await ask(lease, ttlMs);
+      const asked = await ask(lease);
       if (asked !== null || decided.aborted || clock.now().mono + ASK_AGAIN_MS >= until) return asked;
       await clock.sleep(ASK_AGAIN_MS, decided);
       expire();
@@ -267,13 +290,13 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
    */
   const renewOnce = async (lease: Held): Promise<'store' | 'promises' | null> => {
     const sent = readClocks();
-    const { ttlMs } = options.settings();
     const decided = new AbortController();
     let asking: Promise<void> | null = null;
     let promised: Promise<'store' | 'promises' | null> | null = null;
     const askMembers = (): Promise<void> => {
-      asking ??= askRounds(lease, ttlMs, addMono(sent.mono, CONFIRM_LIMIT_MS), decided.signal).then((asked) => {
-        if (asked !== null && !decided.signal.aborted && held === lease) promised = extend(lease, asked, ttlMs, 'promises');
+      asking ??= askRounds(lease, addMono(sent.mono, CONFIRM_LIMIT_MS), decided.signal).then((asked) => {
+        if (asked !== null && !decided.signal.aborted && held === lease)
+          promised = extend(lease, asked.sent, promisedDeadline(asked, options.settings()), 'promises');
       });
       return asking;
     };
@@ -296,7 +319,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     storeAnswers = seen.confirmation.kind !== 'unknown';
     switch (seen.confirmation.kind) {
       case 'confirmed':
-        return extend(lease, sent, seen.grantedMs, 'store');
+        return byStore(lease, sent, seen.grantedMs);
       case 'taken':
         return null;
       case 'gone':
@@ -347,7 +370,7 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
     }
     lease.leaseId = again.leaseId;
     options.onEvent?.({ kind: 'claimed-again', term: lease.term });
-    return extend(lease, sent, again.grantedMs, 'store');
+    return byStore(lease, sent, again.grantedMs);
   };
 
   /** One at a time; a caller that needs a renewal sent after its call waits for the running one and starts another. */
@@ -389,7 +412,8 @@ export function createLeaseKeeper(options: LeaseKeeperOptions): LeaseKeeper {
 
   const begin = (taken: Pick<Held, 'term' | 'leaseId' | 'deadline'>): void => {
     // A lease that is adopted twice has its id twice, and the clock of this boot goes on between.
-    const lease: Held = { ...taken, hold: `${taken.leaseId}@${clock.now().mono}`, promised: false };
+    const now = clock.now().mono;
+    const lease: Held = { ...taken, hold: `${taken.leaseId}@${now}`, storeAt: now, promised: false };
     held = lease;
     storeAnswers = true;
     loop.abort();

@@ -24,6 +24,20 @@ export function ownDeadline(options: { readonly sentAt: MonoMs; readonly granted
   return addMono(options.sentAt, Math.min(options.grantedMs, options.settings.ttlMs) - options.settings.marginMs);
 }
 
+/**
+ * Until when we may accept writes on promises, which may be for longer than the lease's TTL.
+ *
+ * Invariant: this moment lies before the first of the promisers may vote for another, by at least the margin.
+ * Because: each of them counts on its own clock from when the request reached it, which is after `sent` on ours; and a promise that is longer than a TTL is what a
+ * member said itself. Broken if: what was asked for is counted where less was promised.
+ */
+export function promisedDeadline(
+  promised: { readonly sent: { readonly mono: MonoMs }; readonly promisedMs: number },
+  settings: Pick<LeaseSettings, 'marginMs'>,
+): MonoMs {
+  return addMono(promised.sent.mono, promised.promisedMs - settings.marginMs);
+}
+
 /** What one look at the store says about our lease. */
 export type Confirmation =
   | { readonly kind: 'confirmed' }

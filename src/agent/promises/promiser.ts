@@ -12,6 +12,7 @@ import { decodeJson, encodeJson, formatDecodeError, integer, nullable, number, o
 import { type MonoMs, type Term, addMono, makeMonoMs } from '../../core/ids.ts';
 import {
   type Ballot,
+  LONGEST_PROMISE_MS,
   type MemberFacts,
   type OpenPromise,
   type PromiseAnswer,
@@ -35,7 +36,7 @@ const stored = object({
 
 /** How far ahead the horizon is written: one fsync in half of this time, and so long may that take. Longer only costs a vote after a restart, and that wait is bounded by one TTL. */
 const HORIZON_MS = 20_000;
-/** A primary that asks for longer than any TTL that the spec allows is broken. */
+/** A primary that asks for longer than any TTL that the spec allows, or than the longest promise, is broken. */
 const MAX_TTL_MS = 60_000;
 
 export interface Promiser {
@@ -108,36 +109,44 @@ export function openPromiser(options: PromiserOptions): Result<Promiser, Failure
   const decide = async (request: PromiseRequest): Promise<PromiseAnswer> => {
     const facts = options.facts();
     const refuse = (why: 'not-stored' | 'bad-request'): PromiseAnswer => ({ kind: 'refused', node: facts.node, term: facts.knownTerm, why });
-    if (request.ttlMs <= 0 || request.ttlMs > MAX_TTL_MS) return refuse('bad-request');
-    const first = mayPromise(current(), facts, request, options.clock.now().mono);
+    if (request.ttlMs <= 0 || request.longMs < request.ttlMs || request.longMs > MAX_TTL_MS) return refuse('bad-request');
+    const wanted = mayPromise(current(), facts, request, options.clock.now().mono).answer;
+    const longMs = wanted.kind === 'promised' && wanted.ttlMs !== null ? wanted.ttlMs : request.ttlMs;
+    // A restart must wait for as long: until that is written, beside the answers, the promise is for no longer than before.
+    const asked = horizon !== null && horizon.ttlMs >= longMs ? request : { ...request, longMs: request.ttlMs };
+    const first = mayPromise(current(), facts, asked, options.clock.now().mono);
     const promise = first.ballot.promise;
     if (first.answer.kind === 'refused' || promise === null) return first.answer;
-    if (!covers(promise, request.ttlMs)) await ahead;
-    if (!covers(promise, request.ttlMs)) {
+    const ttlMs = first.answer.ttlMs ?? request.ttlMs;
+    if (!covers(promise, ttlMs)) await ahead;
+    if (!covers(promise, ttlMs)) {
       // Until the write ends nobody knows which of the two is on disk.
       horizon = null;
-      const next = beyond(promise, request.ttlMs);
+      const next = beyond(promise, ttlMs);
       if (!(await write(next))) return refuse('not-stored');
       horizon = next;
     }
     // The write took time, and a vote may have been given meanwhile: decide again, with nothing between the decision and its effect.
-    const second = mayPromise(current(), options.facts(), request, options.clock.now().mono);
+    const second = mayPromise(current(), options.facts(), asked, options.clock.now().mono);
+    if (second.answer.kind === 'refused' || second.ballot.promise === null) return second.answer;
     // A disk that took longer than the horizon is wide: what would be answered now is not on it.
-    if (second.answer.kind === 'promised' && second.ballot.promise !== null && !covers(second.ballot.promise, request.ttlMs))
-      return refuse('not-stored');
+    if (!covers(second.ballot.promise, second.answer.ttlMs ?? request.ttlMs)) return refuse('not-stored');
     ballot = second.ballot;
-    if (second.answer.kind === 'promised' && second.ballot.promise !== null) lookAhead(second.ballot.promise);
+    lookAhead(second.ballot.promise, longMs > request.ttlMs ? Math.max(longMs, LONGEST_PROMISE_MS) : request.ttlMs);
     return second.answer;
   };
 
   /**
-   * *Invariant:* whatever is on disk at any moment covers `horizon`. *Because:* the farther one is of the same promise, and holds all that the present one does; and
+   * Farther, or of longer promises (the longest at once, which then grow without a flush each).
+   *
+   * *Invariant:* whatever is on disk at any moment covers `horizon`. *Because:* the other one is of the same promise, and holds all that the present one does; and
    * one write is under way at a time: another promise waits for this one. *Broken if:* a horizon of an older promise comes to the disk after a newer one's.
    */
-  const lookAhead = (promise: OpenPromise): void => {
+  const lookAhead = (promise: OpenPromise, ttlMs: number): void => {
     const present = horizon;
-    if (present === null || ahead !== null || present.until - promise.until > HORIZON_MS / 2) return;
-    const next = beyond(promise, present.ttlMs);
+    if (present === null || ahead !== null) return;
+    if (present.until - promise.until > HORIZON_MS / 2 && present.ttlMs >= ttlMs) return;
+    const next = beyond(promise, Math.max(present.ttlMs, ttlMs));
     ahead = write(next)
       .then((written) => {
         if (written) horizon = next;
@@ -189,7 +198,7 @@ function damaged(file: string, cause: string): Failure {
     what: `cannot read ${file}, which holds this node's promise to a primary`,
     cause,
     now: 'the agent does not start: a forgotten promise could open a second primary',
-    remedy: 'wait one lease TTL (3 s by default), move the file away, and start the agent again',
+    remedy: `wait ${LONGEST_PROMISE_MS / 1000} s, or one lease TTL where that is longer, move the file away, and start the agent again`,
     retryable: false,
   };
 }

@@ -13,6 +13,7 @@ export interface RoundOptions {
   readonly term: Term;
   readonly hold: string;
   readonly ttlMs: number;
+  readonly longMs: number;
   /** This node's own promise, by its own promiser. Null: not in time. */
   readonly own: (request: PromiseRequest) => Promise<PromiseAnswer | null>;
   /** Null: no answer in time. Bounded by itself (PROMISE_LIMIT_MS). */
@@ -29,6 +30,7 @@ export async function askForPromises(options: RoundOptions): Promise<PromiseCoun
     hold: options.hold,
     electorateRevision: options.electorate.revision,
     ttlMs: options.ttlMs,
+    longMs: options.longMs,
   };
   const answers: PromiseAnswer[] = [];
   const { members } = options.electorate;
@@ -37,10 +39,10 @@ export async function askForPromises(options: RoundOptions): Promise<PromiseCoun
     const take = (from: NodeId, answer: PromiseAnswer | null): void => {
       open -= 1;
       if (answer !== null && answer.node === from) answers.push(answer);
-      const count = countPromises(members, options.term, answers);
+      const count = countPromises(members, options, answers);
       if (count.enough || open === 0) resolve(count);
     };
-    if (open === 0) resolve(countPromises(members, options.term, answers));
+    if (open === 0) resolve(countPromises(members, options, answers));
     for (const member of members) {
       const asked = member === options.node ? options.own(request) : options.ask(member, request);
       asked.then(

@@ -8,6 +8,10 @@
  *   clock, which started later than the primary's own count (from before the request was sent, minus the margin).
  * Broken if: a promiser forgets its promise in a restart (then it waits the longest TTL out), or counts on another host's clock.
  *
+ * How long a promise lasts: the lease's TTL, from a member that has the store. One that is without it too promises for as long as the primary has been without it,
+ * up to `LONGEST_PROMISE_MS` (`longPromiseMs`): nobody can be elected without the store anyway, and a primary that every member supports must not fall for a host that
+ * stands still for three seconds. The price is a failover that comes late after the store's return, by no more than the outage lasted.
+ *
  * A *hold* is one stretch in which a node holds the write lease without a break. Promises are given to a hold, and who ends its hold takes them back.
  */
 import { type MonoMs, type NodeId, type Term, addMono, makeTerm } from '../ids.ts';
@@ -24,6 +28,8 @@ export interface PromiseRequest {
   /** Revision of the electorate that the primary counts with. */
   readonly electorateRevision: number;
   readonly ttlMs: number;
+  /** For how long a member that does not reach the store either is asked to promise; not less than `ttlMs`. */
+  readonly longMs: number;
 }
 
 export type PromiseRefusal =
@@ -40,7 +46,8 @@ export type PromiseRefusal =
   | 'bad-request';
 
 export type PromiseAnswer =
-  | { readonly kind: 'promised'; readonly node: NodeId; readonly term: Term }
+  /** `ttlMs`: for how long from when the request came. Null: for the request's, from an agent of an older version. */
+  | { readonly kind: 'promised'; readonly node: NodeId; readonly term: Term; readonly ttlMs: number | null }
   | { readonly kind: 'refused'; readonly node: NodeId; readonly term: Term; readonly why: PromiseRefusal };
 
 /** The promises to a hold that has ended are needed no more. */
@@ -85,6 +92,8 @@ export interface MemberFacts {
   readonly opened: { readonly term: Term; readonly primary: NodeId } | null;
   readonly electorateRevision: number;
   readonly electorate: readonly NodeId[];
+  /** When the store last confirmed what this member knows of it; null: never. */
+  readonly storeHeardAt: MonoMs | null;
   /** A promote order is being carried out here. */
   readonly promoting: boolean;
 }
@@ -98,15 +107,29 @@ export function mayPromise(
 ): { readonly answer: PromiseAnswer; readonly ballot: Ballot } {
   const why = refusal(ballot, facts, request, now);
   if (why !== null) return { answer: { kind: 'refused', node: facts.node, term: maxTerm(facts.knownTerm, ballot.votedTerm), why }, ballot };
-  const until = addMono(now, request.ttlMs);
+  const ttlMs = hasStore(facts, request, now) ? request.ttlMs : request.longMs;
+  const until = addMono(now, ttlMs);
   // What a lower term was promised ended when this one was opened.
   const open = ballot.promise?.term === request.term ? ballot.promise : null;
   const others = open === null || open.hold === request.hold ? (open?.othersUntil ?? null) : open.until;
   const kept = open !== null && open.until > until ? open.until : until;
   return {
-    answer: { kind: 'promised', node: facts.node, term: request.term },
+    answer: { kind: 'promised', node: facts.node, term: request.term, ttlMs },
     ballot: { ...ballot, promise: { term: request.term, to: request.from, hold: request.hold, until: kept, othersUntil: others } },
   };
+}
+
+/** A member that has the store may have to vote soon: it binds itself for no longer than a lease does. */
+function hasStore(facts: MemberFacts, request: PromiseRequest, now: MonoMs): boolean {
+  return facts.storeHeardAt !== null && now - facts.storeHeardAt <= request.ttlMs;
+}
+
+/** Ten seconds of a host that stands still are an outage anyhow. */
+export const LONGEST_PROMISE_MS = 10_000;
+
+/** For how long a primary that has been without the store for `awayMs` asks a member that is without it too to promise. */
+export function longPromiseMs(awayMs: number, ttlMs: number): number {
+  return Math.floor(Math.max(ttlMs, Math.min(awayMs, LONGEST_PROMISE_MS)));
 }
 
 function refusal(ballot: Ballot, facts: MemberFacts, request: PromiseRequest, now: MonoMs): PromiseRefusal | null {
@@ -198,25 +221,34 @@ export interface PromiseCount {
   readonly needed: number;
   readonly have: readonly NodeId[];
   readonly enough: boolean;
+  /** For how long all of `needed` members promised: the best that the answers give. 0 while there are not enough. */
+  readonly ttlMs: number;
   /** Who refused because of something newer: the primary must not go on asking. */
   readonly superseded: { readonly node: NodeId; readonly term: Term; readonly why: PromiseRefusal } | null;
 }
 
 /** Counts answers of distinct members of the electorate for `term`; answers of strangers, repeats and other terms do not count. */
-export function countPromises(electorate: readonly NodeId[], term: Term, answers: readonly PromiseAnswer[]): PromiseCount {
+export function countPromises(
+  electorate: readonly NodeId[],
+  asked: Pick<PromiseRequest, 'term' | 'ttlMs'>,
+  answers: readonly PromiseAnswer[],
+): PromiseCount {
   const members = new Set(electorate);
-  const have = new Set<NodeId>();
+  const { term } = asked;
+  const have = new Map<NodeId, number>();
   let superseded: PromiseCount['superseded'] = null;
   for (const answer of answers) {
     if (!members.has(answer.node)) continue;
     if (answer.kind === 'promised') {
-      if (answer.term === term) have.add(answer.node);
+      if (answer.term === term) have.set(answer.node, answer.ttlMs ?? asked.ttlMs);
     } else if (answer.term > term && (answer.why === 'newer-term' || answer.why === 'voted')) {
       superseded = { node: answer.node, term: answer.term, why: answer.why };
     }
   }
   const needed = votesNeeded(members.size).promises;
-  return { needed, have: [...have].sort(), enough: members.size > 0 && have.size >= needed, superseded };
+  const enough = members.size > 0 && have.size >= needed;
+  const longestFirst = [...have.values()].sort((a, b) => b - a);
+  return { needed, have: [...have.keys()].sort(), enough, ttlMs: enough ? (longestFirst[needed - 1] ?? 0) : 0, superseded };
 }
 
 function maxTerm(a: Term, b: Term): Term {
