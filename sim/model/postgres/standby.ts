@@ -162,9 +162,21 @@ export function receiveWal(core: Core, link: Link, target: WalRecord): void {
     });
 }
 
-function store(core: Core, link: Link, target: WalRecord): void {
+/**
+ * What of it a receiver gets: a walsender sends no more than its timeline has before the receiver has fetched the next one's history, over the same connection.
+ * A server that ended meanwhile (its directory may have been made anew since) gives it to nobody. *Source:* walsender.c, sendTimeLineIsHistoric; walreceiver.c, WalRcvFetchTimeLineHistoryFiles.
+ */
+function upToKnownTimeline(directory: DataDirectory, link: Link, target: WalRecord): WalRecord {
+  let record = target;
+  while (record.tli !== directory.timeline.tli && record.prev !== null && branchOf(directoryOf(link.upstream).timeline, record.tli) === null)
+    record = record.prev;
+  return record;
+}
+
+function store(core: Core, link: Link, received: WalRecord): void {
   const run = link.standbyRun;
   const directory = directoryOf(core);
+  const target = upToKnownTimeline(directory, link, received);
   if (contains(directory.end, target)) {
     reply(link);
     return;
