@@ -35,6 +35,8 @@ const TARGETS: readonly Target[] = [
   { way: 'write port', modes: ['simple', 'prepared'], to: 'haproxy', figure: 'tps', must: 0.95 },
   { way: 'write port', modes: ['simple', 'prepared'], to: 'haproxy', figure: 'cpuUs', must: 1.1 },
   { way: 'write port', modes: ['connect'], to: 'direct', figure: 'tps', must: 0.88 },
+  { way: 'session pool', modes: ['connect'], to: 'direct', figure: 'tps', must: 5 },
+  { way: 'transaction pool', modes: ['connect'], to: 'direct', figure: 'tps', must: 5 },
   { way: 'split port', modes: ['simple'], to: 'pgpool', figure: 'tps', must: 1.4 },
   { way: 'split port', modes: ['prepared'], to: 'pgpool', figure: 'tps', must: 2.2 },
 ];

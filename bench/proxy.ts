@@ -20,8 +20,15 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 const ADDRESS = '127.0.0.1';
 const SCALE = 10;
 const CONNECT_CLIENTS = 8;
+/** Fewer than the most clients of a cell: in transaction mode they take turns. */
+const POOL_SIZE = 16;
 /** Source: proc(5), sysconf(_SC_CLK_TCK) is 100 on every Linux of this kind. */
 const TICK_US = 10_000;
+
+const POOLS = [
+  ['p2', 'session pool'],
+  ['p3', 'transaction pool'],
+] as const;
 
 interface Way {
   readonly name: string;
@@ -56,6 +63,11 @@ export async function benchProxy(options: Options): Promise<ProxyBench> {
       { name: 'direct', port: direct, pid: null },
       { name: 'write port', port: proxy?.writePort ?? 0, pid },
       { name: 'split port', port: proxy?.splitPort ?? 0, pid },
+      ...POOLS.map(([id, name]) => ({
+        name,
+        port: herd.plan.proxies?.find((one) => one.id === id)?.writePort ?? 0,
+        pid: herd.proxy(id)?.pid ?? null,
+      })),
     ];
     const standby = herd.targets.find((target) => target.node !== primary)?.port ?? 0;
     const { rivals, missing } = await startRivals(
@@ -163,10 +175,11 @@ async function answers(herd: Herd, port: number): Promise<boolean> {
 async function planOf(): Promise<Parameters<typeof openHerd>[0]> {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'pgherd-bench-')));
   chmodSync(directory, 0o755);
-  const [api = 0, store = 0, pg1 = 0, pg2 = 0, agent1 = 0, agent2 = 0, writePort = 0, readPort = 0, splitPort = 0] = await findFreePorts(ADDRESS, {
-    preferred: 19_433,
-    count: 9,
-  });
+  const [api = 0, store = 0, pg1 = 0, pg2 = 0, agent1 = 0, agent2 = 0, ...ports] = await findFreePorts(ADDRESS, { preferred: 19_433, count: 15 });
+  const proxyOf = (index: number, mode: 'off' | 'session' | 'transaction') => {
+    const [writePort = 0, readPort = 0, splitPort = 0] = ports.slice(index * 3);
+    return { id: `p${index + 1}`, address: ADDRESS, writePort, readPort, splitPort, pooling: { rules: [{ mode, size: POOL_SIZE }] }, inside: [] };
+  };
   return {
     directory,
     program: [process.execPath, join(ROOT, 'dist', 'pgherd.mjs')],
@@ -176,7 +189,7 @@ async function planOf(): Promise<Parameters<typeof openHerd>[0]> {
       { node: 'n1', address: ADDRESS, port: pg1, agentPort: agent1, inside: [] },
       { node: 'n2', address: ADDRESS, port: pg2, agentPort: agent2, inside: [] },
     ],
-    proxies: [{ id: 'p1', address: ADDRESS, writePort, readPort, splitPort, inside: [] }],
+    proxies: [proxyOf(0, 'off'), proxyOf(1, 'session'), proxyOf(2, 'transaction')],
     firewall: 'off',
     clientNetwork: `${ADDRESS}/32`,
     // The pools of PgBouncer and pgpool-II keep their connections while the others are measured.

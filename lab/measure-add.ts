@@ -35,6 +35,7 @@ export async function measureAdd(options: {
     priorities: {},
     locations: {},
     proxies: 0,
+    pooling: {},
     witness: null,
     store: 'embedded',
     spareEtcd: false,

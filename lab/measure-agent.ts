@@ -31,6 +31,7 @@ export async function measureAgent(options: { readonly keep: boolean; readonly s
     locations: {},
     witness: null,
     proxies: 0,
+    pooling: {},
     store: 'embedded',
     spareEtcd: false,
     spareServer: false,

@@ -31,6 +31,7 @@ export async function runScenario(
       locations: scenario.locations ?? {},
       witness: scenario.witness ?? null,
       proxies: scenario.proxies ?? 0,
+      pooling: scenario.pooling ?? {},
       store: options.store ?? scenario.store ?? 'embedded',
       spareEtcd: scenario.spareEtcd ?? false,
       spareServer: scenario.spareServer ?? false,

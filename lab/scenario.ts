@@ -55,6 +55,8 @@ export interface Scenario {
   readonly spareServer?: boolean;
   /** How many proxies stand on the proxies' host, `p1`, `p2`, …; default: none. */
   readonly proxies?: number;
+  /** The part `pooling` of their proxy.yaml; default: none. */
+  readonly pooling?: Readonly<Record<string, unknown>>;
   readonly run: (stage: Stage) => Promise<Observation>;
 }
 

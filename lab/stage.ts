@@ -66,6 +66,7 @@ export interface StageOptions {
   readonly locations: Readonly<Record<string, string>>;
   readonly witness: string | null;
   readonly proxies: number;
+  readonly pooling: Readonly<Record<string, unknown>>;
   readonly store: StoreKind;
   readonly spareEtcd: boolean;
   readonly spareServer: boolean;
@@ -195,6 +196,7 @@ function planOf(
     locations,
     witness,
     proxies,
+    pooling,
     spareServer,
     fencing,
     disks,
@@ -235,6 +237,7 @@ function planOf(
       writePort: 5433 + index * 10,
       readPort: 5434 + index * 10,
       splitPort: 5435 + index * 10,
+      pooling,
       inside: network.inside(PROXY),
     })),
     firewall,

@@ -19,7 +19,7 @@ import {
   storeLost,
 } from './etcd.ts';
 import { diskFull, diskReadOnly, diskStuck, diskStuckQuorum } from './disks.ts';
-import { failoverProxy } from './failover-proxy.ts';
+import { failoverPool, failoverProxy } from './failover-proxy.ts';
 import { fencingFails, hostLossFenced } from './fencing.ts';
 import { freeze } from './freeze.ts';
 import { hostKill } from './host-kill.ts';
@@ -59,7 +59,7 @@ import { storeLoss, storeLossSingle } from './store-loss.ts';
 import { strict } from './strict.ts';
 import { switchover } from './switchover.ts';
 import { switchoverCandidateDies } from './switchover-candidate-dies.ts';
-import { switchoverProxy } from './switchover-proxy.ts';
+import { switchoverPool, switchoverProxy } from './switchover-proxy.ts';
 import { syncStandbyLoss } from './sync-standby-loss.ts';
 import { syncMode } from './sync-mode.ts';
 import { twoFailures } from './two-failures.ts';
@@ -92,6 +92,8 @@ export const SCENARIOS: readonly Scenario[] = [
   locationPreferred,
   switchoverProxy,
   failoverProxy,
+  switchoverPool,
+  failoverPool,
   proxyLoss,
   rollingRestartProxy,
   readYourWrites,

@@ -26,3 +26,10 @@ export const failoverProxy: Scenario = {
     return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: [...wrong, ...rejoin.wrong, ...judged], detail: [seen.detail, ...lost].join('; ') };
   },
 };
+
+export const failoverPool: Scenario = {
+  ...failoverProxy,
+  name: 'failover-pool',
+  about: `as failover-proxy, and the ${CLIENTS} clients share four connections on each node`,
+  pooling: { rules: [{ mode: 'transaction', size: 4 }] },
+};

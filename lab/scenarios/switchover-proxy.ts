@@ -26,3 +26,11 @@ export const switchoverProxy: Scenario = {
     return { faultMs, rejoinMs: rejoin.rejoinMs, wrong: [...wrong, ...rejoin.wrong, ...seen.wrong], detail: seen.detail };
   },
 };
+
+/** They take turns all the time, before the move and after it. */
+export const switchoverPool: Scenario = {
+  ...switchoverProxy,
+  name: 'switchover-pool',
+  about: `as switchover-proxy, and the ${CLIENTS} clients share four connections on each node`,
+  pooling: { rules: [{ mode: 'transaction', size: 4 }] },
+};

@@ -32,6 +32,25 @@ const LIMITS = {
   connectMs: 3000,
 } as const;
 
+const POOLING = { rules: [], idleMs: 600_000, lifetimeMs: 3_600_000 } as const;
+
+/** Who shares server connections, and how many there are of each user and database on each node. */
+const poolRule = object(
+  {
+    /** Null: every database, every user. */
+    database: withDefault(nullable(text), null),
+    user: withDefault(nullable(text), null),
+    /**
+     * `off`: each client has a connection of its own. `session`: for as long as it is there. `transaction`: until another client needs it, and it is between two
+     * transactions and has nothing there that cannot be made again.
+     */
+    mode: oneOf('off', 'session', 'transaction'),
+    size: withDefault(number({ integer: true, min: 1, max: 10_000 }), 20),
+  },
+  'strict',
+);
+export type PoolRule = Decoded<typeof poolRule>;
+
 const READ = { primary: 'last-resort', maxLagBytes: 16 * 1024 * 1024 } as const;
 
 export const proxyConfig = object(
@@ -64,6 +83,21 @@ export const proxyConfig = object(
         'strict',
       ),
       READ,
+    ),
+    /** Of the write and the read port. */
+    pooling: withDefault(
+      object(
+        {
+          /** The first that fits a client counts. */
+          rules: withDefault(list(poolRule), POOLING.rules),
+          /** A connection that nobody used for so long is closed. */
+          idleMs: withDefault(milliseconds, POOLING.idleMs),
+          /** Nor is one kept for longer: memory that its process has gathered is given back. */
+          lifetimeMs: withDefault(milliseconds, POOLING.lifetimeMs),
+        },
+        'strict',
+      ),
+      POOLING,
     ),
     limits: withDefault(
       object(

@@ -27,6 +27,8 @@ export interface ProxyPlan {
   readonly writePort: number;
   readonly readPort: number;
   readonly splitPort: number;
+  /** The part `pooling` of proxy.yaml; default: none. */
+  readonly pooling?: Readonly<Record<string, unknown>>;
   readonly inside: readonly string[];
 }
 

@@ -1,5 +1,5 @@
 /** Brings a whole herd up (server, agents, cluster, the measuring clients' tables) and takes all of it down again. */
-import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { stringify } from 'yaml';
 import type { Failure } from '../core/result.ts';
 import { type RoleProcess, killBelow, runOnce, sendSignal, waitUntil } from './children.ts';
@@ -159,6 +159,7 @@ async function joinProxies(herd: Herd, say: Say): Promise<Failure | null> {
     const joined = await herd.verbOn(proxy, args, 20_000);
     rmSync(tokenFile, { force: true });
     if (joined.code !== 0) return verbFailed('demo.join', `${id} could not join`, joined);
+    if (proxy.pooling !== undefined) appendFileSync(places.proxyConfig(id), `pooling: ${JSON.stringify(proxy.pooling)}\n`);
     const role = herd.startProxy(id);
     if (!(await waitUntil(async () => role.exit() !== null || (await isListening(proxy)), PROXY_START_MS)) || role.exit() !== null)
       return problem('demo.proxy-start', {

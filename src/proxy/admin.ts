@@ -45,7 +45,7 @@ export type AdminAnswer =
   | { readonly kind: 'done'; readonly tag: string }
   | { readonly kind: 'wrong'; readonly sqlState: string; readonly message: string; readonly hint: string };
 
-const COMMANDS = 'SHOW POOL_NODES, SHOW CLIENTS, SHOW SERVERS, SHOW STATS, SHOW VERSION, PAUSE, RESUME';
+const COMMANDS = 'SHOW POOL_NODES, SHOW CLIENTS, SHOW SERVERS, SHOW POOLS, SHOW STATS, SHOW VERSION, PAUSE, RESUME';
 
 export async function answerAdmin(text: string, overview: Overview): Promise<AdminAnswer> {
   const words = text.replace(/;\s*$/, '').trim().toLowerCase().replaceAll(/\s+/g, ' ');
@@ -71,6 +71,7 @@ const SHOWS: Readonly<Record<string, (overview: Overview) => Table>> = {
   pool_nodes: showPoolNodes,
   clients: showClients,
   servers: showServers,
+  pools: showPools,
   stats: showStats,
   version: () => ({ columns: ['version'], rows: [[VERSION]] }),
 };
@@ -165,6 +166,34 @@ function showServers({ ports }: Overview): Table {
     }),
   );
   return { columns: ['node', 'host', 'port', 'user', 'database', 'proxy_port', 'pid'], rows };
+}
+
+/** Columns of PgBouncer, as far as they mean something here. Source: PgBouncer manual, SHOW POOLS. */
+function showPools({ ports }: Overview): Table {
+  const rows = ports.flatMap((port) =>
+    port.pools.facts().map((pool) => {
+      const clients = [...port.sessions].filter(({ login }) => login.user === pool.user && login.database === pool.database);
+      const active = clients.filter((session) => session.backend?.target.node === pool.node && !session.idle).length;
+      return [
+        pool.database,
+        pool.user,
+        pool.node,
+        port.kind,
+        active,
+        pool.waiting,
+        active,
+        Math.max(0, pool.lent - active),
+        pool.spare,
+        pool.opening,
+        pool.size,
+        Math.floor(pool.waitedMs / 1000),
+        Math.round(pool.waitedMs * 1000) % 1_000_000,
+        pool.mode,
+      ];
+    }),
+  );
+  const columns = 'database,user,node,proxy_port,cl_active,cl_waiting,sv_active,sv_idle,sv_spare,sv_login,pool_size,maxwait,maxwait_us,pool_mode';
+  return { columns: columns.split(','), rows };
 }
 
 function showStats({ ports }: Overview): Table {

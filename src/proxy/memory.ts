@@ -6,6 +6,7 @@
  *
  * All answers are booked for one server: a session has one at a time, also while a cycle of it is at a standby.
  */
+import { createHash } from 'node:crypto';
 import { readDataRow } from '../wire/backend.ts';
 import { type Classification, EFFECT, ROUTE, type Rules, createClassification } from '../wire/classification.ts';
 import { classify } from '../wire/classify.ts';
@@ -20,6 +21,7 @@ import { HINT } from '../wire/scan.ts';
 import { applyInspection, inspectionSql, mayBeFree } from '../wire/session-inspection.ts';
 import { missingSettings } from '../wire/session-settings.ts';
 import {
+  PIN,
   type SessionState,
   createSessionState,
   describePins,
@@ -53,6 +55,11 @@ export class SessionMemory {
   readonly #fixed: string | null;
   readonly #state: SessionState;
   #catalogChanged = false;
+  /** Of `stateKey`, and of which version it is. */
+  #key = '';
+  #keyVersion = -1;
+  /** Since it was set to false: a statement was sent that does more than read (it may have used a sequence). */
+  wrote = false;
 
   /** A replication connection can never be moved. */
   constructor(rules: () => Rules, login: Pick<Login, 'user' | 'startup' | 'replication'>) {
@@ -86,7 +93,9 @@ export class SessionMemory {
     const { classifier } = shared;
     if (type === FRONTEND.query || type === FRONTEND.parse) classifier.rules = this.rules();
     noteClientMessage(this.#state, classifier, type, bytes, bodyAt, end);
-    if ((this.#state.batch.effects & EFFECT.catalog) !== 0) this.#catalogChanged = true;
+    const { batch } = this.#state;
+    if ((batch.effects & EFFECT.catalog) !== 0) this.#catalogChanged = true;
+    if (batch.route !== ROUTE.any) this.wrote = true;
   }
 
   /** Everything but rows, copied data, parameters and ReadyForQuery. */
@@ -176,11 +185,37 @@ export class SessionMemory {
     applyInspection(this.#state, values?.map((value) => (value === null ? null : decodeText(value))) ?? []);
   }
 
-  /** Messages that make the state again, each one cycle; empty: nothing to do. */
-  restore(): readonly Uint8Array[] {
+  /** Messages that make the state again, each one cycle; empty: nothing to do. `unnamed`: with the unnamed statement. */
+  restore(unnamed = false): readonly Uint8Array[] {
     const settings = missingSettings(this.#state.settings, 0).map((text) => buildMessage(FRONTEND.query, text, ZERO));
     const prepared = listPrepared(this.#state.prepared).flatMap(({ parse, parseLength }) => (parse === null ? [] : [parse.subarray(0, parseLength)]));
-    return prepared.length === 0 ? settings : [...settings, joinBytes([...prepared, buildSync()])];
+    const named = prepared.length === 0 ? [] : [joinBytes([...prepared, buildSync()])];
+    return [...settings, ...named, ...(unnamed ? this.restoreUnnamed() : [])];
+  }
+
+  /** The unnamed statement, if there is one and it is not too long, as one cycle. */
+  restoreUnnamed(): readonly Uint8Array[] {
+    const { hasUnnamed, unnamed } = this.#state.prepared;
+    return !hasUnnamed || unnamed.parse === null ? [] : [joinBytes([unnamed.parse.subarray(0, unnamed.parseLength), buildSync()])];
+  }
+
+  /** Two sessions of one user with equal start packets and equal keys have the same settings and prepared statements. */
+  get stateKey(): string {
+    if (this.#keyVersion === this.version) return this.#key;
+    const all = joinBytes(this.restore());
+    this.#key = all.length <= MAX_KEY ? decodeText(all) : createHash('sha256').update(all).digest('base64');
+    this.#keyVersion = this.version;
+    return this.#key;
+  }
+
+  /** As the server reported them last. */
+  get parameters(): ReadonlyMap<string, string> {
+    return this.#state.parameters;
+  }
+
+  /** DISCARD ALL takes away whatever pins the session. */
+  get isDiscardable(): boolean {
+    return this.#fixed === null && (this.#state.pins & (PIN.forever | PIN.confused)) === 0;
   }
 
   /** What is under way may have been committed, should its answer be lost now. */
@@ -204,6 +239,8 @@ export class SessionMemory {
 /** A session that once sent a long pipeline gives its records back. */
 const KEPT_RECORDS = 64;
 const ZERO = new Uint8Array(1);
+/** Longer ones are hashed. */
+const MAX_KEY = 200;
 const PARSE_HEADER = 5;
 
 /** `SHOW pgherd.lsn`. Longer texts are none. */

@@ -17,6 +17,11 @@ export interface NextCycle {
   showsToken: boolean;
 }
 
+/** The unnamed statement that was prepared before may be used: what comes next begins with neither a Query nor a Parse of it, which would take its place. */
+export function mayUseUnnamed([type, , , , , name]: Uint8Array): boolean {
+  return type !== FRONTEND.query && !(type === FRONTEND.parse && name === 0);
+}
+
 const walker: FrameWalker = createFrameWalker();
 const texts: Texts = createTexts();
 

@@ -8,16 +8,18 @@ import { surplusOf } from '../core/route/balance.ts';
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type Route, type RouteTarget, type Reader, NO_ROUTE, pickReader } from '../core/route/decide.ts';
+import { sameTarget, sameWeights } from '../core/route/targets.ts';
 import { type MonoMs, addMono, makeMonoMs } from '../core/ids.ts';
+import type { ProxyConfig } from '../core/proxy-config.ts';
 import { buildQuery } from '../wire/frontend.ts';
-import type { Startup } from '../wire/startup.ts';
 import { joinBytes } from '../wire/bytes.ts';
 import type { Io } from './io/door.ts';
-import { type Backend, type BackendFailure, openBackend } from './login/backend.ts';
+import { type Backend, type BackendFailure, backendStartup, openBackend } from './login/backend.ts';
 import type { Login } from './login/client-login.ts';
 import type { Positions } from './positions.ts';
 import { type PreparedBackends, createPreparedBackends } from './prepared-backends.ts';
-import { runOn } from './restore.ts';
+import { type Pools, createPools } from './pool.ts';
+import { leave, restoreState, runOn } from './restore.ts';
 import type { RulesCache } from './rules.ts';
 import type { Session } from './session.ts';
 import type { ReaderHost, Served, SessionHost } from './session-host.ts';
@@ -37,6 +39,8 @@ export interface PortOptions {
   readonly positions: Positions | null;
   /** Every session is idle under the hold of this epoch. */
   readonly onHeld: (epoch: number) => void;
+  /** Null: each client has a connection of its own. */
+  readonly pooling: ProxyConfig['pooling'] | null;
   readonly clock?: Clock;
 }
 
@@ -64,6 +68,7 @@ export class Port {
   readonly #waiting = new Set<Session>();
   readonly #connecting = new Set<Session>();
   readonly #prepared: PreparedBackends;
+  readonly pools: Pools;
   readonly #busy = new Set<Session>();
   readonly #asked = new Set<Session>();
   readonly #sweeper: NodeJS.Timeout;
@@ -90,6 +95,9 @@ export class Port {
       attach: (session) => this.#attach(session),
       onQuiet: (session) => this.#onQuiet(session),
       onClosed: (session) => this.#onClosed(session),
+      giveBack: (session, backend, spare) => {
+        if (this.#draining || !this.pools.take(session, backend, spare)) leave(backend);
+      },
       servedBy: (node) => this.#servedBy(node),
       readers: options.positions === null ? null : this.#readerHost(options.positions),
     };
@@ -101,6 +109,19 @@ export class Port {
         if (session.waiting) this.#attach(session);
       },
     });
+    const { rules, idleMs, lifetimeMs } = options.pooling ?? { rules: [], idleMs: 1, lifetimeMs: 1 };
+    this.pools = createPools({
+      ...{ poolRules: rules, catalog: options.rules, idleMs, lifetimeMs, limitMs: options.connectMs, clock: this.#clock },
+      mayOpen: () => !this.#closed && !this.#isCrowded(),
+      open: (session, target) => this.#begin(session, target),
+      keeps: (target) => {
+        const { hold, next } = this.#route;
+        return (next !== null && sameTarget(next, target)) || (!(hold && this.kind !== 'read') && this.#serves(target));
+      },
+      deliver: (session, backend, version) => this.#deliver(session, backend, version),
+      onRefused: (session, why) => session.terminate('57P01', why),
+      onLost: (session) => this.#attach(session),
+    });
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
   }
 
@@ -110,7 +131,7 @@ export class Port {
   }
 
   get waiting(): number {
-    return this.#waiting.size + this.#connecting.size;
+    return this.#waiting.size + this.#connecting.size + this.pools.waiting();
   }
 
   add(session: Session): void {
@@ -124,6 +145,7 @@ export class Port {
     this.#route = route;
     if (this.kind !== 'read') this.#applyWriter(before, route);
     else this.#applyReaders(before, route);
+    for (const session of this.pools.applyRoute()) this.#waiting.add(session);
     for (const node of route.unreachable) if (!before.unreachable.includes(node)) for (const session of this.sessions) session.loseReader(node);
     this.#pump();
   }
@@ -142,6 +164,7 @@ export class Port {
     clearInterval(this.#sweeper);
     for (const session of [...this.sessions]) session.terminate('57P01', STOPS);
     this.#prepared.clear();
+    this.pools.clear();
   }
 
   #readerHost(positions: Positions): ReaderHost {
@@ -168,7 +191,7 @@ export class Port {
   async #openFor(session: Session, target: RouteTarget): Promise<Backend | null> {
     const opened = await this.#open(session, target);
     if (!opened.ok) return null;
-    if ((await this.#restore(session, opened.value)) === null) return opened.value;
+    if ((await restoreState(session, opened.value, this.#options.connectMs)) === null) return opened.value;
     opened.value.stream.destroy();
     return null;
   }
@@ -177,15 +200,18 @@ export class Port {
     return this.#route.readers.filter((reader) => reader.node !== this.#route.writer?.node);
   }
 
-  #open(session: Session, target: RouteTarget): ReturnType<typeof openBackend> {
+  async #open(session: Session, target: RouteTarget): ReturnType<typeof openBackend> {
     const { io, ca, connectMs } = this.#options;
-    return openBackend(target, {
+    const opened = await openBackend(target, {
       io,
       ca,
       limitMs: connectMs,
-      startup: backendStartup(session.login),
+      startup: backendStartup(session.login.startup),
       credentials: { kind: 'keys', keys: session.login.keys, secret: session.login.secret },
     });
+    if (opened.ok) this.pools.noteOpened(session, opened.value);
+    else this.pools.noteFailed(session);
+    return opened;
   }
 
   #serves(target: RouteTarget): boolean {
@@ -308,6 +334,7 @@ export class Port {
       session.terminate('57P01', STOPS);
       return;
     }
+    this.pools.noteQuiet(session);
     if (this.kind === 'read') {
       const at = session.backend?.target;
       if (at !== undefined && !this.#route.readers.some((reader) => sameTarget(reader, at))) session.detach();
@@ -328,6 +355,7 @@ export class Port {
   #onClosed(session: Session): void {
     this.sessions.delete(session);
     this.#waiting.delete(session);
+    this.pools.forget(session);
     this.#prepared.drop(session);
     if (this.#busy.delete(session)) this.#checkHeld();
   }
@@ -341,16 +369,31 @@ export class Port {
 
   #pump(): void {
     for (const session of this.#waiting) {
-      if (this.#connecting.size >= (this.#holding() ? MAX_CONNECTING_HELD : MAX_CONNECTING) || this.#closed) return;
+      if (this.#closed) return;
       const target = this.#targetOf();
       if (target === null) return;
-      this.#waiting.delete(session);
-      this.#connecting.add(session);
-      this.#connect(session, target).catch((cause: unknown) => {
-        this.#options.log.error({ error: cause }, 'connecting a session broke');
-        session.terminate('XX000', 'the proxy failed; its log says why');
-      });
+      if (this.pools.has(session.login)) {
+        this.#waiting.delete(session);
+        this.pools.request(session, target);
+      } else if (this.#isCrowded()) return;
+      else {
+        this.#waiting.delete(session);
+        this.#begin(session, target);
+      }
     }
+    this.pools.pump();
+  }
+
+  #isCrowded(): boolean {
+    return this.#connecting.size >= (this.#holding() ? MAX_CONNECTING_HELD : MAX_CONNECTING);
+  }
+
+  #begin(session: Session, target: RouteTarget): void {
+    this.#connecting.add(session);
+    this.#connect(session, target).catch((cause: unknown) => {
+      this.#options.log.error({ error: cause }, 'connecting a session broke');
+      session.terminate('XX000', 'the proxy failed; its log says why');
+    });
   }
 
   #targetOf(): RouteTarget | null {
@@ -389,8 +432,10 @@ export class Port {
     const at = backend.target;
     const whole = !session.closed && !this.#closed && version === session.memory.version;
     if (whole && this.kind !== 'read' && next !== null && sameTarget(next, at)) this.#prepared.keep(session, backend, version);
-    else if (whole && this.#serves(at) && !this.#holding()) session.adopt(backend);
-    else {
+    else if (whole && this.#serves(at) && !this.#holding()) {
+      session.adopt(backend);
+      if (session.idle) this.pools.noteQuiet(session);
+    } else {
       backend.stream.destroy();
       if (session.waiting && !session.closed) this.#attach(session);
     }
@@ -400,23 +445,8 @@ export class Port {
     if (session.login.replication) return null;
     const { database } = session.login;
     if (session.memory.takeCatalogChange()) this.#options.rules.forget(database);
-    if ((await this.#options.rules.refresh(database, backend)) !== null) return this.#restore(session, backend);
+    if ((await this.#options.rules.refresh(database, backend)) !== null) return restoreState(session, backend, this.#options.connectMs);
     return { kind: 'unreachable', sqlState: '08006', message: new Uint8Array(0), why: `${backend.target.node} did not answer about its catalog` };
-  }
-
-  async #restore(session: Session, backend: Backend): Promise<BackendFailure | null> {
-    const parts = session.memory.restore();
-    if (parts.length === 0) return null;
-    const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs: this.#options.connectMs });
-    const broken = { kind: 'unreachable' as const, sqlState: '08006', message: new Uint8Array(0) };
-    if (answered === null) return { ...broken, why: `${backend.target.node} did not take over the session's state` };
-    if (answered.error === null) return null;
-    return {
-      ...broken,
-      kind: 'refused',
-      sqlState: 'XX000',
-      why: `the session's state could not be made again on ${backend.target.node}: ${answered.error.message}`,
-    };
   }
 
   #onFailure(session: Session, failure: BackendFailure): void {
@@ -441,9 +471,16 @@ export class Port {
     const now = this.#clock.now().mono;
     if (this.kind === 'read' && this.#route.hold && this.#busy.size > 0 && now > this.#holdDeadline)
       for (const session of [...this.#busy]) session.abandon('its node becomes the primary');
+    this.pools.sweep();
     for (const session of [...this.sessions]) {
       if (session.waitingSinceMs === null || session.backend !== null || now - session.waitingSinceMs < this.#options.waitMs) continue;
       this.#waiting.delete(session);
+      const full = this.pools.reason(session);
+      this.pools.forget(session);
+      if (full !== null) {
+        session.giveUp('there is no connection for this statement', full);
+        continue;
+      }
       const why =
         this.kind !== 'read'
           ? (this.#route.closed ?? (this.#route.hold ? 'a switchover takes too long' : 'it does not take connections'))
@@ -451,17 +488,4 @@ export class Port {
       session.giveUp(this.kind !== 'read' ? 'there is no primary for this statement' : 'there is no node for this statement', why);
     }
   }
-}
-
-function sameWeights(a: readonly Reader[], b: readonly Reader[]): boolean {
-  return a.length === b.length && a.every((reader, index) => sameTarget(reader, b[index] ?? reader) && reader.weight === b[index]?.weight);
-}
-
-function sameTarget(a: RouteTarget, b: RouteTarget): boolean {
-  return a.node === b.node && a.host === b.host && a.port === b.port;
-}
-
-/** The client's own start packet, in the one protocol version that both sides speak; options of newer versions were declined. */
-function backendStartup(login: Login): Startup {
-  return { major: 3, minor: 0, parameters: login.startup.parameters.filter(([name]) => !name.startsWith('_pq_.')) };
 }

@@ -151,6 +151,7 @@ export async function startProxy(config: ProxyConfig, log: Logger): Promise<Resu
       rules,
       positions: kind === 'split' ? positions : null,
       onHeld: (epoch) => follower.held(kind, epoch),
+      pooling: kind === 'split' ? null : config.pooling,
     });
   const ports = {
     write: config.listen.write === null ? null : portOf('write'),

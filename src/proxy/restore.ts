@@ -1,16 +1,20 @@
 /** Makes a session's state again on a new connection, before the session gets it. */
 import { realClock } from '../base/clock.ts';
-import { readErrorFields } from '../wire/backend.ts';
+import { readErrorFields, readParameterStatus } from '../wire/backend.ts';
 import { FRAME, beginChunk, createFrameWalker, stepFrame } from '../wire/frames.ts';
 import { type Gather, appendGather, clearGather, createGather } from '../wire/gather.ts';
 import { BACKEND, BACKEND_LIMITS, FRONTEND } from '../wire/protocol.ts';
-import type { Backend } from './login/backend.ts';
+import { joinBytes } from '../wire/bytes.ts';
+import type { Backend, BackendFailure } from './login/backend.ts';
+import type { Session } from './session.ts';
 
 export interface Answered {
   /** Error text of the first statement that failed; null: all went well. */
   readonly error: { readonly sqlState: string; readonly message: string } | null;
   /** Bodies of the DataRow messages, in order. */
   readonly rows: readonly Uint8Array[];
+  /** What the server reported meanwhile, the last value of each. */
+  readonly parameters: ReadonlyMap<string, string>;
 }
 
 /** Answers that are kept: questions of the proxy have few and short rows. */
@@ -23,7 +27,7 @@ export function leave(backend: Backend): void {
   backend.stream.end();
 }
 
-const TERMINATE = Uint8Array.of(FRONTEND.terminate, 0, 0, 0, 4);
+export const TERMINATE = Uint8Array.of(FRONTEND.terminate, 0, 0, 0, 4);
 
 /**
  * Sends `messages` and waits for as many ReadyForQuery as `cycles` says. Null: the connection broke, or the answer took too long; it is closed then.
@@ -37,6 +41,7 @@ export function runOn(
   const walker = createFrameWalker();
   const gather: Gather = createGather(MAX_MESSAGE);
   const rows: Uint8Array[] = [];
+  const parameters = new Map<string, string>();
   let error: Answered['error'] = null;
   let left = options.cycles;
   const { stream } = backend;
@@ -50,7 +55,10 @@ export function runOn(
     };
     const onMessage = (type: number, body: Uint8Array): void => {
       if (type === BACKEND.dataRow && rows.length < MAX_ROWS) rows.push(body);
-      else if (type === BACKEND.errorResponse && error === null) {
+      else if (type === BACKEND.parameterStatus) {
+        const found = readParameterStatus(body, 0, body.length);
+        if (found !== null) parameters.set(found.name, found.value);
+      } else if (type === BACKEND.errorResponse && error === null) {
         const fields = readErrorFields(body, 0, body.length);
         error = { sqlState: fields?.get('C') ?? '', message: fields?.get('M') ?? '' };
       } else if (type === BACKEND.readyForQuery) left -= 1;
@@ -73,7 +81,7 @@ export function runOn(
             onMessage(walker.type, gather.bytes.slice(0, gather.length));
             clearGather(gather);
           }
-          if (left === 0) return finish({ error, rows });
+          if (left === 0) return finish({ error, rows, parameters });
         }
       },
       onDrain: () => undefined,
@@ -85,4 +93,17 @@ export function runOn(
       if (!ended.signal.aborted) finish(null);
     });
   });
+}
+
+/** Makes the session's state on a new connection. Null: it is there. The connection is not closed when it is not, unless it broke. */
+export async function restoreState(session: Pick<Session, 'memory'>, backend: Backend, limitMs: number): Promise<BackendFailure | null> {
+  const parts = session.memory.restore();
+  if (parts.length === 0) return null;
+  const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs });
+  const { node } = backend.target;
+  const broken = { kind: 'unreachable' as const, sqlState: '08006', message: new Uint8Array(0) };
+  if (answered === null) return { ...broken, why: `${node} did not take over the session's state` };
+  if (answered.error === null) return null;
+  const why = `the session's state could not be made again on ${node}: ${answered.error.message}`;
+  return { ...broken, kind: 'refused', sqlState: 'XX000', why };
 }

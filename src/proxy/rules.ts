@@ -28,6 +28,7 @@ export interface RulesCache {
   of(database: string): () => Rules;
   /** Reads them over the connection, which must be idle, if they are missing or old. Null when the connection broke (it is closed then). */
   refresh(database: string, backend: Backend): Promise<Backend | null>;
+  isFresh(database: string): boolean;
   /** They will be read with the next login. */
   forget(database: string): void;
 }
@@ -46,6 +47,10 @@ export function openRules(options: { readonly log: Logger; readonly clock?: Cloc
     of: (database) => {
       const entry = entryOf(database);
       return () => entry.rules;
+    },
+    isFresh: (database) => {
+      const { readAt } = entryOf(database);
+      return readAt !== null && clock.now().mono - readAt < FRESH_MS;
     },
     forget: (database) => {
       entryOf(database).readAt = null;

@@ -9,7 +9,7 @@
  * what was lost.
  */
 import { randomBytes } from 'node:crypto';
-import { buildBackendKey, buildError, buildParameterStatus, buildReady, readErrorFields, readParameterStatus } from '../wire/backend.ts';
+import { buildBackendKey, buildError, buildParameters, buildReady, readParameterStatus } from '../wire/backend.ts';
 import { joinBytes } from '../wire/bytes.ts';
 import { createGather } from '../wire/gather.ts';
 import { buildQuery } from '../wire/frontend.ts';
@@ -20,8 +20,9 @@ import type { Backend, BackendFailure } from './login/backend.ts';
 import type { Login } from './login/client-login.ts';
 import type { SessionMemory } from './memory.ts';
 import type { Served, SessionHost } from './session-host.ts';
+import { mayUseUnnamed } from './next-cycle.ts';
 import { type Repair, createRepair, isCopy, lossText, takeRepair, walkRepair } from './repair.ts';
-import { leave, runOn } from './restore.ts';
+import { TERMINATE, leave, runOn } from './restore.ts';
 import {
   type ClientWalk,
   type OnMessage,
@@ -31,6 +32,7 @@ import {
   createTraffic,
   isBetween,
   isIdle,
+  readGoodbye,
   walkClient,
   walkServer,
 } from './traffic.ts';
@@ -68,6 +70,8 @@ export class Session {
   /** Set while the session waits for a node: since when it cannot be read any more, for the port's limit. */
   waitingSinceMs: number | null = null;
   statements = 0;
+  /** Cancel requests that are on their way to its node: until they are there, nobody else may get the connection. */
+  #cancelling = 0;
 
   constructor(options: {
     readonly host: SessionHost;
@@ -183,12 +187,34 @@ export class Session {
 
   /** Gives the node back, in order. Only while idle; false when the session holds something there that cannot be made again. */
   detach(): boolean {
+    const backend = this.release();
+    if (backend !== null) leave(backend);
+    return backend !== null;
+  }
+
+  /** The node's connection, for somebody else: idle, and with this session's state. Null as `detach` is false. */
+  release(): Backend | null {
     const backend = this.current;
-    if (backend === null || !this.idle || this.memory.pinned() !== null) return false;
+    if (backend === null || !this.idle || this.memory.pinned() !== null) return null;
     this.current = null;
     this.#nodeBlocked = false;
-    leave(backend);
-    return true;
+    return { ...backend, parameters: new Map(this.memory.parameters) };
+  }
+
+  async whileCancelling(sent: Promise<void>): Promise<void> {
+    this.#cancelling += 1;
+    await sent;
+    this.#cancelling -= 1;
+    this.checkQuiet();
+  }
+
+  /** Nothing that waits here, or is on its way, needs the connection. */
+  get isSpare(): boolean {
+    return this.current !== null && this.parked === null && this.#cancelling === 0 && this.idle && !this.repairing;
+  }
+
+  get usesUnnamed(): boolean {
+    return this.parked !== null && mayUseUnnamed(this.parked);
   }
 
   /** The node does not answer: for sessions that read there beside their own node. */
@@ -196,19 +222,19 @@ export class Session {
 
   /** The node may not be used any more, whatever it is doing. */
   abandon(why: string): void {
-    const backend = this.current;
-    if (backend === null) return;
-    backend.stream.destroy();
+    if (this.current === null) return;
+    this.current.stream.destroy();
     this.lose(why);
   }
 
   close(): void {
     if (this.closed) return;
+    const spare = this.isSpare;
     this.closed = true;
     const backend = this.current;
     this.current = null;
     this.parked = null;
-    if (backend !== null) leave(backend);
+    if (backend !== null) this.host.giveBack(this, { ...backend, parameters: new Map(this.memory.parameters) }, spare);
     this.client.end();
     this.host.onClosed(this);
   }
@@ -222,15 +248,14 @@ export class Session {
 
   #welcome(backend: Backend): void {
     this.#welcomed = true;
-    const parameters = [...backend.parameters].map(([name, value]) => buildParameterStatus(name, value));
     this.memory.onParameters(backend.parameters);
-    this.client.write(joinBytes([...parameters, buildBackendKey(this.key), buildReady('idle')]));
+    this.client.write(joinBytes([buildParameters(backend.parameters), buildBackendKey(this.key), buildReady('idle')]));
   }
 
   /** The new node may report other values (its own configuration, in_hot_standby); clients rely on being told. */
   #tellParameters(backend: Backend): void {
     const changed = [...backend.parameters].filter(([name, value]) => this.memory.onParameter(name, value));
-    if (changed.length > 0) this.client.write(joinBytes(changed.map(([name, value]) => buildParameterStatus(name, value))));
+    if (changed.length > 0) this.client.write(buildParameters(changed));
   }
 
   #fromClient(bytes: Uint8Array, length: number): void {
@@ -270,7 +295,10 @@ export class Session {
       return;
     }
     if (this.traffic.terminated) {
-      if (upTo > 0) backend.stream.write(bytes.slice(0, upTo));
+      // The goodbye itself is not passed on: the connection may serve others. With a part of it there already it cannot.
+      const before = upTo - TERMINATE.length;
+      if (before > 0) backend.stream.write(bytes.slice(0, before));
+      this.traffic.uncertain ||= before < 0;
       this.close();
       return;
     }
@@ -390,16 +418,13 @@ export class Session {
   /** The server's last words: those of a stop are kept from the client, whose session goes on elsewhere; others end the session, as they would without a proxy. */
   #onGoodbye(backend: Backend, bytes: Uint8Array, at: number): void {
     const walker = this.traffic.server;
-    const fields = walker.bodyAt < 0 ? null : readErrorFields(bytes, walker.bodyAt, walker.at);
-    const sqlState = fields?.get('C') ?? '';
-    const text = `${backend.target.node}: ${fields?.get('M') ?? 'the server ended the session'}`;
-    if (sqlState === '57P01' || sqlState === '57P02' || sqlState === '57P03') {
-      backend.stream.destroy();
-      this.lose(text);
+    const { isStop, text } = readGoodbye(bytes, walker);
+    backend.stream.destroy();
+    if (isStop) {
+      this.lose(`${backend.target.node}: ${text}`);
       return;
     }
     this.client.write(bytes.slice(at, walker.at));
-    backend.stream.destroy();
     this.current = null;
     this.close();
   }

@@ -4,7 +4,7 @@
  *
  * A *cycle* is what a server ends with ReadyForQuery: one Query, one FunctionCall, or everything up to a Sync.
  */
-import { hasSqlState } from '../wire/backend.ts';
+import { hasSqlState, readErrorFields } from '../wire/backend.ts';
 import { FRAME, type FrameWalker, beginChunk, createFrameWalker, passFrames, stepFrame } from '../wire/frames.ts';
 import { type Gather, appendGather, clearGather, createGather } from '../wire/gather.ts';
 import { BACKEND, BACKEND_LIMITS, FRONTEND, FRONTEND_LIMITS, TRANSACTION } from '../wire/protocol.ts';
@@ -224,6 +224,13 @@ function onShort(traffic: Traffic, bytes: Uint8Array, events: ServerEvents): voi
   appendGather(short, bytes, 0, server.at);
   events.onMessage(server.type, short.bytes, short.length === server.length - 4 ? 0 : -1, short.length);
   clearGather(short);
+}
+
+/** Its last word, where `walker` stands. `isStop`: it stops, or starts; the session can go on elsewhere. */
+export function readGoodbye(bytes: Uint8Array, walker: FrameWalker): { readonly isStop: boolean; readonly text: string } {
+  const fields = walker.bodyAt < 0 ? null : readErrorFields(bytes, walker.bodyAt, walker.at);
+  const isStop = ['57P01', '57P02', '57P03'].includes(fields?.get('C') ?? '');
+  return { isStop, text: fields?.get('M') ?? 'the server ended the session' };
 }
 
 /** The server ends the session: stopped by an administrator, or after a crash of another process. Source: PostgreSQL manual, appendix A, class 57. */

@@ -133,6 +133,11 @@ export function buildSaslRequest(mechanisms: readonly string[]): Uint8Array {
   return buildAuthentication(AUTHENTICATION.sasl, joinBytes([...mechanisms.map(cString), new Uint8Array(1)]));
 }
 
+/** One ParameterStatus each. */
+export function buildParameters(parameters: Iterable<readonly [string, string]>): Uint8Array {
+  return joinBytes([...parameters].map(([name, value]) => buildParameterStatus(name, value)));
+}
+
 export function buildParameterStatus(name: string, value: string): Uint8Array {
   return buildMessage(BACKEND.parameterStatus, cString(name), cString(value));
 }

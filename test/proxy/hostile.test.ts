@@ -61,6 +61,7 @@ before(async () => {
     rules,
     positions: null,
     onHeld: () => undefined,
+    pooling: null,
   });
   const opened = await openDoorman({
     port,

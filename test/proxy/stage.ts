@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { Client, type ClientConfig } from 'pg';
 import { silentLogger } from '../../src/base/log.ts';
 import { type NodeId, makeNodeId, makeTerm } from '../../src/core/ids.ts';
+import type { ProxyConfig } from '../../src/core/proxy-config.ts';
 import { NO_ROUTE, type Route, type RouteTarget } from '../../src/core/route/decide.ts';
 import { type Doorman, openDoorman } from '../../src/proxy/doorman.ts';
 import type { Io } from '../../src/proxy/io/door.ts';
@@ -61,6 +62,7 @@ export async function openStage(
     readonly waitMs?: number;
     readonly maxClients?: number;
     readonly loginMs?: number;
+    readonly pooling?: ProxyConfig['pooling'];
   },
 ): Promise<ProxyStage> {
   const held: number[] = [];
@@ -77,6 +79,7 @@ export async function openStage(
     rules,
     positions: options.positions ?? null,
     onHeld: (epoch) => void held.push(epoch),
+    pooling: options.pooling ?? null,
   });
   const opened = await openDoorman({
     port: sessions,

@@ -35,6 +35,7 @@ export class RawStream implements ByteStream {
   #reading = false;
   #state: 'open' | 'ending' | 'closed' = 'open';
   #timer: NodeJS.Timeout | null = null;
+  #onClose: (() => void) | null = null;
 
   constructor(handle: RawHandle, binding: RawBinding, remote: string) {
     this.#handle = handle;
@@ -48,6 +49,10 @@ export class RawStream implements ByteStream {
 
   listen(events: StreamEvents): void {
     this.#events = events;
+  }
+
+  onClose(callback: () => void): void {
+    this.#onClose = callback;
   }
 
   write(bytes: Uint8Array, length = bytes.length): boolean {
@@ -108,6 +113,7 @@ export class RawStream implements ByteStream {
     this.#events = null;
     this.#handle.onread = ignoreRead;
     this.#handle.close();
+    this.#onClose?.();
   }
 
   #newWrite(): RawWrite {

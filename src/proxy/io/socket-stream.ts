@@ -8,6 +8,7 @@ export class SocketStream implements ByteStream {
   #events: StreamEvents | null = null;
   #state: 'open' | 'ending' | 'closed' = 'open';
   #timer: NodeJS.Timeout | null = null;
+  #onClose: (() => void) | null = null;
 
   /** The socket is paused, connected, and (TLS) has shaken hands. */
   constructor(socket: Socket, remote: string) {
@@ -28,6 +29,10 @@ export class SocketStream implements ByteStream {
 
   listen(events: StreamEvents): void {
     this.#events = events;
+  }
+
+  onClose(callback: () => void): void {
+    this.#onClose = callback;
   }
 
   /** Copies: the socket may keep the bytes although it has room, and the reader's buffer is used again. */
@@ -64,6 +69,7 @@ export class SocketStream implements ByteStream {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#events = null;
     this.#socket.destroy();
+    this.#onClose?.();
   }
 
   #finish(why: string | null): void {

@@ -23,6 +23,8 @@ export interface ByteStream {
   end(): void;
   /** Closes at once. */
   destroy(): void;
+  /** Called once when it is closed here, whoever ended it. One callback; a second one takes its place. */
+  onClose(callback: () => void): void;
   readonly remote: string;
 }
 

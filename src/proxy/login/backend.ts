@@ -189,3 +189,8 @@ export async function sendCancel(
   await opening.read(options.limitMs);
   opening.close();
 }
+
+/** The client's own start packet, in the one protocol version that both sides speak; options of newer versions were declined. */
+export function backendStartup(startup: Startup): Startup {
+  return { major: 3, minor: 0, parameters: startup.parameters.filter(([name]) => !name.startsWith('_pq_.')) };
+}
