@@ -142,6 +142,7 @@ async function openDoor(options: DoorOptions, inside: Inside): Promise<Result<Pi
 async function cancel(options: DoormanOptions, key: CancelKey): Promise<void> {
   const session = options.everybody().find((one) => one.key.processId === key.processId && Buffer.compare(one.key.secret, key.secret) === 0);
   const backend = session?.active ?? null;
+  if (session?.waiting === true && session.welcomed) session.giveUp('canceling statement due to user request', 'it waited for a connection', '57014');
   if (session === undefined || backend === null || backend.key === null) return;
   await session.whileCancelling(sendCancel(backend.target, backend.key, { ca: options.ca, limitMs: options.limits.connectMs }));
 }

@@ -185,26 +185,32 @@ export class SessionMemory {
     applyInspection(this.#state, values?.map((value) => (value === null ? null : decodeText(value))) ?? []);
   }
 
-  /** Messages that make the state again, each one cycle; empty: nothing to do. `unnamed`: with the unnamed statement. */
-  restore(unnamed = false): readonly Uint8Array[] {
+  /** Messages that make the state again, each one cycle: first settings, then prepared statements. Empty: nothing to do. */
+  restore(): readonly Uint8Array[] {
     const settings = missingSettings(this.#state.settings, 0).map((text) => buildMessage(FRONTEND.query, text, ZERO));
-    const prepared = listPrepared(this.#state.prepared).flatMap(({ parse, parseLength }) => (parse === null ? [] : [parse.subarray(0, parseLength)]));
-    const named = prepared.length === 0 ? [] : [joinBytes([...prepared, buildSync()])];
-    return [...settings, ...named, ...(unnamed ? this.restoreUnnamed() : [])];
+    // In one order, so that sessions with the same ones are known to be equal.
+    const prepared = listPrepared(this.#state.prepared).toSorted((one, other) => Buffer.compare(one.name, other.name));
+    return [...settings, ...prepared.flatMap(prepareAgain)];
   }
 
-  /** The unnamed statement, if there is one and it is not too long, as one cycle. */
+  /** How many of them are settings. */
+  get settingCount(): number {
+    return missingSettings(this.#state.settings, 0).length;
+  }
+
+  /** The unnamed statement as one cycle, if the server has it and it is not too long. */
   restoreUnnamed(): readonly Uint8Array[] {
-    const { hasUnnamed, unnamed } = this.#state.prepared;
-    return !hasUnnamed || unnamed.parse === null ? [] : [joinBytes([unnamed.parse.subarray(0, unnamed.parseLength), buildSync()])];
+    const { hasUnnamed, unnamed, unnamedVersion, unnamedOnServer } = this.#state.prepared;
+    return hasUnnamed && unnamedOnServer === unnamedVersion ? prepareAgain(unnamed) : [];
   }
 
   /** Two sessions of one user with equal start packets and equal keys have the same settings and prepared statements. */
   get stateKey(): string {
-    if (this.#keyVersion === this.version) return this.#key;
-    const all = joinBytes(this.restore());
-    this.#key = all.length <= MAX_KEY ? decodeText(all) : createHash('sha256').update(all).digest('base64');
-    this.#keyVersion = this.version;
+    const version = this.#state.settings.generation + this.#state.prepared.changes;
+    if (this.#keyVersion === version) return this.#key;
+    const all = Buffer.from(joinBytes(this.restore()));
+    this.#key = all.length <= MAX_KEY ? all.toString('latin1') : createHash('sha256').update(all).digest('base64');
+    this.#keyVersion = version;
     return this.#key;
   }
 
@@ -234,6 +240,10 @@ export class SessionMemory {
     this.#catalogChanged = false;
     return changed;
   }
+}
+
+function prepareAgain({ parse, parseLength }: Prepared): readonly Uint8Array[] {
+  return parse === null ? [] : [joinBytes([parse.subarray(0, parseLength), buildSync()])];
 }
 
 /** A session that once sent a long pipeline gives its records back. */

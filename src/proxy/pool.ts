@@ -9,17 +9,23 @@
  * by DISCARD SEQUENCES where more ran (what lastval() says belongs to whoever wrote), else by DISCARD ALL and all of its own.
  * *Broken if:* a session is given away with an answer, a cancel request or a part of a message still on its way.
  */
-import { type Clock, realClock } from '../base/clock.ts';
-import type { MonoMs } from '../core/ids.ts';
+import { realClock } from '../base/clock.ts';
+import { type MonoMs, addMono } from '../core/ids.ts';
 import type { PoolRule } from '../core/proxy-config.ts';
+import { type Result, err, ok } from '../core/result.ts';
 import type { RouteTarget } from '../core/route/decide.ts';
 import { joinBytes } from '../wire/bytes.ts';
 import { buildQuery } from '../wire/frontend.ts';
 import type { Backend } from './login/backend.ts';
 import type { Login } from './login/client-login.ts';
-import { leave, runOn } from './restore.ts';
-import type { RulesCache } from './rules.ts';
+import type { Pools, PoolsOptions } from './pool-contract.ts';
+import { type NotMade, leave, makeState, runOn } from './restore.ts';
 import type { Session } from './session.ts';
+
+/** The question is asked while others wait; a server that is busy takes its time, and the session must not be lost over it. */
+const ASK_LIMIT_MS = 30_000;
+/** After a server refused a connection. */
+const NO_OPEN_MS = 1000;
 
 /** A connection that no session has now. */
 interface Spare {
@@ -49,79 +55,23 @@ interface Pool {
   readonly mode: 'session' | 'transaction';
   readonly size: number;
   open: number;
-  /** Sessions for which one is being opened. */
+  /** Sessions for which one is being opened, and those for which one that is open is being brought to their state. */
   readonly opening: Set<Session>;
+  readonly bringing: Set<Session>;
+  /** Connections that were told to close, and still count as open. */
+  readonly closing: Set<Backend['stream']>;
+  /** The server refused one (its own limit is lower): until then others take turns with what there is. */
+  noOpenUntil: MonoMs;
   /** The one that was given back last is at the end. */
   readonly spare: Spare[];
   /** Sessions that have one, and since when each is idle, if it is: the one that has been for longest comes first. */
   readonly attached: Map<Session, MonoMs>;
-  /** Who came first is first; since when. */
+  /** Who came first is first; since when. Who is logged in comes before `arrivals`. */
   readonly queue: Map<Session, MonoMs>;
-}
-
-export interface PoolsOptions {
-  /** The first that fits counts; none: no pool. */
-  readonly poolRules: readonly PoolRule[];
-  /** What is known of each database's functions: it decides what ties a session to its connection. */
-  readonly catalog: RulesCache;
-  readonly idleMs: number;
-  readonly lifetimeMs: number;
-  readonly limitMs: number;
-  /** One more may be opened now. */
-  readonly mayOpen: () => boolean;
-  /** Opens a connection for the session and delivers it; `noteOpened` or `noteFailed` is called in between. Never rejects. */
-  readonly open: (session: Session, target: RouteTarget) => void;
-  /** Sessions may have connections to this node by the present route. */
-  readonly keeps: (target: RouteTarget) => boolean;
-  /** `version`: of the session's memory when its state was made on the connection. */
-  readonly deliver: (session: Session, backend: Backend, version: number) => void;
-  /** The session's state could not be made again. */
-  readonly onRefused: (session: Session, why: string) => void;
-  /** The session waits for a node again: its connection broke before it had it. */
-  readonly onLost: (session: Session) => void;
-  readonly clock?: Clock;
-}
-
-/** What SHOW POOLS tells of one. */
-export interface PoolFacts {
-  readonly node: string;
-  readonly user: string;
-  readonly database: string;
-  readonly mode: 'session' | 'transaction';
-  readonly size: number;
-  readonly waiting: number;
-  readonly opening: number;
-  /** Connections that sessions have. */
-  readonly lent: number;
-  readonly spare: number;
-  /** Of who has waited for longest; 0: nobody waits. */
-  readonly waitedMs: number;
-}
-
-export interface Pools {
-  /** Whether sessions of this login share connections. */
-  has(login: Login): boolean;
-  /** The session wants a connection to this node; it is delivered now, or when one is free. */
-  request(session: Session, target: RouteTarget): void;
-  noteOpened(session: Session, backend: Backend): void;
-  noteFailed(session: Session): void;
-  /** It has a connection, and is idle. */
-  noteQuiet(session: Session): void;
-  /** It neither waits nor has one any more. */
-  forget(session: Session): void;
-  /** Of a session that ends: true when the pool has taken the connection. `spare`: nothing is under way on it. */
-  take(session: Session, backend: Backend, spare: boolean): boolean;
-  /** Closes what the route does not name any more. Sessions that waited for such a node: they wait for another one. */
-  applyRoute(): readonly Session[];
-  /** Serves whoever can be served now. */
-  pump(): void;
-  /** Closes what nobody has used for long. */
-  sweep(): void;
-  waiting(): number;
-  /** Why the session waits, in words; null: it does not wait here. */
-  reason(session: Session): string | null;
-  facts(): readonly PoolFacts[];
-  clear(): void;
+  readonly arrivals: Map<Session, MonoMs>;
+  /** `serve` is at work; it looks once more. */
+  serving: boolean;
+  again: boolean;
 }
 
 export function createPools(options: PoolsOptions): Pools {
@@ -147,30 +97,32 @@ export function createPools(options: PoolsOptions): Pools {
     if (found !== undefined) return found;
     const { mode, size } = rule;
     const made: Pool = {
-      ...{ target, user, database, mode, size, open: 0 },
-      ...{ opening: new Set<Session>(), spare: [], attached: new Map<Session, MonoMs>(), queue: new Map<Session, MonoMs>() },
+      ...{ target, user, database, mode, size, open: 0, serving: false, again: false, noOpenUntil: clock.now().mono },
+      ...{ opening: new Set<Session>(), bringing: new Set<Session>(), closing: new Set<Backend['stream']>(), spare: [] },
+      ...{ attached: new Map<Session, MonoMs>(), queue: new Map<Session, MonoMs>(), arrivals: new Map<Session, MonoMs>() },
     };
     pools.set(key, made);
     return made;
   };
 
+  const close = (pool: Pool, backend: Backend): void => {
+    dropSpare(pool, backend.stream);
+    pool.closing.add(backend.stream);
+    leave(backend);
+  };
+
+  const isOld = (openedAt: MonoMs): boolean => clock.now().mono - openedAt > options.lifetimeMs;
+
   /** It has no session: whatever the server says now ends it. */
   const keep = (pool: Pool, spare: Spare): void => {
-    const drop = (): void => {
-      const at = pool.spare.indexOf(spare);
-      if (at !== -1) pool.spare.splice(at, 1);
-    };
+    const { backend } = spare;
+    if (isOld(spare.openedAt)) {
+      close(pool, backend);
+      return;
+    }
     pool.spare.push(spare);
-    const { stream } = spare.backend;
-    stream.listen({
-      onData: () => {
-        drop();
-        leave(spare.backend);
-      },
-      onDrain: () => undefined,
-      onEnd: drop,
-    });
-    stream.resume();
+    backend.stream.listen({ onData: () => close(pool, backend), onDrain: () => undefined, onEnd: () => undefined });
+    backend.stream.resume();
   };
 
   const giveUp = (pool: Pool, session: Session, backend: Backend, owner: Session | null): void => {
@@ -205,7 +157,7 @@ export function createPools(options: PoolsOptions): Pools {
     }
     if (doubtful !== null) {
       asked.set(doubtful, doubtful.statements);
-      void doubtful.ask();
+      void doubtful.ask(ASK_LIMIT_MS);
     }
     return false;
   };
@@ -235,77 +187,113 @@ export function createPools(options: PoolsOptions): Pools {
     const facts: Known = { pool, startup: spare.startup, openedAt: spare.openedAt, clean: spare.clean };
     known.set(stream, facts);
     memory.wrote = false;
+    const fresh = options.catalog.isFresh(pool.database);
     const same = spare.state === memory.stateKey;
     const own = spare.owner === session;
-    if (options.catalog.isFresh(pool.database) && same && (own || (spare.clean && !session.usesUnnamed))) {
+    if (fresh && same && (own || (spare.clean && !session.usesUnnamed))) {
       options.deliver(session, backend, version);
       return;
     }
-    pool.opening.add(session);
-    void bring(pool, session, backend, same && own ? 'as it is' : same ? 'same state' : 'another state').then((brought) => {
-      pool.opening.delete(session);
-      if (brought === 'lost') {
-        if (!session.closed) options.onLost(session);
-      } else if ('error' in brought) {
-        leave(backend);
-        options.onRefused(session, `the session's state could not be made again on ${backend.target.node}: ${brought.error}`);
-      } else {
-        facts.clean ||= !own || !same;
-        options.deliver(session, { ...backend, parameters: new Map([...backend.parameters, ...brought.parameters]) }, version);
-      }
-      serve(pool);
-    });
+    pool.bringing.add(session);
+    void bring(pool, session, backend, !fresh ? 'unknown' : !same ? 'other' : own ? 'own' : 'same')
+      .then((brought) => {
+        if (brought.ok) {
+          facts.clean ||= !(same && own);
+          options.deliver(session, { ...backend, parameters: new Map([...backend.parameters, ...brought.value]) }, version);
+          return;
+        }
+        if (brought.error.kind !== 'lost') close(pool, backend);
+        if (brought.error.kind === 'state') options.onRefused(session, brought.error.why);
+        else if (!session.closed) options.onLost(session);
+      })
+      .catch((cause: unknown) => {
+        backend.stream.destroy();
+        options.onBroken(session, cause);
+      })
+      .finally(() => {
+        pool.bringing.delete(session);
+        serve(pool);
+      });
   };
 
-  /** Gives the connection the session's state. `lost`: it broke. */
+  /** Gives the connection the session's state, from one that is the session's `own`, the `same`, any `other`, or one in which the catalog must be read first. */
   const bring = async (
     pool: Pool,
     session: Session,
     backend: Backend,
-    from: 'as it is' | 'same state' | 'another state',
-  ): Promise<'lost' | { readonly error: string } | { readonly parameters: ReadonlyMap<string, string> }> => {
-    const { memory } = session;
-    if (!options.catalog.isFresh(pool.database) && (await options.catalog.refresh(pool.database, backend)) === null) return 'lost';
-    if (from === 'as it is') return { parameters: new Map() };
-    const state = from === 'same state' ? memory.restoreUnnamed() : memory.restore(true);
-    const parts = [buildQuery(from === 'same state' ? 'DISCARD SEQUENCES' : 'DISCARD ALL'), ...state];
-    const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs: options.limitMs });
-    if (answered === null) return 'lost';
-    return answered.error === null ? { parameters: answered.parameters } : { error: answered.error.message };
-  };
-
-  const serve = (pool: Pool): void => {
-    for (const session of pool.queue.keys()) {
-      if (closed) return;
-      const served = session.closed || !session.waiting || attend(pool, session);
-      if (!served) return;
-      pool.queue.delete(session);
-      waitsIn.delete(session);
+    from: 'own' | 'same' | 'other' | 'unknown',
+  ): Promise<Result<ReadonlyMap<string, string>, NotMade>> => {
+    const { memory, usesUnnamed: unnamed } = session;
+    const { limitMs } = options;
+    if (from === 'unknown') {
+      // In nobody's state: settings of the session before must not decide what is found.
+      const discarded = await runOn(backend, buildQuery('DISCARD ALL'), { cycles: 1, limitMs });
+      const lost = { kind: 'lost', why: `${backend.target.node} did not answer` } as const;
+      if (discarded === null) return err(lost);
+      if (discarded.error !== null) return err({ kind: 'reset', why: discarded.error.message });
+      if ((await options.catalog.refresh(pool.database, backend)) === null) return err(lost);
+      const made = await makeState(memory, backend, { reset: null, unnamed, limitMs });
+      return made.ok ? ok(new Map([...discarded.parameters, ...made.value])) : made;
     }
+    if (from === 'other') return makeState(memory, backend, { reset: 'DISCARD ALL', unnamed, limitMs });
+    const parts = [buildQuery('DISCARD SEQUENCES'), ...(unnamed ? memory.restoreUnnamed() : [])];
+    const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs, strict: 1 });
+    if (answered === null) return err({ kind: 'lost', why: `${backend.target.node} did not answer` });
+    return answered.error === null ? ok(answered.parameters) : err({ kind: 'reset', why: answered.error.message });
   };
 
-  /** False: nobody can be served now. */
-  const attend = (pool: Pool, session: Session): boolean => {
+  /** Not from within itself: whoever gets a connection may give one up at once, and a thousand who do would be a thousand calls deep. */
+  const serve = (pool: Pool): void => {
+    if (pool.serving) {
+      pool.again = true;
+      return;
+    }
+    pool.serving = true;
+    do {
+      pool.again = false;
+      for (const waiting of [pool.queue, pool.arrivals])
+        for (const session of waiting.keys()) {
+          if (closed || !options.keeps(pool.target)) break;
+          const wants = !session.closed && session.waiting && !pool.opening.has(session) && !pool.bringing.has(session);
+          if (wants && !canAttend(pool, session)) break;
+          waiting.delete(session);
+          if (waitsIn.get(session) === pool) waitsIn.delete(session);
+          if (wants) attend(pool, session);
+        }
+    } while (pool.again);
+    pool.serving = false;
+  };
+
+  /** Makes room where it can. False: nobody can be served now. */
+  const canAttend = (pool: Pool, session: Session): boolean => {
     for (;;) {
-      const spare = pick(pool, session);
-      if (spare !== null) {
-        hand(pool, session, spare);
-        return true;
-      }
-      if (pool.open + pool.opening.size < pool.size) {
-        if (!options.mayOpen()) return false;
-        pool.opening.add(session);
-        options.open(session, pool.target);
-        return true;
-      }
+      if (hasFitting(pool, session)) return true;
+      if (pool.open + pool.opening.size < pool.size && clock.now().mono >= pool.noOpenUntil) return options.mayOpen();
       // Made with another start packet: closed, and opened anew when it is gone.
-      const other = pool.spare.shift();
+      const [other] = pool.spare;
+      if (pool.closing.size > 0) return false;
       if (other !== undefined) {
-        leave(other.backend);
+        close(pool, other.backend);
         return false;
       }
       if (pool.mode === 'session' || !steal(pool)) return false;
     }
+  };
+
+  const hasFitting = (pool: Pool, session: Session): boolean => {
+    if (pool.spare.length === 0) return false;
+    const startup = startupOf(session.login);
+    return pool.spare.some((spare) => spare.startup === startup);
+  };
+
+  const attend = (pool: Pool, session: Session): void => {
+    const spare = pick(pool, session);
+    if (spare !== null) {
+      hand(pool, session, spare);
+      return;
+    }
+    pool.opening.add(session);
+    options.open(session, pool.target);
   };
 
   const discard = async (pool: Pool, session: Session, backend: Backend): Promise<void> => {
@@ -314,7 +302,7 @@ export function createPools(options: PoolsOptions): Pools {
     const answered = await runOn(backend, buildQuery('DISCARD ALL'), { cycles: 1, limitMs: options.limitMs });
     if (answered === null) return;
     if (answered.error !== null || closed || !options.keeps(pool.target)) {
-      leave(backend);
+      close(pool, backend);
       return;
     }
     const parameters = new Map([...backend.parameters, ...answered.parameters]);
@@ -326,8 +314,8 @@ export function createPools(options: PoolsOptions): Pools {
     has: (login) => ruleOf(login) !== null,
     request: (session, target) => {
       const pool = poolOf(session.login, target);
-      if (pool === null || pool.queue.has(session) || pool.opening.has(session)) return;
-      pool.queue.set(session, clock.now().mono);
+      if (pool === null || waitsIn.get(session) === pool || pool.opening.has(session) || pool.bringing.has(session)) return;
+      (session.welcomed ? pool.queue : pool.arrivals).set(session, clock.now().mono);
       waitsIn.set(session, pool);
       serve(pool);
     },
@@ -336,15 +324,33 @@ export function createPools(options: PoolsOptions): Pools {
       if (pool === null) return;
       pool.opening.delete(session);
       pool.open += 1;
-      session.memory.wrote = false;
-      known.set(backend.stream, { pool, startup: startupOf(session.login), openedAt: clock.now().mono, clean: true });
-      backend.stream.onClose(() => {
+      // It may be for later, while the session still works on another one.
+      if (session.backend === null) session.memory.wrote = false;
+      const { stream } = backend;
+      known.set(stream, { pool, startup: startupOf(session.login), openedAt: clock.now().mono, clean: true });
+      stream.onClose(() => {
+        known.delete(stream);
+        dropSpare(pool, stream);
+        pool.closing.delete(stream);
         pool.open -= 1;
-        serve(pool);
+        // Not in the middle of what its session does about it.
+        queueMicrotask(() => serve(pool));
       });
     },
-    noteFailed: (session) => {
-      for (const pool of pools.values()) pool.opening.delete(session);
+    noteFailed: (session, target) => {
+      const pool = poolOf(session.login, target);
+      if (pool?.opening.delete(session) !== true) return;
+      pool.noOpenUntil = addMono(clock.now().mono, NO_OPEN_MS);
+      queueMicrotask(() => serve(pool));
+    },
+    noteAsked: (session) => {
+      const stream = session.backend?.stream;
+      const pool = stream === undefined ? undefined : known.get(stream)?.pool;
+      if (pool === undefined || pool.mode === 'session' || pool.queue.size + pool.arrivals.size === 0) return;
+      const backend = session.release();
+      if (backend === null) return;
+      giveUp(pool, session, backend, session);
+      serve(pool);
     },
     noteQuiet: (session) => {
       // After each cycle of each session, also where nobody shares anything.
@@ -354,12 +360,14 @@ export function createPools(options: PoolsOptions): Pools {
       if (pool === undefined) return;
       pool.attached.delete(session);
       pool.attached.set(session, clock.now().mono);
-      if (pool.queue.size > 0 && pool.mode === 'transaction') serve(pool);
+      if (pool.queue.size + pool.arrivals.size > 0 && pool.mode === 'transaction') serve(pool);
     },
     forget: (session) => {
-      waitsIn.get(session)?.queue.delete(session);
+      const pool = waitsIn.get(session);
+      pool?.queue.delete(session);
+      pool?.arrivals.delete(session);
       waitsIn.delete(session);
-      if (session.closed) for (const pool of pools.values()) pool.attached.delete(session);
+      if (session.closed) for (const one of pools.values()) one.attached.delete(session);
     },
     take: (session, backend, spare) => {
       const pool = known.get(backend.stream)?.pool;
@@ -374,36 +382,40 @@ export function createPools(options: PoolsOptions): Pools {
       const again: Session[] = [];
       for (const [key, pool] of pools) {
         if (options.keeps(pool.target)) continue;
-        for (const { backend } of pool.spare.splice(0)) leave(backend);
-        for (const session of pool.queue.keys()) {
-          waitsIn.delete(session);
-          again.push(session);
+        for (const { backend } of [...pool.spare]) close(pool, backend);
+        for (const waiting of [pool.queue, pool.arrivals]) {
+          for (const session of waiting.keys()) {
+            waitsIn.delete(session);
+            again.push(session);
+          }
+          waiting.clear();
         }
-        pool.queue.clear();
-        if (pool.open === 0 && pool.opening.size === 0) pools.delete(key);
+        if (isEmpty(pool)) pools.delete(key);
       }
       return again;
     },
     pump: () => {
-      for (const pool of pools.values()) if (pool.queue.size > 0) serve(pool);
+      for (const pool of new Set(waitsIn.values())) serve(pool);
     },
     sweep: () => {
       const now = clock.now().mono;
-      const isOld = (openedAt: MonoMs, since: MonoMs): boolean => now - since > options.idleMs || now - openedAt > options.lifetimeMs;
-      for (const pool of pools.values()) {
-        for (const spare of pool.spare.filter(({ openedAt, since }) => isOld(openedAt, since))) {
-          pool.spare.splice(pool.spare.indexOf(spare), 1);
-          leave(spare.backend);
-        }
-        if (pool.mode === 'session') continue;
-        for (const [session, since] of pool.attached) {
-          const stream = session.backend?.stream;
-          const openedAt = stream === undefined ? now : (known.get(stream)?.openedAt ?? now);
-          if (session.isSpare && isOld(openedAt, since) && session.detach()) pool.attached.delete(session);
-        }
+      for (const [key, pool] of pools) {
+        for (const { backend, openedAt, since } of [...pool.spare]) if (now - since > options.idleMs || isOld(openedAt)) close(pool, backend);
+        if (pool.mode === 'transaction')
+          for (const [session, since] of pool.attached) {
+            const stream = session.backend?.stream;
+            const openedAt = stream === undefined ? now : (known.get(stream)?.openedAt ?? now);
+            if (session.isSpare && (now - since > options.idleMs || isOld(openedAt)) && session.detach()) pool.attached.delete(session);
+          }
+        if (isEmpty(pool)) pools.delete(key);
+        else serve(pool);
       }
     },
-    waiting: () => [...pools.values()].reduce((sum, pool) => sum + pool.queue.size, 0),
+    waiting: () => waitsIn.size,
+    load: (login, target) => {
+      const pool = poolOf(login, target);
+      return pool === null ? 0 : pool.open - pool.spare.length - pool.closing.size + pool.opening.size + pool.queue.size + pool.arrivals.size;
+    },
     reason: (session) => {
       const pool = waitsIn.get(session);
       return pool === undefined
@@ -411,16 +423,29 @@ export function createPools(options: PoolsOptions): Pools {
         : `all ${pool.size} connections that ${pool.user} may have to ${pool.database} on ${pool.target.node} are in use (pooling in proxy.yaml)`;
     },
     facts: () =>
-      [...pools.values()].map(({ target, user, database, mode, size, queue, opening, open, spare }) => ({
-        ...{ node: target.node, user, database, mode, size, waiting: queue.size, opening: opening.size, spare: spare.length },
-        lent: open - spare.length,
-        waitedMs: queue.size === 0 ? 0 : clock.now().mono - Math.min(...queue.values()),
-      })),
+      [...pools.values()].map(({ target, user, database, mode, size, queue, arrivals, opening, open, spare, closing }) => {
+        const [first = clock.now().mono] = [...queue.values()];
+        const [arrived = first] = [...arrivals.values()];
+        return {
+          ...{ node: target.node, user, database, mode, size, waiting: queue.size + arrivals.size, opening: opening.size, spare: spare.length },
+          lent: open - spare.length - closing.size,
+          waitedMs: clock.now().mono - Math.min(first, arrived),
+        };
+      }),
     clear: () => {
       closed = true;
-      for (const pool of pools.values()) for (const { backend } of pool.spare.splice(0)) leave(backend);
+      for (const pool of pools.values()) for (const { backend } of [...pool.spare]) close(pool, backend);
     },
   };
+}
+
+function dropSpare(pool: Pool, stream: Backend['stream']): void {
+  const at = pool.spare.findIndex(({ backend }) => backend.stream === stream);
+  if (at !== -1) pool.spare.splice(at, 1);
+}
+
+function isEmpty(pool: Pool): boolean {
+  return pool.open + pool.opening.size + pool.bringing.size + pool.queue.size + pool.arrivals.size === 0;
 }
 
 /** Connections with equal ones began alike: settings, options and names of the client's start packet. */

@@ -8,7 +8,8 @@ import { surplusOf } from '../core/route/balance.ts';
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type Route, type RouteTarget, type Reader, NO_ROUTE, pickReader } from '../core/route/decide.ts';
-import { sameTarget, sameWeights } from '../core/route/targets.ts';
+import { leastLoaded, sameTarget, sameWeights } from '../core/route/targets.ts';
+import { type Result, err, ok } from '../core/result.ts';
 import { type MonoMs, addMono, makeMonoMs } from '../core/ids.ts';
 import type { ProxyConfig } from '../core/proxy-config.ts';
 import { buildQuery } from '../wire/frontend.ts';
@@ -18,8 +19,9 @@ import { type Backend, type BackendFailure, backendStartup, openBackend } from '
 import type { Login } from './login/client-login.ts';
 import type { Positions } from './positions.ts';
 import { type PreparedBackends, createPreparedBackends } from './prepared-backends.ts';
-import { type Pools, createPools } from './pool.ts';
-import { leave, restoreState, runOn } from './restore.ts';
+import { createPools } from './pool.ts';
+import type { Pools } from './pool-contract.ts';
+import { leave, makeState } from './restore.ts';
 import type { RulesCache } from './rules.ts';
 import type { Session } from './session.ts';
 import type { ReaderHost, Served, SessionHost } from './session-host.ts';
@@ -95,6 +97,7 @@ export class Port {
       attach: (session) => this.#attach(session),
       onQuiet: (session) => this.#onQuiet(session),
       onClosed: (session) => this.#onClosed(session),
+      onAsked: (session) => this.pools.noteAsked(session),
       giveBack: (session, backend, spare) => {
         if (this.#draining || !this.pools.take(session, backend, spare)) leave(backend);
       },
@@ -120,7 +123,10 @@ export class Port {
       },
       deliver: (session, backend, version) => this.#deliver(session, backend, version),
       onRefused: (session, why) => session.terminate('57P01', why),
-      onLost: (session) => this.#attach(session),
+      onLost: (session) => {
+        if (session.waiting) this.#attach(session);
+      },
+      onBroken: (session, cause) => this.#onBroken(session, cause),
     });
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
   }
@@ -143,9 +149,9 @@ export class Port {
   apply(route: Route): void {
     const before = this.#route;
     this.#route = route;
+    for (const session of this.pools.applyRoute()) this.#waiting.add(session);
     if (this.kind !== 'read') this.#applyWriter(before, route);
     else this.#applyReaders(before, route);
-    for (const session of this.pools.applyRoute()) this.#waiting.add(session);
     for (const node of route.unreachable) if (!before.unreachable.includes(node)) for (const session of this.sessions) session.loseReader(node);
     this.#pump();
   }
@@ -176,9 +182,8 @@ export class Port {
         this.reads[served] += 1;
       },
       renew: async (session, backend) => {
-        const parts = [buildQuery('DISCARD ALL'), ...session.memory.restore()];
-        const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs: this.#options.connectMs });
-        return answered !== null && answered.error === null;
+        const made = await makeState(session.memory, backend, { reset: 'DISCARD ALL', unnamed: false, limitMs: this.#options.connectMs });
+        return made.ok;
       },
       open: async (session) => {
         const target = pickReader(this.#standbys(), Math.random());
@@ -191,9 +196,9 @@ export class Port {
   async #openFor(session: Session, target: RouteTarget): Promise<Backend | null> {
     const opened = await this.#open(session, target);
     if (!opened.ok) return null;
-    if ((await restoreState(session, opened.value, this.#options.connectMs)) === null) return opened.value;
-    opened.value.stream.destroy();
-    return null;
+    const ready = await this.#restore(session, opened.value);
+    if (!ready.ok) opened.value.stream.destroy();
+    return ready.ok ? ready.value : null;
   }
 
   #standbys(): readonly Reader[] {
@@ -210,7 +215,7 @@ export class Port {
       credentials: { kind: 'keys', keys: session.login.keys, secret: session.login.secret },
     });
     if (opened.ok) this.pools.noteOpened(session, opened.value);
-    else this.pools.noteFailed(session);
+    else this.pools.noteFailed(session, target);
     return opened;
   }
 
@@ -248,7 +253,7 @@ export class Port {
       return;
     }
     for (const [session, backend] of this.#prepared.takeAll()) {
-      if (backend !== null && writer !== null && sameTarget(backend.target, writer)) session.adopt(backend);
+      if (backend !== null && writer !== null && sameTarget(backend.target, writer)) this.#adopt(session, backend);
       else {
         backend?.stream.destroy();
         session.advance();
@@ -370,16 +375,13 @@ export class Port {
   #pump(): void {
     for (const session of this.#waiting) {
       if (this.#closed) return;
-      const target = this.#targetOf();
+      const isPooled = this.pools.has(session.login);
+      if (!isPooled && this.#isCrowded()) continue;
+      const target = this.#targetOf(isPooled ? session : null);
       if (target === null) return;
-      if (this.pools.has(session.login)) {
-        this.#waiting.delete(session);
-        this.pools.request(session, target);
-      } else if (this.#isCrowded()) return;
-      else {
-        this.#waiting.delete(session);
-        this.#begin(session, target);
-      }
+      this.#waiting.delete(session);
+      if (isPooled) this.pools.request(session, target);
+      else this.#begin(session, target);
     }
     this.pools.pump();
   }
@@ -391,39 +393,31 @@ export class Port {
   #begin(session: Session, target: RouteTarget): void {
     this.#connecting.add(session);
     this.#connect(session, target).catch((cause: unknown) => {
-      this.#options.log.error({ error: cause }, 'connecting a session broke');
-      session.terminate('XX000', 'the proxy failed; its log says why');
+      this.#connecting.delete(session);
+      this.#onBroken(session, cause);
     });
   }
 
-  #targetOf(): RouteTarget | null {
-    if (this.kind !== 'read') return this.#route.hold ? this.#route.next : this.#route.writer;
-    return this.#leastLoaded(this.#route.readers);
+  #onBroken(session: Session, cause: unknown): void {
+    this.#options.log.error({ error: cause }, 'connecting a session broke');
+    session.terminate('XX000', 'the proxy failed; its log says why');
   }
 
-  /** The reader with the fewest sessions for its weight. */
-  #leastLoaded(readers: readonly Reader[]): Reader | null {
-    const load = this.#load();
-    let best: Reader | null = null;
-    let bestLoad = Infinity;
-    for (const reader of readers) {
-      const relative = (load.get(reader.node) ?? 0) / reader.weight;
-      if (relative < bestLoad) [best, bestLoad] = [reader, relative];
-    }
-    return best;
+  /** For a session of a pool, or for any other one. */
+  #targetOf(pooled: Session | null): RouteTarget | null {
+    if (this.kind !== 'read') return this.#route.hold ? this.#route.next : this.#route.writer;
+    const load = pooled === null ? this.#load() : null;
+    return leastLoaded(this.#route.readers, (reader) => load?.get(reader.node) ?? (pooled === null ? 0 : this.pools.load(pooled.login, reader)));
   }
 
   async #connect(session: Session, target: RouteTarget): Promise<void> {
     const { version } = session.memory;
     const opened = await this.#open(session, target);
-    const failure = opened.ok ? await this.#prepare(session, opened.value) : opened.error;
+    const ready = opened.ok ? await this.#prepare(session, opened.value) : opened;
     this.#connecting.delete(session);
-    if (session.closed || this.#closed) {
-      if (opened.ok) opened.value.stream.destroy();
-    } else if (failure !== null) {
-      if (opened.ok) opened.value.stream.destroy();
-      this.#onFailure(session, failure);
-    } else if (opened.ok) this.#deliver(session, opened.value, version);
+    if (ready.ok && !session.closed && !this.#closed) this.#deliver(session, ready.value, version);
+    else if (opened.ok) opened.value.stream.destroy();
+    if (!ready.ok && !session.closed && !this.#closed) this.#onFailure(session, ready.error);
     this.#pump();
   }
 
@@ -433,20 +427,37 @@ export class Port {
     const whole = !session.closed && !this.#closed && version === session.memory.version;
     if (whole && this.kind !== 'read' && next !== null && sameTarget(next, at)) this.#prepared.keep(session, backend, version);
     else if (whole && this.#serves(at) && !this.#holding()) {
-      session.adopt(backend);
-      if (session.idle) this.pools.noteQuiet(session);
+      this.#adopt(session, backend);
     } else {
       backend.stream.destroy();
       if (session.waiting && !session.closed) this.#attach(session);
     }
   }
 
-  async #prepare(session: Session, backend: Backend): Promise<BackendFailure | null> {
-    if (session.login.replication) return null;
+  #adopt(session: Session, backend: Backend): void {
+    session.adopt(backend);
+    if (session.idle) this.pools.noteQuiet(session);
+  }
+
+  async #prepare(session: Session, backend: Backend): Promise<Result<Backend, BackendFailure>> {
+    if (session.login.replication) return ok(backend);
     const { database } = session.login;
     if (session.memory.takeCatalogChange()) this.#options.rules.forget(database);
-    if ((await this.#options.rules.refresh(database, backend)) !== null) return restoreState(session, backend, this.#options.connectMs);
-    return { kind: 'unreachable', sqlState: '08006', message: new Uint8Array(0), why: `${backend.target.node} did not answer about its catalog` };
+    if ((await this.#options.rules.refresh(database, backend)) !== null) return this.#restore(session, backend);
+    return err({
+      kind: 'unreachable',
+      sqlState: '08006',
+      message: new Uint8Array(0),
+      why: `${backend.target.node} did not answer about its catalog`,
+    });
+  }
+
+  async #restore(session: Session, backend: Backend): Promise<Result<Backend, BackendFailure>> {
+    const made = await makeState(session.memory, backend, { reset: null, unnamed: true, limitMs: this.#options.connectMs });
+    if (made.ok) return ok({ ...backend, parameters: new Map([...backend.parameters, ...made.value]) });
+    const { kind, why } = made.error;
+    const failure = { why, message: new Uint8Array(0) };
+    return err(kind === 'lost' ? { ...failure, kind: 'unreachable', sqlState: '08006' } : { ...failure, kind: 'refused', sqlState: 'XX000' });
   }
 
   #onFailure(session: Session, failure: BackendFailure): void {
@@ -477,15 +488,11 @@ export class Port {
       this.#waiting.delete(session);
       const full = this.pools.reason(session);
       this.pools.forget(session);
-      if (full !== null) {
-        session.giveUp('there is no connection for this statement', full);
-        continue;
-      }
-      const why =
-        this.kind !== 'read'
-          ? (this.#route.closed ?? (this.#route.hold ? 'a switchover takes too long' : 'it does not take connections'))
-          : 'no node takes reads now';
-      session.giveUp(this.kind !== 'read' ? 'there is no primary for this statement' : 'there is no node for this statement', why);
+      const { closed, hold } = this.#route;
+      if (full !== null) session.giveUp('there is no connection for this statement', full);
+      else if (this.kind === 'read') session.giveUp('there is no node for this statement', 'no node takes reads now');
+      else
+        session.giveUp('there is no primary for this statement', closed ?? (hold ? 'a switchover takes too long' : 'it does not take connections'));
     }
   }
 }

@@ -1,8 +1,8 @@
 /** For a client that goes on with a transaction that is lost: its messages are looked at, and go nowhere. */
 import { buildCommandComplete, buildError, buildReady } from '../wire/backend.ts';
 import { joinBytes } from '../wire/bytes.ts';
-import { FRONTEND } from '../wire/protocol.ts';
-import { type Traffic, createTraffic, walkClient } from './traffic.ts';
+import { FRONTEND, TRANSACTION } from '../wire/protocol.ts';
+import { type Traffic, createTraffic, isBetween, walkClient } from './traffic.ts';
 
 export interface Repair {
   /** `answer` the next statement with the error; `skip` up to the next Sync; `half`: throw away the rest of the message that was under way. */
@@ -14,6 +14,24 @@ export interface Repair {
 
 export function createRepair(): Repair {
   return { kind: 'none', half: false, loss: null };
+}
+
+/**
+ * The node was lost in the state that `traffic` tells. What the client is told now, one error for each thing that it waits for; null: nothing, since it waits for nothing.
+ */
+export function beginRepair(repair: Repair, traffic: Traffic, loss: Loss): Uint8Array | null {
+  const half = traffic.client.have !== 0;
+  repair.loss = loss;
+  repair.half = half;
+  if (isBetween(traffic)) {
+    if (traffic.status !== TRANSACTION.idle) repair.kind = 'answer';
+    return null;
+  }
+  const error = buildError({ severity: 'ERROR', ...loss });
+  const answers = Array.from({ length: traffic.cycles }, () => joinBytes([error, buildReady('idle')]));
+  if (traffic.batchOpen || (half && !isCopy(traffic.client.type))) answers.push(error);
+  repair.kind = traffic.batchOpen ? 'skip' : half ? 'half' : 'none';
+  return joinBytes(answers);
 }
 
 /**

@@ -1,16 +1,18 @@
 /** Makes a session's state again on a new connection, before the session gets it. */
 import { realClock } from '../base/clock.ts';
+import { type Result, err, ok } from '../core/result.ts';
 import { readErrorFields, readParameterStatus } from '../wire/backend.ts';
 import { FRAME, beginChunk, createFrameWalker, stepFrame } from '../wire/frames.ts';
+import { buildQuery } from '../wire/frontend.ts';
 import { type Gather, appendGather, clearGather, createGather } from '../wire/gather.ts';
 import { BACKEND, BACKEND_LIMITS, FRONTEND } from '../wire/protocol.ts';
 import { joinBytes } from '../wire/bytes.ts';
-import type { Backend, BackendFailure } from './login/backend.ts';
-import type { Session } from './session.ts';
+import type { Backend } from './login/backend.ts';
+import type { SessionMemory } from './memory.ts';
 
 export interface Answered {
   /** Error text of the first statement that failed; null: all went well. */
-  readonly error: { readonly sqlState: string; readonly message: string } | null;
+  readonly error: { readonly sqlState: string; readonly message: string; readonly cycle: number } | null;
   /** Bodies of the DataRow messages, in order. */
   readonly rows: readonly Uint8Array[];
   /** What the server reported meanwhile, the last value of each. */
@@ -31,12 +33,12 @@ export const TERMINATE = Uint8Array.of(FRONTEND.terminate, 0, 0, 0, 4);
 
 /**
  * Sends `messages` and waits for as many ReadyForQuery as `cycles` says. Null: the connection broke, or the answer took too long; it is closed then.
- * The connection must be idle and unused by anybody else; afterwards it is idle and paused again.
+ * The connection must be idle and unused by anybody else; afterwards it is idle and paused again. Errors count in the first `strict` cycles, by default in all.
  */
 export function runOn(
   backend: Backend,
   messages: Uint8Array,
-  options: { readonly cycles: number; readonly limitMs: number },
+  options: { readonly cycles: number; readonly limitMs: number; readonly strict?: number },
 ): Promise<Answered | null> {
   const walker = createFrameWalker();
   const gather: Gather = createGather(MAX_MESSAGE);
@@ -58,9 +60,9 @@ export function runOn(
       else if (type === BACKEND.parameterStatus) {
         const found = readParameterStatus(body, 0, body.length);
         if (found !== null) parameters.set(found.name, found.value);
-      } else if (type === BACKEND.errorResponse && error === null) {
+      } else if (type === BACKEND.errorResponse && error === null && options.cycles - left < (options.strict ?? options.cycles)) {
         const fields = readErrorFields(body, 0, body.length);
-        error = { sqlState: fields?.get('C') ?? '', message: fields?.get('M') ?? '' };
+        error = { sqlState: fields?.get('C') ?? '', message: fields?.get('M') ?? '', cycle: options.cycles - left };
       } else if (type === BACKEND.readyForQuery) left -= 1;
     };
     stream.listen({
@@ -95,15 +97,31 @@ export function runOn(
   });
 }
 
-/** Makes the session's state on a new connection. Null: it is there. The connection is not closed when it is not, unless it broke. */
-export async function restoreState(session: Pick<Session, 'memory'>, backend: Backend, limitMs: number): Promise<BackendFailure | null> {
-  const parts = session.memory.restore();
-  if (parts.length === 0) return null;
-  const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs });
+export interface NotMade {
+  /** `lost`: the connection broke. `reset`: what somebody else left there could not be taken away. `state`: the session's own settings are refused. */
+  readonly kind: 'lost' | 'reset' | 'state';
+  readonly why: string;
+}
+
+/**
+ * Makes the session's settings and prepared statements on a connection, behind `reset` if there is one; and the unnamed statement, if the server had it. What the server reported
+ * meanwhile comes back. A statement that cannot be prepared any more (its table is gone) is left out: using it then ends with the server's own error.
+ * Unless it is `lost`, the connection is open and idle afterwards.
+ */
+export async function makeState(
+  memory: SessionMemory,
+  backend: Backend,
+  options: { readonly reset: string | null; readonly unnamed: boolean; readonly limitMs: number },
+): Promise<Result<ReadonlyMap<string, string>, NotMade>> {
   const { node } = backend.target;
-  const broken = { kind: 'unreachable' as const, sqlState: '08006', message: new Uint8Array(0) };
-  if (answered === null) return { ...broken, why: `${node} did not take over the session's state` };
-  if (answered.error === null) return null;
-  const why = `the session's state could not be made again on ${node}: ${answered.error.message}`;
-  return { ...broken, kind: 'refused', sqlState: 'XX000', why };
+  const before = options.reset === null ? [] : [buildQuery(options.reset)];
+  const parts = [...before, ...memory.restore(), ...(options.unnamed ? memory.restoreUnnamed() : [])];
+  if (parts.length === 0) return ok(new Map());
+  const strict = before.length + memory.settingCount;
+  const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs: options.limitMs, strict });
+  if (answered === null) return err({ kind: 'lost', why: `${node} did not take over the session's state` });
+  const { error, parameters } = answered;
+  if (error === null) return ok(parameters);
+  const kind = error.cycle < before.length ? 'reset' : 'state';
+  return err({ kind, why: `the session's state could not be made again on ${node}: ${error.message}` });
 }

@@ -1,7 +1,7 @@
 /** What the catalog of each database says about functions, read over a session's own connection: every user may read it. */
 import { type Clock, realClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import type { MonoMs } from '../core/ids.ts';
+import { type MonoMs, addMono } from '../core/ids.ts';
 import { readDataRow } from '../wire/backend.ts';
 import { decodeText } from '../wire/bytes.ts';
 import type { Rules } from '../wire/classification.ts';
@@ -13,6 +13,8 @@ import { runOn } from './restore.ts';
 
 /** Older rules are read anew with the next login. A function that is made meanwhile is unknown, and unknown ones count as the worst. */
 const FRESH_MS = 60_000;
+/** After a question that failed. */
+const AGAIN_MS = 5000;
 /** The question takes some 20 ms. */
 const LIMIT_MS = 5000;
 const MAX_DATABASES = 200;
@@ -74,7 +76,8 @@ export function openRules(options: { readonly log: Logger; readonly clock?: Cloc
         entry.rules = rules;
         if (distrust.length > 0) options.log.info({ database, because: distrust.slice(0, 5) }, 'the catalog makes every query suspect');
       }
-      entry.readAt = askedAt;
+      // A time limit of the session that asked, for example: soon another one does.
+      entry.readAt = answered.error === null ? askedAt : addMono(askedAt, AGAIN_MS - FRESH_MS);
       return backend;
     },
   };

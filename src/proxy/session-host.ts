@@ -27,6 +27,8 @@ export interface SessionHost {
   /** The session was attached and busy, and is idle now (or gone). */
   readonly onQuiet: (session: Session) => void;
   readonly onClosed: (session: Session) => void;
+  /** The node has said what the session made there; the client's messages still wait. */
+  readonly onAsked: (session: Session) => void;
   /** The session ends. `spare`: nothing of it is under way on the connection. */
   readonly giveBack: (session: Session, backend: Backend, spare: boolean) => void;
   /** Counts the cycles that the node answers. */

@@ -13,7 +13,7 @@ import { buildBackendKey, buildError, buildParameters, buildReady, readParameter
 import { joinBytes } from '../wire/bytes.ts';
 import { createGather } from '../wire/gather.ts';
 import { buildQuery } from '../wire/frontend.ts';
-import { BACKEND, TRANSACTION } from '../wire/protocol.ts';
+import { BACKEND, FRONTEND } from '../wire/protocol.ts';
 import type { CancelKey } from '../wire/startup.ts';
 import type { ByteStream } from './io/stream.ts';
 import type { Backend, BackendFailure } from './login/backend.ts';
@@ -21,8 +21,8 @@ import type { Login } from './login/client-login.ts';
 import type { SessionMemory } from './memory.ts';
 import type { Served, SessionHost } from './session-host.ts';
 import { mayUseUnnamed } from './next-cycle.ts';
-import { type Repair, createRepair, isCopy, lossText, takeRepair, walkRepair } from './repair.ts';
-import { TERMINATE, leave, runOn } from './restore.ts';
+import { type Repair, beginRepair, createRepair, lossText, takeRepair, walkRepair } from './repair.ts';
+import { leave, runOn } from './restore.ts';
 import {
   type ClientWalk,
   type OnMessage,
@@ -57,7 +57,8 @@ export class Session {
   #servedBy: Backend | null = null;
   protected current: Backend | null = null;
   protected parked: Uint8Array | null = null;
-  #welcomed = false;
+  /** The client has the answer to its login. */
+  welcomed = false;
   closed = false;
   readonly #repair: Repair = createRepair();
   protected asking = false;
@@ -95,6 +96,7 @@ export class Session {
       onDrain: () => {
         this.#clientBlocked = false;
         if (!this.asking) this.current?.stream.resume();
+        if (this.current !== null) this.checkQuiet();
       },
       onEnd: () => this.close(),
     });
@@ -121,7 +123,7 @@ export class Session {
 
   /** The client wants something that waits for a node. */
   get waiting(): boolean {
-    return this.current === null && (this.parked !== null || !this.#welcomed);
+    return this.current === null && (this.parked !== null || !this.welcomed);
   }
 
   /** For people: what the session does now. */
@@ -142,7 +144,7 @@ export class Session {
     this.#nodeBlocked = false;
     this.waitingSinceMs = null;
     this.hear(backend);
-    if (!this.#welcomed) this.#welcome(backend);
+    if (!this.welcomed) this.#welcome(backend);
     else this.#tellParameters(backend);
     this.advance();
   }
@@ -155,14 +157,14 @@ export class Session {
   }
 
   /** It waited too long: its statement is answered with the error, and the session goes on; a login that waits ends. */
-  giveUp(message: string, detail: string): void {
+  giveUp(message: string, detail: string, sqlState = '57P03'): void {
     const parked = this.parked;
     if (this.closed || this.current !== null) return;
-    if (!this.#welcomed || parked === null) {
-      this.terminate('57P03', `${message}: ${detail}`);
+    if (!this.welcomed || parked === null) {
+      this.terminate(sqlState, `${message}: ${detail}`);
       return;
     }
-    this.#repair.loss = { sqlState: '57P03', message, detail, hint: 'Nothing of it was done; try again. The session goes on.' };
+    this.#repair.loss = { sqlState, message, detail, hint: 'Nothing of it was done; try again. The session goes on.' };
     this.#repair.kind = 'answer';
     this.parked = null;
     this.waitingSinceMs = null;
@@ -192,29 +194,37 @@ export class Session {
     return backend !== null;
   }
 
-  /** The node's connection, for somebody else: idle, and with this session's state. Null as `detach` is false. */
+  /**
+   * The node's connection, for somebody else: idle, and with this session's state. Null as `detach` is false.
+   * Invariant: nobody reads into a buffer that is still on its way to a client. Because: a connection whose bytes the client has not taken stays where it is.
+   */
   release(): Backend | null {
     const backend = this.current;
-    if (backend === null || !this.idle || this.memory.pinned() !== null) return null;
+    if (backend === null || !this.idle || this.#blocked || this.memory.pinned() !== null) return null;
     this.current = null;
-    this.#nodeBlocked = false;
     return { ...backend, parameters: new Map(this.memory.parameters) };
   }
 
-  async whileCancelling(sent: Promise<void>): Promise<void> {
+  /** True when it has arrived: else it may hit whoever has the connection, for as long as that lives. */
+  async whileCancelling(sent: Promise<boolean>): Promise<void> {
     this.#cancelling += 1;
-    await sent;
-    this.#cancelling -= 1;
+    if (await sent) this.#cancelling -= 1;
     this.checkQuiet();
   }
 
   /** Nothing that waits here, or is on its way, needs the connection. */
   get isSpare(): boolean {
-    return this.current !== null && this.parked === null && this.#cancelling === 0 && this.idle && !this.repairing;
+    return (
+      this.current !== null && this.parked === null && this.#cancelling === 0 && this.idle && !this.#blocked && !this.traffic.stray && !this.repairing
+    );
+  }
+
+  get #blocked(): boolean {
+    return this.#clientBlocked || this.#nodeBlocked;
   }
 
   get usesUnnamed(): boolean {
-    return this.parked !== null && mayUseUnnamed(this.parked);
+    return this.parked === null || mayUseUnnamed(this.parked);
   }
 
   /** The node does not answer: for sessions that read there beside their own node. */
@@ -234,7 +244,8 @@ export class Session {
     const backend = this.current;
     this.current = null;
     this.parked = null;
-    if (backend !== null) this.host.giveBack(this, { ...backend, parameters: new Map(this.memory.parameters) }, spare);
+    if (this.#clientBlocked) backend?.stream.destroy();
+    else if (backend !== null) this.host.giveBack(this, { ...backend, parameters: new Map(this.memory.parameters) }, spare);
     this.client.end();
     this.host.onClosed(this);
   }
@@ -247,7 +258,7 @@ export class Session {
   }
 
   #welcome(backend: Backend): void {
-    this.#welcomed = true;
+    this.welcomed = true;
     this.memory.onParameters(backend.parameters);
     this.client.write(joinBytes([buildParameters(backend.parameters), buildBackendKey(this.key), buildReady('idle')]));
   }
@@ -280,8 +291,10 @@ export class Session {
       return;
     }
     if (backend === null) {
-      this.park(bytes.slice(0, length));
-      this.host.attach(this);
+      const isGoodbye = bytes[0] === FRONTEND.terminate && this.traffic.client.have === 0;
+      if (!isGoodbye) this.park(bytes.slice(0, length));
+      if (isGoodbye) this.close();
+      else this.host.attach(this);
       return;
     }
     if (this.asking) {
@@ -296,7 +309,7 @@ export class Session {
     }
     if (this.traffic.terminated) {
       // The goodbye itself is not passed on: the connection may serve others. With a part of it there already it cannot.
-      const before = upTo - TERMINATE.length;
+      const before = upTo - 1 - this.traffic.client.length;
       if (before > 0) backend.stream.write(bytes.slice(0, before));
       this.traffic.uncertain ||= before < 0;
       this.close();
@@ -378,22 +391,19 @@ export class Session {
   };
 
   /** Asks the node what the session has made there, where the texts leave doubt. The client's messages wait meanwhile. Only while idle. */
-  async ask(): Promise<void> {
+  async ask(limitMs = ASK_LIMIT_MS): Promise<void> {
     const backend = this.current;
-    if (backend === null || this.asking || this.#clientBlocked || !isIdle(this.traffic)) {
-      this.host.onQuiet(this);
-      return;
-    }
+    if (backend === null || this.asking || this.#clientBlocked || !isIdle(this.traffic)) return this.host.onQuiet(this);
     this.asking = true;
-    const answered = await runOn(backend, buildQuery(this.memory.question), { cycles: 1, limitMs: ASK_LIMIT_MS });
+    // The question takes the place of the unnamed statement.
+    const parts = [buildQuery(this.memory.question), ...this.memory.restoreUnnamed()];
+    const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs, strict: 1 });
     this.asking = false;
     if (this.current !== backend) return;
-    if (answered === null) {
-      this.lose(`${backend.target.node} did not answer in time`);
-      return;
-    }
+    if (answered === null) return this.lose(`${backend.target.node} did not answer in time`);
     if (answered.error === null) this.memory.learn(answered.rows);
     this.hear(backend);
+    this.host.onAsked(this);
     this.advance();
     this.checkQuiet();
   }
@@ -405,6 +415,7 @@ export class Session {
         if (backend !== this.current) return;
         this.#nodeBlocked = false;
         this.resumeClient();
+        this.checkQuiet();
       },
       onEnd: (why) => this.onServerEnd(backend, why),
     });
@@ -444,28 +455,16 @@ export class Session {
     this.current = null;
     this.#nodeBlocked = false;
     const pinned = this.memory.pinned();
-    const { cycles, batchOpen, status } = traffic;
-    const between = isBetween(traffic);
     const torn = traffic.server.have !== 0 || traffic.uncertain;
-    this.host.log.debug({ why, cycles, pinned }, 'a session lost its node');
-    if (torn || pinned !== null || !this.#welcomed) {
+    this.host.log.debug({ why, cycles: traffic.cycles, pinned }, 'a session lost its node');
+    if (torn || pinned !== null || !this.welcomed) {
       // Half an answer is with the client, or what the session held is gone with the node: only the end is honest.
       if (!torn) this.terminate('57P01', pinned === null ? why : `the session ends with its node, because it had ${pinned}: ${why}`);
       else this.close();
       return;
     }
-    const text = lossText(this.mayWrite && this.memory.mayHaveCommitted(), why);
-    if (between) {
-      if (status !== TRANSACTION.idle) this.#repair.kind = 'answer';
-    } else {
-      const answers = Array.from({ length: cycles }, () => joinBytes([buildError({ severity: 'ERROR', ...text }), buildReady('idle')]));
-      const half = traffic.client.have !== 0;
-      if (batchOpen || (half && !isCopy(traffic.client.type))) answers.push(buildError({ severity: 'ERROR', ...text }));
-      this.client.write(joinBytes(answers));
-      this.#repair.kind = batchOpen ? 'skip' : half ? 'half' : 'none';
-    }
-    this.#repair.loss = text;
-    this.#repair.half = traffic.client.have !== 0;
+    const answers = beginRepair(this.#repair, traffic, lossText(this.mayWrite && this.memory.mayHaveCommitted(), why));
+    if (answers !== null) this.client.write(answers);
     const head = traffic.client;
     Object.assign(traffic, { ...createTraffic(), client: head });
     this.memory.onNodeLost();

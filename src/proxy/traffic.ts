@@ -26,6 +26,8 @@ export interface Traffic {
   status: number;
   /** The client said goodbye. */
   terminated: boolean;
+  /** A Sync came while the server read CopyData: if it fails the COPY, it answers that Sync too, and one answer more than was asked for is on its way. */
+  stray: boolean;
   /** More than 31 cycles were under way when a COPY began: nothing about this session is certain any more. */
   uncertain: boolean;
 }
@@ -44,6 +46,7 @@ export function createTraffic(): Traffic {
     copyIn: false,
     status: TRANSACTION.idle,
     terminated: false,
+    stray: false,
     uncertain: false,
   };
 }
@@ -115,7 +118,10 @@ function countClient(traffic: Traffic, type: number): void {
       return;
     case FRONTEND.sync:
       // A server that reads CopyData ignores Sync. Source: PostgreSQL manual 55.2.6; CopyGetData, src/backend/commands/copyfromparse.c.
-      if (traffic.copyIn) return;
+      if (traffic.copyIn) {
+        traffic.stray = true;
+        return;
+      }
       traffic.batchOpen = false;
       addCycle(traffic, 1);
       return;

@@ -65,6 +65,7 @@ export function readChange(bytes: Uint8Array, into: Classification): SettingChan
   if (!/^[a-z_][a-z0-9_$. ]*$/.test(name)) return 'unclear';
   const key = SAME[name] ?? name;
   if (NOT_KEPT.test(key)) return null;
+  if (key === 'session characteristics') return readCharacteristics(decodeText(bytes, into.nameEnd, into.textEnd), text);
   if ((effects & EFFECT.reset) !== 0) return { kind: 'reset', key, text, value: '' };
   const behind = decodeText(bytes, into.nameEnd, into.textEnd).replace(/^"?\s*(=|to\b)?\s*/i, '');
   const value = behind.trim().replace(/^'(.*)'$/s, '$1');
@@ -73,10 +74,22 @@ export function readChange(bytes: Uint8Array, into: Classification): SettingChan
   return { kind: 'set', key, text, value };
 }
 
+/** Each kind of them is a setting of its own; several at once, or comments between, are not taken apart. Source: manual, SET TRANSACTION, "Notes". */
+function readCharacteristics(behind: string, text: Uint8Array): SettingChange | 'unclear' {
+  const [, modes = ''] = /^\s*as\s+transaction\s+(.*?)\s*$/is.exec(behind) ?? [];
+  const [, level] = /^isolation\s+level\s+(serializable|repeatable\s+read|read\s+committed|read\s+uncommitted)$/i.exec(modes) ?? [];
+  if (level !== undefined) return { kind: 'set', key: 'default_transaction_isolation', text, value: level };
+  const [, access] = /^read\s+(only|write)$/i.exec(modes) ?? [];
+  if (access !== undefined) return { kind: 'set', key: 'default_transaction_read_only', text, value: /only/i.test(access) ? 'on' : 'off' };
+  const deferrable = /^(not\s+)?deferrable$/i.exec(modes);
+  if (deferrable !== null) return { kind: 'set', key: 'default_transaction_deferrable', text, value: deferrable[1] === undefined ? 'on' : 'off' };
+  return 'unclear';
+}
+
 /** Settings whose value decides where a session may read: such a session reads on the primary. */
 export function bindsToPrimary(settings: SessionSettings): boolean {
   // A standby has no SERIALIZABLE. Source: manual, "Hot Standby" (27.4.5).
-  return /serializable/.test(settingValue(settings, 'default_transaction_isolation') + settingValue(settings, 'session characteristics'));
+  return /serializable/.test(settingValue(settings, 'default_transaction_isolation'));
 }
 
 /** The value that the session has set, in lower case; empty when it has not, or has reset it. */
@@ -108,6 +121,8 @@ function keep(settings: SessionSettings, change: SettingChange): void {
   }
   // Anew at the end: what was set later must be set later again (a role that may not set what came before).
   settings.byKey.delete(change.key);
+  // Source: manual, SET SESSION AUTHORIZATION: it resets the role.
+  if (change.key === 'session authorization') settings.byKey.delete('role');
   if (settings.byKey.size >= MAX_SETTINGS) settings.overflow = true;
   else settings.byKey.set(change.key, { change, generation });
 }

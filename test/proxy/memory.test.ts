@@ -132,6 +132,57 @@ describe('prepared statements', () => {
   });
 });
 
+describe('two sessions of one user', () => {
+  test('are told apart by types, encodings, and settings that only the proxy looks at; the order of their prepared statements is none', () => {
+    const keyOf = (...cycles: readonly (readonly [readonly Uint8Array[], string])[]): string => {
+      const { memory, send, answer } = session();
+      for (const [messages, tag] of cycles) {
+        send(...messages);
+        answer([tag]);
+      }
+      return memory.stateKey;
+    };
+    const parse = (name: string, type: number): readonly [readonly Uint8Array[], string] => [
+      [buildParse({ name, text: 'select $1', parameterTypes: [type] }), buildSync()],
+      '1',
+    ];
+    assert.equal(keyOf(parse('a', 23), parse('b', 23)), keyOf(parse('b', 23), parse('a', 23)));
+    assert.notEqual(keyOf(parse('a', 1184)), keyOf(parse('a', 1186)));
+    const latin = (letter: number): Uint8Array => {
+      const message = buildQuery("set application_name = '?'");
+      message[message.indexOf(0x3f)] = letter;
+      return message;
+    };
+    assert.notEqual(keyOf([[latin(0xe4)], 'SET']), keyOf([[latin(0xf6)], 'SET']));
+    assert.notEqual(keyOf([[buildQuery("set pgherd.wait_for_lsn = '1/0/1'")], 'SET']), keyOf());
+  });
+
+  test('characteristics of a session are settings like any other, each by itself', () => {
+    const { memory, send, answer } = session();
+    const set = (text: string): void => {
+      send(buildQuery(text));
+      answer([/^re?set/.exec(text)?.[0] === 'reset' ? 'RESET' : 'SET']);
+    };
+    set('set session characteristics as transaction read only');
+    set('set session characteristics as transaction isolation level repeatable read');
+    assert.equal(restored(memory).length, 2);
+    set('reset default_transaction_read_only');
+    assert.deepEqual(restored(memory), ['set session characteristics as transaction isolation level repeatable read']);
+    assert.equal(memory.pinned(), null);
+    set('set session characteristics as transaction read only, isolation level serializable');
+    assert.notEqual(memory.pinned(), null, 'several at once are not taken apart: the server is asked');
+  });
+
+  test('a new authorization takes the role away', () => {
+    const { memory, send, answer } = session();
+    for (const text of ['set role x', 'set session authorization y']) {
+      send(buildQuery(text));
+      answer(['SET']);
+    }
+    assert.deepEqual(restored(memory), ['set session authorization y']);
+  });
+});
+
 describe('what ties a session to its node', () => {
   test('is told in words, at once, and DISCARD ALL takes it away', () => {
     const { memory, send, answer } = session();

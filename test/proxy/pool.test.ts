@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { connect } from 'node:net';
+import { type Socket, connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import type { Client } from 'pg';
 import { openRawBinding } from '../../src/proxy/io/raw-handle.ts';
+import { buildQuery, buildSync } from '../../src/wire/frontend.ts';
 import { type CancelKey, buildCancel } from '../../src/wire/startup.ts';
 import { until } from '../lab/plain-postgres.ts';
 import { type ProxyStage, type Servers, openStage, portOf, sqlStateOf, startServers } from './stage.ts';
@@ -262,6 +263,150 @@ describe('transaction mode', () => {
       assert.ok(stage.sessions.pools.facts().every(({ lent, spare }) => lent + spare === 1));
       await until(() => stage.sessions.pools.facts().every(({ lent, spare }) => lent + spare === 0), 3000);
       assert.equal(await oneOf(all[0] as Client, 'select 1'), 1);
+    });
+  });
+});
+
+/** The client's connection as bytes: what comes is collected, and nobody else hears it. */
+function rawOf(client: Client): { readonly write: (...parts: Uint8Array[]) => void; readonly seen: () => Buffer } {
+  const { stream } = (client as unknown as { connection: { stream: Socket } }).connection;
+  stream.removeAllListeners('data');
+  const chunks: Buffer[] = [];
+  stream.on('data', (chunk: Buffer) => void chunks.push(chunk));
+  return {
+    write: (...parts) => void stream.write(Buffer.concat(parts)),
+    seen: () => Buffer.concat(chunks),
+  };
+}
+
+describe('hostile and unlucky clients of a pool', () => {
+  test('a statement that could not be prepared, or cannot be any more, ends nobody’s session', async () => {
+    await servers.a.query('drop table if exists gone; create table gone (n int)');
+    await withPool({ size: 1 }, async (stage) => {
+      const [a, b] = (await clients(stage, 2)) as [Client, Client];
+      assert.equal(await sqlStateOf(a.query('select $1 from missing', [1])), '42P01');
+      await b.query("insert into seen values ('written')");
+      assert.equal(await oneOf(a, 'select 1'), 1);
+      const named = { name: 'of-gone', text: 'select count(*)::int as n from gone' };
+      assert.equal((await a.query(named)).rows[0]?.n, 0);
+      await servers.a.query('drop table gone');
+      await b.query('set search_path = public');
+      assert.equal(await oneOf(b, 'select 1'), 1);
+      assert.match((await sqlStateOf(a.query(named))) ?? '', /^(26000|42P01)$/);
+      assert.equal(await oneOf(a, 'select 2'), 2);
+    });
+  });
+
+  test('clients that call functions of unknown effect without a pause leave room for others', async () => {
+    await servers.a.query("create or replace function harmless() returns int language plpgsql volatile as 'begin return 5; end'");
+    await withPool({ size: 1, waitMs: 3000 }, async (stage) => {
+      const [a, b] = (await clients(stage, 2)) as [Client, Client];
+      let running = true;
+      let calls = 0;
+      const busy = (async () => {
+        while (running) {
+          await a.query('select harmless()');
+          calls += 1;
+        }
+      })();
+      for (let n = 0; n < 5; n++) assert.equal(await oneOf(b, 'select 1'), 1);
+      running = false;
+      await busy;
+      assert.ok(calls > 0);
+    });
+  });
+
+  test('different start packets take turns, and a limit of the server below the pool’s size is lived with', async () => {
+    await withPool({ size: 1 }, async (stage) => {
+      const all = await Promise.all(['one', 'two', 'three'].map((application_name) => stage.connect({ application_name })));
+      for (let n = 0; n < 3; n++)
+        assert.deepEqual(await Promise.all(all.map((client) => oneOf(client, 'show application_name'))), ['one', 'two', 'three']);
+    });
+    await servers.a.query("create role limited login connection limit 1 password 'of the limited one'");
+    const [row] = await servers.a.query("select rolpassword from pg_authid where rolname = 'limited'");
+    await servers.b.query(`create role limited login password '${String(row?.['rolpassword'])}'`);
+    await withPool({ size: 3 }, async (stage) => {
+      const all = await Promise.all([1, 2, 3].map(() => stage.connect({ user: 'limited', password: 'of the limited one' })));
+      for (let n = 0; n < 3; n++) assert.deepEqual(await Promise.all(all.map((client) => oneOf(client, 'select 1'))), [1, 1, 1]);
+    });
+  });
+
+  test('after a switchover, connections that were made ahead are shared like all others', async () => {
+    await withPool({ size: 2, waitMs: 3000 }, async (stage) => {
+      const all = await clients(stage, 6);
+      await Promise.all(all.map((client) => client.query('select 1')));
+      stage.route({ next: stage.targets.b });
+      await until(
+        async () =>
+          (await servers.b.query("select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()")).length >= 2,
+        3000,
+      );
+      const before = stage.held.length;
+      stage.route({ hold: true, next: stage.targets.b });
+      await until(() => stage.held.length > before, 3000);
+      stage.route({ hold: false, next: null, writer: stage.targets.b });
+      for (let n = 0; n < 3; n++) assert.deepEqual([...new Set(await Promise.all(all.map((client) => portOf(client))))], [servers.b.port]);
+      stage.route({ writer: stage.targets.a });
+    });
+  });
+
+  test('the client knows the settings of the connection that it has', async () => {
+    await withPool({ size: 1, idleMs: 100 }, async (stage) => {
+      const a = await stage.connect();
+      const told: string[] = [];
+      (
+        a as unknown as { connection: { on(event: string, listener: (message: { parameterName: string; parameterValue: string }) => void): void } }
+      ).connection.on('parameterStatus', ({ parameterName, parameterValue }) => void told.push(`${parameterName}=${parameterValue}`));
+      await a.query("set timezone = 'Asia/Tokyo'");
+      // Its connection is closed, and a new one opened.
+      await until(() => stage.sessions.pools.facts().every(({ lent, spare }) => lent + spare === 0), 3000);
+      assert.equal(await oneOf(a, 'show timezone'), 'Asia/Tokyo');
+      assert.deepEqual(told, ['TimeZone=Asia/Tokyo']);
+    });
+  });
+
+  test('odd goodbyes and a stray Sync harm nobody else', async () => {
+    await withPool({ size: 2 }, async (stage) => {
+      const [a, b, c] = (await clients(stage, 3)) as [Client, Client, Client];
+      await a.query('select 1');
+      // A goodbye with a body.
+      rawOf(a).write(Uint8Array.of(0x58, 0, 0, 0, 9, 1, 2, 3, 4, 5));
+      assert.equal(await oneOf(b, "select 'b'"), 'b');
+      const raw = rawOf(c);
+      raw.write(buildQuery('copy seen from stdin'));
+      await until(() => raw.seen().includes(0x47), 3000);
+      // The COPY fails, and the Sync has an answer of its own.
+      raw.write(Buffer.from('d\0\0\0\x12too\tmany\tcols\n', 'latin1'), buildSync());
+      await until(() => raw.seen().includes('22P04'), 3000);
+      const d = await stage.connect();
+      for (let n = 0; n < 5; n++) {
+        assert.equal(await oneOf(b, "select 'b'"), 'b');
+        assert.equal(await oneOf(d, "select 'd'"), 'd');
+      }
+    });
+  });
+
+  test('statements of one text and other types are not taken for each other', async () => {
+    await withPool({ size: 1 }, async (stage) => {
+      const [a, b] = (await clients(stage, 2)) as [Client, Client];
+      const TYPES = [1184, 1186] as const;
+      for (const [index, client] of [a, b].entries()) {
+        const raw = rawOf(client);
+        const type = TYPES[index] ?? 0;
+        const text = Buffer.from('s\0select pg_typeof($1)::text\0', 'latin1');
+        const parse = Buffer.alloc(5 + text.length + 6);
+        parse[0] = 0x50;
+        parse.writeInt32BE(parse.length - 1, 1);
+        text.copy(parse, 5);
+        parse.writeInt16BE(1, 5 + text.length);
+        parse.writeInt32BE(type, 7 + text.length);
+        raw.write(parse, buildSync());
+        await until(() => raw.seen().at(-6) === 0x5a, 3000);
+      }
+      const raw = rawOf(a);
+      raw.write(Buffer.from('B\0\0\0\x11\0s\0\0\0\0\x01\xff\xff\xff\xff\0\0', 'latin1'), Buffer.from('E\0\0\0\x09\0\0\0\0\0', 'latin1'), buildSync());
+      await until(() => raw.seen().at(-6) === 0x5a, 3000);
+      assert.ok(raw.seen().includes('timestamp with time zone'), raw.seen().toString('latin1'));
     });
   });
 });

@@ -1,4 +1,4 @@
-/** When two targets of a route are one and the same. Pure. */
+/** Comparing the targets of a route. Pure. */
 import type { Reader, RouteTarget } from './decide.ts';
 
 export function sameWeights(a: readonly Reader[], b: readonly Reader[]): boolean {
@@ -7,4 +7,17 @@ export function sameWeights(a: readonly Reader[], b: readonly Reader[]): boolean
 
 export function sameTarget(a: RouteTarget, b: RouteTarget): boolean {
   return a.node === b.node && a.host === b.host && a.port === b.port;
+}
+
+/** The reader with the fewest sessions for its weight; the first of several. Null: there is none. */
+export function leastLoaded(readers: readonly Reader[], load: (reader: Reader) => number): Reader | null {
+  let best: Reader | null = null;
+  let bestLoad = Infinity;
+  for (const reader of readers) {
+    const relative = load(reader) / reader.weight;
+    if (relative >= bestLoad) continue;
+    best = reader;
+    bestLoad = relative;
+  }
+  return best;
 }

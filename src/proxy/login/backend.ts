@@ -172,22 +172,27 @@ function answerAuthentication(
   }
 }
 
-/** Asks the node to cancel what the session does now. Sent, not confirmed: PostgreSQL answers with the end of the connection. Never rejects. */
+/** Asks the node to cancel what the session does now. False when it may still be on its way: PostgreSQL answers with the end of the connection. Never rejects. */
 export async function sendCancel(
   target: RouteTarget,
   key: CancelKey,
   options: { readonly ca: string | null; readonly limitMs: number },
-): Promise<void> {
+): Promise<boolean> {
   const dialled = await dial(target, options.limitMs);
-  if (!dialled.ok) return;
+  if (!dialled.ok) return true;
   const opening = dialled.value;
   if (options.ca !== null) {
     const deadline = addMono(realClock.now().mono, options.limitMs);
-    if ((await startTls(opening, options.ca, { clock: realClock, deadline })) !== null) return opening.close();
+    if ((await startTls(opening, options.ca, { clock: realClock, deadline })) !== null) {
+      opening.close();
+      return true;
+    }
   }
+  const sentAt = realClock.now().mono;
   opening.write(buildCancel(key));
   await opening.read(options.limitMs);
   opening.close();
+  return realClock.now().mono - sentAt < options.limitMs;
 }
 
 /** The client's own start packet, in the one protocol version that both sides speak; options of newer versions were declined. */
