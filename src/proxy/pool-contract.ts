@@ -49,13 +49,15 @@ export interface PoolFacts {
 }
 
 export interface Pools {
+  /** There are rules. */
+  readonly isUsed: boolean;
   /** Whether sessions of this login share connections. */
   has(login: Login): boolean;
   /** The session wants a connection to this node; it is delivered now, or when one is free. */
   request(session: Session, target: RouteTarget): void;
   noteOpened(session: Session, backend: Backend): void;
-  /** None could be opened. */
-  noteFailed(session: Session, target: RouteTarget): void;
+  /** None could be opened. `isFull`: the server has too many. */
+  noteFailed(session: Session, target: RouteTarget, isFull: boolean): void;
   /** It has a connection, and is idle. */
   noteQuiet(session: Session): void;
   /** The server has said what ties it to its connection; what its client sent meanwhile still waits. */

@@ -197,6 +197,8 @@ export function createPools(options: PoolsOptions): Pools {
     pool.bringing.add(session);
     void bring(pool, session, backend, !fresh ? 'unknown' : !same ? 'other' : own ? 'own' : 'same')
       .then((brought) => {
+        // From here on it may ask again.
+        pool.bringing.delete(session);
         if (brought.ok) {
           facts.clean ||= !(same && own);
           options.deliver(session, { ...backend, parameters: new Map([...backend.parameters, ...brought.value]) }, version);
@@ -207,13 +209,11 @@ export function createPools(options: PoolsOptions): Pools {
         else if (!session.closed) options.onLost(session);
       })
       .catch((cause: unknown) => {
+        pool.bringing.delete(session);
         backend.stream.destroy();
         options.onBroken(session, cause);
       })
-      .finally(() => {
-        pool.bringing.delete(session);
-        serve(pool);
-      });
+      .finally(() => serve(pool));
   };
 
   /** Gives the connection the session's state, from one that is the session's `own`, the `same`, any `other`, or one in which the catalog must be read first. */
@@ -311,6 +311,7 @@ export function createPools(options: PoolsOptions): Pools {
   };
 
   return {
+    isUsed: options.poolRules.length > 0,
     has: (login) => ruleOf(login) !== null,
     request: (session, target) => {
       const pool = poolOf(session.login, target);
@@ -337,16 +338,16 @@ export function createPools(options: PoolsOptions): Pools {
         queueMicrotask(() => serve(pool));
       });
     },
-    noteFailed: (session, target) => {
+    noteFailed: (session, target, isFull) => {
       const pool = poolOf(session.login, target);
       if (pool?.opening.delete(session) !== true) return;
-      pool.noOpenUntil = addMono(clock.now().mono, NO_OPEN_MS);
+      if (isFull) pool.noOpenUntil = addMono(clock.now().mono, NO_OPEN_MS);
       queueMicrotask(() => serve(pool));
     },
     noteAsked: (session) => {
       const stream = session.backend?.stream;
       const pool = stream === undefined ? undefined : known.get(stream)?.pool;
-      if (pool === undefined || pool.mode === 'session' || pool.queue.size + pool.arrivals.size === 0) return;
+      if (pool === undefined || pool.mode === 'session' || pool.queue.size + pool.arrivals.size === 0 || !session.isQuiet) return;
       const backend = session.release();
       if (backend === null) return;
       giveUp(pool, session, backend, session);
@@ -395,7 +396,7 @@ export function createPools(options: PoolsOptions): Pools {
       return again;
     },
     pump: () => {
-      for (const pool of new Set(waitsIn.values())) serve(pool);
+      for (const pool of pools.values()) if (pool.queue.size + pool.arrivals.size > 0) serve(pool);
     },
     sweep: () => {
       const now = clock.now().mono;

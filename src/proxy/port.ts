@@ -59,7 +59,8 @@ const DRAIN_LOOK_MS = 10;
 /** How often is looked for sessions that waited too long. */
 const SWEEP_MS = 250;
 /** A node that is starting, stopping, or full: another try may succeed. Source: PostgreSQL manual, appendix A. */
-const PASSING = new Set(['57P03', '57P01', '57P02', '53300', '53400', '08006']);
+const FULL = new Set(['53300', '53400']);
+const PASSING = new Set(['57P03', '57P01', '57P02', '08006', ...FULL]);
 
 export class Port {
   readonly kind: PortKind;
@@ -123,9 +124,7 @@ export class Port {
       },
       deliver: (session, backend, version) => this.#deliver(session, backend, version),
       onRefused: (session, why) => session.terminate('57P01', why),
-      onLost: (session) => {
-        if (session.waiting) this.#attach(session);
-      },
+      onLost: (session) => session.waiting && this.#attach(session),
       onBroken: (session, cause) => this.#onBroken(session, cause),
     });
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
@@ -159,7 +158,7 @@ export class Port {
   /** Sessions end when they are idle, all of them after `limitMs`. Whoever listens has stopped by then. */
   async drain(limitMs: number): Promise<void> {
     this.#draining = true;
-    for (const session of [...this.sessions]) if (session.idle) session.terminate('57P01', STOPS);
+    for (const session of [...this.sessions]) if (session.idle && !session.waiting) session.terminate('57P01', STOPS);
     const endMs = this.#clock.now().mono + limitMs;
     while (this.sessions.size > 0 && this.#clock.now().mono < endMs) await this.#clock.sleep(DRAIN_LOOK_MS);
     this.close();
@@ -215,7 +214,7 @@ export class Port {
       credentials: { kind: 'keys', keys: session.login.keys, secret: session.login.secret },
     });
     if (opened.ok) this.pools.noteOpened(session, opened.value);
-    else this.pools.noteFailed(session, target);
+    else this.pools.noteFailed(session, target, FULL.has(opened.error.sqlState));
     return opened;
   }
 
@@ -277,9 +276,9 @@ export class Port {
       if (session.idle && session.memory.doubtful && !this.#asked.has(session)) {
         this.#asked.add(session);
         this.#busy.add(session);
-        void session.ask();
       } else if (!session.idle) this.#busy.add(session);
     }
+    for (const session of this.#asked) void session.ask();
     if (!route.hold) {
       this.#heldEpoch = 0;
       if (!sameWeights(before.readers, route.readers)) this.#balance();
@@ -318,9 +317,10 @@ export class Port {
       else if (session.memory.doubtful) {
         this.#busy.add(session);
         this.#asked.add(session);
-        void session.ask();
       }
     }
+    // Only now: one that cannot be asked is quiet at once, and the hold would be complete without those that were not looked at yet.
+    for (const session of this.#asked) void session.ask();
     this.#checkHeld();
   }
 
@@ -374,7 +374,7 @@ export class Port {
 
   #pump(): void {
     for (const session of this.#waiting) {
-      if (this.#closed) return;
+      if (this.#closed || (!this.pools.isUsed && this.#isCrowded())) return;
       const isPooled = this.pools.has(session.login);
       if (!isPooled && this.#isCrowded()) continue;
       const target = this.#targetOf(isPooled ? session : null);
@@ -403,7 +403,6 @@ export class Port {
     session.terminate('XX000', 'the proxy failed; its log says why');
   }
 
-  /** For a session of a pool, or for any other one. */
   #targetOf(pooled: Session | null): RouteTarget | null {
     if (this.kind !== 'read') return this.#route.hold ? this.#route.next : this.#route.writer;
     const load = pooled === null ? this.#load() : null;
@@ -423,10 +422,9 @@ export class Port {
 
   #deliver(session: Session, backend: Backend, version: number): void {
     const { next } = this.#route;
-    const at = backend.target;
     const whole = !session.closed && !this.#closed && version === session.memory.version;
-    if (whole && this.kind !== 'read' && next !== null && sameTarget(next, at)) this.#prepared.keep(session, backend, version);
-    else if (whole && this.#serves(at) && !this.#holding()) {
+    if (whole && this.kind !== 'read' && next !== null && sameTarget(next, backend.target)) this.#prepared.keep(session, backend, version);
+    else if (whole && this.#serves(backend.target) && !this.#holding()) {
       this.#adopt(session, backend);
     } else {
       backend.stream.destroy();
@@ -453,7 +451,11 @@ export class Port {
   }
 
   async #restore(session: Session, backend: Backend): Promise<Result<Backend, BackendFailure>> {
-    const made = await makeState(session.memory, backend, { reset: null, unnamed: true, limitMs: this.#options.connectMs });
+    const made = await makeState(session.memory, backend, {
+      reset: null,
+      unnamed: session.waiting && session.usesUnnamed,
+      limitMs: this.#options.connectMs,
+    });
     if (made.ok) return ok({ ...backend, parameters: new Map([...backend.parameters, ...made.value]) });
     const { kind, why } = made.error;
     const failure = { why, message: new Uint8Array(0) };

@@ -17,20 +17,24 @@ export function createRepair(): Repair {
 }
 
 /**
- * The node was lost in the state that `traffic` tells. What the client is told now, one error for each thing that it waits for; null: nothing, since it waits for nothing.
+ * The node was lost in the state that `traffic` tells, which begins anew. What the client is told now, one error for each thing that it waits for; null: nothing, since it waits for nothing.
  */
 export function beginRepair(repair: Repair, traffic: Traffic, loss: Loss): Uint8Array | null {
   const half = traffic.client.have !== 0;
+  const between = isBetween(traffic);
+  const { cycles, batchOpen, status, client } = traffic;
   repair.loss = loss;
   repair.half = half;
-  if (isBetween(traffic)) {
-    if (traffic.status !== TRANSACTION.idle) repair.kind = 'answer';
+  // Of what is known only the message that is half here still counts.
+  Object.assign(traffic, { ...createTraffic(), client });
+  if (between) {
+    if (status !== TRANSACTION.idle) repair.kind = 'answer';
     return null;
   }
   const error = buildError({ severity: 'ERROR', ...loss });
-  const answers = Array.from({ length: traffic.cycles }, () => joinBytes([error, buildReady('idle')]));
-  if (traffic.batchOpen || (half && !isCopy(traffic.client.type))) answers.push(error);
-  repair.kind = traffic.batchOpen ? 'skip' : half ? 'half' : 'none';
+  const answers = Array.from({ length: cycles }, () => joinBytes([error, buildReady('idle')]));
+  if (batchOpen || (half && !isCopy(client.type))) answers.push(error);
+  repair.kind = batchOpen ? 'skip' : half ? 'half' : 'none';
   return joinBytes(answers);
 }
 

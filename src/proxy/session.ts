@@ -95,8 +95,10 @@ export class Session {
       onData: (bytes, length) => this.#fromClient(bytes, length),
       onDrain: () => {
         this.#clientBlocked = false;
-        if (!this.asking) this.current?.stream.resume();
-        if (this.current !== null) this.checkQuiet();
+        if (!this.asking) this.resumeNodes();
+        if (this.current === null) return;
+        if (this.parked !== null) this.advance();
+        this.checkQuiet();
       },
       onEnd: () => this.close(),
     });
@@ -144,8 +146,7 @@ export class Session {
     this.#nodeBlocked = false;
     this.waitingSinceMs = null;
     this.hear(backend);
-    if (!this.welcomed) this.#welcome(backend);
-    else this.#tellParameters(backend);
+    this.#greet(backend);
     this.advance();
   }
 
@@ -200,7 +201,7 @@ export class Session {
    */
   release(): Backend | null {
     const backend = this.current;
-    if (backend === null || !this.idle || this.#blocked || this.memory.pinned() !== null) return null;
+    if (backend === null || !this.idle || this.blocked || this.memory.pinned() !== null) return null;
     this.current = null;
     return { ...backend, parameters: new Map(this.memory.parameters) };
   }
@@ -214,12 +215,15 @@ export class Session {
 
   /** Nothing that waits here, or is on its way, needs the connection. */
   get isSpare(): boolean {
-    return (
-      this.current !== null && this.parked === null && this.#cancelling === 0 && this.idle && !this.#blocked && !this.traffic.stray && !this.repairing
-    );
+    return this.parked === null && this.isQuiet;
   }
 
-  get #blocked(): boolean {
+  /** Nothing is on its way between the client and its node, in either direction or beside them. */
+  get isQuiet(): boolean {
+    return this.current !== null && this.#cancelling === 0 && this.idle && !this.blocked && !this.traffic.stray && !this.repairing;
+  }
+
+  protected get blocked(): boolean {
     return this.#clientBlocked || this.#nodeBlocked;
   }
 
@@ -244,7 +248,8 @@ export class Session {
     const backend = this.current;
     this.current = null;
     this.parked = null;
-    if (this.#clientBlocked) backend?.stream.destroy();
+    // Its bytes are still on their way to the client: they stay untouched until that is gone.
+    if (this.#clientBlocked && backend !== null) this.client.onClose(() => leave(backend));
     else if (backend !== null) this.host.giveBack(this, { ...backend, parameters: new Map(this.memory.parameters) }, spare);
     this.client.end();
     this.host.onClosed(this);
@@ -257,25 +262,18 @@ export class Session {
     this.close();
   }
 
-  #welcome(backend: Backend): void {
+  /** A node may report other values than the one before (its own configuration, in_hot_standby); clients rely on being told. */
+  #greet({ parameters }: Backend): void {
+    const changed = [...parameters].filter(([name, value]) => this.memory.onParameter(name, value));
+    if (!this.welcomed) this.client.write(joinBytes([buildParameters(parameters), buildBackendKey(this.key), buildReady('idle')]));
+    else if (changed.length > 0) this.client.write(buildParameters(changed));
     this.welcomed = true;
-    this.memory.onParameters(backend.parameters);
-    this.client.write(joinBytes([buildParameters(backend.parameters), buildBackendKey(this.key), buildReady('idle')]));
-  }
-
-  /** The new node may report other values (its own configuration, in_hot_standby); clients rely on being told. */
-  #tellParameters(backend: Backend): void {
-    const changed = [...backend.parameters].filter(([name, value]) => this.memory.onParameter(name, value));
-    if (changed.length > 0) this.client.write(buildParameters(changed));
   }
 
   #fromClient(bytes: Uint8Array, length: number): void {
-    if (this.parked !== null) {
-      // A chunk that was on its way when reading was stopped.
-      this.park(joinBytes([this.parked, bytes.subarray(0, length)]));
-      return;
-    }
-    this.forward(bytes, length);
+    // A chunk that was on its way when reading was stopped.
+    if (this.parked !== null) this.park(joinBytes([this.parked, bytes.subarray(0, length)]));
+    else this.forward(bytes, length);
   }
 
   protected park(bytes: Uint8Array): void {
@@ -310,7 +308,7 @@ export class Session {
     if (this.traffic.terminated) {
       // The goodbye itself is not passed on: the connection may serve others. With a part of it there already it cannot.
       const before = upTo - 1 - this.traffic.client.length;
-      if (before > 0) backend.stream.write(bytes.slice(0, before));
+      if (before !== 0) backend.stream.write(bytes.slice(0, before > 0 ? before : upTo));
       this.traffic.uncertain ||= before < 0;
       this.close();
       return;
@@ -374,6 +372,10 @@ export class Session {
     backend.stream.pause();
   }
 
+  protected resumeNodes(): void {
+    this.current?.stream.resume();
+  }
+
   protected resumeClient(): void {
     this.#crowded &&= this.memory.crowded;
     if (this.parked === null && !this.#nodeBlocked && !this.#crowded && !this.closed) this.client.resume();
@@ -395,9 +397,7 @@ export class Session {
     const backend = this.current;
     if (backend === null || this.asking || this.#clientBlocked || !isIdle(this.traffic)) return this.host.onQuiet(this);
     this.asking = true;
-    // The question takes the place of the unnamed statement.
-    const parts = [buildQuery(this.memory.question), ...this.memory.restoreUnnamed()];
-    const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs, strict: 1 });
+    const answered = await runOn(backend, buildQuery(this.memory.question), { cycles: 1, limitMs });
     this.asking = false;
     if (this.current !== backend) return;
     if (answered === null) return this.lose(`${backend.target.node} did not answer in time`);
@@ -465,8 +465,6 @@ export class Session {
     }
     const answers = beginRepair(this.#repair, traffic, lossText(this.mayWrite && this.memory.mayHaveCommitted(), why));
     if (answers !== null) this.client.write(answers);
-    const head = traffic.client;
-    Object.assign(traffic, { ...createTraffic(), client: head });
     this.memory.onNodeLost();
     this.host.onQuiet(this);
     if (this.parked !== null) {

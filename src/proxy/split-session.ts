@@ -90,7 +90,7 @@ export class SplitSession extends Session {
     nextCycle(bytes, length, this.memory, next);
     if (next.showsToken && next.end > 0 && !this.#tokenShown) {
       this.park(bytes.slice(0, length));
-      void this.#showToken();
+      if (!this.blocked) void this.#showToken();
       return;
     }
     this.#tokenShown = false;
@@ -106,7 +106,7 @@ export class SplitSession extends Session {
     if (next.read) this.host.readers?.onRead(away ? 'standby' : 'primary');
     if (!away && next.usesUnnamed && this.#unnamed !== null) {
       this.park(bytes.slice(0, length));
-      void this.#bringUnnamed(this.#unnamed);
+      if (!this.blocked) void this.#bringUnnamed(this.#unnamed);
       return;
     }
     if (away) this.#leave(bytes.slice(0, next.end), next.parsesUnnamed);
@@ -143,7 +143,7 @@ export class SplitSession extends Session {
     }
     if (this.#renewing) return 'primary';
     if (this.#version !== this.memory.version) {
-      if (monoMs() >= this.#renewNotBeforeMs) void this.#renew(standby);
+      if (monoMs() >= this.#renewNotBeforeMs && !this.blocked) void this.#renew(standby);
       return 'primary';
     }
     const needed = wishes.consistency === 'eventual' ? [wishes.floor] : [wishes.floor, this.#token];
@@ -213,7 +213,7 @@ export class SplitSession extends Session {
     if (next.showsToken) {
       this.park(bytes.slice(0, length));
       // Else the answers before it call `advance`.
-      if (isBetween(traffic)) void this.#showToken();
+      if (isBetween(traffic) && !this.blocked) void this.#showToken();
       return true;
     }
     if (next.end >= length) return false;
@@ -399,6 +399,10 @@ export class SplitSession extends Session {
       return;
     }
     super.onServerEnd(backend, why);
+  }
+
+  protected override resumeNodes(): void {
+    for (const backend of [this.current, this.#standby, this.#home]) backend?.stream.resume();
   }
 
   override loseReader(node: string): void {
