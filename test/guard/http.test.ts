@@ -143,17 +143,18 @@ test('health URLs need no certificate, member URLs do', async () => {
   for (const path of ['/v1/alive', '/v1/log', '/v1/route', '/v1/promise', '/v1/promise/return']) assert.equal((await plain(path)).code, 401, path);
 });
 
+const asked = {
+  cluster: 'demo',
+  incarnation: 'A',
+  term: makeTerm(3),
+  from: makeNodeId('n2'),
+  hold: 'h1',
+  electorateRevision: 1,
+  ttlMs: 3000,
+  longMs: 3000,
+};
+
 test('members ask for promises, life, route and log of an agent alone, without a store (Z13)', async () => {
-  const asked = {
-    cluster: 'demo',
-    incarnation: 'A',
-    term: makeTerm(3),
-    from: makeNodeId('n2'),
-    hold: 'h1',
-    electorateRevision: 1,
-    ttlMs: 3000,
-    longMs: 3000,
-  };
   assert.deepEqual(await client.promise(here(), { ...asked, longMs: 8000 }), { kind: 'promised', node: 'n1', term: 3, ttlMs: 8000 });
   // A primary of an older version asks for a TTL, and does not say for how long at most.
   const { longMs: _none, ...former } = asked;
@@ -166,16 +167,6 @@ test('members ask for promises, life, route and log of an agent alone, without a
 });
 
 test('an agent that does not answer costs 400 ms, and the next call gets a fresh connection', async () => {
-  const asked = {
-    cluster: 'demo',
-    incarnation: 'A',
-    term: makeTerm(3),
-    from: makeNodeId('n2'),
-    hold: 'h1',
-    electorateRevision: 1,
-    ttlMs: 3000,
-    longMs: 3000,
-  };
   hang = true;
   const begin = monoMs();
   assert.equal(await client.promise(here(), asked), null);

@@ -224,7 +224,9 @@ describe('transaction mode', () => {
         while (running) await client.query("insert into seen values ('moved')").catch((error: Error) => errors.push(error.message));
       });
       for (const to of ['b', 'a', 'b', 'a'] as const) {
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        const answered = (): number => [...stage.sessions.sessions].reduce((sum, session) => sum + session.statements, 0);
+        const soFar = answered();
+        await until(() => answered() >= soFar + 2 * all.length, 5000);
         const before = stage.held.length;
         stage.route({ hold: true, next: stage.targets[to] });
         await until(() => stage.held.length > before, 3000);
