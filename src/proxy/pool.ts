@@ -12,12 +12,14 @@
 import { realClock } from '../base/clock.ts';
 import { type MonoMs, addMono } from '../core/ids.ts';
 import type { PoolRule } from '../core/proxy-config.ts';
-import { type Result, err } from '../core/result.ts';
+import { type Result, err, ok } from '../core/result.ts';
 import type { RouteTarget } from '../core/route/decide.ts';
+import { joinBytes } from '../wire/bytes.ts';
+import { buildQuery } from '../wire/frontend.ts';
 import type { Backend } from './login/backend.ts';
 import type { Login } from './login/client-login.ts';
 import type { Pools, PoolsOptions } from './pool-contract.ts';
-import { type NotMade, leave, makeState } from './restore.ts';
+import { type NotMade, leave, makeState, runOn } from './restore.ts';
 import type { Session } from './session.ts';
 
 /** The question is asked while others wait; a server that is busy takes its time, and the session must not be lost over it. */
@@ -25,16 +27,16 @@ const ASK_LIMIT_MS = 30_000;
 /** After a server refused a connection. */
 const NO_OPEN_MS = 1000;
 
-/** In nobody's state. */
-const DISCARDED = { reset: 'DISCARD ALL', state: false } as const;
-
 /** A connection that no session has now. */
 interface Spare {
   readonly backend: Backend;
-  readonly known: Known;
+  readonly startup: string;
   /** State of the session that had it last, and which one that was; null: it is gone, or everything was discarded. */
   readonly state: string;
   readonly owner: Session | null;
+  /** Nothing but reads since its sequences were forgotten. */
+  readonly clean: boolean;
+  readonly openedAt: MonoMs;
   readonly since: MonoMs;
 }
 
@@ -43,7 +45,6 @@ interface Known {
   readonly pool: Pool;
   readonly startup: string;
   readonly openedAt: MonoMs;
-  /** Nothing but reads since its sequences were forgotten. */
   clean: boolean;
 }
 
@@ -81,21 +82,22 @@ export function createPools(options: PoolsOptions): Pools {
   const asked = new WeakMap<Session, number>();
   let closed = false;
 
-  const ruleOf = ({ user, database, replication }: Login): Pick<Pool, 'mode' | 'size'> | null => {
+  const ruleOf = ({ user, database, replication }: Login): PoolRule | null => {
     if (replication) return null;
     const fits = (wanted: string | null, found: string): boolean => wanted === null || wanted === found;
     const rule = options.poolRules.find((one) => fits(one.user, user) && fits(one.database, database));
-    return rule === undefined || rule.mode === 'off' ? null : { mode: rule.mode, size: rule.size };
+    return rule === undefined || rule.mode === 'off' ? null : rule;
   };
   const poolOf = (login: Login, target: RouteTarget): Pool | null => {
     const rule = ruleOf(login);
-    if (rule === null) return null;
+    if (rule === null || rule.mode === 'off') return null;
     const { user, database } = login;
     const key = JSON.stringify([target.node, target.host, target.port, user, database]);
     const found = pools.get(key);
     if (found !== undefined) return found;
+    const { mode, size } = rule;
     const made: Pool = {
-      ...{ target, user, database, ...rule, open: 0, serving: false, again: false, noOpenUntil: clock.now().mono },
+      ...{ target, user, database, mode, size, open: 0, serving: false, again: false, noOpenUntil: clock.now().mono },
       ...{ opening: new Set<Session>(), bringing: new Set<Session>(), closing: new Set<Backend['stream']>(), spare: [] },
       ...{ attached: new Map<Session, MonoMs>(), queue: new Map<Session, MonoMs>(), arrivals: new Map<Session, MonoMs>() },
     };
@@ -112,41 +114,42 @@ export function createPools(options: PoolsOptions): Pools {
   const isOld = (openedAt: MonoMs): boolean => clock.now().mono - openedAt > options.lifetimeMs;
 
   /** It has no session: whatever the server says now ends it. */
-  const keep = (backend: Backend, of: Known, last: Pick<Spare, 'state' | 'owner'>): void => {
-    const { pool } = of;
-    if (isOld(of.openedAt)) {
+  const keep = (pool: Pool, spare: Spare): void => {
+    const { backend } = spare;
+    if (isOld(spare.openedAt)) {
       close(pool, backend);
       return;
     }
-    pool.spare.push({ backend, known: of, ...last, since: clock.now().mono });
+    pool.spare.push(spare);
     backend.stream.listen({ onData: () => close(pool, backend), onDrain: () => undefined, onEnd: () => undefined });
     backend.stream.resume();
   };
 
-  const giveUp = (session: Session, backend: Backend, of: Known, owner: Session | null): void => {
-    of.pool.attached.delete(session);
-    if (session.memory.takeCatalogChange()) options.catalog.forget(of.pool.database);
+  const giveUp = (pool: Pool, session: Session, backend: Backend, owner: Session | null): void => {
+    const { clean = false, startup = '', openedAt = clock.now().mono } = known.get(backend.stream) ?? {};
+    pool.attached.delete(session);
+    if (session.memory.takeCatalogChange()) options.catalog.forget(pool.database);
     const { stateKey, wrote } = session.memory;
-    of.clean &&= !wrote;
-    keep(backend, of, { state: stateKey, owner });
+    keep(pool, { backend, startup, state: stateKey, owner, clean: clean && !wrote, openedAt, since: clock.now().mono });
   };
 
-  /** Of the connection that the session has; undefined: it has none, or none of a pool. */
-  const knownOf = ({ backend }: Session): Known | undefined => (backend === null ? undefined : known.get(backend.stream));
+  const has = (pool: Pool, session: Session): boolean => {
+    const stream = session.backend?.stream;
+    return stream !== undefined && known.get(stream)?.pool === pool;
+  };
 
   /** The session that has been idle for longest gives its connection up. False: nobody can. */
   const steal = (pool: Pool): boolean => {
     let doubtful: Session | null = null;
     for (const session of pool.attached.keys()) {
-      const of = knownOf(session);
-      if (of?.pool !== pool) {
+      if (!has(pool, session)) {
         pool.attached.delete(session);
         continue;
       }
       if (!session.isSpare) continue;
       const backend = session.release();
       if (backend !== null) {
-        giveUp(session, backend, of, session);
+        giveUp(pool, session, backend, session);
         return true;
       }
       // Once after each of its statements: an answer that leaves the doubt leaves the connection where it is.
@@ -167,9 +170,9 @@ export function createPools(options: PoolsOptions): Pools {
     let worth = 0;
     for (let at = pool.spare.length - 1; at >= 0; at--) {
       const spare = pool.spare[at];
-      if (spare === undefined || spare.known.startup !== startup) continue;
+      if (spare === undefined || spare.startup !== startup) continue;
       const same = spare.state === stateKey;
-      const rank = same && spare.owner === session ? 4 : same && spare.known.clean ? 3 : same ? 2 : 1;
+      const rank = same && spare.owner === session ? 4 : same && spare.clean ? 3 : same ? 2 : 1;
       if (rank > worth) [best, worth] = [at, rank];
       if (rank === 4) break;
     }
@@ -180,11 +183,14 @@ export function createPools(options: PoolsOptions): Pools {
     const { memory } = session;
     const { version } = memory;
     const { backend } = spare;
+    const { stream } = backend;
+    const facts: Known = { pool, startup: spare.startup, openedAt: spare.openedAt, clean: spare.clean };
+    known.set(stream, facts);
     memory.wrote = false;
     const fresh = options.catalog.isFresh(pool.database);
     const same = spare.state === memory.stateKey;
     const own = spare.owner === session;
-    if (fresh && same && (own || (spare.known.clean && !session.usesUnnamed))) {
+    if (fresh && same && (own || (spare.clean && !session.usesUnnamed))) {
       options.deliver(session, backend, version);
       return;
     }
@@ -194,8 +200,8 @@ export function createPools(options: PoolsOptions): Pools {
         // From here on it may ask again.
         pool.bringing.delete(session);
         if (brought.ok) {
-          spare.known.clean ||= !(same && own);
-          options.deliver(session, brought.value, version);
+          facts.clean ||= !(same && own);
+          options.deliver(session, { ...backend, parameters: new Map([...backend.parameters, ...brought.value]) }, version);
           return;
         }
         if (brought.error.kind !== 'lost') close(pool, backend);
@@ -216,18 +222,24 @@ export function createPools(options: PoolsOptions): Pools {
     session: Session,
     backend: Backend,
     from: 'own' | 'same' | 'other' | 'unknown',
-  ): Promise<Result<Backend, NotMade>> => {
+  ): Promise<Result<ReadonlyMap<string, string>, NotMade>> => {
     const { memory, usesUnnamed: unnamed } = session;
     const { limitMs } = options;
-    if (from !== 'unknown') {
-      const other = from === 'other';
-      return makeState(memory, backend, { reset: other ? 'DISCARD ALL' : 'DISCARD SEQUENCES', state: other, unnamed, limitMs });
+    if (from === 'unknown') {
+      // In nobody's state: settings of the session before must not decide what is found.
+      const discarded = await runOn(backend, buildQuery('DISCARD ALL'), { cycles: 1, limitMs });
+      const lost = { kind: 'lost', why: `${backend.target.node} did not answer` } as const;
+      if (discarded === null) return err(lost);
+      if (discarded.error !== null) return err({ kind: 'reset', why: discarded.error.message });
+      if ((await options.catalog.refresh(pool.database, backend)) === null) return err(lost);
+      const made = await makeState(memory, backend, { reset: null, unnamed, limitMs });
+      return made.ok ? ok(new Map([...discarded.parameters, ...made.value])) : made;
     }
-    // In nobody's state: settings of the session before must not decide what is found.
-    const empty = await makeState(memory, backend, { ...DISCARDED, limitMs });
-    if (!empty.ok) return empty;
-    if ((await options.catalog.refresh(pool.database, backend)) === null) return err({ kind: 'lost', why: `${backend.target.node} did not answer` });
-    return makeState(memory, empty.value, { unnamed, limitMs });
+    if (from === 'other') return makeState(memory, backend, { reset: 'DISCARD ALL', unnamed, limitMs });
+    const parts = [buildQuery('DISCARD SEQUENCES'), ...(unnamed ? memory.restoreUnnamed() : [])];
+    const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs, strict: 1 });
+    if (answered === null) return err({ kind: 'lost', why: `${backend.target.node} did not answer` });
+    return answered.error === null ? ok(answered.parameters) : err({ kind: 'reset', why: answered.error.message });
   };
 
   /** Not from within itself: whoever gets a connection may give one up at once, and a thousand who do would be a thousand calls deep. */
@@ -271,7 +283,7 @@ export function createPools(options: PoolsOptions): Pools {
   const hasFitting = (pool: Pool, session: Session): boolean => {
     if (pool.spare.length === 0) return false;
     const startup = startupOf(session.login);
-    return pool.spare.some((spare) => spare.known.startup === startup);
+    return pool.spare.some((spare) => spare.startup === startup);
   };
 
   const attend = (pool: Pool, session: Session): void => {
@@ -284,17 +296,17 @@ export function createPools(options: PoolsOptions): Pools {
     options.open(session, pool.target);
   };
 
-  const discard = async (session: Session, backend: Backend, of: Known): Promise<void> => {
-    const { pool } = of;
+  const discard = async (pool: Pool, session: Session, backend: Backend): Promise<void> => {
+    const { startup = '', openedAt = clock.now().mono } = known.get(backend.stream) ?? {};
     pool.attached.delete(session);
-    const empty = await makeState(session.memory, backend, { ...DISCARDED, limitMs: options.limitMs });
-    if (!empty.ok && empty.error.kind === 'lost') return;
-    if (!empty.ok || closed || !options.keeps(pool.target)) {
+    const answered = await runOn(backend, buildQuery('DISCARD ALL'), { cycles: 1, limitMs: options.limitMs });
+    if (answered === null) return;
+    if (answered.error !== null || closed || !options.keeps(pool.target)) {
       close(pool, backend);
       return;
     }
-    of.clean = true;
-    keep(empty.value, of, { state: '', owner: null });
+    const parameters = new Map([...backend.parameters, ...answered.parameters]);
+    keep(pool, { backend: { ...backend, parameters }, startup, state: '', owner: null, clean: true, openedAt, since: clock.now().mono });
     serve(pool);
   };
 
@@ -333,21 +345,23 @@ export function createPools(options: PoolsOptions): Pools {
       queueMicrotask(() => serve(pool));
     },
     noteAsked: (session) => {
-      const of = knownOf(session);
-      if (of === undefined || of.pool.mode === 'session' || waitingFor(of.pool) === 0 || !session.isQuiet) return;
+      const stream = session.backend?.stream;
+      const pool = stream === undefined ? undefined : known.get(stream)?.pool;
+      if (pool === undefined || pool.mode === 'session' || pool.queue.size + pool.arrivals.size === 0 || !session.isQuiet) return;
       const backend = session.release();
       if (backend === null) return;
-      giveUp(session, backend, of, session);
-      serve(of.pool);
+      giveUp(pool, session, backend, session);
+      serve(pool);
     },
     noteQuiet: (session) => {
       // After each cycle of each session, also where nobody shares anything.
       if (options.poolRules.length === 0) return;
-      const pool = knownOf(session)?.pool;
+      const stream = session.backend?.stream;
+      const pool = stream === undefined ? undefined : known.get(stream)?.pool;
       if (pool === undefined) return;
       pool.attached.delete(session);
       pool.attached.set(session, clock.now().mono);
-      if (waitingFor(pool) > 0 && pool.mode === 'transaction') serve(pool);
+      if (pool.queue.size + pool.arrivals.size > 0 && pool.mode === 'transaction') serve(pool);
     },
     forget: (session) => {
       const pool = waitsIn.get(session);
@@ -357,12 +371,12 @@ export function createPools(options: PoolsOptions): Pools {
       if (session.closed) for (const one of pools.values()) one.attached.delete(session);
     },
     take: (session, backend, spare) => {
-      const of = known.get(backend.stream);
-      if (of === undefined || closed || !spare || !session.memory.isDiscardable || !options.keeps(of.pool.target)) return false;
+      const pool = known.get(backend.stream)?.pool;
+      if (pool === undefined || closed || !spare || !session.memory.isDiscardable || !options.keeps(pool.target)) return false;
       if (session.memory.pinned() === null) {
-        giveUp(session, backend, of, null);
-        serve(of.pool);
-      } else void discard(session, backend, of);
+        giveUp(pool, session, backend, null);
+        serve(pool);
+      } else void discard(pool, session, backend);
       return true;
     },
     applyRoute: () => {
@@ -382,15 +396,16 @@ export function createPools(options: PoolsOptions): Pools {
       return again;
     },
     pump: () => {
-      for (const pool of pools.values()) if (waitingFor(pool) > 0) serve(pool);
+      for (const pool of pools.values()) if (pool.queue.size + pool.arrivals.size > 0) serve(pool);
     },
     sweep: () => {
       const now = clock.now().mono;
       for (const [key, pool] of pools) {
-        for (const { backend, known: of, since } of [...pool.spare]) if (now - since > options.idleMs || isOld(of.openedAt)) close(pool, backend);
+        for (const { backend, openedAt, since } of [...pool.spare]) if (now - since > options.idleMs || isOld(openedAt)) close(pool, backend);
         if (pool.mode === 'transaction')
           for (const [session, since] of pool.attached) {
-            const openedAt = knownOf(session)?.openedAt ?? now;
+            const stream = session.backend?.stream;
+            const openedAt = stream === undefined ? now : (known.get(stream)?.openedAt ?? now);
             if (session.isSpare && (now - since > options.idleMs || isOld(openedAt)) && session.detach()) pool.attached.delete(session);
           }
         if (isEmpty(pool)) pools.delete(key);
@@ -400,7 +415,7 @@ export function createPools(options: PoolsOptions): Pools {
     waiting: () => waitsIn.size,
     load: (login, target) => {
       const pool = poolOf(login, target);
-      return pool === null ? 0 : pool.open - pool.spare.length - pool.closing.size + pool.opening.size + waitingFor(pool);
+      return pool === null ? 0 : pool.open - pool.spare.length - pool.closing.size + pool.opening.size + pool.queue.size + pool.arrivals.size;
     },
     reason: (session) => {
       const pool = waitsIn.get(session);
@@ -430,12 +445,8 @@ function dropSpare(pool: Pool, stream: Backend['stream']): void {
   if (at !== -1) pool.spare.splice(at, 1);
 }
 
-function waitingFor(pool: Pool): number {
-  return pool.queue.size + pool.arrivals.size;
-}
-
 function isEmpty(pool: Pool): boolean {
-  return pool.open + pool.opening.size + pool.bringing.size + waitingFor(pool) === 0;
+  return pool.open + pool.opening.size + pool.bringing.size + pool.queue.size + pool.arrivals.size === 0;
 }
 
 /** Connections with equal ones began alike: settings, options and names of the client's start packet. */

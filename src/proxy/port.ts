@@ -181,7 +181,7 @@ export class Port {
         this.reads[served] += 1;
       },
       renew: async (session, backend) => {
-        const made = await makeState(session.memory, backend, { reset: 'DISCARD ALL', limitMs: this.#options.connectMs });
+        const made = await makeState(session.memory, backend, { reset: 'DISCARD ALL', unnamed: false, limitMs: this.#options.connectMs });
         return made.ok;
       },
       open: async (session) => {
@@ -405,9 +405,8 @@ export class Port {
 
   #targetOf(pooled: Session | null): RouteTarget | null {
     if (this.kind !== 'read') return this.#route.hold ? this.#route.next : this.#route.writer;
-    if (pooled !== null) return leastLoaded(this.#route.readers, (reader) => this.pools.load(pooled.login, reader));
-    const load = this.#load();
-    return leastLoaded(this.#route.readers, (reader) => load.get(reader.node) ?? 0);
+    const load = pooled === null ? this.#load() : null;
+    return leastLoaded(this.#route.readers, (reader) => load?.get(reader.node) ?? (pooled === null ? 0 : this.pools.load(pooled.login, reader)));
   }
 
   async #connect(session: Session, target: RouteTarget): Promise<void> {
@@ -425,8 +424,9 @@ export class Port {
     const { next } = this.#route;
     const whole = !session.closed && !this.#closed && version === session.memory.version;
     if (whole && this.kind !== 'read' && next !== null && sameTarget(next, backend.target)) this.#prepared.keep(session, backend, version);
-    else if (whole && this.#serves(backend.target) && !this.#holding()) this.#adopt(session, backend);
-    else {
+    else if (whole && this.#serves(backend.target) && !this.#holding()) {
+      this.#adopt(session, backend);
+    } else {
       backend.stream.destroy();
       if (session.waiting && !session.closed) this.#attach(session);
     }
@@ -451,8 +451,12 @@ export class Port {
   }
 
   async #restore(session: Session, backend: Backend): Promise<Result<Backend, BackendFailure>> {
-    const made = await makeState(session.memory, backend, { unnamed: session.waiting && session.usesUnnamed, limitMs: this.#options.connectMs });
-    if (made.ok) return made;
+    const made = await makeState(session.memory, backend, {
+      reset: null,
+      unnamed: session.waiting && session.usesUnnamed,
+      limitMs: this.#options.connectMs,
+    });
+    if (made.ok) return ok({ ...backend, parameters: new Map([...backend.parameters, ...made.value]) });
     const { kind, why } = made.error;
     const failure = { why, message: new Uint8Array(0) };
     return err(kind === 'lost' ? { ...failure, kind: 'unreachable', sqlState: '08006' } : { ...failure, kind: 'refused', sqlState: 'XX000' });

@@ -29,7 +29,7 @@ export function leave(backend: Backend): void {
   backend.stream.end();
 }
 
-const TERMINATE = Uint8Array.of(FRONTEND.terminate, 0, 0, 0, 4);
+export const TERMINATE = Uint8Array.of(FRONTEND.terminate, 0, 0, 0, 4);
 
 /**
  * Sends `messages` and waits for as many ReadyForQuery as `cycles` says. Null: the connection broke, or the answer took too long; it is closed then.
@@ -104,25 +104,24 @@ export interface NotMade {
 }
 
 /**
- * Brings a connection to a session's state: `reset` first, if there is one, then its settings and prepared statements, then the unnamed statement, if the server had it. It comes back with what
- * the server reported meanwhile. A statement that cannot be prepared any more (its table is gone) is left out: using it then ends with the server's own error.
+ * Makes the session's settings and prepared statements on a connection, behind `reset` if there is one; and the unnamed statement, if the server had it. What the server reported
+ * meanwhile comes back. A statement that cannot be prepared any more (its table is gone) is left out: using it then ends with the server's own error.
  * Unless it is `lost`, the connection is open and idle afterwards.
  */
 export async function makeState(
   memory: SessionMemory,
   backend: Backend,
-  options: { readonly reset?: string; readonly state?: boolean; readonly unnamed?: boolean; readonly limitMs: number },
-): Promise<Result<Backend, NotMade>> {
+  options: { readonly reset: string | null; readonly unnamed: boolean; readonly limitMs: number },
+): Promise<Result<ReadonlyMap<string, string>, NotMade>> {
   const { node } = backend.target;
-  const { reset, state = true, unnamed = false, limitMs } = options;
-  const before = reset === undefined ? [] : [buildQuery(reset)];
-  const parts = [...before, ...(state ? memory.restore() : []), ...(unnamed ? memory.restoreUnnamed() : [])];
-  if (parts.length === 0) return ok(backend);
-  const strict = before.length + (state ? memory.settingCount : 0);
-  const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs, strict });
+  const before = options.reset === null ? [] : [buildQuery(options.reset)];
+  const parts = [...before, ...memory.restore(), ...(options.unnamed ? memory.restoreUnnamed() : [])];
+  if (parts.length === 0) return ok(new Map());
+  const strict = before.length + memory.settingCount;
+  const answered = await runOn(backend, joinBytes(parts), { cycles: parts.length, limitMs: options.limitMs, strict });
   if (answered === null) return err({ kind: 'lost', why: `${node} did not take over the session's state` });
   const { error, parameters } = answered;
-  if (error === null) return ok({ ...backend, parameters: new Map([...backend.parameters, ...parameters]) });
+  if (error === null) return ok(parameters);
   const kind = error.cycle < before.length ? 'reset' : 'state';
   return err({ kind, why: `the session's state could not be made again on ${node}: ${error.message}` });
 }
